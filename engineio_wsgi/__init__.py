@@ -1,0 +1,48 @@
+"""Engine.IO for Python's synchronous world: gevent, gevent-websocket and werkzeug."""
+
+from __future__ import annotations
+
+from engineio_wsgi.errors import (
+    ConfigurationError,
+    EngineError,
+    Forbidden,
+    PayloadTooLarge,
+    ProtocolError,
+    SocketClosed,
+    WriteTimeout,
+)
+from engineio_wsgi.handler import WebSocketHandler
+from engineio_wsgi.middleware import Middleware
+from engineio_wsgi.options import Cookie, Cors, Deflate, HttpCompression
+from engineio_wsgi.server import Server, attach, listen
+from engineio_wsgi.socket import Socket
+from engineio_wsgi.transports import Transport, transports
+
+__all__ = [
+    "ConfigurationError",
+    "Cookie",
+    "Cors",
+    "Deflate",
+    "EngineError",
+    "Forbidden",
+    "HttpCompression",
+    "Middleware",
+    "PayloadTooLarge",
+    "ProtocolError",
+    "Server",
+    "Socket",
+    "SocketClosed",
+    "Transport",
+    "WebSocketHandler",
+    "WriteTimeout",
+    "__version__",
+    "attach",
+    "listen",
+    "protocol",
+    "transports",
+]
+
+__version__ = "0.1.0"
+
+#: the protocol revision that the engine speaks first of all
+protocol = 4

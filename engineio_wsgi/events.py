@@ -1,0 +1,101 @@
+"""Listeners by event name: what `Server` and `Socket` share. Knows nothing of either."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, overload
+
+__all__ = ["Emitter", "Listener"]
+
+Listener = Callable[..., Any]
+L = TypeVar("L", bound=Listener)
+
+
+class _Once:
+    """A listener that takes itself off before its first call."""
+
+    __slots__ = ("emitter", "event", "listener")
+
+    def __init__(self, emitter: Emitter, event: str, listener: Listener) -> None:
+        self.emitter = emitter
+        self.event = event
+        self.listener = listener
+
+    def __call__(self, *args: Any) -> Any:
+        self.emitter._remove(self.event, self)
+        return self.listener(*args)
+
+
+class Emitter:
+    """Named events with listeners that are called in the order in which they were added.
+
+    Example::
+
+        emitter = Emitter()
+
+        @emitter.on("message")
+        def message(data): ...
+    """
+
+    __slots__ = ("_listeners",)
+
+    def __init__(self) -> None:
+        # tuples, replaced on every change: whoever is calling the listeners of an event is not disturbed
+        self._listeners: dict[str, tuple[Listener, ...]] = {}
+
+    @overload
+    def on(self, event: str) -> Callable[[L], L]: ...
+
+    @overload
+    def on(self, event: str, listener: L) -> L: ...
+
+    def on(self, event: str, listener: L | None = None) -> L | Callable[[L], L]:
+        """Call ``listener`` at each ``event``; without one, a decorator. Returns the listener."""
+        if listener is None:
+            return lambda decorated: self.on(event, decorated)
+        if not callable(listener):
+            raise TypeError(f"a listener of {event!r} must be callable, not {type(listener).__name__}")
+        self._set(event, (*self._listeners.get(event, ()), listener))
+        return listener
+
+    @overload
+    def once(self, event: str) -> Callable[[L], L]: ...
+
+    @overload
+    def once(self, event: str, listener: L) -> L: ...
+
+    def once(self, event: str, listener: L | None = None) -> L | Callable[[L], L]:
+        """As :meth:`on`, for the next ``event`` only."""
+        if listener is None:
+            return lambda decorated: self.once(event, decorated)
+        self.on(event, _Once(self, event, listener))
+        return listener
+
+    def off(self, event: str | None = None, listener: Listener | None = None) -> None:
+        """Remove one listener, all of an event, or (without arguments) all. Unknown ones are ignored."""
+        for name in [event] if event is not None else list(self._listeners):
+            kept = self._listeners.get(name, ()) if listener is not None else ()
+            self._set(name, tuple(f for f in kept if f is not listener and getattr(f, "listener", None) is not listener))
+
+    def listeners(self, event: str) -> list[Listener]:
+        """The listeners of ``event``, in the order in which they are called."""
+        return [f.listener if isinstance(f, _Once) else f for f in self._listeners.get(event, ())]
+
+    def emit(self, event: str, *args: Any) -> bool:
+        """Call the listeners of ``event`` now, in this greenlet; returns whether there were any.
+
+        An exception of a listener reaches the caller, and the listeners after it are not called.
+        """
+        listeners = self._listeners.get(event, ())
+        for listener in listeners:
+            listener(*args)
+        return bool(listeners)
+
+    def _remove(self, event: str, listener: Listener) -> None:
+        self._set(event, tuple(f for f in self._listeners.get(event, ()) if f is not listener))
+
+    def _set(self, event: str, listeners: tuple[Listener, ...]) -> None:
+        if listeners:
+            self._listeners[event] = listeners
+        else:
+            self._listeners.pop(event, None)

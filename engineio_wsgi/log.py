@@ -1,0 +1,105 @@
+"""Logging: the loggers' names, the ``DEBUG`` convention of the reference server, and what a log may not contain.
+
+The package logs to ``engine``, ``engine.socket``, ``engine.polling``, ``engine.ws`` and ``engine.http``, and adds a
+handler of its own only where ``DEBUG`` asks for one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Mapping
+from time import monotonic
+from typing import TextIO
+
+__all__ = ["DebugHandler", "Scopes", "set_up_debug", "shorten"]
+
+#: characters of a session id that a log may show: it is a credential
+SHOWN = 6
+#: ANSI colours that can be told apart on light and dark terminals
+COLOURS = (31, 32, 33, 34, 35, 36)
+
+
+def shorten(sid: str) -> str:
+    """As much of a session id as tells sessions apart without giving one away."""
+    return sid[:SHOWN] + "…"
+
+
+class Scopes:
+    """Which loggers a ``DEBUG`` variable chooses: names separated by commas or spaces, ``*`` wild, ``-name`` excluded.
+
+    Example::
+
+        Scopes("engine*,-engine.http").chooses("engine.ws")    # True
+    """
+
+    def __init__(self, text: str) -> None:
+        names = re.split(r"[\s,]+", text.strip())
+        self._chosen = [_pattern(name) for name in names if name and not name.startswith("-")]
+        self._excluded = [_pattern(name[1:]) for name in names if name.startswith("-")]
+
+    def __bool__(self) -> bool:
+        return bool(self._chosen)
+
+    def chooses(self, name: str) -> bool:
+        """Whether the logger of this name is wanted. ``engine:ws``, as the reference server writes it, is ``engine.ws``."""
+        if any(pattern.fullmatch(name) for pattern in self._excluded):
+            return False
+        return any(pattern.fullmatch(name) for pattern in self._chosen)
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    return re.compile(re.escape(name.replace(":", ".")).replace(r"\*", ".*"))
+
+
+class DebugHandler(logging.Handler):
+    """Writes the chosen scopes to a stream, with the milliseconds since the last line; coloured on a terminal."""
+
+    def __init__(self, scopes: Scopes, stream: TextIO) -> None:
+        super().__init__(logging.DEBUG)
+        self._scopes = scopes
+        self._stream = stream
+        self._is_coloured = stream.isatty()
+        self._last = monotonic()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line, if its logger was chosen."""
+        if not self._scopes.chooses(record.name):
+            return
+        now = monotonic()
+        since, self._last = now - self._last, now
+        name = record.name
+        if self._is_coloured:
+            name = f"\033[{COLOURS[sum(name.encode()) % len(COLOURS)]};1m{name}\033[0m"
+        try:
+            self._stream.write(f"{name} {self.format(record)} +{_duration(since)}\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            self.handleError(record)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds * 1000:.0f}ms" if seconds < 1 else f"{seconds:.1f}s"
+
+
+def set_up_debug(environ: Mapping[str, str] = os.environ, stream: TextIO | None = None) -> logging.Handler | None:
+    """Print the scopes that ``DEBUG`` chooses to ``stream`` (stderr); without them nothing is touched.
+
+    Returns:
+        The handler that was added, or ``None``.
+    """
+    root = logging.getLogger("engine")
+    scopes = Scopes(environ.get("DEBUG", ""))
+    if not scopes or not any(scopes.chooses(name) for name in _NAMES):
+        return None
+    handler = DebugHandler(scopes, stream or sys.stderr)
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    return handler
+
+
+_NAMES = ("engine", "engine.socket", "engine.polling", "engine.ws", "engine.http")
+
+logging.getLogger("engine").addHandler(logging.NullHandler())

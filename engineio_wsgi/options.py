@@ -1,0 +1,355 @@
+"""Every option, declared once: default, check, unit and help. The CLI, the environment and the docs' table come from here.
+
+Owns what an option may be. Knows nothing of what it does.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, TypeVar
+
+from engineio_wsgi.errors import ConfigurationError
+
+__all__ = ["Cookie", "Cors", "Deflate", "HttpCompression", "Options", "from_environ", "option_table",
+           "parse_option", "simple_options"]
+
+#: a WSGI server speaks HTTP/1.1; WebTransport lives on HTTP/3
+TRANSPORTS = ("polling", "websocket", "flashsocket")
+#: what a cookie's name may consist of (RFC 6265 section 4.1.1: a token)
+TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+SAME_SITE = ("Lax", "Strict", "None")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cors:
+    """Which pages of other origins may use the engine, and what they may see.
+
+    Args:
+        origins: ``"*"``; an origin such as ``"https://example.org"``; a compiled pattern (the whole origin has to match);
+            a callable ``(origin) -> bool``; or a list of these.
+        methods: for the preflight's answer.
+        headers: request headers for the preflight's answer; ``None`` allows those that the page asks for.
+        expose: response headers that the page may read.
+        credentials: whether the page may send cookies; ``"*"`` then answers with the page's own origin.
+        max_age: seconds for which a browser may keep the preflight's answer.
+    """
+
+    origins: Any = "*"
+    methods: tuple[str, ...] = ("GET", "POST", "OPTIONS")
+    headers: tuple[str, ...] | None = None
+    expose: tuple[str, ...] = ()
+    credentials: bool = False
+    max_age: int | None = None
+
+    def __post_init__(self) -> None:
+        for origin in self.origins if isinstance(self.origins, (list, tuple, set, frozenset)) else [self.origins]:
+            if not (isinstance(origin, (str, re.Pattern)) or callable(origin)):
+                raise _wrong("cors", origin, 'None, "*", an origin, a compiled pattern, a callable, or a list of these')
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cookie:
+    """The cookie that carries the session id on the handshake's response."""
+
+    name: str = "io"
+    path: str = "/"
+    httponly: bool = True
+    samesite: str | None = "Lax"
+    secure: bool = False
+    max_age: int | None = None
+    domain: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not TOKEN.fullmatch(self.name):
+            raise _wrong("cookie", self.name, "a name of letters, digits and !#$%&'*+-.^_`|~")
+        if self.samesite is not None and self.samesite not in SAME_SITE:
+            raise _wrong("cookie", self.samesite, f"samesite to be one of {', '.join(SAME_SITE)}, or None")
+        for value in (self.path, self.domain or ""):
+            if any(character in value for character in ";\r\n\0"):
+                raise _wrong("cookie", value, "a path and a domain without semicolons and control characters")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deflate:
+    """permessage-deflate (RFC 7692).
+
+    Args:
+        threshold: bytes; shorter messages are sent as they are.
+        level: 0 to 9, zlib's.
+        memory_level: 1 to 9, zlib's; a pair of contexts takes from 40 KB at 1 to 300 KB at 9.
+        context_takeover: keep the contexts between messages: better compression, and that memory for each session.
+    """
+
+    threshold: int = 1024
+    level: int = 6
+    memory_level: int = 8
+    context_takeover: bool = True
+
+    def __post_init__(self) -> None:
+        _within("per_message_deflate", "threshold", self.threshold, 0, None)
+        _within("per_message_deflate", "level", self.level, 0, 9)
+        _within("per_message_deflate", "memory_level", self.memory_level, 1, 9)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HttpCompression:
+    """Compression of poll responses: ``threshold`` in bytes, ``level`` 0 to 9, zlib's."""
+
+    threshold: int = 1024
+    level: int = 6
+
+    def __post_init__(self) -> None:
+        _within("http_compression", "threshold", self.threshold, 0, None)
+        _within("http_compression", "level", self.level, 0, 9)
+
+
+def _wrong(name: str, got: object, allowed: str) -> ConfigurationError:
+    return ConfigurationError(f"{name}: expected {allowed}; got {got!r}")
+
+
+def _within(name: str, part: str, value: Any, low: int, high: int | None) -> None:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= low and (high is None or value <= high):
+        return
+    raise _wrong(name, value, f"{part} to be a whole number " + (f"from {low}" if high is None else f"from {low} to {high}"))
+
+
+# -- checks: each takes an option's name and what was given, and returns what the option becomes
+
+
+def _seconds(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 10_000_000:
+        raise _wrong(name, value, "a number of seconds greater than 0")
+    return float(value)
+
+
+def _bytes(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise _wrong(name, value, "a number of bytes, at least 1")
+    return value
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _wrong(name, value, "True or False")
+    return value
+
+
+def _callable(name: str, value: Any) -> Callable[..., Any] | None:
+    if value is not None and not callable(value):
+        raise _wrong(name, value, "a callable that takes the request, or None")
+    return value  # type: ignore[no-any-return]
+
+
+def _path(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip("/") or any(c in value for c in "?#% \r\n\0"):
+        raise _wrong(name, value, 'a path such as "/engine.io"')
+    return "/" + value.strip("/")
+
+
+def _transports(name: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not hasattr(value, "__iter__"):
+        raise _wrong(name, value, f"a list of {', '.join(TRANSPORTS)}")
+    names = tuple(value)
+    if "webtransport" in names:
+        raise _wrong(name, names, "no webtransport: it needs HTTP/3, which WSGI servers do not speak")
+    if not names or any(transport not in TRANSPORTS for transport in names):
+        raise _wrong(name, names, f"a list of {', '.join(TRANSPORTS)}")
+    return names
+
+
+def _message(name: str, value: Any) -> str | bytes | None:
+    if value is not None and not isinstance(value, (str, bytes)):
+        raise _wrong(name, value, "a message (str or bytes), or None")
+    return value
+
+
+def _cors(name: str, value: Any) -> Cors | None:
+    if value is None or isinstance(value, Cors):
+        return value
+    if isinstance(value, Mapping):
+        return _build(name, Cors, value)
+    return Cors(origins=value)
+
+
+def _cookie(name: str, value: Any) -> Cookie | None:
+    if isinstance(value, str):
+        return Cookie(name=value)
+    return _switch(name, value, Cookie)
+
+
+def _deflate(name: str, value: Any) -> Deflate | None:
+    return _switch(name, value, Deflate)
+
+
+def _http_compression(name: str, value: Any) -> HttpCompression | None:
+    return _switch(name, value, HttpCompression)
+
+
+def _switch(name: str, value: Any, kind: type[T]) -> T | None:
+    """``True`` is all defaults, ``False`` and ``None`` is off, a mapping is its arguments."""
+    if value is None or value is False:
+        return None
+    if value is True:
+        return kind()
+    if isinstance(value, Mapping):
+        return _build(name, kind, value)
+    if isinstance(value, kind):
+        return value
+    raise _wrong(name, value, f"True, False, or {kind.__name__}(…)")
+
+
+def _build(name: str, kind: type[T], arguments: Mapping[str, Any]) -> T:
+    try:
+        return kind(**arguments)
+    except TypeError as error:
+        raise ConfigurationError(f"{name}: {error}") from None
+
+
+def _cluster(name: str, value: Any) -> None:
+    if value is not None:
+        raise _wrong(name, value, "None: this version serves a session from one worker only")
+
+
+def _option(default: Any, check: Callable[[str, Any], Any], description: str, parse: Callable[[str], Any] | None = None,
+            shown: str | None = None) -> Any:
+    """A field of :class:`Options`.
+
+    Args:
+        check: takes name and value; returns what the option becomes, or raises ``ConfigurationError``.
+        description: for the docs and ``--help``.
+        parse: from the text of a command line or of an environment variable; ``None`` if text cannot say it.
+        shown: the default, where its ``repr`` would not do.
+    """
+    metadata = {"check": check, "help": description, "parse": parse, "shown": shown or repr(default)}
+    return field(default=default, metadata=metadata)
+
+
+def _parse_flag(text: str) -> bool:
+    values = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    return values[text.strip().lower()]
+
+
+def _parse_names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _parse_origins(text: str) -> Any:
+    names = _parse_names(text)
+    return names[0] if len(names) == 1 else list(names)
+
+
+def _parse_cookie(text: str) -> Any:
+    try:
+        return _parse_flag(text)
+    except KeyError:
+        return text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Everything that can be set on a server, checked. Seconds and bytes throughout.
+
+    Raises:
+        ConfigurationError: a wrong type or an impossible value; the text names the option, what was expected and what
+            was given. :meth:`create` does so for an option that does not exist, too.
+    """
+
+    path: str = _option("/engine.io", _path, "the resource that is intercepted", str)
+    add_trailing_slash: bool = _option(True, _flag, "whether the resource ends with a slash", _parse_flag)
+    transports: tuple[str, ...] = _option(("polling", "websocket"), _transports,
+                                          "the transports that are served, of polling, websocket, flashsocket", _parse_names)
+    ping_interval: float = _option(25.0, _seconds, "seconds between two pings", float)
+    ping_timeout: float = _option(20.0, _seconds, "seconds that the answer to a ping may take", float)
+    upgrade_timeout: float = _option(10.0, _seconds, "seconds until an unfinished upgrade is dropped", float)
+    max_http_buffer_size: int = _option(1_000_000, _bytes, "bytes of the largest POST body and of the largest WebSocket "
+                                        "message, after decompression; refused before it is read, with 413 or 1009", int)
+    allow_upgrades: bool = _option(True, _flag, "whether sessions may move to another transport", _parse_flag)
+    allow_request: Callable[..., bool] | None = _option(
+        None, _callable, "callable(request) -> bool, asked at every handshake; may block, may raise Forbidden")
+    allow_eio3: bool = _option(False, _flag, "whether protocol revisions 1 to 3 are served, too", _parse_flag)
+    jsonp: bool = _option(False, _flag, "whether JSONP polling is served", _parse_flag)
+    cors: Cors | None = _option(None, _cors, "pages of which other origins may use the engine; None: of none", _parse_origins)
+    cookie: Cookie | None = _option(None, _cookie, "a cookie with the session id: True, a name, or Cookie(…)", _parse_cookie)
+    initial_packet: str | bytes | None = _option(None, _message, "a message that is sent with the handshake", str)
+    http_compression: HttpCompression | None = _option(
+        True, _http_compression, "gzip or deflate for poll responses over 1024 bytes: a bool, or HttpCompression(…)",
+        _parse_flag)
+    per_message_deflate: Deflate | None = _option(
+        False, _deflate, "permessage-deflate for WebSocket messages: a bool, or Deflate(…)", _parse_flag)
+    max_buffered: int = _option(2_000_000, _bytes, "bytes that may wait for a client before send() blocks; "
+                                "exceeded by one message at most", int)
+    max_inbox: int = _option(1_000_000, _bytes, "bytes that may wait for a listener before the transport stops reading", int)
+    generate_id: Callable[..., str] | None = _option(
+        None, _callable, "callable(request) -> str, for ids of your own", shown="worker mark + 120 random bits")
+    policy_file: bool = _option(False, _flag, "whether Flash policy requests are answered", _parse_flag)
+    cluster: None = _option(None, _cluster, "None: sessions belong to one worker")
+
+    def __post_init__(self) -> None:
+        for declared in fields(self):
+            value = declared.metadata["check"](declared.name, getattr(self, declared.name))
+            object.__setattr__(self, declared.name, value)
+
+    @classmethod
+    def create(cls, **given: Any) -> Options:
+        """Options from keyword arguments, with an error that helps for those that do not exist."""
+        known = [declared.name for declared in fields(cls)]
+        for name in given:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, 1)
+                hint = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
+                raise ConfigurationError(f"{name} is not an option{hint}")
+        return cls(**given)
+
+    @property
+    def resource(self) -> str:
+        """What the path of an engine request starts with."""
+        return self.path + "/" if self.add_trailing_slash else self.path
+
+
+def simple_options() -> dict[str, str]:
+    """The options that can be given as text, with their help."""
+    return {declared.name: declared.metadata["help"] for declared in fields(Options) if declared.metadata["parse"]}
+
+
+def parse_option(name: str, text: str) -> Any:
+    """An option's value from text.
+
+    Raises:
+        ConfigurationError: the text cannot be one.
+    """
+    declared = next(declared for declared in fields(Options) if declared.name == name)
+    try:
+        value = declared.metadata["parse"](text)
+    except (KeyError, ValueError):
+        raise _wrong(name, text, f"what stands for {declared.metadata['help']}") from None
+    declared.metadata["check"](name, value)
+    return value
+
+
+def from_environ(environ: Mapping[str, str], prefix: str = "ENGINEIO_") -> dict[str, Any]:
+    """The options that environment variables set (``ENGINEIO_PING_INTERVAL=10``), for ``Server(**…)``.
+
+    Raises:
+        ConfigurationError: a variable with the prefix is no option, or its text is no value of it.
+    """
+    given: dict[str, Any] = {}
+    names = simple_options()
+    for variable, text in environ.items():
+        if not variable.startswith(prefix):
+            continue
+        name = variable.removeprefix(prefix).lower()
+        if name not in names:
+            raise ConfigurationError(f"{variable}: {name} is not an option that can be set from the environment")
+        given[name] = parse_option(name, text)
+    return given
+
+
+def option_table() -> list[tuple[str, str, str]]:
+    """Name, default and meaning of every option, for the documentation."""
+    return [(declared.name, declared.metadata["shown"], declared.metadata["help"])
+            for declared in fields(Options) if declared.default is not MISSING]

@@ -1,0 +1,85 @@
+"""Protocol revision 4: packets and payloads as bytes and back. No I/O, no state.
+
+Source: the Engine.IO protocol, revision 4, sections "Packet encoding" and "HTTP long-polling".
+"""
+
+from __future__ import annotations
+
+import binascii
+from base64 import b64encode
+from collections.abc import Sequence
+
+from engineio_wsgi.errors import ProtocolError
+from engineio_wsgi.packet import Packet, PacketType
+
+__all__ = ["decode_packet", "decode_payload", "encode_packet", "encode_payload"]
+
+#: stands between the packets of a payload: the record separator, which JSON cannot contain as such
+SEPARATOR = b"\x1e"
+
+TYPES = {str(int(packet_type)): packet_type for packet_type in PacketType}
+
+
+def encode_packet(packet: Packet, binary: bool = True) -> str | bytes:
+    """The content of the WebSocket frame that carries ``packet``: binary messages as they are, all else as text.
+
+    ``binary`` is of no importance: this revision's clients all take binary frames.
+    """
+    if isinstance(packet.data, bytes):
+        return packet.data
+    return f"{packet.type:d}{packet.data}"
+
+
+def decode_packet(frame: str | bytes) -> Packet:
+    """The packet in a WebSocket frame.
+
+    Raises:
+        ProtocolError: it is empty, or starts with no packet type.
+    """
+    if isinstance(frame, bytes):
+        return Packet(PacketType.MESSAGE, frame)
+    packet_type = TYPES.get(frame[:1])
+    if packet_type is None:
+        raise ProtocolError(f"a packet starts with one of the digits 0 to 6, not with {frame[:1]!r}")
+    return Packet(packet_type, frame[1:])
+
+
+def encode_payload(packets: Sequence[Packet], binary: bool = True) -> bytes:
+    """The body that carries ``packets``, as UTF-8. ``binary`` is of no importance: this revision has text payloads only.
+
+    Lone surrogates, which UTF-8 cannot express, become U+FFFD, as in a browser.
+    """
+    if len(packets) == 1:
+        return _encode_one(packets[0])
+    return SEPARATOR.join([_encode_one(packet) for packet in packets])
+
+
+def _encode_one(packet: Packet) -> bytes:
+    data = packet.data
+    if isinstance(data, bytes):
+        return b"b" + b64encode(data)
+    text = f"{packet.type:d}{data}"
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
+
+
+def decode_payload(body: bytes, binary: bool = False) -> list[Packet]:
+    """The packets in the body of a POST, however many.
+
+    Raises:
+        ProtocolError: it is not UTF-8, a packet is empty or of no known type, or its base64 is none.
+    """
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        raise ProtocolError(f"the payload is not UTF-8: {error.reason} at byte {error.start}") from None
+    return [_decode_base64(part) if part[:1] == "b" else decode_packet(part) for part in text.split("\x1e")]
+
+
+def _decode_base64(part: str) -> Packet:
+    try:
+        return Packet(PacketType.MESSAGE, binascii.a2b_base64(part[1:], strict_mode=True))
+    except ValueError as error:
+        raise ProtocolError(f"a binary packet is not base64: {error}") from None
