@@ -1,0 +1,40 @@
+"""gzip and deflate of response bodies, as far as the client's ``Accept-Encoding`` wants them (RFC 9110 section 12.5.3)."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Callable
+from functools import lru_cache
+
+from werkzeug.datastructures import Accept
+from werkzeug.http import parse_accept_header
+
+from engineio_wsgi.options import HttpCompression
+
+__all__ = ["choose_coding", "compress"]
+
+CODINGS: dict[str, Callable[[bytes, int], bytes]] = {
+    "gzip": lambda body, level: gzip.compress(body, level, mtime=0),
+    "deflate": lambda body, level: zlib.compress(body, level),
+}
+
+
+@lru_cache(maxsize=256)
+def choose_coding(accept_encoding: str) -> str | None:
+    """The better of the codings that we have, or ``None`` if the client wants the body as it is."""
+    accepted = parse_accept_header(accept_encoding, Accept)
+    best = max(CODINGS, key=lambda coding: accepted[coding])
+    wanted = accepted[best]
+    # what is not mentioned is worth 0; identity counts only where the client ranks it itself
+    return best if wanted > 0 and wanted >= accepted.quality("identity") else None
+
+
+def compress(body: bytes, accept_encoding: str, settings: HttpCompression) -> tuple[bytes, str | None]:
+    """``body``, compressed if that is wanted and worth it, and the coding it is in now."""
+    if len(body) < settings.threshold or not accept_encoding:
+        return body, None
+    coding = choose_coding(accept_encoding[:200])
+    if coding is None:
+        return body, None
+    return CODINGS[coding](body, settings.level), coding

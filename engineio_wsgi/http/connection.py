@@ -1,0 +1,215 @@
+"""A connection that HTTP requests come on: what has been read ahead, and waiting with a deadline.
+
+Owns the event-loop watchers of the socket while HTTP is spoken on it. Knows nothing of what the bytes mean; the socket
+itself belongs to the server that accepted it, until it is handed over.
+"""
+
+from __future__ import annotations
+
+import _socket
+from math import inf
+from typing import Any
+
+import gevent
+from greenlet import getcurrent, greenlet
+
+from engineio_wsgi.wire import Wire, detach
+
+__all__ = ["Connection"]
+
+READ = 1
+WRITE = 2
+#: bytes of one ``recv``
+RECV_SIZE = 65_536
+
+_switch = greenlet.switch
+
+
+class Connection:
+    """The non-blocking socket inside a gevent socket, with waits for the one greenlet that serves it.
+
+    Waits first, then reads: a ``recv`` in vain costs more than a turn of the loop, and a client that always has more to
+    say would starve the others.
+    """
+
+    __slots__ = ("_due", "_deadline", "_greenlet", "_hub", "_owner", "_parked", "_timer", "_watcher", "_watching",
+                 "buffer", "lost", "raw", "recv", "send")
+
+    def __init__(self, sock: Any) -> None:
+        self._owner = sock
+        self._hub: Any = gevent.get_hub()
+        self._greenlet = getcurrent()
+        #: what to watch for the client's end: the C socket, or the TLS socket
+        self.raw: Any = sock
+        stream: Any = None
+        if getattr(sock, "_sslobj", None) is not None:
+            stream = detach(sock)
+        else:
+            self.raw = stream = getattr(sock, "_sock", sock)
+        self.recv = stream.recv
+        self.send = stream.send
+        #: bytes that were read and not used yet
+        self.buffer = b""
+        #: whether writing has failed: the client is not there any more
+        self.lost = False
+        self._watcher: Any = None
+        self._watching = False
+        self._parked = False
+        self._timer: Any = None
+        self._due = inf
+        self._deadline = inf
+
+    def no_delay(self) -> None:
+        """Have the kernel send at once what it is given. Responses go out in one piece, there is nothing to collect."""
+        if self.raw.family in (_socket.AF_INET, _socket.AF_INET6):
+            try:
+                self.raw.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+            except OSError:
+                self.lost = True
+
+    # -- reading
+
+    def fill(self, timeout: float) -> bool:
+        """Have something in ``buffer``. Returns ``False`` if nothing came in time, or never will. Blocks."""
+        if self.buffer:
+            return True
+        try:
+            self.buffer = self.receive(timeout)
+        except OSError:
+            return False
+        return self.buffer != b""
+
+    def receive(self, timeout: float, size: int = RECV_SIZE) -> bytes:
+        """Wait for bytes and read them; ``b""`` at the end of the stream.
+
+        The timer behind it is left alone when it is due before the deadline: it looks at the deadline then. So a busy
+        connection touches it once in a timeout and not with every request.
+
+        Raises:
+            TimeoutError: nothing came for ``timeout`` seconds.
+            OSError: the connection is lost.
+        """
+        hub = self._hub
+        deadline = self._deadline = hub.loop.now() + timeout
+        if deadline < self._due:
+            self._arm(deadline)
+        while True:
+            if not self._watching:
+                self._watch()
+            self._greenlet = getcurrent()
+            self._parked = True
+            try:
+                expired = _switch(hub) is inf
+            finally:
+                self._parked = False
+            if expired:
+                raise TimeoutError(f"nothing came for {timeout:g} s")
+            try:
+                return self.recv(size)  # type: ignore[no-any-return]
+            except BlockingIOError:
+                continue
+
+    def _watch(self) -> None:
+        if self._watcher is None:
+            self._watcher = self._hub.loop.io(self.raw.fileno(), READ)
+        self._watching = True
+        self._watcher.start(self._on_readable)
+
+    def _on_readable(self) -> None:
+        """In the hub. The watcher goes on while a request is served; it is stopped only if more comes meanwhile."""
+        if self._parked:
+            self._greenlet.switch()
+        else:
+            self._watching = False
+            self._watcher.stop()
+
+    def _arm(self, deadline: float) -> None:
+        if self._timer is not None:
+            self._timer.close()
+        loop = self._hub.loop
+        self._due = deadline
+        self._timer = loop.timer(max(deadline - loop.now(), 0.001))
+        self._timer.start(self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._due = inf
+        if not self._parked:
+            return
+        if self._hub.loop.now() < self._deadline:
+            self._arm(self._deadline)
+        else:
+            self._greenlet.switch(inf)
+
+    # -- writing
+
+    def send_all(self, data: bytes, timeout: float) -> None:
+        """Send all of ``data``. Blocks while the client takes nothing, at most for ``timeout`` seconds at a time.
+
+        Raises:
+            TimeoutError: the client took nothing for that long.
+            OSError: the connection is lost.
+        """
+        try:
+            sent = self.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.lost = True
+            raise
+        if sent != len(data):
+            self._send_rest(memoryview(data)[sent:], timeout)
+
+    def _send_rest(self, data: memoryview, timeout: float) -> None:
+        watcher = self._hub.loop.io(self.raw.fileno(), WRITE)
+        try:
+            while data:
+                with gevent.Timeout(timeout, TimeoutError(f"the client took nothing for {timeout:g} s")):
+                    self._hub.wait(watcher)
+                data = data[self._send_some(data):]
+        except OSError:
+            self.lost = True
+            raise
+        finally:
+            watcher.stop()
+            watcher.close()
+
+    def _send_some(self, data: memoryview) -> int:
+        try:
+            return int(self.send(data))
+        except BlockingIOError:
+            return 0
+
+    # -- the end
+
+    @property
+    def released(self) -> bool:
+        """Whether the connection belongs to somebody else now, or to nobody."""
+        return self._owner is None
+
+    def release(self) -> Wire:
+        """Hand the connection over, with what was read ahead. Nothing else of this object works afterwards."""
+        sock, pending = self._owner, self.buffer
+        self.close_watchers()
+        self._owner = None
+        self.buffer = b""
+        return Wire(detach(sock), pending)
+
+    def has_input(self) -> bool:
+        """Whether the client has sent something that nobody has read."""
+        if self.buffer:
+            return True
+        try:
+            self.buffer = self.recv(RECV_SIZE)
+        except OSError:
+            return False
+        return bool(self.buffer)
+
+    def close_watchers(self) -> None:
+        """Stop waiting for anything, for good. Harmless if repeated."""
+        for watcher in (self._watcher, self._timer):
+            if watcher is not None:
+                watcher.stop()
+                watcher.close()
+        self._watcher = self._timer = None
+        self._watching = False
+        self._due = inf

@@ -1,0 +1,80 @@
+"""The client's connection behind a WSGI request, as far as it can be found: to see whether it is still there.
+
+Knows where gevent's, gunicorn's and this package's servers keep the socket of a request. Never reads from it.
+"""
+
+from __future__ import annotations
+
+import _socket
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+
+__all__ = ["EndWatch", "client_socket"]
+
+READ = 1
+#: the first bytes of a TLS alert: as such (TLS 1.2), or encrypted as application data of just its size (TLS 1.3,
+#: RFC 8446 section 5.2: 2 bytes, their type, and a 16-byte tag)
+TLS_ALERTS = (b"\x15\x03", b"\x17\x03")
+TLS13_ALERT_SIZE = 19
+
+
+def client_socket(environ: dict[str, Any]) -> Any:
+    """The socket that the request came on, or ``None`` where the server hides it."""
+    for key in ("engineio.socket", "gunicorn.socket", "gunicorn.sock"):
+        if environ.get(key) is not None:
+            return environ[key]
+    # gevent's pywsgi: its Input holds the connection's buffered reader
+    reader = getattr(environ.get("wsgi.input"), "rfile", None)
+    return getattr(getattr(reader, "raw", None), "_sock", None)
+
+
+def _raw(sock: Any) -> Any:
+    """The C socket inside a gevent socket (whose own ``recv`` would wait)."""
+    return getattr(sock, "_sock", sock)
+
+
+class EndWatch:
+    """Calls ``on_end()`` in the hub when the client of a waiting request closes or resets its connection.
+
+    Where the connection cannot be found, nothing is watched: the heartbeat will notice.
+    """
+
+    __slots__ = ("_on_end", "_socket", "_tls", "_watcher")
+
+    def __init__(self, environ: dict[str, Any], on_end: Callable[[], object]) -> None:
+        sock = client_socket(environ)
+        self._on_end = on_end
+        self._socket = _raw(sock)
+        self._tls = getattr(sock, "_sslobj", None) is not None
+        self._watcher: Any = None
+        number = -1 if sock is None else sock.fileno()
+        if number >= 0:
+            self._watcher = gevent.get_hub().loop.io(number, READ)
+            self._watcher.start(self._on_readable)
+
+    def _on_readable(self) -> None:
+        try:
+            head = _socket.socket.recv(self._socket, 5, _socket.MSG_PEEK)
+        except BlockingIOError:
+            return
+        except OSError:
+            head = b""
+        # anything but the end is the next request, which has to wait for this one
+        self.stop()
+        if not head or (self._tls and _is_tls_alert(head)):
+            self._on_end()
+
+    def stop(self) -> None:
+        """Stop watching; harmless if repeated."""
+        if self._watcher is not None:
+            self._watcher.stop()
+            self._watcher.close()
+            self._watcher = None
+
+
+def _is_tls_alert(head: bytes) -> bool:
+    if head[:2] == TLS_ALERTS[0]:
+        return True
+    return head[:2] == TLS_ALERTS[1] and int.from_bytes(head[3:5]) == TLS13_ALERT_SIZE

@@ -1,0 +1,256 @@
+"""Request heads: from the bytes up to the empty line to the variables of a WSGI environ, or to a refusal.
+
+Owns what is accepted as HTTP/1.x and with which status the rest is refused. No I/O: the head is complete when it
+comes here. What a request's body is framed by is decided here too, because framing is where requests are smuggled.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Protocol
+from urllib.parse import unquote_to_bytes
+
+import httptools
+
+from engineio_wsgi.errors import PeerError
+
+__all__ = ["CHUNKED", "HeadLimits", "InvalidRequest", "RequestHead", "check_partial_head", "fill_environ", "parse_head"]
+
+#: ``RequestHead.length`` of a chunked body, which says itself where it ends
+CHUNKED = -1
+
+BAD_REQUEST = "400 Bad Request"
+URI_TOO_LONG = "414 URI Too Long"
+HEADERS_TOO_LARGE = "431 Request Header Fields Too Large"
+NOT_IMPLEMENTED = "501 Not Implemented"
+VERSION_NOT_SUPPORTED = "505 HTTP Version Not Supported"
+
+VERSIONS = ("HTTP/1.1", "HTTP/1.0")
+
+#: header names beyond this number of different ones are translated each time instead of being remembered
+MAX_KNOWN_NAMES = 1024
+#: RFC 3986 section 3.1, as far as HTTP requests can have an absolute target (RFC 9112 section 3.2.2)
+ABSOLUTE_TARGET = re.compile(r"https?://([^/?#@]+)((?:[/?][^#]*)?)", re.IGNORECASE)
+#: RFC 9112 section 3: a request line that is well-formed, whatever its method and version
+REQUEST_LINE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [!-~]+ (HTTP/\d\.\d)", re.ASCII)
+
+
+class HeadLimits(Protocol):
+    """The bounds of a request head."""
+
+    max_request_line: int
+    max_header_size: int
+    max_header_count: int
+
+
+class InvalidRequest(PeerError, OSError):
+    """A request that is refused with an HTTP status of its own, after which the connection is closed.
+
+    It is an ``OSError`` because an application meets it where it reads ``wsgi.input``, and frameworks know that
+    reading can fail so.
+    """
+
+    def __init__(self, status: str, detail: str) -> None:
+        super().__init__(detail)
+        #: code and reason, as in the status line
+        self.status = status
+        #: one line for the response's body and for the log
+        self.detail = detail
+
+
+class RequestHead:
+    """What a request's head says.
+
+    Attributes:
+        command: the method.
+        path: the target as it was sent (origin form, or ``*``).
+        version: ``"HTTP/1.1"`` or ``"HTTP/1.0"``.
+        line: the request line as it was sent.
+        variables: the header fields, as an environ has them.
+        length: bytes of the body; -1 for a chunked one, ``None`` where there is none.
+        close: whether the client wants the connection closed, or this request leaves no other choice.
+    """
+
+    __slots__ = ("close", "command", "length", "line", "path", "variables", "version")
+
+    command: str
+    path: str
+    version: str
+    line: str
+    variables: dict[str, str]
+    length: int | None
+    close: bool
+
+
+class _Names(dict[str, str]):
+    """Environ keys by header name. A name with an underscore has the key ``""``: it could pose as another header."""
+
+    def __missing__(self, name: str) -> str:
+        key = "" if "_" in name else name.upper().replace("-", "_")
+        if key and key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+            key = "HTTP_" + key
+        if len(self) < MAX_KNOWN_NAMES:
+            self[name] = key
+        return key
+
+
+_KEYS = _Names()
+#: the parser is only asked whether a head is valid: to be called back with each header costs more than a ``split``
+_NO_CALLBACKS = object()
+
+
+def parse_head(head: bytes, limits: HeadLimits) -> RequestHead:
+    """Parse one complete head, its empty line included.
+
+    Raises:
+        InvalidRequest: it is no request that can be served, or beyond the limits.
+    """
+    lines = head.decode("latin-1").split("\r\n")
+    line = lines[0]
+    _check_sizes(len(line), len(head) - len(line) - 4, len(lines) - 3, limits)
+    is_upgrade = _validate(head, line)
+    words = line.split(" ")
+    if len(words) != 3 or words[2] not in VERSIONS:
+        raise _bad_line(line)
+    request = RequestHead()
+    request.line = line
+    request.command, request.path, request.version = words
+    request.variables = _variables(lines)
+    _frame(request, is_upgrade)
+    if request.path[:1] != "/":
+        _take_odd_target(request)
+    if "HTTP_HOST" not in request.variables and request.version == "HTTP/1.1":
+        raise InvalidRequest(BAD_REQUEST, "an HTTP/1.1 request needs a Host header")
+    return request
+
+
+def check_partial_head(data: bytes, limits: HeadLimits) -> None:
+    """Look at the beginning of a head whose end has not arrived: can it still become a request?
+
+    Raises:
+        InvalidRequest: it cannot, and nothing needs to be waited for.
+    """
+    if not data[:1].isalpha():
+        raise InvalidRequest(BAD_REQUEST, "what was sent is not HTTP")
+    line_end = data.find(b"\r\n")
+    if line_end < 0:
+        _check_sizes(len(data) - 1, 0, 0, limits)
+    else:
+        _check_sizes(line_end, len(data) - line_end - 4, data.count(b"\r\n") - 2, limits)
+    if data.count(b"\n") != data.count(b"\r\n"):
+        raise InvalidRequest(BAD_REQUEST, "a line ends without a carriage return")
+
+
+def _check_sizes(line: int, fields: int, count: int, limits: HeadLimits) -> None:
+    if line > limits.max_request_line:
+        raise InvalidRequest(URI_TOO_LONG, f"the request line is longer than {limits.max_request_line} bytes")
+    if fields > limits.max_header_size:
+        raise InvalidRequest(HEADERS_TOO_LARGE, f"the headers are larger than {limits.max_header_size} bytes")
+    if count > limits.max_header_count:
+        raise InvalidRequest(HEADERS_TOO_LARGE, f"there are more than {limits.max_header_count} headers")
+
+
+def _validate(head: bytes, line: str) -> bool:
+    """Check a head byte by byte. Returns whether it asks for another protocol.
+
+    A parser costs a quarter of a microsecond; one that was used again would have to be known to expect no body.
+    """
+    try:
+        httptools.HttpRequestParser(_NO_CALLBACKS).feed_data(head)
+    except httptools.HttpParserUpgrade:
+        return True
+    except httptools.HttpParserInvalidMethodError as error:
+        raise _bad_line(line) from error
+    except httptools.HttpParserError as error:
+        raise InvalidRequest(BAD_REQUEST, str(error)) from error
+    return False
+
+
+def _bad_line(line: str) -> InvalidRequest:
+    match = REQUEST_LINE.fullmatch(line)
+    if match is None:
+        return InvalidRequest(BAD_REQUEST, "the request line is malformed")
+    if match[1] not in VERSIONS:
+        return InvalidRequest(VERSION_NOT_SUPPORTED, "only HTTP/1.1 and HTTP/1.0 are spoken here")
+    return InvalidRequest(NOT_IMPLEMENTED, "the request method is unknown")
+
+
+def _variables(lines: list[str]) -> dict[str, str]:
+    """The header fields as an environ has them."""
+    keys = _KEYS
+    variables: dict[str, str] = {}
+    for line in lines[1:-2]:
+        name, _, value = line.partition(":")
+        variables[keys[name]] = value.strip()
+    if len(variables) != len(lines) - 3:
+        variables = _combine(lines)
+    variables.pop("", None)
+    return variables
+
+
+def _combine(lines: list[str]) -> dict[str, str]:
+    """The same where a name occurs more than once (RFC 9110 section 5.3)."""
+    variables: dict[str, str] = {}
+    for line in lines[1:-2]:
+        name, _, value = line.partition(":")
+        key = _KEYS[name]
+        if key not in variables:
+            variables[key] = value.strip()
+        elif key == "HTTP_COOKIE":
+            variables[key] += "; " + value.strip()
+        elif key == "HTTP_HOST":
+            raise InvalidRequest(BAD_REQUEST, "there is more than one Host header")
+        elif key != "CONTENT_TYPE":
+            variables[key] += "," + value.strip()
+    return variables
+
+
+def _frame(request: RequestHead, is_upgrade: bool) -> None:
+    """Find out where the request ends, and whether another may follow it."""
+    variables = request.variables
+    request.close = request.version == "HTTP/1.0"
+    connection = variables.get("HTTP_CONNECTION")
+    if connection is not None:
+        tokens = [token.strip() for token in connection.lower().split(",")]
+        request.close = "close" in tokens or (request.close and "keep-alive" not in tokens)
+    length = variables.get("CONTENT_LENGTH")
+    coding = variables.get("HTTP_TRANSFER_ENCODING")
+    request.length = None if length is None else int(length)
+    if coding is not None:
+        request.length = CHUNKED
+    if request.length:
+        _check_framing(request, coding, is_upgrade)
+
+
+def _check_framing(request: RequestHead, coding: str | None, is_upgrade: bool) -> None:
+    if coding is not None and coding.lower() != "chunked":
+        raise InvalidRequest(NOT_IMPLEMENTED, "the only transfer coding that is understood is chunked")
+    if coding is not None and request.version == "HTTP/1.0":
+        raise InvalidRequest(BAD_REQUEST, "HTTP/1.0 has no chunked bodies")
+    if is_upgrade or "HTTP_UPGRADE" in request.variables:
+        raise InvalidRequest(BAD_REQUEST, "a request that changes the protocol cannot have a body")
+    if request.command == "HEAD":
+        raise InvalidRequest(BAD_REQUEST, "a HEAD request cannot have a body")
+
+
+def _take_odd_target(request: RequestHead) -> None:
+    """Targets that are not a path (RFC 9112 sections 3.2.2 to 3.2.4)."""
+    match = ABSOLUTE_TARGET.fullmatch(request.path)
+    if match is not None:
+        request.variables["HTTP_HOST"] = match[1]
+        request.path = match[2] if match[2].startswith("/") else "/" + match[2]
+    elif request.command == "CONNECT":
+        raise InvalidRequest(NOT_IMPLEMENTED, "this is not a proxy")
+    elif request.path != "*" or request.command != "OPTIONS":
+        raise InvalidRequest(BAD_REQUEST, "the request target is neither a path nor a URL")
+
+
+def fill_environ(environ: dict[str, Any], request: RequestHead) -> None:
+    """Put what the head says into an environ (PEP 3333)."""
+    path, _, query = request.path.partition("?")
+    environ["REQUEST_METHOD"] = request.command
+    environ["SCRIPT_NAME"] = ""
+    environ["PATH_INFO"] = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
+    environ["QUERY_STRING"] = query
+    environ["SERVER_PROTOCOL"] = request.version
+    environ.update(request.variables)

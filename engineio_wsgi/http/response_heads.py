@@ -1,0 +1,120 @@
+"""Response heads: from what an application gave to ``start_response`` to the bytes, framing included.
+
+Owns the checks of PEP 3333 on statuses and headers (nothing that an application passes on may become a header or a
+response of its own), and who says where a response ends. No I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from email.utils import formatdate
+from time import time
+
+__all__ = ["ResponseHead", "date_line"]
+
+#: statuses whose responses have no body (RFC 9110 sections 15.2, 15.3.5, 15.4.5)
+BODILESS = (204, 304)
+SWITCHING_PROTOCOLS = 101
+
+_date = (0, b"")
+
+
+def date_line() -> bytes:
+    """The Date header of now, line end included. Composed once a second."""
+    global _date
+    now = int(time())
+    second, line = _date
+    if second != now:
+        line = b"Date: " + formatdate(now, usegmt=True).encode() + b"\r\n"
+        _date = now, line
+    return line
+
+
+class ResponseHead:
+    """Status and headers of one response.
+
+    Args:
+        status: code and reason.
+        headers: what the application wants sent. A Transfer-Encoding is left out: the server frames what it sends.
+
+    Raises:
+        TypeError: a header's name or value, or the status, is not a ``str``.
+        ValueError: a line break in one of them; characters beyond Latin-1; a status without a number.
+    """
+
+    __slots__ = ("_lines", "chunked", "close", "code", "has_date", "left")
+
+    def __init__(self, status: str, headers: Sequence[tuple[str, str]]) -> None:
+        #: whether the body goes out in chunks
+        self.chunked = False
+        #: whether the application, or the framing, wants the connection closed
+        self.close: bool | None = None
+        #: bytes of the body that may still be sent; ``None`` if that is not known
+        self.left: int | None = None
+        names = {name.lower(): value for name, value in headers}
+        self.has_date = "date" in names
+        if "transfer-encoding" in names:
+            headers = [header for header in headers if header[0].lower() != "transfer-encoding"]
+        if "content-length" in names:
+            self.left = _to_length(names["content-length"])
+        if "connection" in names:
+            self.close = "close" in names["connection"].lower()
+        # joins what are strings and raises TypeError for all else
+        text = "\r\n".join(["HTTP/1.1 " + status, *map(": ".join, headers), ""])
+        if text.count("\n") != len(headers) + 1 or text.count("\r") != len(headers) + 1:
+            raise ValueError("a line break in the status or in a header")
+        self._lines = text.encode("latin-1")
+        self.code = int(status[:3])
+
+    @property
+    def bodiless(self) -> bool:
+        """Whether a response with this status has no body."""
+        return self.code in BODILESS or self.code < 200
+
+    def frame(self, length: int | None, version: str, close: bool, is_head: bool) -> bytes:
+        """Decide how the body is delimited, and compose the head.
+
+        Args:
+            length: bytes of the whole body, if that is known.
+            version: of the request.
+            close: whether the connection is closed afterwards.
+            is_head: whether the request's method was HEAD, so that no body follows.
+        """
+        if self.code == SWITCHING_PROTOCOLS:
+            # what follows is not HTTP, and the application's own affair
+            self.close = True
+            return self._lines + b"\r\n"
+        extra = b"" if self.has_date else date_line()
+        bodiless = is_head or self.bodiless
+        if self.left is None and not self.bodiless:
+            extra += self._delimit(length, version, is_head)
+            close = close or (self.left is None and not self.chunked and not bodiless)
+        if self.close is None:
+            if close:
+                extra += b"Connection: close\r\n"
+            elif version == "HTTP/1.0":
+                extra += b"Connection: keep-alive\r\n"
+        self.close = self.close or close
+        if bodiless:
+            self.left = 0
+            self.chunked = False
+        return self._lines + extra + b"\r\n"
+
+    def _delimit(self, length: int | None, version: str, is_head: bool) -> bytes:
+        if length is not None:
+            if is_head and not length:
+                # the length of what a GET would get is not known
+                return b""
+            self.left = length
+            return b"Content-Length: %d\r\n" % length
+        if version == "HTTP/1.0":
+            return b""
+        self.chunked = True
+        return b"Transfer-Encoding: chunked\r\n"
+
+
+
+def _to_length(value: str) -> int:
+    if not (value.isascii() and value.isdigit()):
+        raise ValueError(f"the Content-Length {value!r} is not a number")
+    return int(value)

@@ -1,0 +1,319 @@
+"""A TCP or TLS connection after the loop that accepted it has let go of it.
+
+Owns the file descriptor, its two event-loop watchers, and the bytes that the kernel has not taken yet: nobody else
+reads, writes or closes it. Knows nothing of HTTP, WebSocket or sessions. Everything here belongs to the hub's thread.
+"""
+
+from __future__ import annotations
+
+import _socket
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from gevent.hub import Hub
+
+__all__ = ["Wire", "detach"]
+
+READ = 1
+WRITE = 2
+#: bytes of one ``recv``; a larger one made 32-byte echoes no slower and 16 KiB ones a third faster than 16 KiB did
+RECV_SIZE = 65536
+#: seconds that a closing connection waits for the peer to read what was sent and to close its side
+LINGER = 5.0
+
+
+class _TlsStream:
+    """The non-blocking face of a TLS socket: ``BlockingIOError`` where OpenSSL wants to wait, ``b""`` at the end."""
+
+    __slots__ = ("_socket", "_tls")
+
+    def __init__(self, tls_socket: Any) -> None:
+        self._socket = tls_socket
+        self._tls = tls_socket._sslobj
+
+    def recv(self, size: int) -> bytes:
+        try:
+            data: bytes = self._tls.read(size)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
+            raise BlockingIOError from error
+        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+            return b""
+        return data
+
+    def send(self, data: bytes | memoryview) -> int:
+        try:
+            sent: int = self._tls.write(data)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
+            raise BlockingIOError from error
+        return sent
+
+    def fileno(self) -> int:
+        number: int = self._socket.fileno()
+        return number
+
+    def shutdown(self, how: int) -> None:
+        """Half-closing is not a thing that TLS can do; the peer sees the end when the connection is closed."""
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def detach(sock: Any) -> Any:
+    """Take the connection out of a gevent (or stdlib) socket, whose own ``close`` then closes nothing.
+
+    Returns a non-blocking C socket, which has no Python layer that waits; for TLS, whose state cannot leave its
+    object, an adapter: there the caller has to keep the former owner from closing the socket.
+    """
+    if getattr(sock, "_sslobj", None) is not None:
+        return _TlsStream(sock)
+    raw = _socket.socket(fileno=sock.detach())
+    raw.setblocking(False)
+    return raw
+
+
+class Wire:
+    """One connection: non-blocking reads, one writer, watchers that call back in the hub.
+
+    Args:
+        sock: what :func:`detach` returned.
+        pending: bytes that were read from the connection already; they come first out of ``recv``.
+
+    ``recv(size)`` returns up to ``size`` bytes, ``b""`` at the end of the stream, and raises ``BlockingIOError`` when
+    there is nothing to read now and ``OSError`` when the connection is lost.
+    """
+
+    __slots__ = ("_loop", "_on_closed", "_on_readable", "_reader", "_send", "_sock", "_unsent", "_writer",
+                 "lost", "on_drained", "recv", "unsent")
+
+    def __init__(self, sock: Any, pending: bytes = b"") -> None:
+        hub: Hub = gevent.get_hub()
+        self._sock = sock
+        self._loop = hub.loop
+        self._send: Callable[[bytes | memoryview], int] = sock.send
+        self.recv: Callable[[int], bytes] = sock.recv
+        self._reader: Any = None
+        self._writer: Any = None
+        self._on_readable: Callable[[], object] | None = None
+        self._on_closed: Callable[[], object] | None = None
+        self._unsent: list[bytes | memoryview] = []
+        #: bytes that were written here and that the kernel has not taken yet
+        self.unsent = 0
+        #: why writing has become impossible, if it has; ``unsent`` then says how much never left
+        self.lost: OSError | None = None
+        #: called in the hub when ``unsent`` has come down to 0, or when the connection was ``lost`` with bytes unsent
+        self.on_drained: Callable[[], object] | None = None
+        if pending:
+            self._put_back(pending)
+
+    def _put_back(self, pending: bytes) -> None:
+        def recv(size: int) -> bytes:
+            nonlocal pending
+            head, pending = pending[:size], pending[size:]
+            if not pending:
+                self.recv = self._sock.recv
+            return head
+
+        self.recv = recv
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection was closed on this side."""
+        return self._sock is None
+
+    @property
+    def secure(self) -> bool:
+        """Whether the connection is a TLS one."""
+        return isinstance(self._sock, _TlsStream)
+
+    def fileno(self) -> int:
+        """The file descriptor; -1 once closed."""
+        return -1 if self._sock is None else int(self._sock.fileno())
+
+    # -- reading
+
+    def watch(self, on_readable: Callable[[], object]) -> None:
+        """Call ``on_readable()`` in the hub, again and again, as long as there is something to read."""
+        if self._sock is None:
+            return
+        if self._reader is None:
+            self._reader = self._loop.io(self._sock.fileno(), READ)
+        self._on_readable = on_readable
+        self._reader.start(on_readable)
+        if self.recv != self._sock.recv:
+            self._loop.run_callback(self._fire_if_watching, on_readable)
+
+    def unwatch(self) -> None:
+        """Stop calling back; what arrives stays with the kernel."""
+        if self._on_readable is not None:
+            self._on_readable = None
+            self._reader.stop()
+
+    def _fire_if_watching(self, on_readable: Callable[[], object]) -> None:
+        if self._on_readable is on_readable:
+            on_readable()
+
+    def wait_readable(self, timeout: float | None = None) -> bool:
+        """Block the calling greenlet until there is something to read; ``False`` when ``timeout`` seconds passed."""
+        if self._sock is None or self.recv != self._sock.recv:
+            return True
+        return self._wait(READ, timeout)
+
+    # -- writing
+
+    def write(self, data: bytes) -> None:
+        """Send what the kernel takes now, keep the rest in order and send it when it can. Never blocks.
+
+        Raises:
+            OSError: the connection is lost; what was unsent is dropped.
+        """
+        if self.unsent or self.lost is not None:
+            self._keep(data)
+            return
+        try:
+            sent = self._send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self.lost = error
+            raise
+        if sent != len(data):
+            self._unsent.append(memoryview(data)[sent:])
+            self.unsent = len(data) - sent
+            self._watch_writable()
+
+    def _keep(self, data: bytes) -> None:
+        if self.lost is not None:
+            raise self.lost
+        self._unsent.append(data)
+        self.unsent += len(data)
+
+    def _watch_writable(self) -> None:
+        if self._writer is None:
+            self._writer = self._loop.io(self._sock.fileno(), WRITE)
+        self._writer.start(self._on_writable)
+
+    def _on_writable(self) -> None:
+        batch = self._unsent[0] if len(self._unsent) == 1 else b"".join(self._unsent)
+        try:
+            sent = self._send(batch)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self.lost = error
+            self._finish_sending()
+            return
+        self.unsent -= sent
+        if self.unsent:
+            self._unsent = [memoryview(batch)[sent:]]
+        else:
+            self._finish_sending()
+
+    def _finish_sending(self) -> None:
+        """Nothing can be sent any more: all of it is out, or there is no one to send it to."""
+        self._unsent = []
+        self._writer.stop()
+        if self.on_drained is not None:
+            self.on_drained()
+
+    def wait_drained(self, timeout: float | None = None) -> bool:
+        """Block the calling greenlet until nothing is unsent; ``False`` when ``timeout`` seconds passed first."""
+        with gevent.Timeout(timeout, False):
+            while self.unsent and self.lost is None:
+                self._wait(WRITE, None)
+                # the writer's own watcher may have been called first: let it finish its turn
+                gevent.sleep(0)
+        return not self.unsent
+
+    def _wait(self, events: int, timeout: float | None) -> bool:
+        watcher = self._loop.io(self._sock.fileno(), events)
+        try:
+            with gevent.Timeout(timeout, False):
+                gevent.get_hub().wait(watcher)
+                return True
+            return False
+        finally:
+            watcher.stop()
+            watcher.close()
+
+    # -- the end
+
+    def on_closed(self, callback: Callable[[], object]) -> None:
+        """Call ``callback()`` once, when this side closes the connection; at once if that has happened already."""
+        if self._sock is None:
+            callback()
+        else:
+            self._on_closed = callback
+
+    def linger(self, timeout: float = LINGER) -> None:
+        """Close politely, in the background: write what is unsent, say that nothing follows, wait for the peer's end.
+
+        Closing at once while the peer is still sending would make the kernel reset the connection, and the peer could
+        lose the last bytes that were written to it.
+        """
+        if self._sock is None:
+            return
+        timer = self._loop.timer(timeout)
+        self._on_closed = _both(self._on_closed, timer.close)
+        timer.start(self.close)
+        self.watch(self._discard_input)
+        if self.unsent:
+            self.on_drained = self._finish_writing
+        else:
+            self._finish_writing()
+
+    def _finish_writing(self) -> None:
+        self.on_drained = None
+        if self.lost is not None:
+            self.close()
+            return
+        try:
+            self._sock.shutdown(_socket.SHUT_WR)
+        except OSError:
+            self.close()
+
+    def _discard_input(self) -> None:
+        try:
+            if not self.recv(RECV_SIZE):
+                self.close()
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.close()
+
+    def close(self) -> None:
+        """Close the connection now; what is unsent is lost. Harmless when repeated."""
+        if self._sock is None:
+            return
+        for watcher in (self._reader, self._writer):
+            if watcher is not None:
+                watcher.stop()
+                watcher.close()
+        self._reader = self._writer = self._on_readable = self.on_drained = None
+        self._unsent = []
+        self._sock.close()
+        self._sock = None
+        self.recv = _recv_closed
+        self._send = _send_closed
+        self.lost = self.lost or BrokenPipeError("the connection is closed")
+        callback, self._on_closed = self._on_closed, None
+        if callback is not None:
+            callback()
+
+
+def _recv_closed(size: int) -> bytes:
+    return b""
+
+
+def _send_closed(data: bytes | memoryview) -> int:
+    raise BrokenPipeError("the connection is closed")
+
+
+def _both(first: Callable[[], object] | None, second: Callable[[], object]) -> Callable[[], object]:
+    def call() -> None:
+        second()
+        if first is not None:
+            first()
+
+    return call
