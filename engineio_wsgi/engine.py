@@ -1,0 +1,462 @@
+"""The engine: admits requests, finds or makes their session, and answers. The ways in are `server.Server`'s.
+
+Owns the sessions of this process, the server's events, broadcast and shutdown. A WSGI application inside and out:
+what the application's middlewares see is what a client gets, upgrades included.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+from collections.abc import Callable, Collection, Iterable, Mapping
+from time import monotonic
+from types import MappingProxyType
+from typing import Any
+
+import gevent
+from gevent.event import Event
+from geventwebsocket.exceptions import WebSocketError
+from werkzeug.datastructures import Headers
+from werkzeug.wrappers import Request
+
+from engineio_wsgi.admission import Demand, Errand, examine
+from engineio_wsgi.errors import ErrorCode, Forbidden, PayloadTooLarge, RequestRefused, ServerClosing
+from engineio_wsgi.events import Emitter, Listener
+from engineio_wsgi.heartbeat import LoopWatch
+from engineio_wsgi.http import responses
+from engineio_wsgi.http.cookies import session_cookie
+from engineio_wsgi.http.cors import OriginPolicy
+from engineio_wsgi.http.takeover import Connection, close_accepted, refusal_of, take_over
+from engineio_wsgi.log import shorten
+from engineio_wsgi.options import Options
+from engineio_wsgi.packet import Packet, PacketType
+from engineio_wsgi.protocol.deflate import Deflater, Inflater
+from engineio_wsgi.protocol.frames import FrameDecoder
+from engineio_wsgi.session import ReadyState
+from engineio_wsgi.socket import Socket, as_message
+from engineio_wsgi.threads import current_thread
+from engineio_wsgi.transports import transports
+from engineio_wsgi.transports.base import CloseReason, Prepared, Transport
+from engineio_wsgi.transports.jsonp import JSONPTransport
+from engineio_wsgi.transports.polling import Answer, PollingTransport
+from engineio_wsgi.transports.websocket import WebSocketTransport
+from engineio_wsgi.upgrade import Upgrade
+from engineio_wsgi.workers import Workers
+
+__all__ = ["Engine"]
+
+logger = logging.getLogger("engine")
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+Application = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+#: characters at the head of a session id that name the worker which owns the session
+WORKER_ID_SIZE = 4
+#: random bytes of a session id: 120 bits
+SESSION_ID_BYTES = 15
+#: where an admitted upgrade waits until the middlewares have had their say
+ADMITTED = "engineio.admitted"
+SWITCHING = "101 Switching Protocols"
+
+
+class Engine(Emitter):
+    """See the module. Applications use :class:`Server`."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        #: the options, validated; a frozen dataclass
+        self.options = Options.create(**options)
+        self._clients: dict[str, Socket] = {}
+        #: the sessions of this process by id; a read-only view
+        self.clients: Mapping[str, Socket] = MappingProxyType(self._clients)
+        self._origins = OriginPolicy(self.options.cors)
+        self._middlewares: list[Callable[[Application], Application]] = []
+        self._application: Application = self._serve
+        self._closing = False
+        self._hub: Any = None
+        self._emptied: Event | None = None
+
+    # -- the session's host
+
+    def _enter_hub(self) -> None:
+        """Make what belongs to the process and its hub; not earlier than the first request, which is after any fork."""
+        self._hub = gevent.get_hub()
+        self._thread = current_thread()
+        self.workers = Workers(self._hub)
+        self.loop_watch = LoopWatch(self._hub.loop)
+        self.worker_id = secrets.token_urlsafe(WORKER_ID_SIZE)[:WORKER_ID_SIZE]
+
+    def forget(self, session: Socket) -> None:
+        """The session has ended."""
+        self._clients.pop(session.id, None)
+        if not self._clients:
+            self.loop_watch.stop()
+            if self._emptied is not None:
+                self._emptied.set()
+
+    def listeners_of(self, event: str) -> tuple[Listener, ...]:
+        """The server's own listeners of ``event``."""
+        return self._listeners.get(event, ())
+
+    @property
+    def clients_count(self) -> int:
+        """How many sessions this process has."""
+        return len(self._clients)
+
+    # -- requests
+
+    def use(self, middleware: Callable[[Application], Application]) -> Callable[[Application], Application]:
+        """Wrap the engine's own requests, upgrades included, in a WSGI middleware.
+
+        Args:
+            middleware: ``f(app) -> app``. The first one used sees a request first.
+
+        Returns:
+            ``middleware``, so that this is a decorator, too.
+        """
+        self._middlewares.append(middleware)
+        application: Application = self._serve
+        for wrap in reversed(self._middlewares):
+            application = wrap(application)
+        self._application = application
+        return middleware
+
+    def handle_request(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request of the engine's: a WSGI application. Blocks as long as a poll has to wait."""
+        if self._hub is None:
+            self._enter_hub()
+        if environ.get("wsgi.websocket") is None:
+            return self._application(environ, start_response)
+        return self._upgrade(environ, start_response)
+
+    def handle_upgrade(self, environ: Environ, websocket: Any) -> None:
+        """Serve an accepted WebSocket: one of this package's or gevent-websocket's, or anything of their shape.
+
+        Blocks until the WebSocket is closed, unless its connection can be taken over.
+        """
+        environ["wsgi.websocket"] = websocket
+        self.handle_request(environ, _ignore_response)
+
+    def _serve(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """The innermost application, inside all middlewares."""
+        try:
+            status, headers, body = self._respond(environ)
+        except RequestRefused as refusal:
+            self._tell_refusal(refusal, environ)
+            status, headers, body = responses.refused(refusal)
+        except PayloadTooLarge as error:
+            logger.info("< %s", error)
+            status, headers, body = responses.too_large(error)
+        headers.extend(self._origins.headers(environ))
+        start_response(status, self._announce_headers(headers, environ))
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+
+    def _respond(self, environ: Environ) -> responses.Response:
+        if environ["REQUEST_METHOD"] == "OPTIONS":
+            return self._origins.preflight(environ)
+        self._origins.check(environ)
+        websocket = environ.get("wsgi.websocket")
+        demand = examine(environ, self.options, self._clients, websocket is not None)
+        if demand.errand is Errand.POLL:
+            return self._response(self._polling(demand).poll(environ), environ)
+        if demand.errand is Errand.POST:
+            return self._response(self._polling(demand).post(environ), environ)
+        if websocket is not None:
+            return self._admit_upgrade(environ, demand, websocket)
+        return self._open_polling(environ, demand)
+
+    @staticmethod
+    def _polling(demand: Demand) -> PollingTransport:
+        transport = demand.session.transport if demand.session is not None else None
+        assert isinstance(transport, PollingTransport)
+        return transport
+
+    def _response(self, answer: Answer, environ: Environ) -> responses.Response:
+        return responses.answer(answer.body, answer.content_type, environ,
+                                self.options.http_compression if answer.compress else None)
+
+    def _announce_headers(self, headers: list[tuple[str, str]], environ: Environ) -> list[tuple[str, str]]:
+        """Let the listeners of ``initial_headers`` and ``headers`` see and change a response's headers."""
+        initial = "engineio.initial" in environ and "initial_headers" in self._listeners
+        if not initial and "headers" not in self._listeners:
+            return headers
+        editable = Headers(headers)
+        request = Request(environ)
+        if initial:
+            self.emit("initial_headers", editable, request)
+        self.emit("headers", editable, request)
+        return editable.to_wsgi_list()
+
+    def _tell_refusal(self, refusal: RequestRefused, environ: Environ) -> None:
+        logger.info("< refused: %d %s %s", refusal.code, refusal.message, _loggable(refusal.context))
+        if "connection_error" not in self._listeners:
+            return
+        refusal.request = Request(environ)
+        try:
+            self.emit("connection_error", refusal)
+        except Exception:
+            logger.exception("a listener (connection_error) failed")
+
+    # -- handshakes
+
+    def _admit(self, environ: Environ) -> str:
+        """Ask the application, and make up an id."""
+        if self._closing:
+            raise ServerClosing()
+        self._ask_application(environ)
+        try:
+            sid = self.generate_id(Request(environ))
+        except RequestRefused:
+            raise
+        except Exception as error:
+            raise _bad_id(error) from error
+        if not isinstance(sid, str) or not sid or sid in self._clients:
+            raise _bad_id(ValueError(f"generate_id must return a new, non-empty str; it returned {type(sid).__name__}"))
+        environ["engineio.initial"] = True
+        return sid
+
+    def _ask_application(self, environ: Environ) -> None:
+        allow = self.options.allow_request
+        try:
+            allowed = allow is None or allow(Request(environ))
+        except RequestRefused:
+            raise
+        except Exception as error:
+            logger.exception("allow_request failed; nobody is let in")
+            raise Forbidden(context={"name": "ALLOW_REQUEST_FAILED", "error": error}) from error
+        if not allowed:
+            raise Forbidden()
+
+    def generate_id(self, request: Request) -> str:
+        """A session id: URL-safe, this worker's mark and 120 random bits. Override it, or set the option.
+
+        May block, and may raise: the client then gets code 3.
+        """
+        if self.options.generate_id is not None:
+            return self.options.generate_id(request)
+        return self.worker_id + secrets.token_urlsafe(SESSION_ID_BYTES)
+
+    def _open_polling(self, environ: Environ, demand: Demand) -> responses.Response:
+        socket = self._new_socket(self._admit(environ), demand, environ)
+        limit = self.options.max_http_buffer_size
+        transport: PollingTransport
+        if "j" in demand.query:
+            transport = JSONPTransport(socket, demand.protocol, limit)
+        else:
+            transport = PollingTransport(socket, demand.protocol, limit, binary="b64" not in demand.query)
+        self._open(socket, transport)
+        status, headers, body = self._response(transport.poll(environ), environ)
+        return status, headers + self._cookies(socket.id), body
+
+    def _cookies(self, sid: str) -> list[tuple[str, str]]:
+        cookie = self.options.cookie
+        return [] if cookie is None else [("Set-Cookie", session_cookie(cookie, sid))]
+
+    def _new_socket(self, sid: str, demand: Demand, environ: Environ) -> Socket:
+        return Socket(self, sid, demand.protocol, environ)
+
+    def _open(self, socket: Socket, transport: Transport) -> None:
+        """Everything that makes a session one, in one step."""
+        if self._closing:
+            raise ServerClosing()
+        socket.transport = transport
+        socket.state = ReadyState.OPEN
+        self._clients[socket.id] = socket
+        self.loop_watch.start()
+        logger.debug("= %s: open over %s, revision %d", shorten(socket.id), transport.name, socket.protocol)
+        socket.outbox.append(Packet(PacketType.OPEN, self._open_data(socket), compress=False))
+        if self.options.initial_packet is not None:
+            socket.outbox.append(Packet(PacketType.MESSAGE, self.options.initial_packet))
+        socket.heartbeat.start()
+        socket.queue_call(self._connected, socket)
+
+    def _open_data(self, socket: Socket) -> str:
+        options = self.options
+        return json.dumps({
+            "sid": socket.id,
+            "upgrades": self.upgrades(socket.transport.name),
+            "pingInterval": round(options.ping_interval * 1000),
+            "pingTimeout": round(options.ping_timeout * 1000),
+            "maxPayload": options.max_http_buffer_size,
+        }, separators=(",", ":"))
+
+    def upgrades(self, transport: str) -> list[str]:
+        """The transports that a session may move to from ``transport``."""
+        if not self.options.allow_upgrades:
+            return []
+        return [name for name in transports[transport].upgrades_to if name in self.options.transports]
+
+    def _connected(self, socket: Socket) -> None:
+        """The first turn of a session: its ``connection`` listeners."""
+        try:
+            self.emit("connection", socket)
+        except Exception as error:
+            if not socket.closed:
+                logger.exception("a listener (connection) failed; the session is closed")
+                socket.end(CloseReason.APPLICATION_ERROR, error)
+            return
+        if not socket.closed:
+            socket.notify("open")
+
+    # -- upgrades: admitted inside the middlewares, carried out outside of them
+
+    def _upgrade(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        websocket = environ["wsgi.websocket"]
+        response: list[Any] = ["500 Internal Server Error", []]
+
+        def capture(status: str, headers: list[tuple[str, str]], exc_info: object = None) -> Callable[[bytes], object]:
+            response[:] = [status, headers]
+            return _ignore_data
+
+        body = self._application(environ, capture)
+        try:
+            chunks = list(body)
+        finally:
+            getattr(body, "close", _ignore_close)()
+        admitted = environ.pop(ADMITTED, None)
+        if admitted is None or response[0] != SWITCHING:
+            return _refuse_upgrade(websocket, start_response, response, chunks)
+        self._carry_out(websocket, response[1], environ, *admitted)
+        return []
+
+    def _admit_upgrade(self, environ: Environ, demand: Demand, websocket: Any) -> responses.Response:
+        problem = refusal_of(websocket)
+        if problem is not None:
+            context = {"name": "TRANSPORT_HANDSHAKE_ERROR", "error": problem}
+            raise RequestRefused(ErrorCode.BAD_REQUEST, f"Bad request: {problem}", context)
+        headers: list[tuple[str, str]] = []
+        sid = ""
+        if demand.session is None:
+            sid = self._admit(environ)
+            headers = self._cookies(sid)
+        environ[ADMITTED] = (demand, sid)
+        return SWITCHING, headers, b""
+
+    def _carry_out(self, websocket: Any, headers: list[tuple[str, str]], environ: Environ, demand: Demand,
+                   sid: str) -> None:
+        """Take the connection over and give it to its session."""
+        options = self.options
+        try:
+            connection = take_over(websocket, headers, options.per_message_deflate, options.max_http_buffer_size)
+        except (OSError, WebSocketError) as error:
+            logger.info("< a client left during its WebSocket handshake: %s", error)
+            return
+        session = demand.session
+        if session is None:
+            socket = self._new_socket(sid, demand, environ)
+            transport = self._websocket(socket, connection, demand)
+            self._open_or_close(socket, transport)
+        else:
+            candidate = self._websocket(session, connection, demand)
+            if session.closed or session.upgrade is not None or session.upgraded:
+                candidate.refuse(RequestRefused(ErrorCode.BAD_REQUEST))
+            else:
+                session.upgrade = Upgrade(session, candidate, self._hub.loop, options.upgrade_timeout)
+                session.upgrade.start()
+        if connection.wait is not None:
+            connection.wait()
+
+    def _open_or_close(self, socket: Socket, transport: WebSocketTransport) -> None:
+        try:
+            self._open(socket, transport)
+        except RequestRefused as refusal:
+            transport.refuse(refusal)
+            return
+        transport.open()
+        transport.flush()
+
+    def _websocket(self, session: Any, connection: Connection, demand: Demand) -> WebSocketTransport:
+        limit = self.options.max_http_buffer_size
+        deflate, settings = connection.deflate, self.options.per_message_deflate
+        inflater = None if deflate is None else Inflater(deflate, limit)
+        deflater = None if deflate is None else Deflater(deflate)
+        decoder = FrameDecoder(limit, inflate=inflater, masked=connection.masked)
+        kind = transports[demand.transport]
+        assert issubclass(kind, WebSocketTransport)
+        return kind(session, connection.wire, self.workers, decoder, demand.protocol, "b64" not in demand.query,
+                    deflater, 0 if settings is None else settings.threshold)
+
+    # -- everybody
+
+    def broadcast(self, data: str | bytes, exclude: Collection[Any] = (), compress: bool = True) -> None:
+        """Send one message to every session of this process, encoded once. Never blocks; from any thread.
+
+        Args:
+            exclude: sessions, or their ids, that do not get it.
+
+        A session whose write buffer is full is closed (``"client too slow"``): nobody waits for it, and nothing is
+        left out silently.
+        """
+        message = Prepared(as_message(data), compress)
+        if self._hub is None:
+            return
+        if current_thread() != self._thread:
+            self._hub.loop.run_callback_threadsafe(self._broadcast, message, exclude)
+        else:
+            self._broadcast(message, exclude)
+
+    def _broadcast(self, message: Prepared, exclude: Collection[Any]) -> None:
+        for socket in list(self._clients.values()):
+            if not exclude or (socket.id not in exclude and socket not in exclude):
+                socket.send_prepared(message)
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Take no more sessions, and close all there are, after what waits for each has been fetched.
+
+        Blocks until they are closed; those that are not after ``timeout`` seconds are closed without further ado.
+        Harmless when repeated; handshakes are answered with 503 from now on.
+        """
+        self._closing = True
+        if self._hub is None:
+            return
+        if current_thread() != self._thread:
+            done = Event()
+            self._hub.loop.run_callback_threadsafe(gevent.spawn, self._close_all, timeout, done)
+            done.wait(timeout + 1.0)
+        else:
+            self._close_all(timeout)
+
+    def _close_all(self, timeout: float, done: Event | None = None) -> None:
+        deadline = monotonic() + timeout
+        for socket in list(self._clients.values()):
+            socket.end_when_drained(CloseReason.SERVER_SHUTTING_DOWN)
+        self._emptied = Event()
+        if self._clients:
+            self._emptied.wait(max(0.0, deadline - monotonic()))
+        for socket in list(self._clients.values()):
+            socket.end(CloseReason.SERVER_SHUTTING_DOWN)
+        if done is not None:
+            done.set()
+
+
+def _bad_id(error: Exception) -> RequestRefused:
+    return RequestRefused(ErrorCode.BAD_REQUEST, context={"name": "ID_GENERATION_ERROR", "error": error})
+
+
+def _loggable(context: Mapping[str, Any]) -> dict[str, Any]:
+    """A session id is a credential, even one that is unknown here."""
+    return {key: shorten(value) if key == "sid" else value for key, value in context.items()}
+
+
+def _refuse_upgrade(websocket: Any, start_response: StartResponse, response: list[Any],
+                    chunks: list[bytes]) -> Iterable[bytes]:
+    """The same answer that a plain request gets; a WebSocket that was accepted already can only be closed."""
+    if getattr(websocket, "accepted", True):
+        close_accepted(websocket, 1008, b"".join(chunks).decode())
+        return []
+    start_response(*response)
+    return chunks
+
+
+def _ignore_response(status: str, headers: list[tuple[str, str]], exc_info: object = None) -> Callable[[bytes], object]:
+    return _ignore_data
+
+
+def _ignore_data(data: bytes) -> None:
+    """A WebSocket's response has no body."""
+
+
+def _ignore_close() -> None:
+    """The body of the response has nothing to close."""

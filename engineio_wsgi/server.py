@@ -1,0 +1,153 @@
+"""`Server`: the engine with its ways in. Owns the HTTP servers that it listens on; everything else is `Engine`'s."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from gevent.pywsgi import WSGIServer
+from gevent.socket import MSG_PEEK
+
+from engineio_wsgi.engine import Engine
+from engineio_wsgi.handler import WebSocketHandler
+from engineio_wsgi.middleware import Application, Middleware, not_implemented
+from engineio_wsgi.transports.flashsocket import POLICY_FILE, POLICY_REQUEST
+
+__all__ = ["Server", "attach", "listen"]
+
+logger = logging.getLogger("engine")
+
+#: seconds that a connection which began like a policy request has for the rest of it
+POLICY_TIMEOUT = 5.0
+
+
+class Server(Engine):
+    """An Engine.IO server.
+
+    Args:
+        options: see the option table of the documentation; every one can be read back from ``server.options``.
+
+    Raises:
+        ConfigurationError: an unknown option, a wrong type, an impossible value.
+
+    Example::
+
+        server = Server(ping_interval=25, ping_timeout=20)
+
+        @server.on("connection")
+        def connected(socket):
+            socket.send("hello")
+
+        app = server.wrap(flask_app)
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._http: WSGIServer | None = None
+
+    def wrap(self, application: Application) -> Middleware:
+        """``application``, with the engine in front of it: a WSGI application for any server of gevent's."""
+        return Middleware(application, self)
+
+    def attach(self, http_server: WSGIServer) -> Server:
+        """Serve the engine's path on a server that exists already, before or after it was started.
+
+        Its handler becomes :class:`WebSocketHandler`, unless it has one of gevent-websocket's already.
+        """
+        http_server.application = self.wrap(http_server.application)
+        if not hasattr(http_server.handler_class, "upgrade_websocket"):
+            http_server.handler_class = WebSocketHandler
+        if self.options.policy_file:
+            http_server.set_handle(_PolicyGate(self, http_server.handle))
+        return self
+
+    def listen(self, address: Any, **server_options: Any) -> Server:
+        """Listen on ``address`` (a port, ``(host, port)``, ``"host:port"`` or a listening socket) and start.
+
+        Requests outside of the path get 501. ``server_options`` (``keyfile``, ``certfile``, ``spawn``, …) are gevent's.
+
+        Raises:
+            OSError: the address cannot be used.
+        """
+        address = ("", address) if isinstance(address, int) else address
+        server_options.setdefault("log", None)
+        self._http = WSGIServer(address, not_implemented, handler_class=WebSocketHandler, **server_options)
+        self.attach(self._http)
+        self._http.start()
+        return self
+
+    @property
+    def address(self) -> Any:
+        """The address that :meth:`listen` got, with the port that was chosen if it was 0; ``None`` before."""
+        return None if self._http is None else self._http.address
+
+    def serve_forever(self) -> None:
+        """Block until the server is closed.
+
+        Raises:
+            RuntimeError: :meth:`listen` was not called.
+        """
+        if self._http is None:
+            raise RuntimeError("nothing to serve: call listen(address) first")
+        self._http.serve_forever()
+
+    def close(self, timeout: float = 10.0) -> None:
+        """As :meth:`Engine.close`; an HTTP server that :meth:`listen` started stops accepting first, and ends last."""
+        if self._http is not None:
+            self._http.close()
+        super().close(timeout)
+        if self._http is not None:
+            self._http.stop(timeout=1.0)
+
+    def handle_socket(self, sock: Any) -> bool:
+        """Answer a Flash policy request on a raw TCP socket, if it is one and ``policy_file`` is set.
+
+        Looks at the first bytes without taking them. Blocks until they have arrived. Returns whether it was one; the
+        connection is then done with.
+        """
+        if not self.options.policy_file or not _starts_like_policy_request(sock):
+            return False
+        with gevent.Timeout(POLICY_TIMEOUT, False):
+            received = b""
+            while len(received) < len(POLICY_REQUEST):
+                chunk = sock.recv(len(POLICY_REQUEST) - len(received))
+                if not chunk:
+                    break
+                received += chunk
+            if received == POLICY_REQUEST:
+                sock.sendall(POLICY_FILE)
+        return True
+
+
+class _PolicyGate:
+    """A server's connection handler, behind the engine's look at the first bytes."""
+
+    def __init__(self, server: Server, handle: Callable[[Any, Any], object]) -> None:
+        self._server = server
+        self._handle = handle
+
+    def __call__(self, sock: Any, address: Any) -> object:
+        try:
+            if self._server.handle_socket(sock):
+                return None
+        except OSError as error:
+            logger.debug("= %s left: %s", address, error)
+            return None
+        return self._handle(sock, address)
+
+
+def _starts_like_policy_request(sock: Any) -> bool:
+    """No HTTP method starts with ``<``, so one byte tells."""
+    return bool(sock.recv(1, MSG_PEEK) == POLICY_REQUEST[:1])
+
+
+def listen(address: Any, **options: Any) -> Server:
+    """The smallest server: listens on ``address``, answers 501 to everything outside of the path."""
+    return Server(**options).listen(address)
+
+
+def attach(http_server: WSGIServer, **options: Any) -> Server:
+    """A new :class:`Server` on an HTTP server that exists already."""
+    return Server(**options).attach(http_server)

@@ -1,0 +1,222 @@
+"""HTTP long-polling: packets out of the bodies of POSTs, and into the answers of GETs.
+
+Owns the one GET that may wait and the one POST that may be under way. Works in the greenlets of the HTTP requests;
+it knows of HTTP what is in an environ, and nothing of how it gets on and off the wire.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from time import monotonic
+from typing import Any
+
+import gevent
+from gevent.hub import Waiter
+
+from engineio_wsgi.errors import ErrorCode, PayloadTooLarge, ProtocolError, RequestRefused
+from engineio_wsgi.http.bodies import read_body
+from engineio_wsgi.http.peer import EndWatch
+from engineio_wsgi.packet import Packet, PacketType
+from engineio_wsgi.protocol import v3, v4
+from engineio_wsgi.transports.base import CloseReason, SessionPort, Transport, as_packet
+
+__all__ = ["Answer", "PollingTransport"]
+
+logger = logging.getLogger("engine.polling")
+
+OCTET_STREAM = "application/octet-stream"
+PLAIN_TEXT = "text/plain; charset=UTF-8"
+HTML = "text/html"
+
+NOOP = Packet(PacketType.NOOP)
+CLOSE = Packet(PacketType.CLOSE)
+
+
+class Answer:
+    """What a request is answered with, before headers that do not depend on the transport."""
+
+    __slots__ = ("body", "compress", "content_type")
+
+    def __init__(self, body: bytes, content_type: str, compress: bool = False) -> None:
+        self.body = body
+        self.content_type = content_type
+        self.compress = compress
+
+
+#: text/html and not text/plain: some user agents offer a plain "ok" as a download
+OK = Answer(b"ok", HTML)
+
+
+class PollingTransport(Transport):
+    """A session's polling.
+
+    Args:
+        session: who is served.
+        protocol: the revision, 1 to 4.
+        limit: bytes that the body of a POST may have.
+        binary: whether the client takes binary payloads (revisions 1–3 without ``b64=1``).
+    """
+
+    __slots__ = ("_binary", "_codec", "_limit", "_loop", "_poll", "_posting", "_protocol")
+
+    name = "polling"
+    upgrades_to = ("websocket", "flashsocket")
+
+    def __init__(self, session: SessionPort, protocol: int, limit: int, binary: bool = True) -> None:
+        super().__init__(session)
+        self._protocol = protocol
+        self._codec: Any = v4 if protocol == 4 else v3
+        self._limit = limit
+        self._binary = binary
+        self._loop = gevent.get_hub().loop
+        self._poll: Waiter[Any] | None = None
+        self._posting = False
+
+    # -- GET
+
+    def poll(self, environ: dict[str, Any]) -> Answer:
+        """Answer a GET: at once if anything waits, else as soon as something does. Blocks.
+
+        Raises:
+            RequestRefused: another GET is waiting; the session has been closed over it.
+        """
+        session = self.session
+        if self._poll is not None:
+            session.end(CloseReason.TRANSPORT_ERROR, "a second GET while one was open")
+            raise RequestRefused(ErrorCode.BAD_REQUEST, context={"name": "POLL_OVERLAP"})
+        gone = not session.outbox and not session.closing and self._park(environ)
+        if gone:
+            session.end(CloseReason.TRANSPORT_CLOSE, "the client gave up a poll")
+        return self._answer_poll()
+
+    def _answer_poll(self) -> Answer:
+        session = self.session
+        if session.closed:
+            # a client that has said goodbye itself only wants its request back
+            return self._encode([NOOP if session.close_reason is CloseReason.TRANSPORT_CLOSE else CLOSE])
+        if session.transport is not self:
+            return self._encode([NOOP])
+        entries, session.outbox = session.outbox, []
+        last = [CLOSE] if session.closing else [] if entries else [NOOP]
+        answer = self._encode([*map(as_packet, entries), *last])
+        session.on_written(entries)
+        return answer
+
+    def _park(self, environ: dict[str, Any]) -> bool:
+        """Wait for something to answer with. Returns whether the client has gone away meanwhile."""
+        self._poll = waiter = Waiter()
+        watch = EndWatch(environ, lambda: waiter.switch(True))
+        try:
+            return bool(waiter.get())
+        finally:
+            self._poll = None
+            watch.stop()
+
+    def _encode(self, packets: Sequence[Packet]) -> Answer:
+        body: bytes = self._codec.encode_payload(packets, self._binary)
+        compress = any(packet.compress for packet in packets)
+        return self.wrap(body, self._content_type(packets), compress)
+
+    def _content_type(self, packets: Sequence[Packet]) -> str:
+        if self._protocol == 4 or not self._binary:
+            return PLAIN_TEXT
+        return OCTET_STREAM if any(type(packet.data) is bytes for packet in packets) else PLAIN_TEXT
+
+    def wrap(self, body: bytes, content_type: str, compress: bool) -> Answer:
+        """The answer that carries an encoded payload."""
+        return Answer(body, content_type, compress)
+
+    # -- POST
+
+    def post(self, environ: dict[str, Any]) -> Answer:
+        """Take a POST's packets in. Blocks while its body arrives, and while the session's inbox is full.
+
+        Raises:
+            RequestRefused: it is not a payload, or another POST is under way; the session has been closed over it.
+            PayloadTooLarge: more bytes than the limit; nothing was read.
+        """
+        session = self.session
+        if self._posting:
+            session.end(CloseReason.TRANSPORT_ERROR, "a second POST while one was open")
+            raise RequestRefused(ErrorCode.BAD_REQUEST, context={"name": "DATA_OVERLAP"})
+        self._posting = True
+        try:
+            self._take(self._read_packets(environ))
+            if session.reading_paused:
+                session.wait_for_room()
+        finally:
+            self._posting = False
+        return OK
+
+    def _read_packets(self, environ: dict[str, Any]) -> list[Packet]:
+        binary = environ.get("CONTENT_TYPE") == OCTET_STREAM
+        if binary and self._protocol == 4:
+            self.session.end(CloseReason.TRANSPORT_ERROR, "a binary payload, which revision 4 does not have")
+            raise RequestRefused(ErrorCode.BAD_REQUEST, context={"name": "INVALID_CONTENT", "content_type": OCTET_STREAM})
+        try:
+            return self.unwrap(read_body(environ, self._limit), binary)
+        except PayloadTooLarge:
+            raise
+        except ProtocolError as error:
+            self.session.end(CloseReason.PARSE_ERROR, error)
+            raise RequestRefused(ErrorCode.BAD_REQUEST, context={"name": "BAD_PAYLOAD", "error": str(error)}) from error
+        except OSError as error:
+            self.session.end(CloseReason.TRANSPORT_ERROR, error)
+            raise RequestRefused(ErrorCode.BAD_REQUEST, context={"name": "BODY_INCOMPLETE", "error": str(error)}) from error
+
+    def unwrap(self, body: bytes, binary: bool) -> list[Packet]:
+        """The packets in the body of a POST."""
+        packets: list[Packet] = self._codec.decode_payload(body, binary)
+        return packets
+
+    def _take(self, packets: list[Packet]) -> None:
+        session = self.session
+        session.heard = monotonic()
+        messages: list[str | bytes] = []
+        for packet in packets:
+            if packet.type is PacketType.MESSAGE:
+                messages.append(packet.data)
+                continue
+            session.enqueue(messages)
+            messages = []
+            session.on_packet(packet)
+        session.enqueue(messages)
+        session.submit_turn()
+
+    # -- what the session asks for
+
+    def wake(self) -> None:
+        """Let the waiting GET take what there is; without one it waits for the next."""
+        if self._poll is None:
+            self.session.on_stalled()
+            return
+        self._release()
+
+    def wake_to_close(self) -> bool:
+        """The close packet goes with the GET that is open, or with the next one."""
+        self._release()
+        return True
+
+    def _release(self) -> None:
+        if self._poll is not None:
+            self._loop.run_callback(self._switch, self._poll)
+
+    @staticmethod
+    def _switch(waiter: Waiter[Any]) -> None:
+        # several sends may have asked for the same; only the first finds somebody waiting
+        if waiter.greenlet is not None:
+            waiter.switch(False)
+
+    def nudge(self) -> None:
+        """Answer the waiting GET with a ``noop``."""
+        self._release()
+
+    def discard(self) -> None:
+        """The session has moved on: a GET that still waits gets a ``noop``."""
+        self._release()
+
+    def close(self, reason: str | None = None) -> None:
+        """A GET that still waits gets the close packet."""
+        self._release()
+

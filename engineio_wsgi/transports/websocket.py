@@ -1,0 +1,336 @@
+"""The WebSocket transport: packets out of frames out of a `Wire`, and back, one batch at a time.
+
+Owns the connection of a session that uses WebSocket. Reading happens in the greenlet that then runs the listeners;
+writing happens only in ``flush``. Knows nothing of handshakes and of how sessions are found.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+import gevent
+
+from engineio_wsgi.errors import ProtocolError, RequestRefused
+from engineio_wsgi.packet import Packet, PacketType
+from engineio_wsgi.protocol import v3, v4
+from engineio_wsgi.protocol.deflate import Deflater
+from engineio_wsgi.protocol.frames import (
+    Close,
+    FrameDecoder,
+    Opcode,
+    Ping,
+    Pong,
+    Violation,
+    encode_binary,
+    encode_close,
+    encode_frame,
+    encode_text,
+)
+from engineio_wsgi.transports.base import CloseReason, Entry, Prepared, SessionPort, Transport, as_packet
+from engineio_wsgi.wire import RECV_SIZE, Wire
+from engineio_wsgi.workers import Workers
+
+__all__ = ["WebSocketTransport"]
+
+logger = logging.getLogger("engine.ws")
+
+#: bytes of answers to pings that wait for a client that does not read; more are not answered (RFC 6455 section 5.5.3)
+MAX_UNSENT_PONGS = 65_536
+#: close codes by close reason (RFC 6455 section 7.4.1); 1000 where the reason is nobody's fault
+CLOSE_CODES: dict[str | None, int] = {
+    CloseReason.SERVER_SHUTTING_DOWN: 1001,
+    CloseReason.APPLICATION_ERROR: 1011,
+    CloseReason.CLIENT_TOO_SLOW: 1008,
+    CloseReason.TRANSPORT_ERROR: 1002,
+    CloseReason.PARSE_ERROR: 1002,
+}
+
+
+class WebSocketTransport(Transport):
+    """A session's WebSocket.
+
+    Args:
+        session: who is served.
+        wire: the connection, its handshake done.
+        decoder: its frame decoder, with the limits that hold for it.
+        protocol: the revision, 1 to 4.
+        binary: whether the client takes binary frames (revisions 1–3 without ``b64=1``).
+        deflater: compresses messages of ``deflate_threshold`` bytes and more, if that was negotiated.
+    """
+
+    __slots__ = ("_binary", "_binary_prefix", "_close_code", "_codec", "_deflate_threshold", "_deflater", "_feed", "_in_flight",
+                 "_loop", "_paused", "_scheduled", "_workers", "wire")
+
+    name = "websocket"
+    handles_upgrades = True
+
+    def __init__(self, session: SessionPort, wire: Wire, workers: Workers, decoder: FrameDecoder, protocol: int,
+                 binary: bool = True, deflater: Deflater | None = None, deflate_threshold: int = 0) -> None:
+        super().__init__(session)
+        self.wire = wire
+        self._workers = workers
+        self._loop = gevent.get_hub().loop
+        self._feed: Callable[[bytes], list[Any]] = decoder.feed
+        self._codec: Any = v4 if protocol == 4 else v3
+        self._binary = binary
+        self._binary_prefix = 0 if protocol == 4 else 1
+        self._deflater = deflater
+        self._deflate_threshold = deflate_threshold
+        self._in_flight: tuple[list[Entry], list[bytes]] | None = None
+        self._scheduled = False
+        self._paused = False
+        self._close_code: int | None = None
+
+    @property
+    def unsent(self) -> int:
+        """Bytes, framing included, that the kernel has not taken yet."""
+        return self.wire.unsent
+
+    # -- reading
+
+    def open(self) -> None:
+        """Start to read: the session is ready for what comes."""
+        self.wire.on_drained = self._on_drained
+        self.wire.watch(self._on_readable)
+
+    def pause(self) -> None:
+        """Leave what arrives with the kernel, whose window then slows the client down."""
+        self._paused = True
+        self.wire.unwatch()
+
+    def resume(self) -> None:
+        """Go on reading."""
+        if self._paused:
+            self._paused = False
+            self.wire.watch(self._on_readable)
+
+    def _on_readable(self) -> None:
+        """In the hub: one batch, in the greenlet that waits for it or in a worker; what it wrote goes out in one send."""
+        session = self.session
+        self.corked = True
+        try:
+            receiver = session.receiver
+            if receiver is None:
+                self._workers.run(self.read)
+            else:
+                session.receiver = None
+                receiver.switch(True)
+        finally:
+            self.corked = False
+        if session.outbox:
+            self.flush()
+
+    def read(self) -> None:
+        """Read once and hand over what it contained. For a worker greenlet, or the one that called ``receive``."""
+        try:
+            data = self.wire.recv(RECV_SIZE)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._on_lost(error)
+            return
+        if not data:
+            self._on_lost(None)
+            return
+        session = self.session
+        session.heard = monotonic()
+        items = self._feed(data)
+        if len(items) == 1:
+            # the bulk of real traffic: one message a recv, which need not be queued
+            item = items[0]
+            if type(item) is str and item[:1] == "4":
+                session.deliver(item[1:])
+                return
+            if type(item) is bytes and not self._binary_prefix:
+                session.deliver(item)
+                return
+        self.take(items)
+        session.run_turn()
+
+    def take(self, items: list[Any]) -> None:
+        """Queue the messages among decoded ``items`` and act on the rest, all in order. Runs no listener."""
+        session = self.session
+        messages: list[str | bytes] = []
+        pongs: list[bytes] = []
+        for item in items:
+            if type(item) is str and item[:1] == "4":
+                messages.append(item[1:])
+            elif type(item) is bytes and not self._binary_prefix:
+                messages.append(item)
+            elif type(item) is Ping:
+                pongs.append(encode_frame(Opcode.PONG, item.payload))
+            elif type(item) is not Pong:
+                session.enqueue(messages)
+                messages = []
+                self._on_other(item)
+        session.enqueue(messages)
+        if pongs and self.wire.unsent < MAX_UNSENT_PONGS:
+            self._write(b"".join(pongs))
+
+    def _on_other(self, item: Any) -> None:
+        """A frame that is neither a plain message nor a ping or pong."""
+        if self.session.closed:
+            return
+        if type(item) is Close:
+            self._close_code = item.code or 1000
+            self.session.end(CloseReason.TRANSPORT_CLOSE, item.reason or None)
+        elif type(item) is Violation:
+            logger.info("< violation: %s (close code %d)", item.reason, item.code)
+            self._close_code = item.code
+            self.session.end(CloseReason.TRANSPORT_ERROR, ProtocolError(item.reason))
+        else:
+            self._on_packet(item)
+
+    def _on_packet(self, frame: str | bytes) -> None:
+        try:
+            packet: Packet = self._codec.decode_packet(frame)
+        except ProtocolError as error:
+            self._close_code = error.close_code
+            self.session.end(CloseReason.PARSE_ERROR, error)
+            return
+        if packet.type is PacketType.MESSAGE:
+            self.session.enqueue([packet.data])
+        else:
+            self.session.on_packet(packet)
+
+    def decode(self, item: str | bytes) -> Packet | None:
+        """The packet in a frame; ``None`` if it holds none."""
+        try:
+            packet: Packet = self._codec.decode_packet(item)
+        except ProtocolError:
+            return None
+        return packet
+
+    def _on_lost(self, error: OSError | None) -> None:
+        """The peer is gone without a closing handshake, which says nothing of whose fault it was."""
+        self._close_code = 0
+        self.session.end(CloseReason.TRANSPORT_CLOSE, error)
+        self.session.run_turn()
+
+    # -- writing
+
+    def wake(self) -> None:
+        """Write soon: what the running greenlet still sends goes out with it."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.run_callback(self.flush)
+
+    def wake_to_close(self) -> bool:
+        """Write what is left; ``False`` if nothing is."""
+        if self.session.outbox:
+            self.wake()
+            return True
+        return bool(self.wire.unsent)
+
+    def flush(self) -> None:
+        """Write all that the write buffer holds, with one ``send``; what the kernel refuses follows when it can."""
+        self._scheduled = False
+        session = self.session
+        entries = session.outbox
+        wire = self.wire
+        if wire.unsent or not entries or session.closed:
+            return
+        session.outbox = []
+        frames = [self._frame(entry) for entry in entries]
+        try:
+            wire.write(frames[0] if len(frames) == 1 else b"".join(frames))
+        except OSError as error:
+            session.outbox = entries + session.outbox
+            self._on_lost_writing(error)
+            return
+        if wire.unsent:
+            self._in_flight = (entries, frames)
+            session.on_stalled()
+        else:
+            session.on_written(entries)
+
+    def send_now(self, packet: Packet) -> None:
+        """Write one packet past the write buffer: what an upgrade's probe needs before it has a session."""
+        self._write(self._frame(packet))
+
+    def _write(self, data: bytes) -> None:
+        try:
+            self.wire.write(data)
+        except OSError as error:
+            self._on_lost_writing(error)
+
+    def _on_lost_writing(self, error: OSError) -> None:
+        self._close_code = 0
+        self.session.end(CloseReason.TRANSPORT_CLOSE, error)
+        self.session.submit_turn()
+
+    def _on_drained(self) -> None:
+        if self.wire.lost is not None:
+            self._on_lost_writing(self.wire.lost)
+            return
+        in_flight, self._in_flight = self._in_flight, None
+        if in_flight is not None:
+            self.session.on_written(in_flight[0])
+        self.flush()
+
+    def unsent_entries(self) -> list[Entry]:
+        """The entries of the batch under way whose last byte the kernel has not taken."""
+        if self._in_flight is None:
+            return []
+        entries, frames = self._in_flight
+        taken = sum(map(len, frames)) - self.wire.unsent
+        for index, frame in enumerate(frames):
+            taken -= len(frame)
+            if taken < 0:
+                return entries[index:]
+        return []
+
+    def _frame(self, entry: Entry) -> bytes:
+        kind = type(entry)
+        if self._deflater is None:
+            if kind is str:
+                return encode_text("4" + entry)  # type: ignore[operator]
+            if kind is bytes and not self._binary_prefix:
+                return encode_binary(entry)  # type: ignore[arg-type]
+            if kind is Prepared:
+                return self._shared_frame(entry)  # type: ignore[arg-type]
+        return self._general_frame(as_packet(entry))
+
+    def _shared_frame(self, entry: Prepared) -> bytes:
+        key = ("frame", self._binary, self._binary_prefix)
+        frame = entry.forms.get(key)
+        if frame is None:
+            frame = entry.forms[key] = self._general_frame(as_packet(entry))
+        return frame
+
+    def _general_frame(self, packet: Packet) -> bytes:
+        data: str | bytes = self._codec.encode_packet(packet, self._binary)
+        opcode = Opcode.TEXT if type(data) is str else Opcode.BINARY
+        payload: bytes = data.encode("utf-8", "replace") if type(data) is str else data  # type: ignore[assignment]
+        if self._deflater is None or not packet.compress or len(payload) < self._deflate_threshold:
+            return encode_frame(opcode, payload)
+        return encode_frame(opcode, self._deflater.compress(payload), compressed=True)
+
+    # -- the end
+
+    def refuse(self, refusal: RequestRefused) -> None:
+        """Close an accepted WebSocket that the engine does not want, with the error table's line as the reason."""
+        self._finish(1008, json.dumps({"code": int(refusal.code), "message": refusal.message}))
+
+    def close(self, reason: str | None = None) -> None:
+        """Say goodbye as RFC 6455 has it, in the background; a peer that is gone already is only let go."""
+        if self._close_code == 0:
+            self.wire.close()
+            return
+        code = self._close_code or CLOSE_CODES.get(reason, 1000)
+        self._finish(code, "" if reason is None else str(reason))
+
+    def _finish(self, code: int, reason: str) -> None:
+        wire = self.wire
+        if wire.closed:
+            return
+        try:
+            wire.write(encode_close(code, reason))
+        except OSError:
+            wire.close()
+            return
+        wire.linger()

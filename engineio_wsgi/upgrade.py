@@ -1,0 +1,158 @@
+"""The move of a session from one transport to another: probe, answer, switch, and every way in which that can fail.
+
+Owns the candidate connection until it has won. The session stays on its old transport, as if nothing were going on,
+until the client says ``upgrade``; the switch itself is one step in the hub in which nobody else runs.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from engineio_wsgi.packet import Packet, PacketType
+from engineio_wsgi.transports.base import CloseReason, SessionPort, Transport
+from engineio_wsgi.transports.websocket import WebSocketTransport
+from engineio_wsgi.wire import RECV_SIZE
+
+__all__ = ["Upgrade", "UpgradeState", "Upgrading"]
+
+logger = logging.getLogger("engine.socket")
+
+#: seconds between two noops to the polling client that is to stop polling; the reference server's
+NOOP_PERIOD = 0.1
+
+
+class UpgradeState(enum.Enum):
+    """Where an upgrade is."""
+
+    PROBING = "probing"
+    PONGED = "ponged"
+    SWITCHED = "switched"
+    ABANDONED = "abandoned"
+
+
+#: the moves that a client's packet makes; whatever is not here ends the attempt
+MOVES: dict[tuple[UpgradeState, PacketType, str | bytes], UpgradeState] = {
+    (UpgradeState.PROBING, PacketType.PING, "probe"): UpgradeState.PONGED,
+    (UpgradeState.PONGED, PacketType.UPGRADE, ""): UpgradeState.SWITCHED,
+}
+
+
+class Upgrading(SessionPort, Protocol):
+    """What an upgrade needs of its session, besides what every transport does."""
+
+    transport: Transport
+    upgrade: Any
+
+    def notify(self, event: str, *args: object) -> None:
+        """Have the listeners of an event called, in their turn."""
+        ...
+
+    def switch_transport(self, transport: Transport) -> None:
+        """Everything unsent and everything newer goes to this transport."""
+        ...
+
+
+class Upgrade:
+    """One attempt. Abandoned after ``timeout`` seconds, when the candidate fails, or when the session ends."""
+
+    __slots__ = ("_candidate", "_loop", "_noop_timer", "_session", "_timer", "state")
+
+    def __init__(self, session: Upgrading, candidate: WebSocketTransport, loop: Any, timeout: float) -> None:
+        self._session = session
+        self._candidate = candidate
+        self._loop = loop
+        self.state = UpgradeState.PROBING
+        self._noop_timer: Any = None
+        self._timer = loop.timer(timeout)
+        self._timer.start(self.abandon, f"not finished within {timeout:g} s")
+        # until it has won, what happens to the candidate happens to the attempt, not to the session
+        candidate.session = self  # type: ignore[assignment]
+
+    def start(self) -> None:
+        """Listen to the candidate."""
+        self._candidate.wire.watch(self._on_readable)
+
+    def _on_readable(self) -> None:
+        wire = self._candidate.wire
+        try:
+            data = wire.recv(RECV_SIZE)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.abandon(str(error))
+            return
+        if not data:
+            self.abandon("the candidate was closed")
+            return
+        self._on_frames(self._candidate._feed(data))
+
+    def _on_frames(self, items: list[Any]) -> None:
+        for index, item in enumerate(items):
+            if type(item) is str or type(item) is bytes:
+                self._on_packet(self._candidate.decode(item), items[index + 1:])
+            else:
+                self._candidate.take([item])
+            if self.state in (UpgradeState.SWITCHED, UpgradeState.ABANDONED):
+                return
+
+    def _on_packet(self, packet: Packet | None, rest: list[Any]) -> None:
+        state = None if packet is None else MOVES.get((self.state, packet.type, packet.data))
+        if state is UpgradeState.PONGED:
+            self._on_probe()
+        elif state is UpgradeState.SWITCHED:
+            self._switch(rest)
+        else:
+            self.abandon(f"{packet or 'something that is no packet'} while {self.state.value}")
+
+    def _on_probe(self) -> None:
+        self.state = UpgradeState.PONGED
+        self._candidate.send_now(Packet(PacketType.PONG, "probe"))
+        if self.state is not UpgradeState.PONGED:
+            return  # the candidate was lost while it was written to
+        self._noop_timer = self._loop.timer(NOOP_PERIOD, NOOP_PERIOD)
+        self._noop_timer.start(self._nudge)
+        self._session.notify("upgrading", self._candidate)
+        self._nudge()
+
+    def _nudge(self) -> None:
+        self._session.transport.nudge()
+
+    def _switch(self, rest: list[Any]) -> None:
+        session = self._session
+        self._stop(UpgradeState.SWITCHED)
+        session.switch_transport(self._candidate)
+        self._candidate.take(rest)
+        session.notify("upgrade", self._candidate)
+        session.submit_turn()
+
+    def abandon(self, why: str = "") -> None:
+        """Give up the candidate; the session goes on as it was."""
+        if self.state in (UpgradeState.SWITCHED, UpgradeState.ABANDONED):
+            return
+        self._stop(UpgradeState.ABANDONED)
+        logger.debug("= upgrade abandoned: %s", why)
+        self._candidate.close(CloseReason.TRANSPORT_CLOSE)
+
+    # -- what the candidate reports while it is one
+
+    closed = False
+
+    def enqueue(self, messages: Sequence[str | bytes]) -> None:
+        """A candidate has no messages; those behind its ``upgrade`` packet are the session's."""
+
+    def end(self, reason: str, description: object = None) -> None:
+        """The candidate failed."""
+        self.abandon(f"{reason}: {description}")
+
+    def submit_turn(self) -> None:
+        """Nothing of the session's has to run because a candidate failed."""
+
+    def _stop(self, state: UpgradeState) -> None:
+        self.state = state
+        self._timer.close()
+        if self._noop_timer is not None:
+            self._noop_timer.close()
+        self._session.upgrade = None
