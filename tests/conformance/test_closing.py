@@ -1,0 +1,267 @@
+"""Every end of a session: once, with the right reason, and nobody keeps waiting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gevent
+import gevent.event
+import pytest
+
+from support.clients import PollingSession, Session, WebSocketSession, open_session, probe
+
+pytestmark = pytest.mark.ours
+
+
+def socket_of(session: Session) -> Any:
+    return session.served.socket(session.sid)
+
+
+def drain(session: Session) -> list[Any]:
+    """Everything that still comes; polling clients go on until they are told to stop."""
+    if isinstance(session, PollingSession):
+        received = list(session.inbox)
+        while "1" not in received:
+            received += session.poll()
+        return [packet for packet in received if packet not in ("1", "6")]
+    assert isinstance(session, WebSocketSession)
+    received = []
+    from support.rawwebsocket import Closed
+
+    try:
+        while True:
+            received.append(session.recv())
+    except Closed:
+        return received
+
+
+def test_close_waits_for_the_write_buffer(serve: Any, transport: str, eio: int) -> None:
+    session = open_session(serve(app="silent"), transport, eio)
+    socket = socket_of(session)
+    for i in range(100):
+        socket.send(f"{i} " + "x" * 5000)
+    assert socket.close() is socket
+    assert [data[:4].split()[0] for data in drain(session)] == [f"4{i}" for i in range(100)]
+    assert session.served.events.wait("close")["reason"] == "forced close"
+    assert socket.ready_state == "closed"
+
+
+def test_discard_does_not_wait(serve: Any) -> None:
+    session = open_session(serve(app="silent"))
+    socket = socket_of(session)
+    socket.send("one")
+    socket.send(b"two")
+    assert socket.close(discard=True) is socket
+    closed = session.served.events.wait("close")
+    assert (closed["reason"], closed["unsent"]) == ("forced close", ["one", b"two"])
+    assert session.sid not in session.served.server.clients
+
+
+def test_discard_of_a_close_that_waits(serve: Any) -> None:
+    session = open_session(serve(app="silent"))
+    socket = socket_of(session)
+    socket.send("never read")
+    socket.close()
+    assert socket.ready_state == "closing"
+    assert session.served.events.of("close") == []
+    socket.close(discard=True)
+    assert session.served.events.wait("close")["reason"] == "forced close"
+
+
+def test_a_close_that_waits_for_a_client_in_vain(serve: Any) -> None:
+    session = open_session(serve(app="silent", ping_interval=0.1, ping_timeout=0.1))
+    socket = socket_of(session)
+    socket.send("never read")
+    socket.close()
+    closed = session.served.events.wait("close")
+    assert closed["unsent"] == ["never read"]
+
+
+def test_close_twice(serve: Any, transport: str) -> None:
+    session = open_session(serve(app="silent"), transport)
+    socket = socket_of(session)
+    socket.close()
+    socket.close()
+    drain(session)
+    session.served.events.wait("close")
+    socket.close()
+    socket.close(discard=True)
+    session.served.settle()
+    assert len(session.served.events.of("close")) == 1
+
+
+def test_close_in_the_connection_listener(serve: Any, transport: str) -> None:
+    served = serve(app=None)
+
+    @served.server.on("connection")
+    def connection(socket: Any) -> None:
+        socket.send("not today")
+        socket.close()
+
+    session = open_session(served, transport)
+    assert drain(session) == ["4not today"]
+    assert served.events.wait("close")["reason"] == "forced close"
+
+
+def test_close_in_a_close_listener(serve: Any, transport: str) -> None:
+    served = serve(app=None)
+    served.server.on("connection", lambda socket: socket.on("close", lambda reason, description: socket.close()))
+    session = open_session(served, transport)
+    session.close()
+    served.events.wait("close")
+    served.settle()
+    assert len(served.events.of("close")) == 1
+
+
+def test_another_reason(serve: Any, transport: str) -> None:
+    session = open_session(serve(app="silent"), transport)
+    socket_of(session).close(reason="application error")
+    drain(session)
+    assert session.served.events.wait("close")["reason"] == "application error"
+
+
+def test_sending_after_the_end(serve: Any, transport: str) -> None:
+    import engineio_wsgi
+
+    session = open_session(serve(app="silent"), transport)
+    socket = socket_of(session)
+    socket.send("one")
+    socket.close()
+    with pytest.raises(engineio_wsgi.SocketClosed):
+        socket.send("while closing")
+    assert drain(session) == ["4one"]
+    session.served.events.wait("close")
+    with pytest.raises(engineio_wsgi.SocketClosed) as refused:
+        socket.send("after")
+    assert str(refused.value.reason) == "forced close"
+
+
+def test_everyone_who_waits_is_woken(serve: Any) -> None:
+    import engineio_wsgi
+
+    served = serve(app=None, max_buffered=1000)
+    session = open_session(served)
+    socket = socket_of(session)
+    served.events.wait("connection")
+    socket.send("x" * 1000)
+    waiting = {
+        "receive": gevent.spawn(socket.receive),
+        "send": gevent.spawn(socket.send, "y" * 1000),
+        "flush": gevent.spawn(socket.flush),
+        "wait_closed": gevent.spawn(socket.wait_closed),
+    }
+    served.settle()
+    assert not any(greenlet.ready() for greenlet in waiting.values())
+    socket.close(discard=True)
+    gevent.joinall(list(waiting.values()), timeout=5)
+    assert all(greenlet.ready() for greenlet in waiting.values())
+    assert isinstance(waiting["receive"].exception, engineio_wsgi.SocketClosed)
+    assert isinstance(waiting["send"].exception, engineio_wsgi.SocketClosed)
+    assert waiting["wait_closed"].exception is None
+
+
+@pytest.fixture(autouse=True)
+def quiet_greenlets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The greenlets of `test_everyone_who_waits_is_woken` die of what they are meant to die of."""
+    import engineio_wsgi
+
+    hub: Any = gevent.get_hub()
+    monkeypatch.setattr(type(hub), "NOT_ERROR", (*type(hub).NOT_ERROR, engineio_wsgi.SocketClosed))
+
+
+def test_wait_closed_with_a_timeout(serve: Any) -> None:
+    session = open_session(serve(app="silent"))
+    socket = socket_of(session)
+    socket.wait_closed(timeout=0.01)
+    assert socket.ready_state == "open"
+
+
+def test_flush(serve: Any) -> None:
+    session = open_session(serve(app="silent"))
+    socket = socket_of(session)
+    socket.flush(timeout=1)
+    socket.send("one")
+    flushing = gevent.spawn(socket.flush)
+    session.served.settle()
+    assert not flushing.ready()
+    assert session.hear() == "one"
+    flushing.get(timeout=5)
+    assert (socket.buffered, list(socket.write_buffer)) == (0, [])
+
+
+def test_callback(serve: Any, transport: str) -> None:
+    session = open_session(serve(app="silent"), transport)
+    socket = socket_of(session)
+    called: list[str] = []
+    done = gevent.event.Event()
+    socket.send("one", callback=lambda *args: called.append("one"))
+    socket.send("two")
+    socket.send("three", callback=lambda *args: (called.append("three"), done.set()))
+    if transport == "polling":
+        session.served.settle()
+        assert called == []
+    assert session.hear_many(3) == ["one", "two", "three"]
+    assert done.wait(5)
+    assert called == ["one", "three"]
+
+
+def test_callbacks_across_the_upgrade(serve: Any) -> None:
+    session = open_session(serve(app="silent"))
+    assert isinstance(session, PollingSession)
+    socket = socket_of(session)
+    called: list[int] = []
+    for i in range(5):
+        socket.send(str(i), callback=lambda *args, i=i: called.append(i))
+    candidate = probe(session)
+    for i in range(5, 10):
+        socket.send(str(i), callback=lambda *args, i=i: called.append(i))
+    candidate.send("5")
+    assert candidate.hear_many(10) == [str(i) for i in range(10)]
+    session.served.settle()
+    assert called == list(range(10)), "each exactly once"
+
+
+def test_callbacks_of_what_was_never_sent(serve: Any) -> None:
+    session = open_session(serve(app="silent"))
+    socket = socket_of(session)
+    called: list[int] = []
+    socket.send("x", callback=lambda *args: called.append(1))
+    socket.close(discard=True)
+    session.served.events.wait("close")
+    session.served.settle()
+    assert called == []
+
+
+def test_the_server_closes(serve: Any) -> None:
+    served = serve(app="silent")
+    polling, parked, websocket = open_session(served), open_session(served), open_session(served, "websocket")
+    assert isinstance(parked, PollingSession)
+    parked.park()
+    for session in (parked, websocket):
+        socket_of(session).send("bye")
+    closing = gevent.spawn(served.server.close, timeout=1)
+    assert drain(websocket) == ["4bye"]
+    assert [p for p in parked.end_poll() if p != "1"] == ["4bye"]
+    closing.get(timeout=5)
+    assert [closed["reason"] for closed in served.events.of("close")] == ["server shutting down"] * 3
+    assert served.server.clients_count == 0
+    response = polling.served.connect().get(f"{served.path}?EIO=4&transport=polling")
+    assert 400 <= response.status < 600, "a server that closes takes no sessions"
+    assert len(served.events.of("connection")) == 3
+
+
+def test_the_states(serve: Any) -> None:
+    served = serve(app=None)
+    states: list[tuple[str, str]] = []
+
+    @served.server.on("connection")
+    def connection(socket: Any) -> None:
+        states.append(("connection", str(socket.ready_state)))
+        socket.on("message", lambda data: None)
+        socket.on("close", lambda *args: states.append(("close", str(socket.ready_state))))
+
+    session = open_session(served)
+    session.close()
+    served.events.wait("close")
+    served.settle()
+    assert states == [("connection", "open"), ("close", "closed")]

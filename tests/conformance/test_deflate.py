@@ -1,0 +1,103 @@
+"""permessage-deflate as the engine uses it; the codec itself is tested elsewhere."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import pytest
+
+from support.clients import WebSocketSession
+from support.rawwebsocket import TEXT
+
+OFFER = [("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits")]
+LONG = "compressible " * 200
+
+
+def inflate(payload: bytes) -> bytes:
+    """One compressed message."""
+    return zlib.decompressobj(-15).decompress(payload + b"\x00\x00\xff\xff")
+
+
+def deflate(data: bytes) -> bytes:
+    """The payload of a compressed message."""
+    compressor = zlib.compressobj(wbits=-15)
+    return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+def compressed_session(serve: Any, **options: Any) -> WebSocketSession:
+    """A session that has negotiated compression."""
+    served = serve(**{"per_message_deflate": True, **options})
+    session = WebSocketSession(served, 4, OFFER).open()
+    assert (session.ws.response.header("Sec-WebSocket-Extensions") or "").startswith("permessage-deflate")
+    return session
+
+
+@pytest.fixture(params=["ours"])
+def handler(request: pytest.FixtureRequest) -> str:
+    """The stock handler accepts without extensions."""
+    return str(request.param)
+
+
+pytestmark = pytest.mark.ours
+
+
+def test_off_by_default(serve: Any) -> None:
+    session = WebSocketSession(serve(), 4, OFFER).open()
+    assert session.ws.response.header("Sec-WebSocket-Extensions") is None
+    session.say(LONG)
+    assert session.hear() == LONG
+
+
+def test_not_offered(serve: Any) -> None:
+    session = WebSocketSession(serve(per_message_deflate=True)).open()
+    assert session.ws.response.header("Sec-WebSocket-Extensions") is None
+    session.say(LONG)
+    assert session.hear() == LONG
+
+
+def test_both_directions(serve: Any) -> None:
+    session = compressed_session(serve)
+    session.ws.send_frame(TEXT, deflate(b"4" + LONG.encode()), rsv=4)
+    frame = session.ws.read_frame()
+    assert frame.rsv == 4
+    assert len(frame.payload) < 200
+    assert inflate(frame.payload).decode() == "4" + LONG
+
+
+def test_short_messages_go_as_they_are(serve: Any) -> None:
+    session = compressed_session(serve)
+    session.say("short")
+    frame = session.ws.read_frame()
+    assert (frame.rsv, frame.payload) == (0, b"4short")
+
+
+def test_threshold(serve: Any) -> None:
+    import engineio_wsgi
+
+    session = compressed_session(serve, per_message_deflate=engineio_wsgi.Deflate(threshold=3))
+    session.say("short")
+    assert session.ws.read_frame().rsv == 4
+
+
+def test_a_message_may_be_sent_uncompressed(serve: Any) -> None:
+    session = compressed_session(serve, app="silent")
+    session.served.socket(session.sid).send(LONG, compress=False)
+    assert session.ws.read_frame().rsv == 0
+
+
+@pytest.mark.parametrize("size", [100_001, 50_000_000])
+def test_what_inflates_beyond_the_limit(serve: Any, size: int) -> None:
+    session = compressed_session(serve, max_http_buffer_size=100_000)
+    payload = deflate(b"4" * size)
+    assert len(payload) < 100_000
+    session.ws.send_frame(TEXT, payload, rsv=4)
+    assert session.ws.wait_closed().code == 1009
+    assert session.served.events.wait("close")["reason"] == "transport error"
+
+
+def test_what_does_not_inflate(serve: Any) -> None:
+    session = compressed_session(serve)
+    session.ws.send_frame(TEXT, b"\xff\xff\xff\xff", rsv=4)
+    assert session.ws.wait_closed().code in (1002, 1007)
+    assert session.served.events.wait("close")["reason"] == "transport error"

@@ -1,0 +1,158 @@
+"""Fixtures of the suites that talk to a running server; see support/ for what they are made of."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from support.reference import ENABLED as REFERENCE  # noqa: E402
+from support.reference import ReferenceServer  # noqa: E402
+from support.serving import LocalServer, Served  # noqa: E402
+
+#: seconds after which a test that hangs is failed
+DEADLINE = 60.0
+HANDLERS = ["reference"] if REFERENCE else ["ours", "stock"]
+MARKERS = (
+    "ours: uses the Python API of our server, so there is nothing to compare with the reference server",
+    "differs(why): our server behaves otherwise than the reference server, on purpose",
+    "complains: errors are logged, and the test says so",
+    "deadline(seconds): the test may take longer than others",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Against the reference server, only what is said on the wire and meant to be the same is run."""
+    if not REFERENCE:
+        return
+    left_out = [item for item in items if item.get_closest_marker("ours") or item.get_closest_marker("differs")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture(params=HANDLERS)
+def handler(request: pytest.FixtureRequest) -> str:
+    """Which HTTP handler carries the engine: our own or gevent-websocket's."""
+    return str(request.param)
+
+
+@pytest.fixture(params=["polling", "websocket"])
+def transport(request: pytest.FixtureRequest) -> str:
+    """The transport of a test that is run over each."""
+    return str(request.param)
+
+
+@pytest.fixture(params=[4, 3], ids=["eio4", "eio3"])
+def eio(request: pytest.FixtureRequest) -> int:
+    """The protocol revision of a test that is run over each."""
+    return int(request.param)
+
+
+class _Complaints(logging.Handler):
+    """Keeps the log records that no test should cause."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info or record.levelno >= logging.ERROR:
+            self.records.append(record)
+
+
+@pytest.fixture(autouse=True)
+def no_complaints(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A bad client is no reason for a traceback: no error is logged and no greenlet dies of one."""
+    hub: Any = gevent.get_hub()
+    failures: list[str] = []
+    complaints = _Complaints()
+    original = hub.handle_error
+
+    def handle_error(context: object, kind: Any, value: Any, traceback: Any) -> None:
+        if not issubclass(kind, hub.NOT_ERROR):
+            failures.append(f"{context!r} failed with {value!r}")
+        original(context, kind, value, traceback)
+
+    hub.handle_error = handle_error
+    logging.getLogger().addHandler(complaints)
+    try:
+        yield
+    finally:
+        del hub.handle_error
+        logging.getLogger().removeHandler(complaints)
+    failures += [f"{record.name}: {record.getMessage()} {record.exc_info}" for record in complaints.records]
+    if request.node.get_closest_marker("complains"):
+        assert failures, "nothing was logged"
+    else:
+        assert not failures, failures
+
+
+@pytest.fixture(autouse=True)
+def deadline(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whoever hangs fails."""
+    marker = request.node.get_closest_marker("deadline")
+    with gevent.Timeout(marker.args[0] if marker else DEADLINE):
+        yield
+
+
+Serve = Callable[..., Served]
+
+
+@pytest.fixture
+def serve(handler: str) -> Iterator[Serve]:
+    """A factory of running servers: ``serve(app="echo", **options)``; see `support.serving.LocalServer`."""
+    running: list[Any] = []
+
+    def start(app: str | None = "echo", **options: Any) -> Served:
+        if options.get("server") is None:
+            options.setdefault("allow_eio3", True)
+        if handler == "reference":
+            running.append(ReferenceServer(app, **options))
+        else:
+            running.append(LocalServer(app, handler, **options))
+        served: Served = running[-1].served
+        return served
+
+    yield start
+    for server in running:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A certificate for 127.0.0.1 and its key, as keyword arguments of a gevent server."""
+    folder = tmp_path_factory.mktemp("tls")
+    certfile, keyfile = str(folder / "cert.pem"), str(folder / "key.pem")
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=127.0.0.1",
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+        "-keyout",
+        keyfile,
+        "-out",
+        certfile,
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    return {"certfile": certfile, "keyfile": keyfile}

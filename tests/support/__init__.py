@@ -1,0 +1,1 @@
+"""What the suites share: a server to talk to, and clients that can misbehave."""

@@ -1,0 +1,53 @@
+"""What the applications of the tests do with a session. The reference server has the same under the same names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+
+def echo(server: Any) -> None:
+    """Every message comes back."""
+
+    @server.on("connection")
+    def connection(socket: Any) -> None:
+        @socket.on("message")
+        def message(data: str | bytes) -> None:
+            socket.send(data)
+
+
+def hello(server: Any) -> None:
+    """Two messages wait for the client that connects."""
+
+    @server.on("connection")
+    def connection(socket: Any) -> None:
+        socket.send("utf 8 string")
+        socket.send(b"\x00\x01\x02")
+
+
+def told(server: Any) -> None:
+    """The client says in JSON what to do: ``["send", [data…]]``, ``["then_close", [data…]]``, ``["discard"]``…"""
+
+    @server.on("connection")
+    def connection(socket: Any) -> None:
+        @socket.on("message")
+        def message(data: str) -> None:
+            verb, *arguments = json.loads(data)
+            for item in arguments[0] if arguments else []:
+                socket.send(bytes.fromhex(item["hex"]) if isinstance(item, dict) else item)
+            if verb in ("close", "then_close"):
+                socket.close()
+            elif verb == "discard":
+                socket.close(discard=True)
+
+
+def silent(server: Any) -> None:
+    """Listens, and says nothing."""
+
+    @server.on("connection")
+    def connection(socket: Any) -> None:
+        socket.on("message", lambda data: None)
+
+
+APPS: dict[str, Callable[[Any], None]] = {"echo": echo, "hello": hello, "told": told, "silent": silent}

@@ -1,0 +1,66 @@
+"""Scripts in Node, driven over JSON lines."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import gevent
+from gevent import subprocess
+
+from support.serving import EventLog
+
+TESTS = Path(__file__).resolve().parent.parent
+
+
+def node_modules() -> Path:
+    """The folder with the packages of npm: ``$ENGINEIO_NODE_MODULES``, or what ``tests/prepare.sh`` made."""
+    return Path(os.environ.get("ENGINEIO_NODE_MODULES") or TESTS / "node_modules")
+
+
+def node_environment() -> dict[str, str]:
+    """The environment in which scripts find their packages."""
+    return {**os.environ, "NODE_PATH": str(node_modules())}
+
+
+class Driver:
+    """A client in another process: commands go in and events come out, one JSON object a line.
+
+    Args:
+        command: the program and its arguments; a first argument that ends with ``.js`` is run by Node.
+    """
+
+    def __init__(self, *command: str) -> None:
+        arguments = ["node", *command] if command[0].endswith(".js") else list(command)
+        self.events = EventLog()
+        self.process = subprocess.Popen(
+            arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=node_environment()
+        )
+        self._complaints: list[bytes] = []
+        self._readers = [gevent.spawn(self._read), gevent.spawn(self._read_errors)]
+
+    def _read(self) -> None:
+        for line in self.process.stdout:
+            fields: dict[str, Any] = json.loads(line)
+            self.events.add(fields.pop("event"), **fields)
+
+    def _read_errors(self) -> None:
+        self._complaints.extend(self.process.stderr)
+
+    def tell(self, op: str, **fields: Any) -> None:
+        """Send one command."""
+        self.process.stdin.write(json.dumps({"op": op, **fields}).encode() + b"\n")
+        self.process.stdin.flush()
+
+    def stop(self) -> None:
+        """Let the script end; it must have nothing to complain about."""
+        self.process.stdin.close()
+        self.process.wait(10)
+        gevent.joinall(self._readers, timeout=5)
+        self.process.stdout.close()
+        self.process.stderr.close()
+        complaints = b"".join(self._complaints).decode()
+        assert not complaints, complaints
+        assert self.process.returncode == 0
