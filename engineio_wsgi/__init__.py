@@ -12,11 +12,13 @@ from engineio_wsgi.errors import (
     WriteTimeout,
 )
 from engineio_wsgi.handler import WebSocketHandler
+from engineio_wsgi.log import set_up_debug
 from engineio_wsgi.middleware import Middleware
 from engineio_wsgi.options import Cookie, Cors, Deflate, HttpCompression
 from engineio_wsgi.server import Server, attach, listen
 from engineio_wsgi.socket import Socket
 from engineio_wsgi.transports import Transport, transports
+from engineio_wsgi.version import __version__
 
 __all__ = [
     "ConfigurationError",
@@ -42,7 +44,7 @@ __all__ = [
     "transports",
 ]
 
-__version__ = "0.1.0"
+set_up_debug()
 
 #: the protocol revision that the engine speaks first of all
 protocol = 4

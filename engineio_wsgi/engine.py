@@ -27,7 +27,7 @@ from engineio_wsgi.heartbeat import LoopWatch
 from engineio_wsgi.http import responses
 from engineio_wsgi.http.cookies import session_cookie
 from engineio_wsgi.http.cors import OriginPolicy
-from engineio_wsgi.http.takeover import Connection, close_accepted, refusal_of, take_over
+from engineio_wsgi.http.takeover import Connection, check_handshake, close_accepted, take_over
 from engineio_wsgi.log import shorten
 from engineio_wsgi.options import Options
 from engineio_wsgi.packet import Packet, PacketType
@@ -100,6 +100,12 @@ class Engine(Emitter):
         """The server's own listeners of ``event``."""
         return self._listeners.get(event, ())
 
+    def _set(self, event: str, listeners: tuple[Listener, ...]) -> None:
+        super()._set(event, listeners)
+        if event in ("flush", "drain"):
+            for socket in self._clients.values():
+                socket.watched = True
+
     @property
     def clients_count(self) -> int:
         """How many sessions this process has."""
@@ -136,8 +142,10 @@ class Engine(Emitter):
 
         Blocks until the WebSocket is closed, unless its connection can be taken over.
         """
+        if self._hub is None:
+            self._enter_hub()
         environ["wsgi.websocket"] = websocket
-        self.handle_request(environ, _ignore_response)
+        self._upgrade(environ, None)
 
     def _serve(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """The innermost application, inside all middlewares."""
@@ -302,7 +310,7 @@ class Engine(Emitter):
 
     # -- upgrades: admitted inside the middlewares, carried out outside of them
 
-    def _upgrade(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    def _upgrade(self, environ: Environ, start_response: StartResponse | None) -> Iterable[bytes]:
         websocket = environ["wsgi.websocket"]
         response: list[Any] = ["500 Internal Server Error", []]
 
@@ -322,10 +330,7 @@ class Engine(Emitter):
         return []
 
     def _admit_upgrade(self, environ: Environ, demand: Demand, websocket: Any) -> responses.Response:
-        problem = refusal_of(websocket)
-        if problem is not None:
-            context = {"name": "TRANSPORT_HANDSHAKE_ERROR", "error": problem}
-            raise RequestRefused(ErrorCode.BAD_REQUEST, f"Bad request: {problem}", context)
+        check_handshake(websocket)
         headers: list[tuple[str, str]] = []
         sid = ""
         if demand.session is None:
@@ -440,18 +445,14 @@ def _loggable(context: Mapping[str, Any]) -> dict[str, Any]:
     return {key: shorten(value) if key == "sid" else value for key, value in context.items()}
 
 
-def _refuse_upgrade(websocket: Any, start_response: StartResponse, response: list[Any],
+def _refuse_upgrade(websocket: Any, start_response: StartResponse | None, response: list[Any],
                     chunks: list[bytes]) -> Iterable[bytes]:
     """The same answer that a plain request gets; a WebSocket that was accepted already can only be closed."""
-    if getattr(websocket, "accepted", True):
+    if start_response is None or getattr(websocket, "accepted", True):
         close_accepted(websocket, 1008, b"".join(chunks).decode())
         return []
     start_response(*response)
     return chunks
-
-
-def _ignore_response(status: str, headers: list[tuple[str, str]], exc_info: object = None) -> Callable[[bytes], object]:
-    return _ignore_data
 
 
 def _ignore_data(data: bytes) -> None:

@@ -7,7 +7,7 @@ package, so that every other room may raise from here.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "RequestRefused",
     "ServerClosing",
     "SocketClosed",
+    "UpgradeInvalid",
     "UsageError",
     "WriteTimeout",
 ]
@@ -123,6 +124,8 @@ class RequestRefused(PeerError):
         self.code = code
         self.message = message or code.message
         self.context = dict(context or {})
+        #: headers that the response has to have
+        self.headers: tuple[tuple[str, str], ...] = ()
         #: the ``werkzeug.wrappers.Request`` that was refused; set before ``connection_error`` is emitted
         self.request: Any = None
 
@@ -130,6 +133,21 @@ class RequestRefused(PeerError):
     def status(self) -> str:
         """The HTTP status line's code and reason of the response."""
         return self.code.status
+
+
+class UpgradeInvalid(RequestRefused):
+    """A WebSocket handshake that RFC 6455 does not allow: code 3, with the status and headers that the RFC asks for."""
+
+    def __init__(self, status: str, why: str, headers: Sequence[tuple[str, str]]) -> None:
+        context = {"name": "TRANSPORT_HANDSHAKE_ERROR", "error": why}
+        super().__init__(ErrorCode.BAD_REQUEST, f"Bad request: {why}", context)
+        self.headers = tuple(headers)
+        self._status = status
+
+    @property
+    def status(self) -> str:
+        """426 for another version of the protocol, else 400 or 405."""
+        return self._status
 
 
 class ServerClosing(RequestRefused):

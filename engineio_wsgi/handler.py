@@ -10,7 +10,7 @@ import logging
 import sys
 from collections.abc import Iterable
 from email.message import Message
-from time import time
+from time import monotonic, time
 from typing import Any
 from wsgiref.util import FileWrapper
 
@@ -107,7 +107,8 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
         try:
             timeout = self.header_timeout
             while connection.fill(timeout) and self.handle_one_request():
-                self.environ = None
+                # while it waits for the next request, a connection keeps nothing of the last
+                self.environ = self.response_headers = self._request = self._head = None
                 timeout = self.keepalive_timeout
         finally:
             self._leave(connection)
@@ -146,12 +147,12 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
 
     def _complete_head(self, data: bytes) -> tuple[bytes, int]:
         """Wait for the rest of a head. Returns what has come, and where the head ends in it."""
-        deadline = time() + self.header_timeout
+        deadline = monotonic() + self.header_timeout
         while (end := data.find(b"\r\n\r\n") + 4) < 4:
             if data:
                 check_partial_head(data, self)
             try:
-                more = self._connection.receive(max(deadline - time(), 0))
+                more = self._connection.receive(max(deadline - monotonic(), 0))
             except TimeoutError as error:
                 detail = f"the headers were not complete after {self.header_timeout:g} s"
                 raise InvalidRequest("408 Request Timeout", detail) from error
@@ -167,8 +168,7 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
         wire = self._wire
         if wire is None:
             if connection.lost or not connection.has_input():
-                connection.close_watchers()
-                self.socket.close()
+                connection.close()
             else:
                 # to close it now would have the kernel reset it, and the client might not see the response
                 wire = connection.release()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import gevent
 from gevent.pywsgi import WSGIServer
@@ -13,6 +14,7 @@ from gevent.socket import MSG_PEEK
 from engineio_wsgi.engine import Engine
 from engineio_wsgi.handler import WebSocketHandler
 from engineio_wsgi.middleware import Application, Middleware, not_implemented
+from engineio_wsgi.options import from_environ
 from engineio_wsgi.transports.flashsocket import POLICY_FILE, POLICY_REQUEST
 
 __all__ = ["Server", "attach", "listen"]
@@ -46,6 +48,15 @@ class Server(Engine):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._http: WSGIServer | None = None
+
+    @classmethod
+    def from_environ(cls, **defaults: Any) -> Self:
+        """A server whose options come from ``ENGINEIO_…`` environment variables; ``defaults`` hold where there is none.
+
+        Raises:
+            ConfigurationError: a variable that is no option, or whose text is no value of it.
+        """
+        return cls(**{**defaults, **from_environ(os.environ)})
 
     def wrap(self, application: Application) -> Middleware:
         """``application``, with the engine in front of it: a WSGI application for any server of gevent's."""

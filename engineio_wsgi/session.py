@@ -67,10 +67,13 @@ class Host(Protocol):
 class Session(Emitter):
     """See the module. ``Socket`` is the only subclass."""
 
-    __slots__ = ("__weakref__", "_close_emitted", "_ending", "_hub", "_loop", "_progress", "_timer", "busy", "busy_with",
-                 "close_description", "close_reason", "events", "heard", "heartbeat", "host", "id", "inbox",
-                 "inbox_size", "message_listeners", "outbox", "outbox_size", "packet_watched", "protocol", "reading_paused", "receiver",
-                 "spawned", "stalled_since", "state", "transport", "upgrade", "upgraded", "watched")
+    __slots__ = (
+        "__weakref__", "_close_emitted", "_ending", "_hub", "_loop", "_progress", "_timer", "busy", "busy_with",
+        "close_description", "close_reason", "direct_listeners", "events", "heard", "heartbeat", "host", "id",
+        "inbox", "inbox_size", "message_listeners", "outbox", "outbox_size", "packet_watched", "protocol",
+        "reading_paused", "receiver", "spawned", "stalled_since", "state", "transport", "upgrade", "upgraded",
+        "watched",
+    )
 
     transport: Transport
 
@@ -83,6 +86,8 @@ class Session(Emitter):
         self._loop = self._hub.loop
         self.state = ReadyState.OPENING
         self.message_listeners: tuple[Listener, ...] = ()
+        #: those to which a message may go without being queued, if nothing else is
+        self.direct_listeners: tuple[Listener, ...] = ()
         # messages that wait for a listener or for receive(), and calls of other listeners; a deque of its own is
         # 0.7 KB, so an idle session shares an empty one
         self.inbox = _NO_MESSAGES
@@ -97,8 +102,8 @@ class Session(Emitter):
         self.stalled_since = 0.0
         #: whether there are listeners of ``packet``, who have to be told of messages, too
         self.packet_watched = False
-        #: whether anybody has to be told when entries were written
-        self.watched = False
+        #: whether anybody has to be told when entries were written; if not, ``outbox_size`` is all there is to it
+        self.watched = bool(host.listeners_of("flush") or host.listeners_of("drain"))
         self._progress: Event | None = None
         self.heard = 0.0
         options = host.options
@@ -124,12 +129,12 @@ class Session(Emitter):
 
     def _set(self, event: str, listeners: tuple[Listener, ...]) -> None:
         super()._set(event, listeners)
-        if event in ("message", "data"):
+        if event in ("message", "data", "packet"):
+            self.packet_watched = "packet" in self._listeners
             self.message_listeners = (*self._listeners.get("message", ()), *self._listeners.get("data", ()))
+            self.direct_listeners = () if self.packet_watched or self._ending is not None else self.message_listeners
             if self.inbox and not self.busy:
                 self.submit_turn()
-        elif event == "packet":
-            self.packet_watched = bool(listeners)
         elif event in ("flush", "drain"):
             self.watched = self.watched or bool(listeners)
 
@@ -137,8 +142,8 @@ class Session(Emitter):
 
     def deliver(self, data: str | bytes) -> None:
         """One message, from the worker greenlet that read it. Calls the listeners unless others are running."""
-        listeners = self.message_listeners
-        if self.busy or self.inbox or not listeners or self.packet_watched or self.state is not ReadyState.OPEN:
+        listeners = self.direct_listeners
+        if self.busy or self.inbox or not listeners:
             self.enqueue((data,))
             self.run_turn()
             return
@@ -155,7 +160,7 @@ class Session(Emitter):
 
     def enqueue(self, messages: Sequence[str | bytes]) -> None:
         """Messages for later, in this order. Reading stops when too many bytes wait."""
-        if not messages or self.state not in (ReadyState.OPEN, ReadyState.OPENING):
+        if not messages or self._ending is not None:
             return
         if not self.inbox:
             self.inbox = deque()
@@ -164,12 +169,15 @@ class Session(Emitter):
             for data in messages:
                 self.notify("packet", Packet(PacketType.MESSAGE, data))
         if self.busy or not self.message_listeners:
-            # counted up only, and reset when the inbox has run empty: nothing is counted twice on the way out
-            self.inbox_size += sum(map(size_of, messages))
-            if self.inbox_size > self.host.options.max_inbox and not self.reading_paused:
-                self.reading_paused = True
-                self.transport.pause()
+            self._bound_inbox(messages)
         self._wake_receiver()
+
+    def _bound_inbox(self, messages: Sequence[str | bytes]) -> None:
+        # counted up only, and reset when the inbox has run empty: nothing is counted twice on the way out
+        self.inbox_size += sum(map(size_of, messages))
+        if self.inbox_size > self.host.options.max_inbox and not self.reading_paused:
+            self.reading_paused = True
+            self.transport.pause()
 
     def _wake_receiver(self) -> None:
         if self.receiver is not None:
@@ -224,7 +232,7 @@ class Session(Emitter):
             if self.events:
                 self.run_event()
             elif self.inbox and self.message_listeners and not self._close_emitted:
-                self._run_message(self.inbox.popleft())
+                self._run_messages(self.inbox)
             else:
                 return
 
@@ -236,14 +244,17 @@ class Session(Emitter):
         except Exception as error:
             self._listener_failed(getattr(listener, "__name__", "listener"), error)
 
-    def _run_message(self, data: str | bytes) -> None:
-        if not self.inbox:
-            self.inbox_emptied()
+    def _run_messages(self, inbox: deque[str | bytes]) -> None:
+        """Dispatch messages until none is left or another listener has to be called first."""
         try:
-            for listener in self.message_listeners:
-                listener(data)
+            while inbox and not self.events:
+                data = inbox.popleft()
+                for listener in self.message_listeners:
+                    listener(data)
         except Exception as error:
             self._listener_failed("message", error)
+        if not self.inbox:
+            self.inbox_emptied()
 
     def _listener_failed(self, what: str, error: Exception) -> None:
         if isinstance(error, SocketClosed):
@@ -301,11 +312,13 @@ class Session(Emitter):
 
     def on_stalled(self) -> None:
         """Something waits that the client does not take."""
+        self.watched = True
         if not self.stalled_since:
             self.stalled_since = monotonic()
 
     def wait_progress(self, timeout: float | None) -> None:
         """Block until something was written or read, the session ended, or ``timeout`` seconds passed."""
+        self.watched = True
         if self._progress is None:
             self._progress = Event()
         self._progress.clear()
@@ -374,6 +387,8 @@ class Session(Emitter):
             return
         self.state = ReadyState.CLOSING
         self._ending = reason
+        self.watched = True
+        self.direct_listeners = ()
         self._tell_progress()
         self._wake_receiver()
         if self.transport.wake_to_close():
@@ -388,6 +403,7 @@ class Session(Emitter):
             return
         self.state = ReadyState.CLOSED
         self._ending = self.close_reason = reason
+        self.direct_listeners = ()
         self.close_description = description
         logger.debug("= %s: %s (%s)", shorten(self.id), reason, description)
         self.heartbeat.stop()

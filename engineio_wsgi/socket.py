@@ -122,29 +122,21 @@ class Socket(Session):
             WriteTimeout: no room within ``timeout`` seconds; the message was not queued.
             TypeError: ``data`` is something else.
         """
-        kind = type(data)
-        if kind is str:
-            size = len(data) if data.isascii() else size_of(data)  # type: ignore[union-attr, arg-type]
-        else:
-            if kind is not bytes:
-                data = as_message(data)
-            size = len(data)
+        if type(data) is not str and type(data) is not bytes:
+            data = as_message(data)
+        size = len(data) if type(data) is bytes else size_of(data)
+        entry: Entry = data if compress and callback is None else self._special_entry(data, compress, callback)
         if self._thread != current_thread():
-            self._send_from_thread(_entry(data, compress, callback), size, timeout)  # type: ignore[arg-type]
+            self._send_from_thread(entry, size, timeout)
             return self
         if self.state is not ReadyState.OPEN:
             raise SocketClosed(reason=self.close_reason)
-        entry: Any = data
-        if callback is not None or not compress:
-            entry = _entry(data, compress, callback)  # type: ignore[arg-type]
         if "packet_create" in self._listeners:
             entry = self._announce(entry)
         if self.outbox_size >= self._max_buffered:
             self._wait_for_buffer(timeout)
         self.outbox.append(entry)
         self.outbox_size += size
-        if callback is not None:
-            self.watched = True
         if not self.transport.corked:
             self.transport.wake()
         return self
@@ -160,6 +152,14 @@ class Socket(Session):
             return False
         self.append(message, message.size)
         return True
+
+    def _special_entry(self, data: str | bytes, compress: bool, callback: Callable[[], object] | None) -> Entry:
+        """A message that there is something special about."""
+        packet = Packet(PacketType.MESSAGE, data, compress)
+        if callback is None:
+            return packet
+        self.watched = True
+        return TrackedPacket(packet, callback)
 
     def _announce(self, entry: Entry) -> Entry:
         """Let ``packet_create`` listeners see, and change, what is about to be queued."""
@@ -322,7 +322,3 @@ def as_message(data: Any) -> str | bytes:
         return bytes(data)
     raise TypeError(f"a message is str (text) or bytes-like (binary), not {type(data).__name__}")
 
-
-def _entry(data: str | bytes, compress: bool, callback: Callable[[], object] | None) -> Entry:
-    packet = Packet(PacketType.MESSAGE, data, compress)
-    return packet if callback is None else TrackedPacket(packet, callback)

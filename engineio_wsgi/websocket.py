@@ -13,15 +13,14 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import gevent
-from gevent.event import Event
 from gevent.exceptions import ConcurrentObjectUseError
 from gevent.hub import Waiter
 from geventwebsocket.exceptions import WebSocketError
 
 from engineio_wsgi.errors import UsageError
+from engineio_wsgi.frame_writer import FrameWriter
 from engineio_wsgi.protocol.deflate import DeflateParameters, Deflater, DeflateSettings, Inflater, negotiate
 from engineio_wsgi.protocol.frames import (
-    MAX_CONTROL,
     Close,
     FrameDecoder,
     Item,
@@ -43,6 +42,7 @@ from engineio_wsgi.protocol.handshake import (
     response_head,
     response_headers,
 )
+from engineio_wsgi.protocol.items import MAX_CONTROL
 from engineio_wsgi.wire import RECV_SIZE, Wire
 
 __all__ = ["WebSocket"]
@@ -50,9 +50,6 @@ __all__ = ["WebSocket"]
 logger = logging.getLogger("engine.ws")
 
 MAX_SIZE = 1_000_000  #: bytes of the largest message, if nothing else is said
-#: bytes that the kernel has not taken, beyond which ``send`` waits, and pings are not answered (RFC 6455 section 5.5.3)
-MAX_UNSENT = 65_536
-SEND_TIMEOUT = 60.0  #: seconds without the client taking a single byte, after which it is given up
 
 SOCKET_DEAD = "Socket is dead"
 ALREADY_CLOSED = "Connection is already closed"
@@ -101,9 +98,10 @@ class WebSocket:
             return []
     """
 
-    __slots__ = ("__weakref__", "_decoder", "_deflate", "_deflater", "_drained", "_handshake", "_items", "_max_size",
-                 "_open_wire", "_parameters", "_protocol", "_protocols", "_reader", "_state", "_wire", "environ", "handler",
-                 "refusal")
+    __slots__ = (
+        "__weakref__", "_decoder", "_deflate", "_deflater", "_handshake", "_items", "_max_size", "_open_wire",
+        "_parameters", "_protocol", "_protocols", "_reader", "_state", "_wire", "_writer", "environ", "handler", "refusal",
+    )  # fmt: skip
 
     OPCODE_CONTINUATION = 0x00
     OPCODE_TEXT = 0x01
@@ -112,8 +110,16 @@ class WebSocket:
     OPCODE_PING = 0x09
     OPCODE_PONG = 0x0A
 
-    def __init__(self, environ: dict[str, Any], open_wire: Callable[[bytes], Wire], *, handler: Any = None,
-                 max_size: int = MAX_SIZE, deflate: DeflateSettings | None = None, protocols: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        environ: dict[str, Any],
+        open_wire: Callable[[bytes], Wire],
+        *,
+        handler: Any = None,
+        max_size: int = MAX_SIZE,
+        deflate: DeflateSettings | None = None,
+        protocols: Sequence[str] = (),
+    ) -> None:
         self.environ = environ
         self.handler = handler
         #: why the handshake is not a valid one; ``None`` if it is
@@ -125,12 +131,12 @@ class WebSocket:
         self._protocol: str | None = None
         self._state = _State.OFFERED
         self._wire: Wire = None  # type: ignore[assignment]
+        self._writer: FrameWriter = None  # type: ignore[assignment]
         self._parameters: DeflateParameters | None = None
         self._deflater: Deflater | None = None
         self._decoder: FrameDecoder | None = None
         self._items: deque[Item] = deque()
         self._reader: Any = None
-        self._drained: Event | None = None
         self._handshake = Handshake("")
         try:
             self._handshake = check(environ)
@@ -222,10 +228,12 @@ class WebSocket:
         except OSError as error:
             self._state = _State.CLOSED
             raise WebSocketError(SOCKET_DEAD) from error
+        self._writer = FrameWriter(self._wire, self._lose)
         self._state = _State.OPEN
 
-    def detach(self, headers: Iterable[tuple[str, str]], deflate: DeflateSettings | None,
-               max_size: int) -> tuple[Wire, DeflateParameters | None]:
+    def detach(
+        self, headers: Iterable[tuple[str, str]], deflate: DeflateSettings | None, max_size: int
+    ) -> tuple[Wire, DeflateParameters | None]:
         """Accept, and give the connection away: from now on it is the caller's, and this object is spent.
 
         Args:
@@ -242,6 +250,7 @@ class WebSocket:
             self._accept(headers, None, deflate)
         if self._state is not _State.OPEN or self._decoder is not None:
             raise UsageError("the WebSocket is in use, or was")
+        self._writer.end()
         self._state = _State.TAKEN
         return self._wire, self._parameters
 
@@ -290,10 +299,11 @@ class WebSocket:
         """Wait for bytes; ``b""`` when none will come."""
         wire = self._wire
         while True:
-            self._wait_readable()
-            if self._state is not _State.OPEN:
-                return b""
             try:
+                self._writer.flush()
+                self._wait_readable()
+                if self._state is not _State.OPEN:
+                    return b""
                 return wire.recv(RECV_SIZE)
             except BlockingIOError:
                 continue
@@ -318,11 +328,9 @@ class WebSocket:
             self._reader.switch(None)
 
     def _on_ping(self, ping: Ping) -> None:
-        if self._wire.unsent < MAX_UNSENT:
-            try:
-                self._wire.write(encode_frame(Opcode.PONG, ping.payload))
-            except OSError:
-                self._lose()
+        # a client that reads nothing is not answered either (RFC 6455 section 5.5.3 asks for the last ping only)
+        if not self._writer.is_behind:
+            self._writer.hold(encode_frame(Opcode.PONG, ping.payload))
 
     def _on_pong(self, pong: Pong) -> None:
         """Nothing waits for one."""
@@ -388,31 +396,16 @@ class WebSocket:
         return encode_frame(opcode, self._deflater.compress(payload), compressed=True)
 
     def _write(self, frame: bytes) -> None:
-        wire = self._wire
+        writer = self._writer
+        if self._items and not writer.is_behind:
+            # of a batch that arrived together: so are the answers sent
+            writer.hold(frame)
+            return
         try:
-            wire.write(frame)
+            writer.write(frame)
         except OSError as error:
             self._lose()
             raise WebSocketError(SOCKET_DEAD) from error
-        if wire.unsent > MAX_UNSENT:
-            self._wait_drained()
-
-    def _wait_drained(self) -> None:
-        """Block until the kernel has taken all of it; a client that takes nothing is given up."""
-        wire = self._wire
-        if self._drained is None:
-            self._drained = Event()
-            wire.on_drained = self._drained.set
-        while self._state is _State.OPEN and wire.unsent and wire.lost is None:
-            unsent = wire.unsent
-            self._drained.clear()
-            if not self._drained.wait(SEND_TIMEOUT) and wire.unsent >= unsent:
-                logger.info("> a client has taken nothing for %g s, with %d bytes unsent", SEND_TIMEOUT, unsent)
-                self._lose()
-        if self._state is _State.OPEN and wire.lost is not None:
-            self._lose()
-        if self._state is not _State.OPEN:
-            raise WebSocketError(SOCKET_DEAD)
 
     # -- the end
 
@@ -440,29 +433,26 @@ class WebSocket:
 
     def _finish(self, close_frame: bytes) -> None:
         """The last frame, and a polite end in the background."""
-        wire = self._wire
         try:
-            wire.write(close_frame)
+            self._writer.finish(close_frame)
         except OSError:
             self._lose()
             return
         self._state = _State.CLOSED
-        wire.linger()
-        self._wake_all()
+        self._wake_reader()
 
     def _lose(self) -> None:
         """The connection is of no use any more."""
         if self._state is _State.OPEN:
             self._state = _State.CLOSED
+            self._writer.end()
             self._wire.close()
-            self._wake_all()
+            self._wake_reader()
             self.current_app.on_close(CONNECTION_CLOSED)
 
-    def _wake_all(self) -> None:
-        """Whoever waits for the connection finds it closed."""
+    def _wake_reader(self) -> None:
+        """Whoever receives finds the connection closed."""
         self._items.clear()
-        if self._drained is not None:
-            self._drained.set()
         if self._reader is not None:
             gevent.get_hub().loop.run_callback(self._wake)
 

@@ -7,6 +7,7 @@ reads, writes or closes it. Knows nothing of HTTP, WebSocket or sessions. Everyt
 from __future__ import annotations
 
 import _socket
+import contextlib
 import ssl
 from collections.abc import Callable
 from typing import Any
@@ -54,7 +55,10 @@ class _TlsStream:
         return number
 
     def shutdown(self, how: int) -> None:
-        """Half-closing is not a thing that TLS can do; the peer sees the end when the connection is closed."""
+        """Say that nothing follows: to TLS, as far as the kernel takes it at once, and to TCP."""
+        with contextlib.suppress(OSError):
+            self._tls.shutdown()
+        self._socket._sock.shutdown(how)
 
     def close(self) -> None:
         self._socket.close()

@@ -7,8 +7,9 @@ its worker until the listener returns, and the others go on with further workers
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import gevent
 from gevent.hub import Hub
@@ -24,40 +25,84 @@ Task = Callable[[], object]
 MAX_IDLE = 128
 
 
+class Readable(Protocol):
+    """A connection that has something to read."""
+
+    def read(self) -> None:
+        """Read once, and run the listeners."""
+        ...
+
+    def uncork(self) -> None:
+        """The listeners have ended, or wait for something: write out what they sent."""
+        ...
+
+
 class Workers:
     """A stack of idle greenlets of one hub. The one that was used last is used next: its memory is warm."""
 
-    __slots__ = ("_hub", "_idle", "_loop")
+    __slots__ = ("_hub", "_idle", "_loop", "_read_by", "_readable")
 
     def __init__(self, hub: Hub | None = None) -> None:
         self._hub: Any = hub or gevent.get_hub()
         self._loop = self._hub.loop
         self._idle: list[greenlet] = []
+        self._readable: deque[Readable] = deque()
+        self._read_by: Readable | None = None
 
     def run(self, task: Task) -> None:
         """Run ``task()`` in a worker until it ends or blocks. Only the hub may call this."""
         idle = self._idle
-        worker = idle.pop() if idle else greenlet(self._work, self._hub)
+        worker = idle.pop() if idle else self._hire()
         worker.switch(task)
 
     def submit(self, task: Task) -> None:
         """Have ``task()`` run in a worker, soon. Any greenlet of the hub's thread may call this."""
         self._loop.run_callback(self.run, task)
 
-    def _work(self, task: Task) -> None:
+    def attend(self, connection: Readable) -> None:
+        """``connection`` has become readable. Only the hub may call this.
+
+        All that become readable in one turn of the loop are read by one worker, one after the other, as long as no
+        listener blocks: a switch for each of them made an echo over 50 connections 7 % dearer.
+        """
+        if not self._readable:
+            self._loop.run_callback(self._read_all)
+        self._readable.append(connection)
+
+    def _read_all(self) -> None:
+        """In the hub: one worker, and a further one for the rest whenever the last has been kept by a listener."""
+        while self._readable:
+            self.run(self._read_queue)
+            kept, self._read_by = self._read_by, None
+            if kept is not None:
+                kept.uncork()
+
+    def _read_queue(self) -> None:
+        """In a worker."""
+        readable = self._readable
+        while readable:
+            self._read_by = connection = readable.popleft()
+            connection.read()
+            if self._read_by is not connection:
+                # a listener has blocked meanwhile, and another worker has taken over the rest
+                return
+            self._read_by = None
+            connection.uncork()
+
+    def _hire(self) -> greenlet:
+        worker = greenlet(self._work, self._hub)
+        # it gets its first task like all others: what a greenlet is started with, it would hold on to for life
+        worker.switch()
+        return worker
+
+    def _work(self) -> None:
         current = gevent.getcurrent()
-        wait = greenlet.switch.__get__(self._hub)
+        wait: Callable[[], Task] = greenlet.switch.__get__(self._hub)
         idle = self._idle
-        while True:
-            try:
-                task()
-            except GreenletExit:
-                pass  # somebody killed what ran here; the worker itself has no reason to end
-            except Exception:
-                logger.exception("a task of the engine failed")
-            except BaseException as error:
-                # KeyboardInterrupt, SystemExit: gevent's way is to raise them in the main greenlet
-                self._hub.handle_system_error(type(error), error)
+        task: Task | None = wait()
+        while task is not None:
+            self._perform(task)
+            task = None
             if len(idle) >= MAX_IDLE:
                 return
             idle.append(current)
@@ -65,3 +110,14 @@ class Workers:
                 task = wait()
             except GreenletExit:
                 return
+
+    def _perform(self, task: Task) -> None:
+        try:
+            task()
+        except GreenletExit:
+            pass  # somebody killed what ran here; the worker itself has no reason to end
+        except Exception:
+            logger.exception("a task of the engine failed")
+        except BaseException as error:
+            # KeyboardInterrupt, SystemExit: gevent's way is to raise them in the main greenlet
+            self._hub.handle_system_error(type(error), error)

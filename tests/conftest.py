@@ -14,6 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from support.rawhttp import HttpConnection  # noqa: E402
 from support.reference import ENABLED as REFERENCE  # noqa: E402
 from support.reference import ReferenceServer  # noqa: E402
 from support.serving import LocalServer, Served  # noqa: E402
@@ -101,6 +102,13 @@ def no_complaints(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def hang_up() -> Iterator[None]:
+    """No connection of a test's client outlives the test."""
+    yield
+    HttpConnection.close_all()
+
+
+@pytest.fixture(autouse=True)
 def deadline(request: pytest.FixtureRequest) -> Iterator[None]:
     """Whoever hangs fails."""
     marker = request.node.get_closest_marker("deadline")
@@ -133,7 +141,7 @@ def serve(handler: str) -> Iterator[Serve]:
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A certificate for 127.0.0.1 and its key, as keyword arguments of a gevent server."""
+    """A certificate for 127.0.0.1 and its key: the names of their files."""
     folder = tmp_path_factory.mktemp("tls")
     certfile, keyfile = str(folder / "cert.pem"), str(folder / "key.pem")
     command = [

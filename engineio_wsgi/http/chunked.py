@@ -71,7 +71,7 @@ class ChunkedDecoder:
         return at + 2
 
     def _take_size(self, data: bytes, at: int) -> int:
-        """Take the line before a chunk, and with the last one the end of the body. Returns where the next thing begins."""
+        """Take the line before a chunk, with the last one the end of the body. Returns where the next thing begins."""
         end = data.find(b"\r\n", at, at + MAX_SIZE_LINE)
         if end < 0:
             self._check_unfinished_line(data, at)

@@ -14,6 +14,10 @@ from engineio_wsgi.options import HttpCompression
 
 __all__ = ["choose_coding", "compress"]
 
+#: characters of a header that is looked at, which also bounds what the cache keeps; a browser's has about 25. A longer
+#: one is not cut, because that could cut off the ``q=0`` of a coding that the client refuses
+MAX_HEADER = 200
+
 CODINGS: dict[str, Callable[[bytes, int], bytes]] = {
     "gzip": lambda body, level: gzip.compress(body, level, mtime=0),
     "deflate": lambda body, level: zlib.compress(body, level),
@@ -32,9 +36,9 @@ def choose_coding(accept_encoding: str) -> str | None:
 
 def compress(body: bytes, accept_encoding: str, settings: HttpCompression) -> tuple[bytes, str | None]:
     """``body``, compressed if that is wanted and worth it, and the coding it is in now."""
-    if len(body) < settings.threshold or not accept_encoding:
+    if len(body) < settings.threshold or not 0 < len(accept_encoding) <= MAX_HEADER:
         return body, None
-    coding = choose_coding(accept_encoding[:200])
+    coding = choose_coding(accept_encoding)
     if coding is None:
         return body, None
     return CODINGS[coding](body, settings.level), coding

@@ -7,6 +7,7 @@ itself belongs to the server that accepted it, until it is handed over.
 from __future__ import annotations
 
 import _socket
+from contextlib import suppress
 from math import inf
 from typing import Any
 
@@ -32,13 +33,13 @@ class Connection:
     say would starve the others.
     """
 
-    __slots__ = ("_due", "_deadline", "_greenlet", "_hub", "_owner", "_parked", "_timer", "_watcher", "_watching",
+    __slots__ = ("_deadline", "_due", "_greenlet", "_hub", "_owner", "_parked", "_timer", "_watcher", "_watching",
                  "buffer", "lost", "raw", "recv", "send")
 
     def __init__(self, sock: Any) -> None:
         self._owner = sock
         self._hub: Any = gevent.get_hub()
-        self._greenlet = getcurrent()
+        self._greenlet: Any = None
         #: what to watch for the client's end: the C socket, or the TLS socket
         self.raw: Any = sock
         stream: Any = None
@@ -204,12 +205,21 @@ class Connection:
             return False
         return bool(self.buffer)
 
+    def close(self) -> None:
+        """Close the connection. A TLS client is told that this is the end, or it had to think that it was cut off."""
+        self.close_watchers()
+        tls = getattr(self._owner, "_sslobj", None)
+        if tls is not None and not self.lost:
+            with suppress(OSError):
+                tls.shutdown()
+        self._owner.close()
+
     def close_watchers(self) -> None:
         """Stop waiting for anything, for good. Harmless if repeated."""
         for watcher in (self._watcher, self._timer):
             if watcher is not None:
                 watcher.stop()
                 watcher.close()
-        self._watcher = self._timer = None
+        self._watcher = self._timer = self._greenlet = None
         self._watching = False
         self._due = inf

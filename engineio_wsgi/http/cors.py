@@ -111,8 +111,8 @@ def _is_same(origin: str, environ: Mapping[str, Any]) -> bool:
     if scheme != environ.get("wsgi.url_scheme"):
         return False
     port = DEFAULT_PORTS.get(scheme, "")
-    own = environ.get("HTTP_HOST", "")
-    return host.lower().removesuffix(port) == own.lower().removesuffix(port) and bool(host)
+    own: str = environ.get("HTTP_HOST", "").lower().removesuffix(port)
+    return own != "" and host.lower().removesuffix(port) == own
 
 
 def _matcher(origin: Any) -> Matcher:

@@ -7,6 +7,7 @@ never keeps more of it than one ``recv``.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from sys import maxsize
 from typing import Any
 
 from engineio_wsgi.http.chunked import ChunkedDecoder, ChunkedError
@@ -21,8 +22,8 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Body:
     """The input stream of a request. The base of those that have something in them; itself always at its end.
 
-    All methods block while the client sends, and raise :class:`InvalidRequest` (an ``OSError``) if what it sends is not a
-    body, stops coming, or ends too soon.
+    All methods block while the client sends, and raise :class:`InvalidRequest` (an ``OSError``) if what it sends is not
+    a body, stops coming, or ends too soon.
     """
 
     __slots__ = ()
@@ -88,41 +89,32 @@ class _StreamedBody(Body):
 
     def read(self, size: int | None = -1) -> bytes:
         """``size`` bytes, fewer only at the end of the body; all of the rest if it is negative or ``None``."""
-        wanted = None if size is None or size < 0 else size
+        wanted = maxsize if size is None or size < 0 else size
         pieces: list[bytes] = []
-        while wanted is None or wanted > 0:
-            piece = self._take(wanted)
-            if not piece:
-                break
+        while wanted > 0 and (piece := self._take(wanted)):
             pieces.append(piece)
-            if wanted is not None:
-                wanted -= len(piece)
+            wanted -= len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def readline(self, size: int | None = -1) -> bytes:
         """The bytes up to and with the next line feed, at most ``size``."""
-        wanted = None if size is None or size < 0 else size
+        wanted = maxsize if size is None or size < 0 else size
         pieces: list[bytes] = []
-        while wanted is None or wanted > 0:
-            if self._at == len(self._piece) and not self._refill():
-                break
+        while wanted > 0 and (self._at < len(self._piece) or self._refill()):
             end = self._piece.find(b"\n", self._at) + 1 or len(self._piece)
-            left = end - self._at
-            piece = self._take(left if wanted is None else min(left, wanted))
+            piece = self._take(min(end - self._at, wanted))
             pieces.append(piece)
+            wanted -= len(piece)
             if piece.endswith(b"\n"):
                 break
-            if wanted is not None:
-                wanted -= len(piece)
         return b"".join(pieces)
 
-    def _take(self, size: int | None) -> bytes:
+    def _take(self, size: int) -> bytes:
         """Up to ``size`` bytes of the current piece, or of the next; ``b""`` at the end."""
         if self._at == len(self._piece) and not self._refill():
             return b""
         begin, piece = self._at, self._piece
-        end = len(piece) if size is None else min(begin + size, len(piece))
-        self._at = end
+        self._at = end = min(begin + size, len(piece))
         return piece[begin:end]
 
     def _refill(self) -> bool:

@@ -26,6 +26,8 @@ NOT_IMPLEMENTED = "501 Not Implemented"
 VERSION_NOT_SUPPORTED = "505 HTTP Version Not Supported"
 
 VERSIONS = ("HTTP/1.1", "HTTP/1.0")
+#: what browsers and HTTP libraries write; anything else in a Connection header is looked at more closely
+KEEP_ALIVE = ("keep-alive", "Keep-Alive")
 
 #: header names beyond this number of different ones are translated each time instead of being remembered
 MAX_KNOWN_NAMES = 1024
@@ -210,7 +212,9 @@ def _frame(request: RequestHead, is_upgrade: bool) -> None:
     variables = request.variables
     request.close = request.version == "HTTP/1.0"
     connection = variables.get("HTTP_CONNECTION")
-    if connection is not None:
+    if connection in KEEP_ALIVE:
+        request.close = False
+    elif connection is not None:
         tokens = [token.strip() for token in connection.lower().split(",")]
         request.close = "close" in tokens or (request.close and "keep-alive" not in tokens)
     length = variables.get("CONTENT_LENGTH")

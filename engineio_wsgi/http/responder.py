@@ -69,7 +69,7 @@ class Responder:
         return self.write
 
     def write(self, data: bytes) -> None:
-        """PEP 3333's ``write``: send ``data`` now, after the head if that has not been sent. Blocks while it is sent."""
+        """PEP 3333's ``write``: send ``data`` now, after the head if that has not been sent. Blocks meanwhile."""
         if self._wire is not None:
             return
         if not self.headers_sent:

@@ -85,17 +85,13 @@ class ResponseHead:
             self.close = True
             return self._lines + b"\r\n"
         extra = b"" if self.has_date else date_line()
-        bodiless = is_head or self.bodiless
-        if self.left is None and not self.bodiless:
+        bodiless = self.bodiless
+        if self.left is None and not bodiless:
             extra += self._delimit(length, version, is_head)
-            close = close or (self.left is None and not self.chunked and not bodiless)
         if self.close is None:
-            if close:
-                extra += b"Connection: close\r\n"
-            elif version == "HTTP/1.0":
-                extra += b"Connection: keep-alive\r\n"
+            extra += _connection(close, version)
         self.close = self.close or close
-        if bodiless:
+        if is_head or bodiless:
             self.left = 0
             self.chunked = False
         return self._lines + extra + b"\r\n"
@@ -108,10 +104,18 @@ class ResponseHead:
             self.left = length
             return b"Content-Length: %d\r\n" % length
         if version == "HTTP/1.0":
-            return b""
+            # only the end of the connection can tell the client where the body ends
+            is_told = self.close is not None
+            self.close = True
+            return b"" if is_told else b"Connection: close\r\n"
         self.chunked = True
         return b"Transfer-Encoding: chunked\r\n"
 
+
+def _connection(close: bool, version: str) -> bytes:
+    if close:
+        return b"Connection: close\r\n"
+    return b"Connection: keep-alive\r\n" if version == "HTTP/1.0" else b""
 
 
 def _to_length(value: str) -> int:

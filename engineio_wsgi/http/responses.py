@@ -34,7 +34,8 @@ def answer(body: bytes, content_type: str, environ: dict[str, Any], compression:
 
 def refused(refusal: RequestRefused) -> Response:
     """The line of the error table that ``refusal`` is."""
-    return _json(refusal.status, {"code": int(refusal.code), "message": refusal.message})
+    status, headers, body = _json(refusal.status, {"code": int(refusal.code), "message": refusal.message})
+    return status, [*headers, *refusal.headers], body
 
 
 def too_large(error: PayloadTooLarge) -> Response:

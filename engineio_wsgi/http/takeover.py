@@ -15,12 +15,13 @@ from gevent import socket as gevent_socket
 from gevent.event import Event
 from geventwebsocket.websocket import WebSocket as PlainWebSocket
 
+from engineio_wsgi.errors import UpgradeInvalid
 from engineio_wsgi.protocol.deflate import DeflateParameters
 from engineio_wsgi.protocol.frames import Close, FrameDecoder, Violation, encode_binary, encode_close, encode_text
 from engineio_wsgi.websocket import WebSocket
 from engineio_wsgi.wire import RECV_SIZE, Wire, detach
 
-__all__ = ["Connection", "close_accepted", "refusal_of", "take_over"]
+__all__ = ["Connection", "check_handshake", "close_accepted", "take_over"]
 
 logger = logging.getLogger("engine.ws")
 
@@ -38,10 +39,15 @@ class Connection(NamedTuple):
     wait: Callable[[], object] | None
 
 
-def refusal_of(websocket: Any) -> str | None:
-    """Why the handshake of ``websocket`` is not a valid one; ``None`` if it is, or if it has been accepted already."""
+def check_handshake(websocket: Any) -> None:
+    """Refuse a WebSocket whose handshake is not a valid one.
+
+    Raises:
+        UpgradeInvalid: so it is; those that were accepted already are not looked at.
+    """
     refusal = websocket.refusal if isinstance(websocket, WebSocket) else None
-    return None if refusal is None else str(refusal)
+    if refusal is not None:
+        raise UpgradeInvalid(refusal.status, str(refusal), refusal.headers)
 
 
 def take_over(websocket: Any, headers: list[tuple[str, str]], deflate: Any, max_size: int) -> Connection:

@@ -41,8 +41,9 @@ Parameters = dict[str, str | None]
 class DeflateSettings(Protocol):
     """What the application decides about compression; the ``Deflate`` option is one.
 
-    ``threshold`` is the size in bytes from which messages are compressed; ``level`` (0 to 9, -1 for zlib's own choice) and ``memory_level`` (1 to 9) are zlib's; without ``context_takeover``
-    each message is compressed by itself: larger on the wire, and nothing is kept between messages.
+    ``threshold`` is the size in bytes from which messages are compressed; ``level`` (0 to 9, -1 for zlib's own choice)
+    and ``memory_level`` (1 to 9) are zlib's; without ``context_takeover`` each message is compressed by itself: larger on
+    the wire, and nothing is kept between messages.
     """
 
     @property
@@ -105,7 +106,7 @@ def _items(header: str) -> Iterator[tuple[str, str | None, str]]:
     while position < len(header) or separator == ";":
         match = _ITEM.match(header, position)
         if match is None:
-            raise ProtocolError(f"Sec-WebSocket-Extensions is malformed at {header[position:position + 40]!r}")
+            raise ProtocolError(f"Sec-WebSocket-Extensions is malformed at {header[position : position + 40]!r}")
         name, value, quoted, separator = match.groups()
         yield name, value or quoted, separator
         position = match.end()
@@ -220,8 +221,7 @@ class Deflater:
 
     def _new(self) -> Any:
         parameters = self._parameters
-        return zlib.compressobj(parameters.level, zlib.DEFLATED, -parameters.server_max_window_bits,
-                                parameters.memory_level)
+        return zlib.compressobj(parameters.level, zlib.DEFLATED, -parameters.server_max_window_bits, parameters.memory_level)
 
 
 class Inflater:

@@ -6,14 +6,13 @@ messages mean.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from websockets.speedups import apply_mask
 
-from engineio_wsgi.protocol.close_codes import CloseCode, FrameError, is_sendable
+from engineio_wsgi.protocol.close_codes import FrameError, is_sendable
 from engineio_wsgi.protocol.deflate import Inflater
+from engineio_wsgi.protocol.items import MAX_CONTROL, Close, Item, Opcode, Ping, Pong, Violation, parse_close, wrong
 from engineio_wsgi.protocol.messages import IncomingMessage
 
 __all__ = [
@@ -31,10 +30,8 @@ __all__ = [
     "to_utf8",
 ]
 
-#: frames of one message; Autobahn's longest has 16,384, and honest clients need no more than a few
-MAX_FRAGMENTS = 65_536
-#: bytes of a control frame's payload
-MAX_CONTROL = 125
+#: frames of one message; Autobahn's longest (9.3.1: 4 MiB by 64 bytes) has half as many, honest clients send a few
+MAX_FRAGMENTS = 131_072
 #: bytes of a close frame's reason, beside its code
 MAX_REASON = MAX_CONTROL - 2
 
@@ -49,51 +46,6 @@ FINAL_BINARY = 0x82
 
 #: bytes of the size behind the first two bytes, by the second
 _SIZE_LENGTHS = {126: 2, 127: 8}
-
-
-class Opcode(enum.IntEnum):
-    """What a frame is (RFC 6455 section 11.8)."""
-
-    CONTINUATION = 0x0
-    TEXT = 0x1
-    BINARY = 0x2
-    CLOSE = 0x8
-    PING = 0x9
-    PONG = 0xA
-
-
-@dataclass(frozen=True, slots=True)
-class Ping:
-    """To be answered with a pong of the same ``payload``, at most 125 bytes."""
-
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Pong:
-    """The answer to a ping of that ``payload``, or unasked for."""
-
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    """The peer's last word. ``code`` is ``None`` if it gave none."""
-
-    code: int | None
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """What the peer sent is not acceptable: the connection is to be closed with ``code``. ``reason`` is for the log."""
-
-    code: int
-    reason: str
-
-
-#: what comes out of a decoder: ``str`` and ``bytes`` are text and binary messages
-Item = str | bytes | Ping | Pong | Close | Violation
 
 
 class FrameDecoder:
@@ -112,11 +64,23 @@ class FrameDecoder:
             if isinstance(item, str): ...
     """
 
-    __slots__ = ("_inflate", "_is_final", "_is_masked", "_is_over", "_mask", "_max_exact", "_max_fragments", "_max_size",
-                 "_message", "_remaining", "_tail")
+    __slots__ = (
+        "_inflate",
+        "_is_final",
+        "_is_masked",
+        "_is_over",
+        "_mask",
+        "_max_exact",
+        "_max_fragments",
+        "_max_size",
+        "_message",
+        "_remaining",
+        "_tail",
+    )
 
-    def __init__(self, max_size: int, *, max_fragments: int = MAX_FRAGMENTS, inflate: Inflater | None = None,
-                 masked: bool = True) -> None:
+    def __init__(
+        self, max_size: int, *, max_fragments: int = MAX_FRAGMENTS, inflate: Inflater | None = None, masked: bool = True
+    ) -> None:
         self._max_size = max_size
         self._max_fragments = max_fragments
         self._inflate = inflate
@@ -217,11 +181,11 @@ class FrameDecoder:
             first = data[position]
             if first == FINAL_TEXT:
                 try:
-                    items.append(apply_mask(source[start:stop], data[start - 4:start]).decode())
+                    items.append(apply_mask(source[start:stop], data[start - 4 : start]).decode())
                 except UnicodeDecodeError:
                     break
             elif first == FINAL_BINARY:
-                items.append(apply_mask(source[start:stop], data[start - 4:start]))
+                items.append(apply_mask(source[start:stop], data[start - 4 : start]))
             else:
                 break
             position = stop
@@ -245,12 +209,13 @@ class FrameDecoder:
             self._tail = data[position:]
             return end
         if size_length:
-            size = int.from_bytes(data[position + 2:mask_start], "big")
+            size = int.from_bytes(data[position + 2 : mask_start], "big")
         self._mask = data[mask_start:start]
         if opcode >= Opcode.CLOSE:
-            payload = data[start:start + size]
-            return self._take_control(opcode, apply_mask(payload, self._mask) if self._is_masked else payload, items,
-                                      start + size, end)
+            payload = data[start : start + size]
+            return self._take_control(
+                opcode, apply_mask(payload, self._mask) if self._is_masked else payload, items, start + size, end
+            )
         self._begin(first, opcode, size)
         return self._take_payload(data, start, items)
 
@@ -258,21 +223,26 @@ class FrameDecoder:
         """What can be told of a frame by its first two bytes."""
         reserved = first & RESERVED
         if reserved and not (reserved == COMPRESSED and self._inflate is not None and opcode in _MESSAGE_OPCODES):
-            raise _wrong("reserved bits are set")
+            raise wrong("reserved bits are set")
         if bool(second & MASKED) is not self._is_masked:
-            raise _wrong("a client's frame is not masked" if self._is_masked else "a server's frame is masked")
+            raise wrong("a client's frame is not masked" if self._is_masked else "a server's frame is masked")
         if opcode in _CONTROL_OPCODES:
             if not first & FINAL:
-                raise _wrong("a control frame is fragmented")
+                raise wrong("a control frame is fragmented")
             if second & 0x7F > MAX_CONTROL:
-                raise _wrong(f"a control frame of more than {MAX_CONTROL} bytes")
-        elif opcode == Opcode.CONTINUATION:
+                raise wrong(f"a control frame of more than {MAX_CONTROL} bytes")
+        else:
+            self._check_order(opcode)
+
+    def _check_order(self, opcode: int) -> None:
+        """A message begins where none is unfinished, and is continued where one is."""
+        if opcode == Opcode.CONTINUATION:
             if self._message is None:
-                raise _wrong("there is nothing to continue")
+                raise wrong("there is nothing to continue")
         elif opcode not in _MESSAGE_OPCODES:
-            raise _wrong(f"opcode {opcode} is reserved")
+            raise wrong(f"opcode {opcode} is reserved")
         elif self._message is not None:
-            raise _wrong("a message begins before the one before it has ended")
+            raise wrong("a message begins before the one before it has ended")
 
     def _begin(self, first: int, opcode: int, size: int) -> None:
         """The head of a data frame is complete."""
@@ -288,7 +258,7 @@ class FrameDecoder:
     def _take_payload(self, data: bytes, position: int, items: list[Item]) -> int:
         message = self._message
         assert message is not None
-        chunk = data[position:position + self._remaining]
+        chunk = data[position : position + self._remaining]
         size = len(chunk)
         if size:
             self._remaining -= size
@@ -312,27 +282,9 @@ class FrameDecoder:
         return end
 
 
-def _wrong(reason: str) -> FrameError:
-    return FrameError(CloseCode.PROTOCOL_ERROR, reason)
-
-
-def _parse_close(payload: bytes) -> Close:
-    if not payload:
-        return Close(None, "")
-    if len(payload) == 1:
-        raise _wrong("a close frame of one byte")
-    code = int.from_bytes(payload[:2], "big")
-    if not is_sendable(code):
-        raise _wrong(f"close code {code} must not be sent")
-    try:
-        return Close(code, payload[2:].decode())
-    except UnicodeDecodeError:
-        raise FrameError(CloseCode.INVALID_DATA, "the reason of a close frame is not UTF-8") from None
-
-
 _MESSAGE_OPCODES = frozenset({int(Opcode.TEXT), int(Opcode.BINARY)})
 _CONTROL_OPCODES: dict[int, Callable[[bytes], Ping | Pong | Close]] = {
-    int(Opcode.CLOSE): _parse_close,
+    int(Opcode.CLOSE): parse_close,
     int(Opcode.PING): Ping,
     int(Opcode.PONG): Pong,
 }

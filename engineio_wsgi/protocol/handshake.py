@@ -63,11 +63,17 @@ def check(environ: Mapping[str, Any]) -> Handshake:
         raise HandshakeRefused("400 Bad Request", "a WebSocket handshake needs HTTP/1.1")
     missing = [text for text, is_there in _REQUIRED.items() if not is_there(environ)]
     if missing:
-        raise HandshakeRefused("400 Bad Request", f"not a WebSocket handshake; missing: {', '.join(missing)}",
-                               [("Sec-WebSocket-Version", VERSION)])
+        raise HandshakeRefused(
+            "400 Bad Request",
+            f"not a WebSocket handshake; missing: {', '.join(missing)}",
+            [("Sec-WebSocket-Version", VERSION)],
+        )
     if environ["HTTP_SEC_WEBSOCKET_VERSION"].strip() != VERSION:
-        raise HandshakeRefused("426 Upgrade Required", f"Sec-WebSocket-Version must be {VERSION}",
-                               [("Sec-WebSocket-Version", VERSION), ("Upgrade", "websocket")])
+        raise HandshakeRefused(
+            "426 Upgrade Required",
+            f"Sec-WebSocket-Version must be {VERSION}",
+            [("Sec-WebSocket-Version", VERSION), ("Upgrade", "websocket")],
+        )
     key = environ["HTTP_SEC_WEBSOCKET_KEY"].strip()
     if _KEY.fullmatch(key) is None:
         raise HandshakeRefused("400 Bad Request", "Sec-WebSocket-Key is not 16 bytes in base64")
@@ -116,8 +122,13 @@ def choose_protocol(offered: Sequence[str], supported: Iterable[str]) -> str | N
     return next((name for name in offered if name in known), None)
 
 
-def response_headers(handshake: Handshake, *, protocol: str | None = None, extensions: str | None = None,
-                     extra: Iterable[tuple[str, str]] = ()) -> Headers:
+def response_headers(
+    handshake: Handshake,
+    *,
+    protocol: str | None = None,
+    extensions: str | None = None,
+    extra: Iterable[tuple[str, str]] = (),
+) -> Headers:
     """The headers of the 101 response.
 
     Args:

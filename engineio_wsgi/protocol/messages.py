@@ -13,6 +13,10 @@ from engineio_wsgi.protocol.deflate import Inflater
 
 __all__ = ["IncomingMessage"]
 
+#: the first two bytes of a surrogate, written as UTF-8 does not allow; Python's decoder waits for the third
+SURROGATE = b"\xed\xa0"
+SURROGATE_END = b"\xee"
+
 _Utf8Decoder = codecs.getincrementaldecoder("utf-8")
 
 
@@ -83,7 +87,14 @@ class IncomingMessage:
         try:
             self._decoder.decode(data, is_all)
         except UnicodeDecodeError as error:
-            raise FrameError(CloseCode.INVALID_DATA, f"a text message is not UTF-8: {error.reason}") from None
+            raise _not_utf8(error.reason) from None
+        pending = self._decoder.getstate()[0]
+        if len(pending) == 2 and SURROGATE <= pending < SURROGATE_END:
+            raise _not_utf8("a surrogate")
 
     def _too_large(self) -> FrameError:
         return FrameError(CloseCode.MESSAGE_TOO_BIG, f"a message of more than {self._max_size} bytes")
+
+
+def _not_utf8(why: str) -> FrameError:
+    return FrameError(CloseCode.INVALID_DATA, f"a text message is not UTF-8: {why}")

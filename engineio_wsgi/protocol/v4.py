@@ -23,25 +23,28 @@ TYPES = {str(int(packet_type)): packet_type for packet_type in PacketType}
 def encode_packet(packet: Packet, binary: bool = True) -> str | bytes:
     """The content of the WebSocket frame that carries ``packet``: binary messages as they are, all else as text.
 
-    ``binary`` is of no importance: this revision's clients all take binary frames.
+    Args:
+        binary: whether the client takes binary frames; if not (it said ``b64=1``), binary messages are base64 in text.
     """
     if isinstance(packet.data, bytes):
-        return packet.data
+        return packet.data if binary else "b" + b64encode(packet.data).decode()
     return f"{packet.type:d}{packet.data}"
 
 
 def decode_packet(frame: str | bytes) -> Packet:
-    """The packet in a WebSocket frame.
+    """The packet in a WebSocket frame, or in a payload.
 
     Raises:
-        ProtocolError: it is empty, or starts with no packet type.
+        ProtocolError: it is empty, starts with no packet type, or its base64 is none.
     """
     if isinstance(frame, bytes):
         return Packet(PacketType.MESSAGE, frame)
     packet_type = TYPES.get(frame[:1])
-    if packet_type is None:
-        raise ProtocolError(f"a packet starts with one of the digits 0 to 6, not with {frame[:1]!r}")
-    return Packet(packet_type, frame[1:])
+    if packet_type is not None:
+        return Packet(packet_type, frame[1:])
+    if frame[:1] == "b":
+        return _decode_base64(frame)
+    raise ProtocolError(f"a packet starts with one of the digits 0 to 6, or with b, not with {frame[:1]!r}")
 
 
 def encode_payload(packets: Sequence[Packet], binary: bool = True) -> bytes:
@@ -75,7 +78,7 @@ def decode_payload(body: bytes, binary: bool = False) -> list[Packet]:
         text = body.decode()
     except UnicodeDecodeError as error:
         raise ProtocolError(f"the payload is not UTF-8: {error.reason} at byte {error.start}") from None
-    return [_decode_base64(part) if part[:1] == "b" else decode_packet(part) for part in text.split("\x1e")]
+    return [decode_packet(part) for part in text.split("\x1e")]
 
 
 def _decode_base64(part: str) -> Packet:

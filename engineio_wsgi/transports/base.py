@@ -77,6 +77,8 @@ class SessionPort(Protocol):
     """What a transport may ask of, and report to, the session that it serves."""
 
     outbox: list[Entry]
+    outbox_size: int
+    watched: bool
     heard: float
     receiver: Any
     reading_paused: bool

@@ -141,6 +141,7 @@ def test_broadcast_and_close_from_a_thread(serve: Any, transport: str) -> None:
     threads[0].join()
 
 
+@pytest.mark.complains
 def test_send_from_a_thread_to_a_closed_session(serve: Any) -> None:
     import gevent
 

@@ -136,6 +136,7 @@ def test_sending_after_the_end(serve: Any, transport: str) -> None:
     assert str(refused.value.reason) == "forced close"
 
 
+@pytest.mark.complains
 def test_everyone_who_waits_is_woken(serve: Any) -> None:
     import engineio_wsgi
 
@@ -158,15 +159,6 @@ def test_everyone_who_waits_is_woken(serve: Any) -> None:
     assert isinstance(waiting["receive"].exception, engineio_wsgi.SocketClosed)
     assert isinstance(waiting["send"].exception, engineio_wsgi.SocketClosed)
     assert waiting["wait_closed"].exception is None
-
-
-@pytest.fixture(autouse=True)
-def quiet_greenlets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The greenlets of `test_everyone_who_waits_is_woken` die of what they are meant to die of."""
-    import engineio_wsgi
-
-    hub: Any = gevent.get_hub()
-    monkeypatch.setattr(type(hub), "NOT_ERROR", (*type(hub).NOT_ERROR, engineio_wsgi.SocketClosed))
 
 
 def test_wait_closed_with_a_timeout(serve: Any) -> None:
@@ -239,7 +231,7 @@ def test_the_server_closes(serve: Any) -> None:
     parked.park()
     for session in (parked, websocket):
         socket_of(session).send("bye")
-    closing = gevent.spawn(served.server.close, timeout=1)
+    closing = gevent.spawn(served.server.close, timeout=0.1)
     assert drain(websocket) == ["4bye"]
     assert [p for p in parked.end_poll() if p != "1"] == ["4bye"]
     closing.get(timeout=5)

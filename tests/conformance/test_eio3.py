@@ -70,7 +70,6 @@ def test_base64_on_a_websocket(serve: Any) -> None:
     assert session.hear() == b"\x00\xff"
 
 
-@pytest.mark.differs("sends binary frames all the same")
 def test_base64_to_a_websocket(serve: Any) -> None:
     session = WebSocketSession(serve(), 3, b64="1").open()
     session.ws.send("b4AP8=")

@@ -66,7 +66,7 @@ def listening() -> Iterator[Served]:
     engine = echo_on(engineio_wsgi.listen(address))
     serving = gevent.spawn(engine.serve_forever)
     yield at(address)
-    engine.close(timeout=1)
+    engine.close(timeout=0)
     serving.kill()
 
 
@@ -98,7 +98,7 @@ def test_attach(start: Start, transport: str) -> None:
     assert session.info["pingInterval"] == 12500
     assert_echoes(session)
     assert served.connect().get("/elsewhere").text == "application /elsewhere"
-    engine.close(timeout=1)
+    engine.close(timeout=0)
 
 
 @pytest.mark.parametrize("name", ["ours", "stock"])
@@ -108,7 +108,7 @@ def test_attach_to_a_server_with_a_websocket_handler(start: Start, transport: st
     http = WSGIServer(("127.0.0.1", 0), fallback, log=None, handler_class=handler_class(name))
     engine = echo_on(engineio_wsgi.attach(http))
     assert_echoes(open_session(at(start(http)), transport))
-    engine.close(timeout=1)
+    engine.close(timeout=0)
 
 
 def test_attach_twice(start: Start) -> None:
@@ -127,8 +127,8 @@ def test_attach_twice(start: Start) -> None:
         assert_echoes(session)
     assert (first.clients_count, second.clients_count) == (2, 2)
     assert at(address).connect().get("/three").text == "application /three"
-    first.close(timeout=1)
-    second.close(timeout=1)
+    first.close(timeout=0)
+    second.close(timeout=0)
 
 
 def test_attach_of_a_server_made_before(start: Start) -> None:
@@ -138,7 +138,7 @@ def test_attach_of_a_server_made_before(start: Start) -> None:
     engine = echo_on(engineio_wsgi.Server(path="/chat"))
     engine.attach(http)
     assert_echoes(open_session(at(start(http), "/chat/")))
-    engine.close(timeout=1)
+    engine.close(timeout=0)
 
 
 # -- wrap
@@ -163,7 +163,7 @@ def test_middleware_is_wrap(start: Start) -> None:
         handler_class=engineio_wsgi.WebSocketHandler,
     )
     assert_echoes(open_session(at(start(http)), "websocket"))
-    engine.close(timeout=1)
+    engine.close(timeout=0)
 
 
 def test_several_servers_on_several_paths(serve: Any, transport: str) -> None:
@@ -179,7 +179,7 @@ def test_several_servers_on_several_paths(serve: Any, transport: str) -> None:
     assert list(other.clients) == [theirs.sid]
     response = served.connect().get(f"/other/?EIO=4&transport=polling&sid={mine.sid}")
     assert response.json()["code"] in (1, 3), "a session belongs to its server"
-    other.close(timeout=1)
+    other.close(timeout=0)
 
 
 def test_mounted_under_a_prefix(serve: Any, transport: str) -> None:

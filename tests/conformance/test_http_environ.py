@@ -1,4 +1,4 @@
-"""The environ of our handler is that of gevent's pywsgi, over ordinary and odd requests; see http_environ_differences.csv."""
+"""The environ is that of gevent's pywsgi over ordinary and odd requests, but for http_environ_differences.csv."""
 
 from __future__ import annotations
 
@@ -53,7 +53,10 @@ REFUSED = {
     "no host": ("GET / HTTP/1.1\r\n\r\n", 400),
     "two hosts": (f"GET / HTTP/1.1\r\n{HOST}{HOST}\r\n", 400),
     "two lengths": (f"POST / HTTP/1.1\r\n{HOST}Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc", 400),
-    "length and chunks": (f"POST / HTTP/1.1\r\n{HOST}Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    "length and chunks": (
+        f"POST / HTTP/1.1\r\n{HOST}Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        400,
+    ),
     "a length that is not digits": (f"POST / HTTP/1.1\r\n{HOST}Content-Length: +3\r\n\r\nabc", 400),
     "another transfer coding": (f"POST / HTTP/1.1\r\n{HOST}Transfer-Encoding: gzip, chunked\r\n\r\n", 501),
     "chunks in HTTP/1.0": ("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),

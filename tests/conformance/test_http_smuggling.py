@@ -1,4 +1,4 @@
-"""Requests that two servers could read differently: refused, the connection closed, and what follows never read as a request."""
+"""Requests that two servers could read differently: refused, closed, and what follows never read as a request."""
 
 from __future__ import annotations
 
@@ -37,17 +37,27 @@ CASES = {
     "a quoted coding": POST + b'Transfer-Encoding: "chunked"\r\n\r\n0\r\n\r\n',
     "a vertical tab before the coding": POST + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
     "a space before the colon": POST + b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
-    "a space before the first header": b"POST /open HTTP/1.1\r\n Transfer-Encoding: chunked\r\n" + HOST + b"\r\n0\r\n\r\n",
-    "chunks in HTTP/1.0": b"POST /open HTTP/1.0\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "a space before the first header": b"POST /open HTTP/1.1\r\n Transfer-Encoding: chunked\r\n"
+    + HOST
+    + b"\r\n0\r\n\r\n",
+    "chunks in HTTP/1.0": b"POST /open HTTP/1.0\r\nConnection: keep-alive\r\n"
+    + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "a bare line feed between headers": b"GET /open HTTP/1.1\r\nHost: host\nX: y\r\n\r\n",
     "a bare line feed after the request line": b"GET /open HTTP/1.1\nHost: host\r\n\r\n",
     "bare line feeds only": b"GET /open HTTP/1.1\nHost: host\n\n",
     "an empty line of one line feed": b"GET /open HTTP/1.1\r\nHost: host\r\n\n",
     "a bare carriage return in a value": b"GET /open HTTP/1.1\r\nHost: host\r\nX: y\rZ: z\r\n\r\n",
     "a null in a value": b"GET /open HTTP/1.1\r\nHost: host\r\nX: y\x00\r\n\r\n",
-    "an upgrade to a WebSocket with a body": b"GET /open HTTP/1.1\r\n" + HOST + b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nContent-Length: " + SIZE + b"\r\n\r\n",
-    "an upgrade to something else with a body": POST + b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: " + SIZE + b"\r\n\r\n",
+    "an upgrade to a WebSocket with a body": b"GET /open HTTP/1.1\r\n"
+    + HOST
+    + b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nContent-Length: "
+    + SIZE
+    + b"\r\n\r\n",
+    "an upgrade to something else with a body": POST
+    + b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: "
+    + SIZE
+    + b"\r\n\r\n",
     "an upgrade with a chunked body": CHUNKED + b"Connection: Upgrade\r\nUpgrade: x\r\n\r\n" + CHUNK + b"\r\n",
     "a HEAD with a body": b"HEAD /open HTTP/1.1\r\n" + HOST + b"Content-Length: " + SIZE + b"\r\n\r\n",
     "two hosts": b"GET /open HTTP/1.1\r\n" + HOST + b"Host: other\r\n\r\n",
@@ -104,7 +114,9 @@ def test_refused_and_closed(server: PlainServer, application: Application, reque
 
 
 @pytest.mark.parametrize("request_bytes", CASES.values(), ids=CASES)
-def test_the_same_when_it_comes_byte_by_byte(server: PlainServer, application: Application, request_bytes: bytes) -> None:
+def test_the_same_when_it_comes_byte_by_byte(
+    server: PlainServer, application: Application, request_bytes: bytes
+) -> None:
     connection = server.connect()
     try:
         for byte in request_bytes + HIDDEN:
@@ -123,8 +135,10 @@ def test_the_proof_proves_something(server: PlainServer, application: Applicatio
 
 
 def test_a_body_that_looks_like_a_request_is_a_body(server: PlainServer, application: Application) -> None:
-    for request in (POST + b"Content-Length: " + SIZE + b"\r\n\r\n" + HIDDEN,
-                    CHUNKED + b"\r\n" + CHUNK + b"\r\n" + HIDDEN + b"\r\n0\r\n\r\n"):
+    for request in (
+        POST + b"Content-Length: " + SIZE + b"\r\n\r\n" + HIDDEN,
+        CHUNKED + b"\r\n" + CHUNK + b"\r\n" + HIDDEN + b"\r\n0\r\n\r\n",
+    ):
         assert server.connect(request).response().status == 200
     assert application.paths == ["/open", "/open"]
 
@@ -138,7 +152,9 @@ def test_a_body_that_nobody_reads_is_not_the_next_request() -> None:
         return [b"ok"]
 
     server = PlainServer(application, max_discarded_body=100)
-    connection = server.connect(POST + b"Content-Length: " + SIZE + b"\r\n\r\n" + HIDDEN + b"GET /next HTTP/1.0\r\n\r\n")
+    connection = server.connect(
+        POST + b"Content-Length: " + SIZE + b"\r\n\r\n" + HIDDEN + b"GET /next HTTP/1.0\r\n\r\n"
+    )
     assert connection.read_to_end().count(b"HTTP/1.1 200") == 2
     assert paths == ["/open", "/next"]
     filler = b"x" * 200

@@ -10,6 +10,7 @@ import gevent.event
 import pytest
 
 from support.clients import PollingSession, WebSocketSession, open_session, probe, upgrade
+from support.rawhttp import HttpConnection
 
 pytestmark = pytest.mark.ours
 
@@ -50,7 +51,8 @@ def test_the_end_is_noticed_while_a_listener_is_busy(serve: Any, transport: str)
     assert ended.wait(6)
 
 
-def test_half_a_handshake_leaves_nothing(serve: Any) -> None:
+@pytest.mark.parametrize("handler", ["ours"])
+def test_half_a_handshake_leaves_nothing(serve: Any, handler: str) -> None:
     served = serve(**NEVER)
     for text in ("GET", "GET /engine.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: x\r\n"):
         connection = served.connect()
@@ -126,6 +128,8 @@ def refused(served: Any) -> None:
     connection.get(f"{served.path}?EIO=4&transport=polling&sid=tobi")
 
 
+#: pywsgi and the kernel's delayed acknowledgements make every poll under gevent-websocket's handler take 40 ms
+ROUNDS = {"ours": 200, "stock": 40}
 KINDS = [
     closed_by_packet,
     closed_websocket,
@@ -144,8 +148,7 @@ def run_all(served: Any, rounds: int) -> None:
     for _ in range(rounds):
         for kind in KINDS:
             kind(served)
-        served.hang_up()
-        served.connections.clear()
+        HttpConnection.close_all()
     served.events.wait("close", len(served.events.of("connection")))
     served.events.entries.clear()
     while served.server.clients_count:
@@ -159,9 +162,10 @@ def test_nothing_is_left_behind(serve: Any) -> None:
     while engine_objects():
         gevent.sleep(0.01)  # lingering connections
     before_greenlets, before_objects = greenlets(), len(gc.get_objects())
-    run_all(served, 60)
+    run_all(served, ROUNDS[served.handler])
     while engine_objects():
         gevent.sleep(0.01)
     gc.collect()
-    assert len(gc.get_objects()) - before_objects < 540, "less than one object a session"
+    grown = len(gc.get_objects()) - before_objects
+    assert grown < 2 * ROUNDS[served.handler], "a few objects are the test's own; ten sessions a round leave none"
     assert greenlets() - before_greenlets < 10

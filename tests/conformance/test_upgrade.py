@@ -120,7 +120,7 @@ def test_messages_posted_before_are_dispatched_before(serve: Any) -> None:
     session.say("three")
     candidate.send("5")
     candidate.say("four", "five")
-    served.events.wait("upgrade")
+    served.settle()
     go.set()
     assert candidate.hear_many(5) == received == ["one", "two", "three", "four", "five"]
 
@@ -130,7 +130,7 @@ def test_a_get_that_waits_at_the_switch_ends(serve: Any) -> None:
     session = polling(serve())
     candidate = probe(session)
     assert session.poll() == ["6"]
-    session.start_poll()
+    session.park()
     candidate.send("5")
     assert session.end_poll() == ["6"]
     candidate.say("x")

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.ours
 ONLY = os.environ.get("ENGINEIO_UPGRADE_SEED")
 #: conversations at a time: enough to have the greenlets of one disturb the timing of the others
 AT_ONCE = 40
-PER_BLOCK = 1 if ONLY else 260
+PER_BLOCK = 1 if ONLY else 400
 BLOCKS = [int(ONLY)] if ONLY else [0, 1000]
 
 

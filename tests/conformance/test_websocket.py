@@ -214,7 +214,8 @@ def test_tls(serve: Any, certificate: dict[str, str], transport: str) -> None:
 
     from support.clients import open_session
 
-    context = gevent.ssl.create_default_context(cafile=certificate["certfile"])
+    context = gevent.ssl.SSLContext(gevent.ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(certificate["certfile"])
     served = serve(tls=certificate)
     connect = served.connect
     served.connect = lambda: connect(tls=context)

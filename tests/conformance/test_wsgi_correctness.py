@@ -59,15 +59,19 @@ def validated(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
 
-@pytest.mark.parametrize("request_bytes", [
-    GET,
-    b"GET /%20?x HTTP/1.1\r\nHost: h\r\nX-A: 1\r\nX-A: 2\r\n\r\n",
-    b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n",
-    OLD_GET,
-    b"POST / HTTP/1.1\r\nHost: h\r\nContent-Type: a/b\r\nContent-Length: 11\r\n\r\nab\nc\nd\ne\nfg",
-    b"POST / HTTP/1.1\r\nHost: h\r\nContent-Type: a/b\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nab\n\r\n2\r\nc\n\r\n0\r\n\r\n",
-    b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
-])
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        GET,
+        b"GET /%20?x HTTP/1.1\r\nHost: h\r\nX-A: 1\r\nX-A: 2\r\n\r\n",
+        b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n",
+        OLD_GET,
+        b"POST / HTTP/1.1\r\nHost: h\r\nContent-Type: a/b\r\nContent-Length: 11\r\n\r\nab\nc\nd\ne\nfg",
+        b"POST / HTTP/1.1\r\nHost: h\r\nContent-Type: a/b\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"3\r\nab\n\r\n2\r\nc\n\r\n0\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+    ],
+)
 def test_wsgiref_has_nothing_to_complain_about(request_bytes: bytes) -> None:
     with serving(validator(validated)) as server:
         connection = server.connect(request_bytes)
@@ -180,7 +184,9 @@ def test_one_send_a_response(monkeypatch: pytest.MonkeyPatch) -> None:
 
     sent: list[bytes] = []
     send_all = Connection.send_all
-    monkeypatch.setattr(Connection, "send_all", lambda self, data, timeout: (sent.append(data), send_all(self, data, timeout)))
+    monkeypatch.setattr(
+        Connection, "send_all", lambda self, data, timeout: (sent.append(data), send_all(self, data, timeout))
+    )
     with serving(answering(("Content-Type", "a/b"), body=[b"hello"])) as server:
         connection = server.connect()
         assert connection.get("/").body == connection.get("/").body == b"hello"
@@ -287,20 +293,23 @@ def test_a_file_wrapper() -> None:
 
 
 @pytest.mark.complains
-@pytest.mark.parametrize("application", [
-    answering(body=Iterable(RuntimeError("at the first piece"))),
-    answering(body=["text"]),
-    answering(body=None),
-    answering(("X", "a\r\nSet-Cookie: b")),
-    answering(("X\nY", "a")),
-    answering(("X", 1)),  # type: ignore[arg-type]
-    answering(("X", "\u20ac")),
-    answering(status="200 OK\r\nX: y"),
-    answering(status="fine"),
-    lambda environ, start_response: [b"no start"],
-    lambda environ, start_response: 1 / 0,
-    lambda environ, start_response: start_response("200 OK", []) and start_response("200 OK", []),
-])
+@pytest.mark.parametrize(
+    "application",
+    [
+        answering(body=Iterable(RuntimeError("at the first piece"))),
+        answering(body=["text"]),
+        answering(body=None),
+        answering(("X", "a\r\nSet-Cookie: b")),
+        answering(("X\nY", "a")),
+        answering(("X", 1)),  # type: ignore[arg-type]
+        answering(("X", "\u20ac")),
+        answering(status="200 OK\r\nX: y"),
+        answering(status="fine"),
+        lambda environ, start_response: [b"no start"],
+        lambda environ, start_response: 1 / 0,
+        lambda environ, start_response: start_response("200 OK", []) and start_response("200 OK", []),
+    ],
+)
 def test_a_bug_before_anything_was_sent_is_a_500(application: Application) -> None:
     with serving(application) as server:
         connection = server.connect(GET)
@@ -362,7 +371,9 @@ def test_a_large_body(coded: bool) -> None:
     large = bytes(range(256)) * 8_000
     with serving(reading) as server:
         connection = server.connect()
-        chunked = b"".join(b"%x\r\n%b\r\n" % (1000, large[i:i + 1000]) for i in range(0, len(large), 1000)) + b"0\r\n\r\n"
+        chunked = (
+            b"".join(b"%x\r\n%b\r\n" % (1000, large[i : i + 1000]) for i in range(0, len(large), 1000)) + b"0\r\n\r\n"
+        )
         head = b"POST / HTTP/1.1\r\nHost: h\r\n"
         framing = b"Transfer-Encoding: chunked\r\n\r\n" if coded else b"Content-Length: %d\r\n\r\n" % len(large)
         sending = gevent.spawn(connection.send, head + framing + (chunked if coded else large))
@@ -435,12 +446,15 @@ def test_pipelining() -> None:
         assert paths == [f"/{number}" for number in range(9)]
 
 
-@pytest.mark.parametrize(("request_bytes", "kept"), [
-    (GET, True),
-    (GET_CLOSE, False),
-    (OLD_GET, False),
-    (b"GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", True),
-])
+@pytest.mark.parametrize(
+    ("request_bytes", "kept"),
+    [
+        (GET, True),
+        (GET_CLOSE, False),
+        (OLD_GET, False),
+        (b"GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", True),
+    ],
+)
 def test_who_keeps_the_connection(request_bytes: bytes, kept: bool) -> None:
     with serving(answering()) as server:
         connection = server.connect(request_bytes)
@@ -481,6 +495,8 @@ def test_all_of_it_over_tls(certificate: dict[str, str]) -> None:
         sending = gevent.spawn(connection.start, "POST", "/", (), large)
         assert connection.response().body == large
         sending.get(timeout=5)
+        # without a goodbye the client would have to think that it was cut off
+        connection.sock.suppress_ragged_eofs = False
         assert connection.get("/", [("Connection", "close")]).status == 200
         assert connection.read_to_end() == b""
 

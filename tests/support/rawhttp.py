@@ -10,7 +10,7 @@ import socket as stdlib_socket
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from gevent import socket
 
@@ -60,9 +60,13 @@ class Response:
 class HttpConnection:
     """One connection to a server; requests go out and responses come in as the test says."""
 
+    #: those of the running test, which are closed when it ends
+    opened: ClassVar[list[HttpConnection]] = []
+
     def __init__(self, address: tuple[str, int], *, receive_buffer: int | None = None, tls: Any = None) -> None:
         self.address = address
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self.opened.append(self)
         if receive_buffer is not None:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -198,3 +202,9 @@ class HttpConnection:
     def close(self) -> None:
         """Close the connection."""
         self.sock.close()
+
+    @classmethod
+    def close_all(cls) -> None:
+        """Close every connection that is still open."""
+        while cls.opened:
+            cls.opened.pop().close()

@@ -16,6 +16,7 @@ import gevent
 from gevent import subprocess
 
 from support.node import node_environment
+from support.rawhttp import HttpConnection
 from support.serving import EventLog, Served
 
 SCRIPT = Path(__file__).with_name("reference_server.js")
@@ -63,7 +64,7 @@ class ReferenceServer:
 
     def stop(self) -> None:
         """End the process."""
-        self.served.hang_up()
+        HttpConnection.close_all()
         self.process.stdin.close()
         self.process.wait(5)
         self.reader.join(5)

@@ -11,6 +11,7 @@ from typing import Any
 import gevent
 import gevent.event
 import gevent.pywsgi
+import gevent.ssl
 import geventwebsocket.handler
 
 from support.apps import APPS
@@ -59,7 +60,6 @@ class Served:
         self.handler = handler
         self.server = server
         self.path = path
-        self.connections: list[HttpConnection] = []
 
     @property
     def origin(self) -> str:
@@ -68,9 +68,7 @@ class Served:
 
     def connect(self, **options: Any) -> HttpConnection:
         """A new connection; closed at the end of the test if the test has not done it."""
-        connection = HttpConnection(self.address, **options)
-        self.connections.append(connection)
-        return connection
+        return HttpConnection(self.address, **options)
 
     def settle(self) -> None:
         """Return when the server has seen all that was sent to it before: a round trip on a connection of its own."""
@@ -79,11 +77,6 @@ class Served:
     def socket(self, sid: str) -> Any:
         """The server's side of a session."""
         return self.server.clients[sid]
-
-    def hang_up(self) -> None:
-        """Close every connection of the test."""
-        for connection in self.connections:
-            connection.close()
 
 
 class ErrorText:
@@ -148,6 +141,13 @@ def handler_class(name: str) -> type:
     return engineio_wsgi.WebSocketHandler
 
 
+def server_context(certfile: str, keyfile: str) -> Any:
+    """What a TLS server needs."""
+    context = gevent.ssl.SSLContext(gevent.ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certfile, keyfile)
+    return context
+
+
 class LocalServer:
     """One of our servers under a gevent WSGI server in this process.
 
@@ -156,7 +156,7 @@ class LocalServer:
         handler: ``"ours"`` or ``"stock"``.
         wsgi: what the WSGI server runs, instead of the engine wrapped round `fallback`.
         server: the engine, if the test has made one.
-        tls: the WSGI server's ``certfile`` and ``keyfile``.
+        tls: ``certfile`` and ``keyfile`` of a server that speaks TLS.
         options: the engine's.
     """
 
@@ -180,7 +180,7 @@ class LocalServer:
             handler_class=handler_class(handler),
             log=None,
             error_log=self.errors,
-            **(tls or {}),
+            **({} if tls is None else {"ssl_context": server_context(**tls)}),
         )
         self.events = EventLog()
         record_events(self.engine, self.events)
@@ -195,7 +195,7 @@ class LocalServer:
         self.engine.close(timeout=0)
         for _ in self.events.of("connection"):
             self.events.wait("close", len(self.events.of("connection")))
-        self.served.hang_up()
+        HttpConnection.close_all()
         self.http.stop(timeout=1)
         closed = [fields["sid"] for fields in self.events.of("close")]
         opened = [fields["sid"] for fields in self.events.of("connection")]

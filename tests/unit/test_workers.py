@@ -45,6 +45,7 @@ def test_submit_from_any_greenlet():
     assert done.wait(5)
 
 
+@pytest.mark.complains
 def test_a_task_that_raises_is_logged_and_its_worker_goes_on(caplog):
     workers = Workers()
     with caplog.at_level(logging.ERROR, "engine"):

@@ -18,7 +18,7 @@ def decode(data: bytes, step: int = 1 << 20) -> tuple[bytes, ChunkedDecoder]:
     body = b""
     at = 0
     while at < len(data) and not decoder.done:
-        body += decoder.feed(data[at:at + step])
+        body += decoder.feed(data[at : at + step])
         at += step
     return body, decoder
 
@@ -45,29 +45,32 @@ def test_an_unfinished_body_is_not_done() -> None:
 
 
 def test_extensions_are_ignored_and_sizes_are_hexadecimal() -> None:
-    assert decode(b"A;name=\"value\"\r\n0123456789\r\n0a \r\n0123456789\r\n00;x\r\n\r\n")[0] == b"0123456789" * 2
+    assert decode(b'A;name="value"\r\n0123456789\r\n0a \r\n0123456789\r\n00;x\r\n\r\n')[0] == b"0123456789" * 2
 
 
 @pytest.mark.parametrize("step", [1, 1000])
-@pytest.mark.parametrize("data", [
-    b"\r\n",
-    b"x\r\n",
-    b"-1\r\na\r\n",
-    b"+1\r\na\r\n",
-    b"0x1\r\na\r\n",
-    b"1_0\r\n",
-    b" 1\r\na\r\n",
-    b"1\na\n0\n\n",
-    b"1\r\nab\r\n",
-    b"1\r\na\n0\r\n\r\n",
-    b"1\r\na0\r\n\r\n",
-    b"11111111111111111\r\n",
-    b"1;" + b"x" * 300 + b"\r\na\r\n",
-    b"1" * 300,
-    b"1;a\x00b\r\na\r\n",
-    b"0\r\nTrailer: x\r\n\r\n",
-    b"0\r\n\n",
-])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\r\n",
+        b"x\r\n",
+        b"-1\r\na\r\n",
+        b"+1\r\na\r\n",
+        b"0x1\r\na\r\n",
+        b"1_0\r\n",
+        b" 1\r\na\r\n",
+        b"1\na\n0\n\n",
+        b"1\r\nab\r\n",
+        b"1\r\na\n0\r\n\r\n",
+        b"1\r\na0\r\n\r\n",
+        b"11111111111111111\r\n",
+        b"1;" + b"x" * 300 + b"\r\na\r\n",
+        b"1" * 300,
+        b"1;a\x00b\r\na\r\n",
+        b"0\r\nTrailer: x\r\n\r\n",
+        b"0\r\n\n",
+    ],
+)
 def test_what_is_not_a_chunked_body(data: bytes, step: int) -> None:
     with pytest.raises(ChunkedError):
         decode(data, step)

@@ -175,7 +175,7 @@ def test_nobody_is_told_after_the_response_has_begun(pair: Pair) -> None:
 def test_any_mixture_of_reads_gives_the_body_once(data: bytes, reads: list[tuple[bool, int]], chunked: bool) -> None:
     pair = Pair()
     try:
-        coded = b"".join(b"%x\r\n%b\r\n" % (len(data[i:i + 7]), data[i:i + 7]) for i in range(0, len(data), 7))
+        coded = b"".join(b"%x\r\n%b\r\n" % (len(data[i : i + 7]), data[i : i + 7]) for i in range(0, len(data), 7))
         pair.client.sendall(coded + b"0\r\n\r\n" if chunked else data)
         body: Any = pair.body(CHUNKED if chunked else len(data))
         pieces = [body.readline(size) if by_line else body.read(size) for by_line, size in reads]

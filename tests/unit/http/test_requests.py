@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engineio_wsgi.http.requests import CHUNKED, InvalidRequest, RequestHead, check_partial_head, fill_environ, parse_head
+from engineio_wsgi.http.requests import (
+    CHUNKED,
+    InvalidRequest,
+    RequestHead,
+    check_partial_head,
+    fill_environ,
+    parse_head,
+)
 
 
 class Limits:
@@ -39,8 +46,13 @@ def test_the_environ() -> None:
     environ: dict[str, object] = {"SCRIPT_NAME": "stays?"}
     fill_environ(environ, parse("PUT /%C3%A9%2F?x=%20 HTTP/1.0", "Content-Type: a/b", "Content-Length: 3"))
     assert environ == {
-        "REQUEST_METHOD": "PUT", "SCRIPT_NAME": "", "PATH_INFO": "/\xc3\xa9/", "QUERY_STRING": "x=%20",
-        "SERVER_PROTOCOL": "HTTP/1.0", "CONTENT_TYPE": "a/b", "CONTENT_LENGTH": "3",
+        "REQUEST_METHOD": "PUT",
+        "SCRIPT_NAME": "",
+        "PATH_INFO": "/\xc3\xa9/",
+        "QUERY_STRING": "x=%20",
+        "SERVER_PROTOCOL": "HTTP/1.0",
+        "CONTENT_TYPE": "a/b",
+        "CONTENT_LENGTH": "3",
     }
 
 
@@ -60,17 +72,20 @@ def test_names_with_underscores_are_dropped() -> None:
     assert request.length is None
 
 
-@pytest.mark.parametrize(("version", "connection", "close"), [
-    ("1.1", None, False),
-    ("1.1", "close", True),
-    ("1.1", "Close", True),
-    ("1.1", "keep-alive", False),
-    ("1.1", "upgrade, close", True),
-    ("1.0", None, True),
-    ("1.0", "keep-alive", False),
-    ("1.0", "Keep-Alive, Upgrade", False),
-    ("1.0", "keep-alive, close", True),
-])
+@pytest.mark.parametrize(
+    ("version", "connection", "close"),
+    [
+        ("1.1", None, False),
+        ("1.1", "close", True),
+        ("1.1", "Close", True),
+        ("1.1", "keep-alive", False),
+        ("1.1", "upgrade, close", True),
+        ("1.0", None, True),
+        ("1.0", "keep-alive", False),
+        ("1.0", "Keep-Alive, Upgrade", False),
+        ("1.0", "keep-alive, close", True),
+    ],
+)
 def test_who_wants_the_connection_closed(version: str, connection: str | None, close: bool) -> None:
     lines = [] if connection is None else [f"Connection: {connection}"]
     assert parse(f"GET / HTTP/{version}", "Host: h", *lines).close is close
@@ -82,11 +97,14 @@ def test_how_the_body_is_framed() -> None:
     assert parse("POST / HTTP/1.1", "Host: h", "Transfer-Encoding: Chunked").length == CHUNKED
 
 
-@pytest.mark.parametrize(("target", "path", "host"), [
-    ("http://other/a?b", "/a?b", "other"),
-    ("HTTP://other:80", "/", "other:80"),
-    ("https://other?b", "/?b", "other"),
-])
+@pytest.mark.parametrize(
+    ("target", "path", "host"),
+    [
+        ("http://other/a?b", "/a?b", "other"),
+        ("HTTP://other:80", "/", "other:80"),
+        ("https://other?b", "/?b", "other"),
+    ],
+)
 def test_absolute_targets(target: str, path: str, host: str) -> None:
     request = parse(f"GET {target} HTTP/1.1", "Host: h")
     assert request.path == path
@@ -98,62 +116,71 @@ def test_the_asterisk_is_for_options() -> None:
     assert refusal("GET * HTTP/1.1", "Host: h").status == "400 Bad Request"
 
 
-@pytest.mark.parametrize(("line", "status"), [
-    ("BREW /pot HTTP/1.1", "501 Not Implemented"),
-    ("get / HTTP/1.1", "501 Not Implemented"),
-    ("CONNECT host:443 HTTP/1.1", "501 Not Implemented"),
-    ("GET / HTTP/2.0", "505 HTTP Version Not Supported"),
-    ("GET / HTTP/0.9", "505 HTTP Version Not Supported"),
-    ("GET /", "400 Bad Request"),
-    ("GET  / HTTP/1.1", "400 Bad Request"),
-    ("GET /a b HTTP/1.1", "400 Bad Request"),
-    ("GET / HTTP/1.1 ", "400 Bad Request"),
-    ("GET\t/ HTTP/1.1", "400 Bad Request"),
-    ("GET /\xe9 HTTP/1.1", "400 Bad Request"),
-    ("GET path HTTP/1.1", "400 Bad Request"),
-    ("GET http://user@host/ HTTP/1.1", "400 Bad Request"),
-    ("GET / RTSP/1.0", "400 Bad Request"),
-    ("garbage", "400 Bad Request"),
-])
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        ("BREW /pot HTTP/1.1", "501 Not Implemented"),
+        ("get / HTTP/1.1", "501 Not Implemented"),
+        ("CONNECT host:443 HTTP/1.1", "501 Not Implemented"),
+        ("GET / HTTP/2.0", "505 HTTP Version Not Supported"),
+        ("GET / HTTP/0.9", "505 HTTP Version Not Supported"),
+        ("GET /", "400 Bad Request"),
+        ("GET  / HTTP/1.1", "400 Bad Request"),
+        ("GET /a b HTTP/1.1", "400 Bad Request"),
+        ("GET / HTTP/1.1 ", "400 Bad Request"),
+        ("GET\t/ HTTP/1.1", "400 Bad Request"),
+        ("GET /\xe9 HTTP/1.1", "400 Bad Request"),
+        ("GET path HTTP/1.1", "400 Bad Request"),
+        ("GET http://user@host/ HTTP/1.1", "400 Bad Request"),
+        ("GET / RTSP/1.0", "400 Bad Request"),
+        ("garbage", "400 Bad Request"),
+    ],
+)
 def test_request_lines_that_are_refused(line: str, status: str) -> None:
     assert refusal(line, "Host: h").status == status
 
 
-@pytest.mark.parametrize("lines", [
-    (),
-    ("Host: a", "Host: b"),
-    ("Host: a", "X : b"),
-    ("Host: a", "X: b\x00"),
-    ("Host: a", "X: b\rY: c"),
-    ("Host: a", "X: b\nY: c"),
-    ("Host: a", " folded"),
-    ("Host: a", "X: b", "\tfolded"),
-    ("Host: a", "no colon"),
-    ("Host: a", ": no name"),
-    ("Host: a", "\xe9: b"),
-])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (),
+        ("Host: a", "Host: b"),
+        ("Host: a", "X : b"),
+        ("Host: a", "X: b\x00"),
+        ("Host: a", "X: b\rY: c"),
+        ("Host: a", "X: b\nY: c"),
+        ("Host: a", " folded"),
+        ("Host: a", "X: b", "\tfolded"),
+        ("Host: a", "no colon"),
+        ("Host: a", ": no name"),
+        ("Host: a", "\xe9: b"),
+    ],
+)
 def test_headers_that_are_refused(lines: tuple[str, ...]) -> None:
     assert refusal("GET / HTTP/1.1", *lines).status == "400 Bad Request"
 
 
-@pytest.mark.parametrize("lines", [
-    ("Content-Length: 3", "Content-Length: 3"),
-    ("Content-Length: 3, 3",),
-    ("Content-Length: +3",),
-    ("Content-Length: -3",),
-    ("Content-Length: 0x3",),
-    ("Content-Length:",),
-    ("Content-Length: 99999999999999999999999",),
-    ("Content-Length: 3", "Transfer-Encoding: chunked"),
-    ("Transfer-Encoding: chunked", "Content-Length: 3"),
-    ("Transfer-Encoding: chunked", "Transfer-Encoding: chunked"),
-    ("Transfer-Encoding: identity",),
-    ("Transfer-Encoding: xchunked",),
-    ("Transfer-Encoding: chunked, identity",),
-    ("Content-Length: 3", "Connection: upgrade", "Upgrade: h2c"),
-    ("Transfer-Encoding: chunked", "Connection: upgrade", "Upgrade: websocket"),
-    ("Content-Length: 3", "Upgrade: websocket"),
-])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("Content-Length: 3", "Content-Length: 3"),
+        ("Content-Length: 3, 3",),
+        ("Content-Length: +3",),
+        ("Content-Length: -3",),
+        ("Content-Length: 0x3",),
+        ("Content-Length:",),
+        ("Content-Length: 99999999999999999999999",),
+        ("Content-Length: 3", "Transfer-Encoding: chunked"),
+        ("Transfer-Encoding: chunked", "Content-Length: 3"),
+        ("Transfer-Encoding: chunked", "Transfer-Encoding: chunked"),
+        ("Transfer-Encoding: identity",),
+        ("Transfer-Encoding: xchunked",),
+        ("Transfer-Encoding: chunked, identity",),
+        ("Content-Length: 3", "Connection: upgrade", "Upgrade: h2c"),
+        ("Transfer-Encoding: chunked", "Connection: upgrade", "Upgrade: websocket"),
+        ("Content-Length: 3", "Upgrade: websocket"),
+    ],
+)
 def test_framing_that_is_refused(lines: tuple[str, ...]) -> None:
     assert refusal("POST / HTTP/1.1", "Host: h", *lines).status == "400 Bad Request"
 
@@ -175,25 +202,35 @@ def test_the_limits() -> None:
     assert refusal("GET / HTTP/1.1", "Host: h", *["X: y"] * 5).status == "431 Request Header Fields Too Large"
 
 
-@pytest.mark.parametrize("data", [
-    b"G", b"GET / HTT", b"GET / HTTP/1.1\r", b"GET / HTTP/1.1\r\nHost: h\r\n", b"GET / HTTP/1.1\r\nHost: h\r\n\r",
-])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"G",
+        b"GET / HTT",
+        b"GET / HTTP/1.1\r",
+        b"GET / HTTP/1.1\r\nHost: h\r\n",
+        b"GET / HTTP/1.1\r\nHost: h\r\n\r",
+    ],
+)
 def test_the_beginning_of_a_head_can_be_waited_for(data: bytes) -> None:
     check_partial_head(data, Limits())
     with pytest.raises(InvalidRequest):
         check_partial_head(b"\x00" + data, Limits())
 
 
-@pytest.mark.parametrize(("data", "status"), [
-    (b"\x16\x03\x01\x02\x00", 400),
-    (b"<policy-file-request/>\0", 400),
-    (b"GET / HTTP/1.1\nHost: h\n\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: h\n\n", 400),
-    (b"GET /" + b"a" * 100, 414),
-    (b"GET /" + b"a" * 100 + b" HTTP/1.1\r\n", 414),
-    (b"GET / HTTP/1.1\r\nX: " + b"a" * 205, 431),
-    (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 8, 431),
-])
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"\x16\x03\x01\x02\x00", 400),
+        (b"<policy-file-request/>\0", 400),
+        (b"GET / HTTP/1.1\nHost: h\n\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: h\n\n", 400),
+        (b"GET /" + b"a" * 100, 414),
+        (b"GET /" + b"a" * 100 + b" HTTP/1.1\r\n", 414),
+        (b"GET / HTTP/1.1\r\nX: " + b"a" * 205, 431),
+        (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 8, 431),
+    ],
+)
 def test_what_need_not_be_waited_for(data: bytes, status: int) -> None:
     with pytest.raises(InvalidRequest) as caught:
         check_partial_head(data, Limits())

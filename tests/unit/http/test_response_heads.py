@@ -12,8 +12,15 @@ from engineio_wsgi.http.response_heads import ResponseHead, date_line
 DATED = ("Date", "now")
 
 
-def framed(status: str, headers: list[tuple[str, str]], length: int | None = None, *, version: str = "HTTP/1.1",
-           close: bool = False, is_head: bool = False) -> tuple[list[str], ResponseHead]:
+def framed(
+    status: str,
+    headers: list[tuple[str, str]],
+    length: int | None = None,
+    *,
+    version: str = "HTTP/1.1",
+    close: bool = False,
+    is_head: bool = False,
+) -> tuple[list[str], ResponseHead]:
     head = ResponseHead(status, [DATED, *headers])
     data = head.frame(length, version, close, is_head)
     assert data.endswith(b"\r\n\r\n")
@@ -101,28 +108,34 @@ def test_switching_protocols_has_no_framing() -> None:
     assert head.close is True
 
 
-@pytest.mark.parametrize(("status", "headers"), [
-    ("200 OK", [("X", "a\r\nY: b")]),
-    ("200 OK", [("X", "a\nb")]),
-    ("200 OK", [("X\r\nY", "a")]),
-    ("200 OK\r\nX: y", []),
-    ("OK", []),
-    ("200 OK", [("X", "\u20ac")]),
-    ("200 OK", [("Content-Length", "many")]),
-    ("200 OK", [("Content-Length", "-1")]),
-])
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        ("200 OK", [("X", "a\r\nY: b")]),
+        ("200 OK", [("X", "a\nb")]),
+        ("200 OK", [("X\r\nY", "a")]),
+        ("200 OK\r\nX: y", []),
+        ("OK", []),
+        ("200 OK", [("X", "\u20ac")]),
+        ("200 OK", [("Content-Length", "many")]),
+        ("200 OK", [("Content-Length", "-1")]),
+    ],
+)
 def test_values_that_would_break_the_head(status: str, headers: list[tuple[str, str]]) -> None:
     with pytest.raises(ValueError):
         ResponseHead(status, headers)
 
 
-@pytest.mark.parametrize(("status", "headers"), [
-    (b"200 OK", []),
-    ("200 OK", [("X", 1)]),
-    ("200 OK", [("X", b"a")]),
-    ("200 OK", [(1, "a")]),
-    (200, []),
-])
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        (b"200 OK", []),
+        ("200 OK", [("X", 1)]),
+        ("200 OK", [("X", b"a")]),
+        ("200 OK", [(1, "a")]),
+        (200, []),
+    ],
+)
 def test_types(status: Any, headers: Any) -> None:
     with pytest.raises((TypeError, AttributeError)):
         ResponseHead(status, headers)

@@ -45,25 +45,45 @@ def code_of(items: list[object]) -> int:
 # -- negotiation
 
 
-@pytest.mark.parametrize(("offer", "answer"), [
-    ("permessage-deflate", "permessage-deflate; server_max_window_bits=12"),
-    ("Permessage-Deflate", "permessage-deflate; server_max_window_bits=12"),
-    ("permessage-deflate; client_max_window_bits",
-     "permessage-deflate; server_max_window_bits=12; client_max_window_bits=12"),
-    ("permessage-deflate;client_max_window_bits=10 ; server_max_window_bits=\"9\"",
-     "permessage-deflate; server_max_window_bits=9; client_max_window_bits=10"),
-    ("permessage-deflate; server_no_context_takeover; client_no_context_takeover",
-     "permessage-deflate; server_no_context_takeover; client_no_context_takeover; server_max_window_bits=12"),
-    ("x-other; a=1; b=\"2\", permessage-deflate", "permessage-deflate; server_max_window_bits=12"),
-    # the first acceptable offer wins, the ones before it are declined
-    ("permessage-deflate; server_max_window_bits=8, permessage-deflate; server_max_window_bits=15",
-     "permessage-deflate; server_max_window_bits=12"),
-    *(("permessage-deflate; " + declined, None) for declined in (
-        "server_max_window_bits", "server_max_window_bits=16", "server_max_window_bits=08", "client_max_window_bits=7",
-        "server_no_context_takeover=1", "client_no_context_takeover; client_no_context_takeover", "unknown")),
-    ("x-webkit-deflate-frame", None),
-    ("", None),
-])
+@pytest.mark.parametrize(
+    ("offer", "answer"),
+    [
+        ("permessage-deflate", "permessage-deflate; server_max_window_bits=12"),
+        ("Permessage-Deflate", "permessage-deflate; server_max_window_bits=12"),
+        (
+            "permessage-deflate; client_max_window_bits",
+            "permessage-deflate; server_max_window_bits=12; client_max_window_bits=12",
+        ),
+        (
+            'permessage-deflate;client_max_window_bits=10 ; server_max_window_bits="9"',
+            "permessage-deflate; server_max_window_bits=9; client_max_window_bits=10",
+        ),
+        (
+            "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
+            "permessage-deflate; server_no_context_takeover; client_no_context_takeover; server_max_window_bits=12",
+        ),
+        ('x-other; a=1; b="2", permessage-deflate', "permessage-deflate; server_max_window_bits=12"),
+        # the first acceptable offer wins, the ones before it are declined
+        (
+            "permessage-deflate; server_max_window_bits=8, permessage-deflate; server_max_window_bits=15",
+            "permessage-deflate; server_max_window_bits=12",
+        ),
+        *(
+            ("permessage-deflate; " + declined, None)
+            for declined in (
+                "server_max_window_bits",
+                "server_max_window_bits=16",
+                "server_max_window_bits=08",
+                "client_max_window_bits=7",
+                "server_no_context_takeover=1",
+                "client_no_context_takeover; client_no_context_takeover",
+                "unknown",
+            )
+        ),
+        ("x-webkit-deflate-frame", None),
+        ("", None),
+    ],
+)
 def test_negotiation(offer: str, answer: str | None) -> None:
     agreed = negotiate(offer, Settings())
     assert (None if agreed is None else agreed[1]) == answer
@@ -72,8 +92,9 @@ def test_negotiation(offer: str, answer: str | None) -> None:
 def test_parameters() -> None:
     agreed = negotiate("permessage-deflate; client_max_window_bits=9; server_no_context_takeover", Settings(level=1))
     assert agreed is not None
-    assert agreed[0] == DeflateParameters(server_no_context_takeover=True, server_max_window_bits=12,
-                                          client_max_window_bits=9, level=1, memory_level=5)
+    assert agreed[0] == DeflateParameters(
+        server_no_context_takeover=True, server_max_window_bits=12, client_max_window_bits=9, level=1, memory_level=5
+    )
 
 
 def test_without_context_takeover() -> None:
@@ -84,9 +105,23 @@ def test_without_context_takeover() -> None:
     assert agreed[1].startswith("permessage-deflate; server_no_context_takeover; client_no_context_takeover")
 
 
-@pytest.mark.parametrize("header", [
-    ",", ";", "a;", "a; b=", "a; =1", "a=1", "a b", "a; b=\"", "a; b=\"x y\"", "a, , b", "a; b=\"1\"2", "é",
-])
+@pytest.mark.parametrize(
+    "header",
+    [
+        ",",
+        ";",
+        "a;",
+        "a; b=",
+        "a; =1",
+        "a=1",
+        "a b",
+        'a; b="',
+        'a; b="x y"',
+        "a, , b",
+        'a; b="1"2',
+        "é",
+    ],
+)
 def test_malformed_headers(header: str) -> None:
     with pytest.raises(ProtocolError):
         parse_extensions(header)
@@ -95,7 +130,7 @@ def test_malformed_headers(header: str) -> None:
 
 
 def test_long_headers_take_linear_time() -> None:
-    assert len(parse_extensions("a; b=1; c=\"2\", " * 20_000 + "a")) == 20_001
+    assert len(parse_extensions('a; b=1; c="2", ' * 20_000 + "a")) == 20_001
     with pytest.raises(ProtocolError):
         parse_extensions("a; " + "b " * 200_000)
 
@@ -139,20 +174,28 @@ def test_messages_in_both_forms(takeover: bool) -> None:
 
 def test_fragments() -> None:
     payload = compress(b"fragmented " * 50)
-    data = (frame_bytes(BINARY, payload[:5], fin=False, rsv=RSV1) + frame_bytes(PING, b"") + frame_bytes(0, b"", fin=False)
-            + frame_bytes(CONTINUATION, payload[5:]))
+    data = (
+        frame_bytes(BINARY, payload[:5], fin=False, rsv=RSV1)
+        + frame_bytes(PING, b"")
+        + frame_bytes(0, b"", fin=False)
+        + frame_bytes(CONTINUATION, payload[5:])
+    )
     assert decoder().feed(data) == [Ping(b""), b"fragmented " * 50]
     frames = decoder()
-    items = [item for position in range(len(data)) for item in frames.feed(data[position:position + 1])]
+    items = [item for position in range(len(data)) for item in frames.feed(data[position : position + 1])]
     assert items == [Ping(b""), b"fragmented " * 50]
 
 
-@pytest.mark.parametrize("frame", [
-    frame_bytes(PING, b"x", rsv=RSV1),
-    frame_bytes(TEXT, b"", fin=False, rsv=RSV1) + frame_bytes(CONTINUATION, b"", rsv=RSV1),
-    frame_bytes(TEXT, b"x", rsv=2),
-    frame_bytes(TEXT, b"x", rsv=RSV1 | 1),
-], ids=["control", "continuation", "second bit", "third bit"])
+@pytest.mark.parametrize(
+    "frame",
+    [
+        frame_bytes(PING, b"x", rsv=RSV1),
+        frame_bytes(TEXT, b"", fin=False, rsv=RSV1) + frame_bytes(CONTINUATION, b"", rsv=RSV1),
+        frame_bytes(TEXT, b"x", rsv=2),
+        frame_bytes(TEXT, b"x", rsv=RSV1 | 1),
+    ],
+    ids=["control", "continuation", "second bit", "third bit"],
+)
 def test_reserved_bits(frame: bytes) -> None:
     assert code_of(decoder().feed(frame)) == 1002
 
@@ -193,7 +236,7 @@ def test_fragments_together_are_limited() -> None:
     payload = compress(b"x" * 5001)
     frames = decoder(5000)
     data = frame_bytes(BINARY, payload[:3], fin=False, rsv=RSV1) + frame_bytes(CONTINUATION, payload[3:])
-    assert [code_of([item]) for position in range(len(data)) for item in frames.feed(data[position:position + 1])] == [1009]
+    assert [code_of([item]) for position in range(len(data)) for item in frames.feed(data[position : position + 1])] == [1009]
 
 
 def test_what_does_not_inflate_to_anything_is_limited_too() -> None:

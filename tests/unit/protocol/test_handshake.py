@@ -33,13 +33,16 @@ def environ(**changes: Any) -> dict[str, Any]:
     return {name: value for name, value in valid.items() if value is not None}
 
 
-@pytest.mark.parametrize("changes", [
-    {},
-    {"HTTP_UPGRADE": "WebSocket"},
-    {"HTTP_UPGRADE": "h2c, websocket"},
-    {"HTTP_CONNECTION": "keep-alive, upgrade"},
-    {"HTTP_SEC_WEBSOCKET_KEY": f" {KEY} "},
-])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"HTTP_UPGRADE": "WebSocket"},
+        {"HTTP_UPGRADE": "h2c, websocket"},
+        {"HTTP_CONNECTION": "keep-alive, upgrade"},
+        {"HTTP_SEC_WEBSOCKET_KEY": f" {KEY} "},
+    ],
+)
 def test_valid(changes: dict[str, Any]) -> None:
     assert check(environ(**changes)) == Handshake(KEY)
 
@@ -50,26 +53,29 @@ def test_what_is_offered() -> None:
     assert handshake.extensions == "a; b=1"
 
 
-@pytest.mark.parametrize(("changes", "status", "text"), [
-    ({"REQUEST_METHOD": "POST"}, 405, "GET"),
-    ({"SERVER_PROTOCOL": "HTTP/1.0"}, 400, "HTTP/1.1"),
-    ({"HTTP_UPGRADE": None}, 400, "Upgrade: websocket"),
-    ({"HTTP_UPGRADE": "h2c"}, 400, "Upgrade: websocket"),
-    ({"HTTP_CONNECTION": None}, 400, "Connection: Upgrade"),
-    ({"HTTP_CONNECTION": "keep-alive"}, 400, "Connection: Upgrade"),
-    ({"HTTP_CONNECTION": "no-upgrade"}, 400, "Connection: Upgrade"),
-    ({"HTTP_SEC_WEBSOCKET_KEY": None}, 400, "Sec-WebSocket-Key"),
-    ({"HTTP_SEC_WEBSOCKET_KEY": "short"}, 400, "Sec-WebSocket-Key"),
-    ({"HTTP_SEC_WEBSOCKET_KEY": KEY[:-1]}, 400, "Sec-WebSocket-Key"),
-    ({"HTTP_SEC_WEBSOCKET_KEY": f"{KEY},{KEY}"}, 400, "Sec-WebSocket-Key"),
-    ({"HTTP_SEC_WEBSOCKET_VERSION": None}, 400, "Sec-WebSocket-Version"),
-    ({"HTTP_SEC_WEBSOCKET_VERSION": "8"}, 426, "Sec-WebSocket-Version"),
-    ({"HTTP_SEC_WEBSOCKET_VERSION": "13, 13"}, 426, "Sec-WebSocket-Version"),
-    ({"HTTP_SEC_WEBSOCKET_PROTOCOL": "a, a"}, 400, "Sec-WebSocket-Protocol"),
-    ({"HTTP_SEC_WEBSOCKET_PROTOCOL": "a,"}, 400, "Sec-WebSocket-Protocol"),
-    ({"HTTP_SEC_WEBSOCKET_PROTOCOL": "a b"}, 400, "Sec-WebSocket-Protocol"),
-    ({"HTTP_SEC_WEBSOCKET_EXTENSIONS": "a; b=\""}, 400, "Sec-WebSocket-Extensions"),
-])
+@pytest.mark.parametrize(
+    ("changes", "status", "text"),
+    [
+        ({"REQUEST_METHOD": "POST"}, 405, "GET"),
+        ({"SERVER_PROTOCOL": "HTTP/1.0"}, 400, "HTTP/1.1"),
+        ({"HTTP_UPGRADE": None}, 400, "Upgrade: websocket"),
+        ({"HTTP_UPGRADE": "h2c"}, 400, "Upgrade: websocket"),
+        ({"HTTP_CONNECTION": None}, 400, "Connection: Upgrade"),
+        ({"HTTP_CONNECTION": "keep-alive"}, 400, "Connection: Upgrade"),
+        ({"HTTP_CONNECTION": "no-upgrade"}, 400, "Connection: Upgrade"),
+        ({"HTTP_SEC_WEBSOCKET_KEY": None}, 400, "Sec-WebSocket-Key"),
+        ({"HTTP_SEC_WEBSOCKET_KEY": "short"}, 400, "Sec-WebSocket-Key"),
+        ({"HTTP_SEC_WEBSOCKET_KEY": KEY[:-1]}, 400, "Sec-WebSocket-Key"),
+        ({"HTTP_SEC_WEBSOCKET_KEY": f"{KEY},{KEY}"}, 400, "Sec-WebSocket-Key"),
+        ({"HTTP_SEC_WEBSOCKET_VERSION": None}, 400, "Sec-WebSocket-Version"),
+        ({"HTTP_SEC_WEBSOCKET_VERSION": "8"}, 426, "Sec-WebSocket-Version"),
+        ({"HTTP_SEC_WEBSOCKET_VERSION": "13, 13"}, 426, "Sec-WebSocket-Version"),
+        ({"HTTP_SEC_WEBSOCKET_PROTOCOL": "a, a"}, 400, "Sec-WebSocket-Protocol"),
+        ({"HTTP_SEC_WEBSOCKET_PROTOCOL": "a,"}, 400, "Sec-WebSocket-Protocol"),
+        ({"HTTP_SEC_WEBSOCKET_PROTOCOL": "a b"}, 400, "Sec-WebSocket-Protocol"),
+        ({"HTTP_SEC_WEBSOCKET_EXTENSIONS": 'a; b="'}, 400, "Sec-WebSocket-Extensions"),
+    ],
+)
 def test_refused(changes: dict[str, Any], status: int, text: str) -> None:
     with pytest.raises(HandshakeRefused) as caught:
         check(environ(**changes))

@@ -1,0 +1,42 @@
+"""http/cookies.py: the cookie with the session id."""
+
+from __future__ import annotations
+
+from http.cookies import SimpleCookie
+
+import pytest
+
+from engineio_wsgi.http.cookies import session_cookie
+from engineio_wsgi.options import Cookie
+
+
+def attributes(value: str) -> set[str]:
+    """What follows name and value, as a browser reads it: whatever the order."""
+    return {attribute.strip() for attribute in value.split(";")[1:]}
+
+
+def test_by_default() -> None:
+    value = session_cookie(Cookie(), "abc_-1")
+    assert value.startswith("io=abc_-1;")
+    assert attributes(value) == {"Path=/", "HttpOnly", "SameSite=Lax"}
+
+
+def test_as_configured() -> None:
+    cookie = Cookie(name="sid", path="/chat", httponly=False, samesite="None", secure=True, max_age=60, domain="chat.example")
+    value = session_cookie(cookie, "abc")
+    assert value.startswith("sid=abc;")
+    wanted = {"Path=/chat", "SameSite=None", "Secure", "Max-Age=60", "Domain=chat.example"}
+    # an absolute time for browsers that know no Max-Age may come with it
+    assert {attribute for attribute in attributes(value) if not attribute.startswith("Expires=")} == wanted
+
+
+def test_without_same_site() -> None:
+    assert attributes(session_cookie(Cookie(samesite=None), "abc")) == {"Path=/", "HttpOnly"}
+
+
+@pytest.mark.parametrize("sid", ["a;b", "a\r\nSet-Cookie: x=y", 'a"b', "a,b c", "\u20ac"], ids=ascii)
+def test_an_id_of_the_applications_own_adds_nothing_to_the_header(sid: str) -> None:
+    value = session_cookie(Cookie(), sid)
+    assert value.isascii() and value.isprintable()
+    assert attributes(value) == {"Path=/", "HttpOnly", "SameSite=Lax"}
+    assert list(SimpleCookie(value)) == ["io"]

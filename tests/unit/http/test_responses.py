@@ -1,0 +1,105 @@
+"""http/responses.py: the engine's own responses."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import pytest
+
+from engineio_wsgi.errors import ErrorCode, Forbidden, PayloadTooLarge, RequestRefused, ServerClosing
+from engineio_wsgi.http.responses import Response, answer, refused, too_large
+from engineio_wsgi.options import HttpCompression
+
+SETTINGS = HttpCompression(threshold=1024)
+
+
+def headers_of(response: Response) -> dict[str, str]:
+    """Its headers by name; none is there twice, and none could become two."""
+    headers = dict(response[1])
+    assert len(headers) == len(response[1])
+    assert all(text.isprintable() for header in response[1] for text in header)
+    assert headers["Content-Length"] == str(len(response[2]))
+    return headers
+
+
+@pytest.mark.parametrize("compression", [SETTINGS, None])
+@pytest.mark.parametrize("content_type", ["text/plain; charset=UTF-8", "application/octet-stream", "text/html"])
+def test_an_answer(content_type: str, compression: HttpCompression | None) -> None:
+    response = answer(b"4hello", content_type, {"HTTP_ACCEPT_ENCODING": "gzip"}, compression)
+    assert (response[0], response[2]) == ("200 OK", b"4hello")
+    assert headers_of(response) == {
+        "Content-Type": content_type,
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
+        "Content-Length": "6",
+    }
+
+
+def test_a_compressed_answer() -> None:
+    body = b"4" + b"x" * 2000
+    response = answer(body, "text/plain; charset=UTF-8", {"HTTP_ACCEPT_ENCODING": "gzip"}, SETTINGS)
+    assert gzip.decompress(response[2]) == body
+    headers = headers_of(response)
+    assert headers["Content-Encoding"] == "gzip"
+    assert headers["Vary"] == "Accept-Encoding"
+
+
+@pytest.mark.parametrize("environ", [{}, {"HTTP_ACCEPT_ENCODING": "br"}])
+def test_an_answer_that_could_have_been_compressed_varies(environ: dict[str, str]) -> None:
+    response = answer(b"x" * 2000, "text/plain", environ, SETTINGS)
+    assert response[2] == b"x" * 2000
+    headers = headers_of(response)
+    assert headers["Vary"] == "Accept-Encoding"
+    assert "Content-Encoding" not in headers
+
+
+def test_an_answer_that_must_not_be_compressed() -> None:
+    response = answer(b"x" * 2000, "text/plain", {"HTTP_ACCEPT_ENCODING": "gzip"}, None)
+    assert response[2] == b"x" * 2000
+    assert "Content-Encoding" not in headers_of(response)
+
+
+@pytest.mark.parametrize(("code", "message"), [
+    (0, "Transport unknown"),
+    (1, "Session ID unknown"),
+    (2, "Bad handshake method"),
+    (3, "Bad request"),
+    (4, "Forbidden"),
+    (5, "Unsupported protocol version"),
+])
+def test_the_error_table(code: int, message: str) -> None:
+    response = refused(RequestRefused(ErrorCode(code)))
+    assert response[0] == ("403 Forbidden" if code == 4 else "400 Bad Request")
+    assert json.loads(response[2]) == {"code": code, "message": message}
+    headers = headers_of(response)
+    assert headers["Content-Type"] == "application/json"
+    assert headers["Cache-Control"] == "no-store"
+
+
+def test_a_refusal_keeps_its_context_to_itself() -> None:
+    response = refused(Forbidden("log in first", {"user": "secret"}))
+    assert json.loads(response[2]) == {"code": 4, "message": "log in first"}
+    assert b"secret" not in response[2]
+
+
+def test_a_refusals_message_stays_in_the_body() -> None:
+    message = 'a"b\r\nSet-Cookie: x=y\r\n\r\n</script>\u2028\ud800'
+    response = refused(Forbidden(message))
+    headers_of(response)
+    assert json.loads(response[2])["message"] == message
+    assert b"\n" not in response[2]
+
+
+def test_a_refusal_with_a_status_of_its_own() -> None:
+    assert refused(ServerClosing())[0] == "503 Service Unavailable"
+
+
+def test_too_large() -> None:
+    response = too_large(PayloadTooLarge(2_000_000, 1_000_000))
+    assert response[0].startswith("413 ")
+    content = json.loads(response[2])
+    assert content["code"] == 3
+    assert "2000000" in content["message"] and "1000000" in content["message"]
+    assert "max_http_buffer_size" in content["message"]
+    assert headers_of(response)["Connection"] == "close"
