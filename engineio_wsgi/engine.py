@@ -344,7 +344,7 @@ class Engine(Emitter):
         """Take the connection over and give it to its session."""
         options = self.options
         try:
-            connection = take_over(websocket, headers, options.per_message_deflate, options.max_http_buffer_size)
+            connection = take_over(websocket, headers, options.per_message_deflate)
         except (OSError, WebSocketError) as error:
             logger.info("< a client left during its WebSocket handshake: %s", error)
             return

@@ -231,21 +231,18 @@ class WebSocket:
         self._writer = FrameWriter(self._wire, self._lose)
         self._state = _State.OPEN
 
-    def detach(
-        self, headers: Iterable[tuple[str, str]], deflate: DeflateSettings | None, max_size: int
-    ) -> tuple[Wire, DeflateParameters | None]:
+    def detach(self, headers: Iterable[tuple[str, str]],
+               deflate: DeflateSettings | None) -> tuple[Wire, DeflateParameters | None]:
         """Accept, and give the connection away: from now on it is the caller's, and this object is spent.
 
         Args:
             headers: more headers for the response, if there has been none.
             deflate: how to compress, if that was not negotiated yet.
-            max_size: bytes of the largest message that the caller will take.
 
         Raises:
             HandshakeRefused, WebSocketError: as ``accept`` does.
             UsageError: it has been closed, or somebody has begun to read from it.
         """
-        self._max_size = max_size
         if self._state is _State.OFFERED:
             self._accept(headers, None, deflate)
         if self._state is not _State.OPEN or self._decoder is not None:

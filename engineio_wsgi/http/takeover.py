@@ -50,19 +50,18 @@ def check_handshake(websocket: Any) -> None:
         raise UpgradeInvalid(refusal.status, str(refusal), refusal.headers)
 
 
-def take_over(websocket: Any, headers: list[tuple[str, str]], deflate: Any, max_size: int) -> Connection:
+def take_over(websocket: Any, headers: list[tuple[str, str]], deflate: Any) -> Connection:
     """Take the connection of ``websocket``; it is of no use to anybody else afterwards.
 
     Args:
         headers: for the handshake's response, if it has not been sent yet.
         deflate: the ``Deflate`` option to negotiate with, if it has not been negotiated yet.
-        max_size: bytes of the largest message.
 
     Raises:
         OSError: the client has gone away meanwhile.
     """
     if isinstance(websocket, WebSocket):
-        wire, parameters = websocket.detach(headers, deflate, max_size)
+        wire, parameters = websocket.detach(headers, deflate)
         return Connection(wire, parameters, True, None)
     if isinstance(websocket, PlainWebSocket):
         return _take_over_plain(websocket)
@@ -71,7 +70,7 @@ def take_over(websocket: Any, headers: list[tuple[str, str]], deflate: Any, max_
 
 def close_accepted(websocket: Any, code: int, reason: str) -> None:
     """Close a WebSocket that somebody else has accepted already, with a code that gevent-websocket would not send."""
-    connection = take_over(websocket, [], None, 0)
+    connection = take_over(websocket, [], None)
     try:
         connection.wire.write(encode_close(code, reason))
     except OSError:

@@ -29,6 +29,7 @@ from engineio_wsgi.protocol.frames import (
     encode_close,
     encode_frame,
     encode_text,
+    to_utf8,
 )
 from engineio_wsgi.transports.base import CloseReason, Entry, Prepared, SessionPort, Transport, as_packet
 from engineio_wsgi.wire import RECV_SIZE, Wire
@@ -317,8 +318,8 @@ class WebSocketTransport(Transport):
 
     def _general_frame(self, packet: Packet) -> bytes:
         data: str | bytes = self._codec.encode_packet(packet, self._binary)
-        opcode = Opcode.TEXT if type(data) is str else Opcode.BINARY
-        payload: bytes = data.encode("utf-8", "replace") if type(data) is str else data  # type: ignore[assignment]
+        opcode = Opcode.TEXT if isinstance(data, str) else Opcode.BINARY
+        payload: bytes = to_utf8(data) if isinstance(data, str) else data
         if self._deflater is None or not packet.compress or len(payload) < self._deflate_threshold:
             return encode_frame(opcode, payload)
         return encode_frame(opcode, self._deflater.compress(payload), compressed=True)

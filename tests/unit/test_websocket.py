@@ -534,7 +534,7 @@ def test_gevent_websockets_applications_are_told(scene: Scene) -> None:
     [
         lambda websocket, client: websocket.close(),
         lambda websocket, client: (client.sock.close(), websocket.receive()),
-        lambda websocket, client: websocket.detach([], None, 1000),
+        lambda websocket, client: websocket.detach([], None),
     ],
     ids=["closed", "lost", "taken"],
 )
@@ -556,7 +556,7 @@ def test_nothing_is_left_for_the_garbage_collector(scene: Scene, end: Callable[.
 
 def test_detach(scene: Scene) -> None:
     websocket = scene.offer({"HTTP_SEC_WEBSOCKET_EXTENSIONS": "permessage-deflate"})
-    wire, parameters = websocket.detach([("Set-Cookie", "io=1")], Deflate(), 1000)
+    wire, parameters = websocket.detach([("Set-Cookie", "io=1")], Deflate())
     head = scene.client.read_head()
     assert b"Set-Cookie: io=1" in head
     assert b"permessage-deflate" in head
@@ -571,12 +571,12 @@ def test_detach(scene: Scene) -> None:
     with pytest.raises(WebSocketError):
         websocket.send("x")
     with pytest.raises(UsageError):
-        websocket.detach([], None, 1000)
+        websocket.detach([], None)
 
 
 def test_detach_after_accept(scene: Scene) -> None:
     websocket = scene.open()
-    wire, parameters = websocket.detach([], Deflate(), 1000)
+    wire, parameters = websocket.detach([], Deflate())
     assert wire is scene.wires[0]
     assert parameters is None
 
@@ -586,9 +586,9 @@ def test_detach_after_receive(scene: Scene) -> None:
     scene.client.say(TEXT, b"x")
     websocket.receive()
     with pytest.raises(UsageError):
-        websocket.detach([], None, 1000)
+        websocket.detach([], None)
 
 
 def test_detach_of_a_refused_one(scene: Scene) -> None:
     with pytest.raises(HandshakeRefused):
-        scene.offer({"HTTP_CONNECTION": "close"}).detach([], None, 1000)
+        scene.offer({"HTTP_CONNECTION": "close"}).detach([], None)

@@ -128,6 +128,10 @@ def test_configured_origins(origins: Any) -> None:
         assert not allows(cors, environ(origin))
 
 
+def test_origins_have_no_case() -> None:
+    assert allows(Cors(origins=PAGE), environ("HTTPS://PAGE.example"))
+
+
 def test_anybody() -> None:
     for origins in ("*", ["*"], [PAGE, "*"]):
         cors = Cors(origins=origins)

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from engineio_wsgi.errors import ErrorCode, Forbidden, PayloadTooLarge, RequestRefused, ServerClosing
+from engineio_wsgi.errors import ErrorCode, Forbidden, PayloadTooLarge, RequestRefused, ServerClosing, UpgradeInvalid
 from engineio_wsgi.http.responses import Response, answer, refused, too_large
 from engineio_wsgi.options import HttpCompression
 
@@ -93,6 +93,12 @@ def test_a_refusals_message_stays_in_the_body() -> None:
 
 def test_a_refusal_with_a_status_of_its_own() -> None:
     assert refused(ServerClosing())[0] == "503 Service Unavailable"
+
+
+def test_a_refusal_with_headers_of_its_own() -> None:
+    response = refused(UpgradeInvalid("426 Upgrade Required", "version 12", [("Sec-WebSocket-Version", "13")]))
+    assert response[0] == "426 Upgrade Required"
+    assert headers_of(response)["Sec-WebSocket-Version"] == "13"
 
 
 def test_too_large() -> None:

@@ -38,7 +38,7 @@ def test_a_client_without_binary_frames() -> None:
     assert encode_packet(HELLO, binary=False) == "4hello"
 
 
-WRONG_FRAMES = ["", "7", "x", "\u0664", "b", "b7AQID", "bAQID", "b4A", "b4AQI", "b4\u00e9", b"", b"\x07", b"4hello", b"\xff"]
+WRONG_FRAMES = ["", "7", "x", "\u0664", "b", "b7AQID", "bAQID", "b4A", "b4AQI", "b4AQID!", "b4 AQID", "b4\u00e9", b"", b"\x07", b"4hello", b"\xff"]
 
 
 @pytest.mark.parametrize("frame", WRONG_FRAMES)
@@ -101,6 +101,7 @@ WRONG_TEXTS = [
     b"1:7", b"1:b", b"6:4hello:", b"6:4hello1", b"6:4hello1:", b"9" * 400 + b":4", b"9" * 5000, b"99999999999:4",
     "\u0661:4".encode(), "1:4\u20ac".encode(), "2:4\u20ac9:4".encode(), "2:4\u20ac9".encode(), "2:4\U0001f600".encode(),
     "2:4\u20ac".encode() + b"9" * 400 + b":4", "2:4\u20ac99999999999:4".encode(), "2:4\u20ac-1:4".encode(), b"2:4\xff",
+    b"00000000001:4", "2:4\u20ac00000000001:4".encode(),
     b"2:4\xed\xa0\x80",
 ]
 
@@ -114,6 +115,7 @@ def test_text_payloads_that_are_none(body: bytes) -> None:
 WRONG_BINARIES = [
     b"", b"\x00", b"\x01\xff", b"\x00\x01", b"\x00\xff4", b"\x02\x01\xff4", b"4hello", b"\x00\x0a\xff4", b"\x00\x02\xff4",
     b"\x00\x00\xff", b"\x01\x00\xff", b"\x01\x01\xff\x07", b"\x01\x01\xff4", b"\x00\x01\xff7", b"\x00\x02\xff4\xff",
+    b"\x00\x0a\xff4hello1234", b"\x02\x01\xff\x04", b"\xff\x01\xff\x04",
     b"\x00\x01\xff4\x00", b"\x00" + b"\x09" * 400 + b"\xff4", b"\x00" + b"\x09" * 5000,
 ]
 
