@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from engineio_wsgi.errors import ErrorCode, RequestRefused
 from engineio_wsgi.http.query import parse_query
@@ -39,8 +38,11 @@ class Errand(enum.Enum):
     UPGRADE = enum.auto()
 
 
-@dataclass(slots=True, frozen=True)
-class Demand:
+#: what a request of a session that polls wants, by its method
+ERRANDS = {"GET": Errand.POLL, "POST": Errand.POST}
+
+
+class Demand(NamedTuple):
     """A request that passed the checks. ``session`` is ``None`` for a handshake."""
 
     errand: Errand
@@ -120,7 +122,7 @@ def _examine_member(method: str, query: Mapping[str, str], name: str, protocol: 
         raise _mismatch("TRANSPORT_MISMATCH", name, session.transport.name)
     if transports[name].handles_upgrades:
         raise RequestRefused(ErrorCode.BAD_REQUEST, context={"name": "TRANSPORT_HANDSHAKE_ERROR", "transport": name})
-    errand = {"GET": Errand.POLL, "POST": Errand.POST}.get(method)
+    errand = ERRANDS.get(method)
     if errand is None:
         raise RequestRefused(ErrorCode.BAD_REQUEST, context={"name": "METHOD", "method": method[:16]})
     return Demand(errand, name, query, protocol, session)

@@ -305,6 +305,12 @@ class Options:
                 raise ConfigurationError(f"{name} is not an option{hint}")
         return cls(**given)
 
+    def changed(self) -> dict[str, Any]:
+        """The options that are not at their default, as keyword arguments."""
+        ordinary = Options()
+        pairs = ((declared.name, getattr(self, declared.name)) for declared in fields(self))
+        return {name: value for name, value in pairs if value != getattr(ordinary, name)}
+
     @property
     def resource(self) -> str:
         """What the path of an engine request starts with."""

@@ -17,12 +17,29 @@ from engineio_wsgi.middleware import Application, Middleware, not_implemented
 from engineio_wsgi.options import from_environ
 from engineio_wsgi.transports.flashsocket import POLICY_FILE, POLICY_REQUEST
 
-__all__ = ["Server", "attach", "listen"]
+__all__ = ["HttpServer", "Server", "attach", "listen"]
 
 logger = logging.getLogger("engine")
 
 #: seconds that a connection which began like a policy request has for the rest of it
 POLICY_TIMEOUT = 5.0
+
+
+class HttpServer(WSGIServer):  # type: ignore[misc]
+    """gevent's server, with our handler, and without a traceback for each client that fails in its TLS handshake."""
+
+    def __init__(self, listener: Any, application: Application, **options: Any) -> None:
+        options.setdefault("handler_class", WebSocketHandler)
+        options.setdefault("log", None)
+        super().__init__(listener, application, **options)
+
+    def wrap_socket_and_handle(self, client_socket: Any, address: Any) -> object:
+        """What gevent calls for each TLS connection."""
+        try:
+            return super().wrap_socket_and_handle(client_socket, address)
+        except OSError as error:
+            logger.debug("= %s: no TLS connection: %s", address, error)
+            return None
 
 
 class Server(Engine):
@@ -77,14 +94,13 @@ class Server(Engine):
     def listen(self, address: Any, **server_options: Any) -> Server:
         """Listen on ``address`` (a port, ``(host, port)``, ``"host:port"`` or a listening socket) and start.
 
-        Requests outside of the path get 501. ``server_options`` (``keyfile``, ``certfile``, ``spawn``, …) are gevent's.
+        Requests outside of the path get 501. ``server_options`` (``ssl_context``, ``spawn``, …) are gevent's.
 
         Raises:
             OSError: the address cannot be used.
         """
         address = ("", address) if isinstance(address, int) else address
-        server_options.setdefault("log", None)
-        self._http = WSGIServer(address, not_implemented, handler_class=WebSocketHandler, **server_options)
+        self._http = HttpServer(address, not_implemented, **server_options)
         self.attach(self._http)
         self._http.start()
         return self

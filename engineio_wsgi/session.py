@@ -312,7 +312,6 @@ class Session(Emitter):
 
     def on_stalled(self) -> None:
         """Something waits that the client does not take."""
-        self.watched = True
         if not self.stalled_since:
             self.stalled_since = monotonic()
 

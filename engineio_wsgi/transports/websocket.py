@@ -303,7 +303,7 @@ class WebSocketTransport(Transport):
         return []
 
     def _frame(self, entry: Entry) -> bytes:
-        if type(entry) is bytes and not self._binary_prefix:
+        if type(entry) is bytes and self._binary and not self._binary_prefix:
             return encode_binary(entry)
         if type(entry) is Prepared and self._deflater is None:
             return self._shared_frame(entry)

@@ -257,3 +257,27 @@ def test_the_states(serve: Any) -> None:
     served.events.wait("close")
     served.settle()
     assert states == [("connection", "open"), ("close", "closed")]
+
+
+@pytest.mark.parametrize("handler", ["ours"])
+def test_close_listeners_do_not_wait_for_a_listener_that_blocks(serve: Any, handler: str) -> None:
+    served = serve(app=None)
+    go = gevent.event.Event()
+    done = gevent.event.Event()
+
+    @served.server.on("connection")
+    def connection(socket: Any) -> None:
+        @socket.on("message")
+        def message(data: str) -> None:
+            go.wait()
+            done.set()
+
+    session = open_session(served, "websocket")
+    session.say("x")
+    served.settle()
+    session.vanish()
+    assert served.events.wait("close")["reason"] == "transport close"
+    go.set()
+    assert done.wait(5)
+    served.settle()
+    assert len(served.events.of("close")) == 1

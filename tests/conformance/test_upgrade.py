@@ -131,9 +131,8 @@ def test_a_get_that_waits_at_the_switch_ends(serve: Any) -> None:
     candidate = probe(session)
     assert session.poll() == ["6"]
     session.park()
-    candidate.send("5")
+    candidate.ws.http.send(frame_bytes(TEXT, b"5") + frame_bytes(TEXT, b"4x"))
     assert session.end_poll() == ["6"]
-    candidate.say("x")
     assert candidate.hear() == "x"
 
 

@@ -1,4 +1,4 @@
-"""The codecs of polling: what was written can be read, and what cannot be read is a `ProtocolError` and nothing else."""
+"""The codecs of polling: what was written can be read, and what cannot be read is a `ProtocolError`, nothing else."""
 
 from __future__ import annotations
 
@@ -28,8 +28,29 @@ batches = st.lists(packets, min_size=1, max_size=8)
 
 #: what a careless or malicious client might put together
 scraps = st.one_of(
-    st.sampled_from([b"4", b"6:4hello", b"b", b"b4", b"bAQID", b"\x1e", b":", b"0:", b"1:", b"\x00", b"\x01", b"\xff", b"9" * 400,
-                     b"\x00\x01\xff", b"\x01\x04\xff", "2:4\u20ac".encode(), "3:4\U0001f600".encode(), b"\xed\xa0\x80", b"="]),
+    st.sampled_from(
+        [
+            b"4",
+            b"6:4hello",
+            b"b",
+            b"b4",
+            b"bAQID",
+            b"\x1e",
+            b":",
+            b"0:",
+            b"1:",
+            b"\x00",
+            b"\x01",
+            b"\xff",
+            b"9" * 400,
+            b"\x00\x01\xff",
+            b"\x01\x04\xff",
+            "2:4\u20ac".encode(),
+            "3:4\U0001f600".encode(),
+            b"\xed\xa0\x80",
+            b"=",
+        ]
+    ),
     st.binary(max_size=6),
     st.integers(0, 12).map(lambda size: b"%d:" % size),
     batches.map(v4.encode_payload),
@@ -41,8 +62,10 @@ bodies = st.one_of(st.binary(max_size=100), st.lists(scraps, max_size=8).map(b""
 
 def without_separator(batch: list[Packet]) -> list[Packet]:
     """As revision 4 can carry it: nothing stands for the separator in there."""
-    return [packet if isinstance(packet.data, bytes) else Packet(packet.type, packet.data.replace("\x1e", ""))
-            for packet in batch]
+    return [
+        packet if isinstance(packet.data, bytes) else Packet(packet.type, packet.data.replace("\x1e", ""))
+        for packet in batch
+    ]
 
 
 # -- round trips
@@ -126,15 +149,17 @@ def test_any_frame_is_a_packet_or_a_protocol_error(codec: Any, frame: str | byte
 
 @FEW
 @given(batches, st.booleans(), st.data())
-def test_a_v3_payload_that_was_cut_short_is_refused_or_shorter(batch: list[Packet], binary: bool, data: st.DataObject) -> None:
+def test_a_v3_payload_that_was_cut_short_is_refused_or_shorter(
+    batch: list[Packet], binary: bool, data: st.DataObject
+) -> None:
     is_binary = binary and any(isinstance(packet.data, bytes) for packet in batch)
     body = v3.encode_payload(batch, binary)
-    cut = body[:data.draw(st.integers(0, len(body) - 1))]
+    cut = body[: data.draw(st.integers(0, len(body) - 1))]
     try:
         decoded = v3.decode_payload(cut, is_binary)
     except ProtocolError:
         return
-    assert decoded == batch[:len(decoded)]
+    assert decoded == batch[: len(decoded)]
     assert len(decoded) < len(batch)
 
 
@@ -152,14 +177,17 @@ def test_jsonp_responses(payload: str, index: int) -> None:
     script = jsonp.encode_response(payload.encode(), index).decode("ascii")
     head, foot = f"___eio[{index}](", ");"
     assert script.startswith(head) and script.endswith(foot)
-    literal = script[len(head):-len(foot)]
+    literal = script[len(head) : -len(foot)]
     assert json.loads(literal) == payload
     assert literal.isprintable() and not set("<>&") & set(literal)
 
 
 @FEW
 # the clients' escaping itself takes a backslash before a newline for the escape of one
-@given(texts.filter(lambda payload: "\\\n" not in payload), st.sampled_from([quote_plus, lambda text: quote_from_bytes(text.encode())]))
+@given(
+    texts.filter(lambda payload: "\\\n" not in payload),
+    st.sampled_from([quote_plus, lambda text: quote_from_bytes(text.encode())]),
+)
 @example("\\n\n\\\\n\\", quote_plus)
 def test_jsonp_bodies(payload: str, quote: Any) -> None:
     assert jsonp.decode_body(b"d=" + quote(escaped(payload)).encode()) == payload.encode()
@@ -167,8 +195,17 @@ def test_jsonp_bodies(payload: str, quote: Any) -> None:
 
 @CODECS
 @MANY
-@given(form=st.one_of(st.binary(max_size=60), st.lists(st.one_of(scraps, st.sampled_from(
-    [b"d=", b"&", b"%", b"+", b"\\", b"n", b"\\n", b"%5Cn", b"%E2%82%AC", b"%ff"])), max_size=10).map(b"".join)))
+@given(
+    form=st.one_of(
+        st.binary(max_size=60),
+        st.lists(
+            st.one_of(
+                scraps, st.sampled_from([b"d=", b"&", b"%", b"+", b"\\", b"n", b"\\n", b"%5Cn", b"%E2%82%AC", b"%ff"])
+            ),
+            max_size=10,
+        ).map(b"".join),
+    )
+)
 def test_any_form_is_packets_or_a_protocol_error(codec: Any, form: bytes) -> None:
     try:
         decoded = codec.decode_payload(jsonp.decode_body(form))

@@ -18,11 +18,11 @@ from urllib.parse import quote_plus
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support.node import node_environment
 
 from engineio_wsgi.errors import ProtocolError
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.protocol import jsonp, v3, v4
-from support.node import node_environment
 
 CODECS: dict[int, Any] = {3: v3, 4: v4}
 REVISIONS = pytest.mark.parametrize("revision", CODECS)
@@ -39,7 +39,9 @@ class Ask(Protocol):
 @pytest.fixture(scope="module")
 def ask() -> Iterator[Ask]:
     script = str(Path(__file__).with_name("parser_reference.js"))
-    with subprocess.Popen(["node", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=node_environment()) as node:
+    with subprocess.Popen(
+        ["node", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=node_environment()
+    ) as node:
         assert node.stdin is not None and node.stdout is not None
         reading, writing = node.stdout, node.stdin
 
@@ -72,12 +74,19 @@ def sent_bytes(written: dict[str, Any]) -> bytes:
 texts = st.one_of(
     st.text(max_size=40),
     st.text(st.characters(exclude_categories=[]), max_size=20),
-    st.sampled_from(["", "\U0001f600" * 3, "\u2028\u2029", "\ufeff", "\x00", "b4AAAA", "1:4", "x" * 130, "\u20ac" * 130, "\ud800"]),
+    st.sampled_from(
+        ["", "\U0001f600" * 3, "\u2028\u2029", "\ufeff", "\x00", "b4AAAA", "1:4", "x" * 130, "\u20ac" * 130, "\ud800"]
+    ),
 )
 packets = st.one_of(
     st.builds(Packet, st.sampled_from(list(PacketType)), texts),
-    st.builds(Packet, st.just(PacketType.MESSAGE), st.one_of(st.binary(max_size=40), st.sampled_from(
-        [b"x" * size for size in (125, 126, 254, 255, 256, 999, 1000)]))),
+    st.builds(
+        Packet,
+        st.just(PacketType.MESSAGE),
+        st.one_of(
+            st.binary(max_size=40), st.sampled_from([b"x" * size for size in (125, 126, 254, 255, 256, 999, 1000)])
+        ),
+    ),
 )
 batches = st.lists(packets, min_size=1, max_size=6)
 
@@ -126,7 +135,8 @@ def test_their_frames_can_be_read(ask: Ask, revision: int, packet: Packet, binar
     theirs = ask("encodeFrame", revision=revision, packet=described(packet), binary=binary)
     frame = sent_bytes(theirs) if theirs["binary"] else sent_bytes(theirs).decode()
     assert described(CODECS[revision].decode_packet(frame)) == ask(
-        "decodeFrame", revision=revision, base64=theirs["base64"], binary=theirs["binary"])
+        "decodeFrame", revision=revision, base64=theirs["base64"], binary=theirs["binary"]
+    )
 
 
 @REVISIONS
@@ -134,27 +144,52 @@ def test_their_frames_can_be_read(ask: Ask, revision: int, packet: Packet, binar
 @given(batch=batches, binary=st.booleans())
 def test_their_payloads_can_be_read(ask: Ask, revision: int, batch: list[Packet], binary: bool) -> None:
     if revision == 4:
-        batch = [Packet(packet.type, packet.data.replace("\x1e", "")) if isinstance(packet.data, str) else packet
-                 for packet in batch]
+        batch = [
+            Packet(packet.type, packet.data.replace("\x1e", "")) if isinstance(packet.data, str) else packet
+            for packet in batch
+        ]
     theirs = ask("encodePayload", revision=revision, packets=list(map(described, batch)), binary=binary)
     decoded = CODECS[revision].decode_payload(sent_bytes(theirs), theirs["binary"])
     assert len(decoded) == len(batch)
     assert list(map(described, decoded)) == ask(
-        "decodePayload", revision=revision, base64=theirs["base64"], binary=theirs["binary"])
+        "decodePayload", revision=revision, base64=theirs["base64"], binary=theirs["binary"]
+    )
 
 
 # -- garbage
 
 scraps = st.one_of(
-    st.sampled_from(["4", "b", "b4", "bAQID", "b4AQID", "\x1e", ":", "0:", "1:4", "2:4\u20ac", "3:4\U0001f600", "6:4hello",
-                     "9" * 12, "x", "7", "=", "1:7", "\u20ac", "b4AQ", "2:b4"]),
+    st.sampled_from(
+        [
+            "4",
+            "b",
+            "b4",
+            "bAQID",
+            "b4AQID",
+            "\x1e",
+            ":",
+            "0:",
+            "1:4",
+            "2:4\u20ac",
+            "3:4\U0001f600",
+            "6:4hello",
+            "9" * 12,
+            "x",
+            "7",
+            "=",
+            "1:7",
+            "\u20ac",
+            "b4AQ",
+            "2:b4",
+        ]
+    ),
     st.integers(0, 9).map(lambda size: f"{size}:"),
     st.sampled_from(["+1:4", " 1:4", "1.0:4", "1e0:4", "0x1:4", "00000000001:4", "-1:4", "1 1:4"]),
     st.text(max_size=4),
 )
 bodies = st.lists(scraps, max_size=6).map("".join)
-#: what only ours refuses in texts, by what it says: base64 that is none, and, in revision 3, packets of no length, other
-#: ways to write a number (JavaScript's are many), and a character that was cut in two
+#: what only ours refuses in texts, by what it says: base64 that is none, and, in revision 3, packets of no length,
+#: other ways to write a number (JavaScript's are many), and a character that was cut in two
 LENIENT = {
     4: re.compile("is not base64"),
     3: re.compile(r"is not base64|not with ''$|length and a colon, not with '(?!\d{1,10}')|ends within a character"),
@@ -179,8 +214,20 @@ def test_texts_that_anybody_may_send(ask: Ask, revision: int, body: str) -> None
 
 
 binary_scraps = st.one_of(
-    st.sampled_from([b"\x00\x01\xff4", b"\x01\x04\xff\x04\x01\x02\x03", b"\x00\x06\xffb4AQID", b"\x01\x01\xff\x04", b"\x00\x01\xff",
-                     b"\x00\x04\xff4\xe2\x82\xac", b"\x01\x01\x00\xff\x04123456789", b"\x00\x02\xff4\xff", b"\x00", b"\x01\xff"]),
+    st.sampled_from(
+        [
+            b"\x00\x01\xff4",
+            b"\x01\x04\xff\x04\x01\x02\x03",
+            b"\x00\x06\xffb4AQID",
+            b"\x01\x01\xff\x04",
+            b"\x00\x01\xff",
+            b"\x00\x04\xff4\xe2\x82\xac",
+            b"\x01\x01\x00\xff\x04123456789",
+            b"\x00\x02\xff4\xff",
+            b"\x00",
+            b"\x01\xff",
+        ]
+    ),
     st.binary(max_size=3),
 )
 
@@ -198,8 +245,22 @@ def test_what_is_read_of_binary_payloads(ask: Ask, body: bytes) -> None:
 
 
 @MANY
-@given(st.lists(st.sampled_from([b"\x00\x01\xff4", b"\x01\x04\xff\x04\x01\x02\x03", b"\x00\x06\xffb4AQID", b"\x01\x01\xff\x04",
-                                 b"\x00\x04\xff4\xe2\x82\xac", b"\x01\x01\x00\xff\x04123456789"]), min_size=1, max_size=5))
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                b"\x00\x01\xff4",
+                b"\x01\x04\xff\x04\x01\x02\x03",
+                b"\x00\x06\xffb4AQID",
+                b"\x01\x01\xff\x04",
+                b"\x00\x04\xff4\xe2\x82\xac",
+                b"\x01\x01\x00\xff\x04123456789",
+            ]
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
 def test_all_of_a_binary_payload_is_read(ask: Ask, parts: list[bytes]) -> None:
     body = b"".join(parts)
     theirs = ask("decodePayload", revision=3, base64=base64.b64encode(body).decode(), binary=True)
@@ -211,7 +272,10 @@ def test_all_of_a_binary_payload_is_read(ask: Ask, parts: list[bytes]) -> None:
 
 forms = st.one_of(
     st.text(max_size=30),
-    st.lists(st.sampled_from(["\\", "n", "\n", "\\n", "\\\\n", "4", "+", "%", "&", "=", "\u20ac", "\U0001f600", "\r"]), max_size=12).map("".join),
+    st.lists(
+        st.sampled_from(["\\", "n", "\n", "\\n", "\\\\n", "4", "+", "%", "&", "=", "\u20ac", "\U0001f600", "\r"]),
+        max_size=12,
+    ).map("".join),
 )
 
 
@@ -225,8 +289,12 @@ def test_forms_are_read_the_same(ask: Ask, content: str) -> None:
 
 
 @MANY
-@given(st.one_of(st.text(max_size=40), st.sampled_from(["\u2028\u2029", "</script>", "\"\\'", "\r\n\x00", "<!--", "\U0001f600"])),
-       st.integers(0, 10**9 - 1))
+@given(
+    st.one_of(
+        st.text(max_size=40), st.sampled_from(["\u2028\u2029", "</script>", "\"\\'", "\r\n\x00", "<!--", "\U0001f600"])
+    ),
+    st.integers(0, 10**9 - 1),
+)
 def test_scripts_call_the_page_with_the_payload(ask: Ask, payload: str, index: int) -> None:
     script = jsonp.encode_response(payload.encode(), index)
     assert ask("runScript", script=script.decode(), index=index) == [[payload]]

@@ -16,29 +16,32 @@ SETTINGS = HttpCompression(threshold=1024)
 DECOMPRESS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.decompress, "deflate": zlib.decompress}
 
 
-@pytest.mark.parametrize(("header", "coding"), [
-    ("gzip, deflate, br, zstd", "gzip"),
-    ("gzip", "gzip"),
-    ("GZIP", "gzip"),
-    ("deflate", "deflate"),
-    ("deflate, gzip", "gzip"),
-    ("gzip;q=0.5, deflate;q=0.8", "deflate"),
-    ("gzip;q=0, deflate", "deflate"),
-    ("*", "gzip"),
-    ("*;q=0.1", "gzip"),
-    ("gzip;q=0, *", "deflate"),
-    ("identity;q=0.5, gzip", "gzip"),
-    ("identity;q=0, gzip;q=0.1", "gzip"),
-    ("identity, gzip;q=0.5", None),
-    ("gzip;q=0", None),
-    ("gzip;q=0, deflate;q=0", None),
-    ("*;q=0", None),
-    ("identity", None),
-    ("br", None),
-    ("x" * 50, None),
-    (";;,,=q;q", None),
-    ("gzipped", None),
-])
+@pytest.mark.parametrize(
+    ("header", "coding"),
+    [
+        ("gzip, deflate, br, zstd", "gzip"),
+        ("gzip", "gzip"),
+        ("GZIP", "gzip"),
+        ("deflate", "deflate"),
+        ("deflate, gzip", "gzip"),
+        ("gzip;q=0.5, deflate;q=0.8", "deflate"),
+        ("gzip;q=0, deflate", "deflate"),
+        ("*", "gzip"),
+        ("*;q=0.1", "gzip"),
+        ("gzip;q=0, *", "deflate"),
+        ("identity;q=0.5, gzip", "gzip"),
+        ("identity;q=0, gzip;q=0.1", "gzip"),
+        ("identity, gzip;q=0.5", None),
+        ("gzip;q=0", None),
+        ("gzip;q=0, deflate;q=0", None),
+        ("*;q=0", None),
+        ("identity", None),
+        ("br", None),
+        ("x" * 50, None),
+        (";;,,=q;q", None),
+        ("gzipped", None),
+    ],
+)
 def test_choice(header: str, coding: str | None) -> None:
     assert choose_coding(header) == coding
 

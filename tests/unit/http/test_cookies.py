@@ -22,7 +22,9 @@ def test_by_default() -> None:
 
 
 def test_as_configured() -> None:
-    cookie = Cookie(name="sid", path="/chat", httponly=False, samesite="None", secure=True, max_age=60, domain="chat.example")
+    cookie = Cookie(
+        name="sid", path="/chat", httponly=False, samesite="None", secure=True, max_age=60, domain="chat.example"
+    )
     value = session_cookie(cookie, "abc")
     assert value.startswith("sid=abc;")
     wanted = {"Path=/chat", "SameSite=None", "Secure", "Max-Age=60", "Domain=chat.example"}

@@ -34,27 +34,45 @@ def allows(cors: Cors | None, request: dict[str, Any]) -> bool:
 # -- same origin
 
 
-@pytest.mark.parametrize(("origin", "scheme", "host"), [
-    (None, "http", "chat.example"),
-    ("http://chat.example", "http", "chat.example"),
-    ("http://chat.example", "http", "chat.example:80"),
-    ("http://chat.example:80", "http", "chat.example"),
-    ("https://chat.example", "https", "chat.example:443"),
-    ("https://chat.example:8443", "https", "chat.example:8443"),
-    ("http://CHAT.example", "http", "chat.EXAMPLE"),
-    ("http://[::1]:8000", "http", "[::1]:8000"),
-    ("http://[::1]", "http", "[::1]:80"),
-])
+@pytest.mark.parametrize(
+    ("origin", "scheme", "host"),
+    [
+        (None, "http", "chat.example"),
+        ("http://chat.example", "http", "chat.example"),
+        ("http://chat.example", "http", "chat.example:80"),
+        ("http://chat.example:80", "http", "chat.example"),
+        ("https://chat.example", "https", "chat.example:443"),
+        ("https://chat.example:8443", "https", "chat.example:8443"),
+        ("http://CHAT.example", "http", "chat.EXAMPLE"),
+        ("http://[::1]:8000", "http", "[::1]:8000"),
+        ("http://[::1]", "http", "[::1]:80"),
+    ],
+)
 @pytest.mark.parametrize("cors", [None, Cors(origins=PAGE)])
 def test_own_pages(cors: Cors | None, origin: str | None, scheme: str, host: str) -> None:
     assert allows(cors, environ(origin, scheme, host))
 
 
 STRANGERS = [
-    "", "null", "garbage", "file://", "http://", "https://chat.example", "http://chat.example:81", "http://chat.example:443",
-    "http://chat.example.evil.example", "http://evil.example/chat.example", "http://chat.example/", "http://chat.example@evil",
-    "http://evilchat.example", "//chat.example", "chat.example", "http://chat.example\x00", "http://chat.example\r\nX: y",
-    "http://ch\xe4t.example", " http://chat.example",
+    "",
+    "null",
+    "garbage",
+    "file://",
+    "http://",
+    "https://chat.example",
+    "http://chat.example:81",
+    "http://chat.example:443",
+    "http://chat.example.evil.example",
+    "http://evil.example/chat.example",
+    "http://chat.example/",
+    "http://chat.example@evil",
+    "http://evilchat.example",
+    "//chat.example",
+    "chat.example",
+    "http://chat.example\x00",
+    "http://chat.example\r\nX: y",
+    "http://ch\xe4t.example",
+    " http://chat.example",
 ]
 
 
@@ -88,7 +106,9 @@ def test_a_refusal_says_what_to_do() -> None:
 
 
 @pytest.mark.parametrize("cors", [None, Cors(), Cors(origins=re.compile(r"(?s).*")), Cors(origins=lambda origin: True)])
-@pytest.mark.parametrize("origin", ["http://a\r\nSet-Cookie: x=y", "http://a\x00", "http://\x7f", "http://\xe9"], ids=ascii)
+@pytest.mark.parametrize(
+    "origin", ["http://a\r\nSet-Cookie: x=y", "http://a\x00", "http://\x7f", "http://\xe9"], ids=ascii
+)
 def test_a_malformed_origin_is_refused_by_everybody(cors: Cors | None, origin: str) -> None:
     policy = OriginPolicy(cors)
     with pytest.raises(RequestRefused) as caught:
@@ -176,7 +196,10 @@ def test_an_origin_is_reflected_and_varies() -> None:
 def test_credentials_never_go_with_a_star(origins: Any) -> None:
     policy = OriginPolicy(Cors(origins=origins, credentials=True))
     assert policy.headers(environ(PAGE)) == [
-        ("Vary", "Origin"), ("Access-Control-Allow-Origin", PAGE), ("Access-Control-Allow-Credentials", "true")]
+        ("Vary", "Origin"),
+        ("Access-Control-Allow-Origin", PAGE),
+        ("Access-Control-Allow-Credentials", "true"),
+    ]
     assert policy.headers(environ()) == [("Vary", "Origin")]
 
 
@@ -228,7 +251,11 @@ def test_preflight_as_configured() -> None:
 
 def test_preflight_may_allow_no_headers_and_no_keeping() -> None:
     answer = preflight(Cors(headers=(), max_age=0), environ(PAGE, access_control_request_headers=ASKED))
-    assert answer == {"Content-Length": "0", "Access-Control-Allow-Methods": "GET, POST, OPTIONS", "Access-Control-Max-Age": "0"}
+    assert answer == {
+        "Content-Length": "0",
+        "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
+        "Access-Control-Max-Age": "0",
+    }
 
 
 @pytest.mark.parametrize("cors", [None, Cors(origins=PAGE)])

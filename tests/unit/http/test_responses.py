@@ -60,14 +60,17 @@ def test_an_answer_that_must_not_be_compressed() -> None:
     assert "Content-Encoding" not in headers_of(response)
 
 
-@pytest.mark.parametrize(("code", "message"), [
-    (0, "Transport unknown"),
-    (1, "Session ID unknown"),
-    (2, "Bad handshake method"),
-    (3, "Bad request"),
-    (4, "Forbidden"),
-    (5, "Unsupported protocol version"),
-])
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (0, "Transport unknown"),
+        (1, "Session ID unknown"),
+        (2, "Bad handshake method"),
+        (3, "Bad request"),
+        (4, "Forbidden"),
+        (5, "Unsupported protocol version"),
+    ],
+)
 def test_the_error_table(code: int, message: str) -> None:
     response = refused(RequestRefused(ErrorCode(code)))
     assert response[0] == ("403 Forbidden" if code == 4 else "400 Bad Request")

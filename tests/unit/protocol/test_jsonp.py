@@ -11,8 +11,16 @@ from engineio_wsgi.errors import ProtocolError
 from engineio_wsgi.protocol.jsonp import decode_body, encode_response, parse_index
 
 NASTY = [
-    '"quotes" \'and\' more', "back\\slash\\n", "\u2028\u2029", "</script><script>alert(1)</script>", "<!-- -->", "]]>", "&amp;",
-    ");alert(1);//", "\x00\x1f\x7f\r\n\x1e", "\ufeff\U0001f600\u20ac",
+    "\"quotes\" 'and' more",
+    "back\\slash\\n",
+    "\u2028\u2029",
+    "</script><script>alert(1)</script>",
+    "<!-- -->",
+    "]]>",
+    "&amp;",
+    ");alert(1);//",
+    "\x00\x1f\x7f\r\n\x1e",
+    "\ufeff\U0001f600\u20ac",
 ]
 
 
@@ -34,8 +42,10 @@ def test_indexes(value: str, index: int) -> None:
     assert parse_index(value) == index
 
 
-@pytest.mark.parametrize("value", [None, "", "-1", "+1", " 1", "1 ", "1.5", "1e3", "0x1", "1];alert(1);//", "\u0663", "\u00b2", "1" * 10,
-                                   "1" * 5000])
+@pytest.mark.parametrize(
+    "value",
+    [None, "", "-1", "+1", " 1", "1 ", "1.5", "1e3", "0x1", "1];alert(1);//", "\u0663", "\u00b2", "1" * 10, "1" * 5000],
+)
 def test_indexes_that_are_none(value: str | None) -> None:
     with pytest.raises(ProtocolError):
         parse_index(value)

@@ -38,7 +38,24 @@ def test_a_client_without_binary_frames() -> None:
     assert encode_packet(HELLO, binary=False) == "4hello"
 
 
-WRONG_FRAMES = ["", "7", "x", "\u0664", "b", "b7AQID", "bAQID", "b4A", "b4AQI", "b4AQID!", "b4 AQID", "b4\u00e9", b"", b"\x07", b"4hello", b"\xff"]
+WRONG_FRAMES = [
+    "",
+    "7",
+    "x",
+    "\u0664",
+    "b",
+    "b7AQID",
+    "bAQID",
+    "b4A",
+    "b4AQI",
+    "b4AQID!",
+    "b4 AQID",
+    "b4\u00e9",
+    b"",
+    b"\x07",
+    b"4hello",
+    b"\xff",
+]
 
 
 @pytest.mark.parametrize("frame", WRONG_FRAMES)
@@ -97,11 +114,38 @@ def test_an_empty_payload() -> None:
 
 
 WRONG_TEXTS = [
-    b"", b":", b"6", b"0:", b"4hello", b"7:4hello", b"5:4hello", b"-1:4", b"+1:4", b"1.0:4", b" 1:4", b"1e0:4", b"0x1:4",
-    b"1:7", b"1:b", b"6:4hello:", b"6:4hello1", b"6:4hello1:", b"9" * 400 + b":4", b"9" * 5000, b"99999999999:4",
-    "\u0661:4".encode(), "1:4\u20ac".encode(), "2:4\u20ac9:4".encode(), "2:4\u20ac9".encode(), "2:4\U0001f600".encode(),
-    "2:4\u20ac".encode() + b"9" * 400 + b":4", "2:4\u20ac99999999999:4".encode(), "2:4\u20ac-1:4".encode(), b"2:4\xff",
-    b"00000000001:4", "2:4\u20ac00000000001:4".encode(),
+    b"",
+    b":",
+    b"6",
+    b"0:",
+    b"4hello",
+    b"7:4hello",
+    b"5:4hello",
+    b"-1:4",
+    b"+1:4",
+    b"1.0:4",
+    b" 1:4",
+    b"1e0:4",
+    b"0x1:4",
+    b"1:7",
+    b"1:b",
+    b"6:4hello:",
+    b"6:4hello1",
+    b"6:4hello1:",
+    b"9" * 400 + b":4",
+    b"9" * 5000,
+    b"99999999999:4",
+    "\u0661:4".encode(),
+    "1:4\u20ac".encode(),
+    "2:4\u20ac9:4".encode(),
+    "2:4\u20ac9".encode(),
+    "2:4\U0001f600".encode(),
+    "2:4\u20ac".encode() + b"9" * 400 + b":4",
+    "2:4\u20ac99999999999:4".encode(),
+    "2:4\u20ac-1:4".encode(),
+    b"2:4\xff",
+    b"00000000001:4",
+    "2:4\u20ac00000000001:4".encode(),
     b"2:4\xed\xa0\x80",
 ]
 
@@ -113,10 +157,27 @@ def test_text_payloads_that_are_none(body: bytes) -> None:
 
 
 WRONG_BINARIES = [
-    b"", b"\x00", b"\x01\xff", b"\x00\x01", b"\x00\xff4", b"\x02\x01\xff4", b"4hello", b"\x00\x0a\xff4", b"\x00\x02\xff4",
-    b"\x00\x00\xff", b"\x01\x00\xff", b"\x01\x01\xff\x07", b"\x01\x01\xff4", b"\x00\x01\xff7", b"\x00\x02\xff4\xff",
-    b"\x00\x0a\xff4hello1234", b"\x02\x01\xff\x04", b"\xff\x01\xff\x04",
-    b"\x00\x01\xff4\x00", b"\x00" + b"\x09" * 400 + b"\xff4", b"\x00" + b"\x09" * 5000,
+    b"",
+    b"\x00",
+    b"\x01\xff",
+    b"\x00\x01",
+    b"\x00\xff4",
+    b"\x02\x01\xff4",
+    b"4hello",
+    b"\x00\x0a\xff4",
+    b"\x00\x02\xff4",
+    b"\x00\x00\xff",
+    b"\x01\x00\xff",
+    b"\x01\x01\xff\x07",
+    b"\x01\x01\xff4",
+    b"\x00\x01\xff7",
+    b"\x00\x02\xff4\xff",
+    b"\x00\x0a\xff4hello1234",
+    b"\x02\x01\xff\x04",
+    b"\xff\x01\xff\x04",
+    b"\x00\x01\xff4\x00",
+    b"\x00" + b"\x09" * 400 + b"\xff4",
+    b"\x00" + b"\x09" * 5000,
 ]
 
 
@@ -135,12 +196,15 @@ def test_what_is_missing_is_told() -> None:
         decode_payload(b"\x00\x09\xff4x", binary=True)
 
 
-@pytest.mark.parametrize(("text", "sent"), [
-    ("\ud800", "\ufffd"),
-    ("a\udc00b", "a\ufffdb"),
-    ("\ude00\ud83d", "\ufffd\ufffd"),
-    ("\ud83d\ude00", "\U0001f600"),
-])
+@pytest.mark.parametrize(
+    ("text", "sent"),
+    [
+        ("\ud800", "\ufffd"),
+        ("a\udc00b", "a\ufffdb"),
+        ("\ude00\ud83d", "\ufffd\ufffd"),
+        ("\ud83d\ude00", "\U0001f600"),
+    ],
+)
 def test_surrogates_become_what_a_browser_makes_of_them(text: str, sent: str) -> None:
     packets, cleaned = [Packet(PacketType.MESSAGE, text), BINARY], [Packet(PacketType.MESSAGE, sent), BINARY]
     assert encode_payload(packets, binary=False) == encode_payload(cleaned, binary=False)

@@ -40,7 +40,9 @@ def test_a_client_without_binary_frames() -> None:
     assert encode_packet(HELLO, binary=False) == "4hello"
 
 
-@pytest.mark.parametrize("frame", ["", "7", "9x", "x", "\u0664", "B", " 4", "b=", "bA", "bAQI", "b AQID", "bAQID!", "b\u00e9"])
+@pytest.mark.parametrize(
+    "frame", ["", "7", "9x", "x", "\u0664", "B", " 4", "b=", "bA", "bAQI", "b AQID", "bAQID!", "b\u00e9"]
+)
 def test_frames_that_are_none(frame: str) -> None:
     with pytest.raises(ProtocolError):
         decode_packet(frame)
@@ -66,18 +68,23 @@ def test_payloads(packets: list[Packet], body: bytes, binary: bool) -> None:
     assert decode_payload(body, binary) == packets
 
 
-@pytest.mark.parametrize("body", [b"", b"\x1e", b"4x\x1e", b"\x1e4x", b"4\xff", b"4\xed\xa0\x80", b"4\xc0\x80", b"bAQ\xc3\xa9="])
+@pytest.mark.parametrize(
+    "body", [b"", b"\x1e", b"4x\x1e", b"\x1e4x", b"4\xff", b"4\xed\xa0\x80", b"4\xc0\x80", b"bAQ\xc3\xa9="]
+)
 def test_payloads_that_are_none(body: bytes) -> None:
     with pytest.raises(ProtocolError):
         decode_payload(body)
 
 
-@pytest.mark.parametrize(("text", "sent"), [
-    ("\ud800", "\ufffd"),
-    ("a\udc00b", "a\ufffdb"),
-    ("\ude00\ud83d", "\ufffd\ufffd"),
-    ("\ud83d\ude00", "\U0001f600"),
-])
+@pytest.mark.parametrize(
+    ("text", "sent"),
+    [
+        ("\ud800", "\ufffd"),
+        ("a\udc00b", "a\ufffdb"),
+        ("\ude00\ud83d", "\ufffd\ufffd"),
+        ("\ud83d\ude00", "\U0001f600"),
+    ],
+)
 def test_surrogates_become_what_a_browser_makes_of_them(text: str, sent: str) -> None:
     assert encode_payload([HELLO, Packet(PacketType.MESSAGE, text)]) == b"4hello\x1e4" + sent.encode()
 

@@ -1,0 +1,9 @@
+"""``python -m engineio_wsgi`` is ``engineio-wsgi``."""
+
+from __future__ import annotations
+
+import sys
+
+from engineio_wsgi.cli import main
+
+sys.exit(main())
