@@ -14,10 +14,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from support.rawhttp import HttpConnection  # noqa: E402
-from support.reference import ENABLED as REFERENCE  # noqa: E402
-from support.reference import ReferenceServer  # noqa: E402
-from support.serving import LocalServer, Served  # noqa: E402
+from support.rawhttp import HttpConnection
+from support.reference import ENABLED as REFERENCE
+from support.reference import ReferenceServer
+from support.serving import LocalServer, Served
 
 #: seconds after which a test that hangs is failed
 DEADLINE = 60.0

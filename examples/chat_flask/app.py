@@ -12,7 +12,7 @@ import sys
 
 import flask
 from gevent.pywsgi import WSGIServer
-from werkzeug.wrappers import Response
+from werkzeug.wrappers import Request, Response
 
 import engineio_wsgi as engine
 
@@ -41,13 +41,13 @@ def login() -> Response:
     return flask.redirect("/")
 
 
-def user_of(request: flask.Request) -> str | None:
+def user_of(request: Request) -> str | None:
     """Who sent a request that Flask has not dispatched: its session cookie says so."""
     with app.request_context(request.environ):
         return flask.session.get("user")
 
 
-def logged_in(request: flask.Request) -> bool:
+def logged_in(request: Request) -> bool:
     """Whether a handshake may open a session."""
     if user_of(request) is None:
         raise engine.Forbidden("log in first")
@@ -64,7 +64,8 @@ def connected(socket: engine.Socket) -> None:
     user = user_of(socket.request)
     tell_all(user, "has come in")
     for text in socket:
-        tell_all(user, text)
+        if isinstance(text, str):
+            tell_all(user, text)
     tell_all(user, "has left")
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import sys
 
+from chatsite.wsgi import application
 from gevent.pywsgi import WSGIServer
 
-from chatsite.wsgi import application
 from engineio_wsgi import WebSocketHandler
 
 if __name__ == "__main__":

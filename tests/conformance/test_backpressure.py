@@ -8,7 +8,6 @@ from typing import Any
 import gevent
 import gevent.event
 import pytest
-
 from support.clients import PollingSession, WebSocketSession, open_session
 from support.rawhttp import HttpConnection
 from support.rawwebsocket import TEXT, frame_bytes

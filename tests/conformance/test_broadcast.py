@@ -6,7 +6,6 @@ import threading
 from typing import Any
 
 import pytest
-
 from support.clients import PollingSession, Session, WebSocketSession, open_session, upgrade
 from support.rawwebsocket import Refused
 

@@ -7,7 +7,6 @@ from typing import Any
 import gevent
 import gevent.event
 import pytest
-
 from support.clients import PollingSession, Session, WebSocketSession, open_session, probe
 
 pytestmark = pytest.mark.ours

@@ -8,7 +8,6 @@ import re
 from typing import Any
 
 import pytest
-
 from support.clients import WebSocketSession
 from support.rawhttp import Response
 from support.rawwebsocket import Refused

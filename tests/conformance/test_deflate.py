@@ -6,7 +6,6 @@ import zlib
 from typing import Any
 
 import pytest
-
 from support.clients import WebSocketSession
 from support.rawwebsocket import TEXT
 

@@ -10,7 +10,6 @@ import gevent.queue
 import gevent.socket
 import pytest
 from gevent.pywsgi import WSGIServer
-
 from support.clients import PollingSession, Session, open_session, upgrade
 from support.rawhttp import HttpConnection
 from support.rawwebsocket import Refused, WebSocketClient

@@ -8,7 +8,6 @@ import gevent
 import gevent.event
 import gevent.server
 import pytest
-
 from support.clients import PollingSession, WebSocketSession, open_session
 from support.rawhttp import HttpConnection
 
@@ -111,9 +110,9 @@ def test_no_policy_unless_asked_for(policy_port: Any) -> None:
 def attached() -> Any:
     """A server of one's own, with an engine attached that answers policy requests."""
     from gevent.pywsgi import WSGIServer
+    from support.serving import fallback
 
     import engineio_wsgi
-    from support.serving import fallback
 
     http = WSGIServer(("127.0.0.1", 0), fallback, log=None)
     engine = engineio_wsgi.attach(http, **ON)

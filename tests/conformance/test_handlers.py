@@ -7,7 +7,6 @@ from typing import Any
 import gevent
 import gevent.event
 import pytest
-
 from support.clients import open_session
 
 pytestmark = pytest.mark.ours

@@ -8,7 +8,6 @@ from typing import Any
 import gevent
 import gevent.event
 import pytest
-
 from support.clients import PollingSession, WebSocketSession, open_session, upgrade
 
 FAST = {"ping_interval": 0.1, "ping_timeout": 0.1}

@@ -7,7 +7,6 @@ import re
 from typing import Any
 
 import pytest
-
 from support import codec
 from support.clients import PollingSession
 from support.rawhttp import Response

@@ -9,7 +9,6 @@ import sys
 from typing import Any
 
 import pytest
-
 from support.clients import PollingSession, open_session, upgrade
 
 pytestmark = pytest.mark.ours

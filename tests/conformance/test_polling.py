@@ -7,7 +7,6 @@ from typing import Any
 
 import gevent
 import pytest
-
 from support import codec
 from support.clients import PollingSession
 

@@ -7,7 +7,6 @@ import zlib
 from typing import Any
 
 import pytest
-
 from support.clients import PollingSession
 from support.rawhttp import Response
 

@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import pytest
-
 from support.clients import PollingSession, WebSocketSession, open_session, upgrade
 from support.rawhttp import Response
 from support.rawwebsocket import Refused, WebSocketClient

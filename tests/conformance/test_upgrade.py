@@ -8,7 +8,6 @@ from typing import Any
 import gevent
 import gevent.event
 import pytest
-
 from support.clients import PollingSession, WebSocketSession, probe, upgrade
 from support.rawwebsocket import BINARY, TEXT, Closed, Refused, frame_bytes
 

@@ -13,7 +13,6 @@ from typing import Any
 import gevent
 import gevent.pool
 import pytest
-
 from support.wanderer import Ledger, Talker, Wanderer
 
 pytestmark = pytest.mark.ours

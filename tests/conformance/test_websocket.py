@@ -6,7 +6,6 @@ import struct
 from typing import Any
 
 import pytest
-
 from support.clients import WebSocketSession
 from support.rawwebsocket import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Closed, frame_bytes
 
@@ -211,7 +210,6 @@ def test_the_server_says_1001_when_it_goes(serve: Any) -> None:
 @pytest.mark.ours
 def test_tls(serve: Any, certificate: dict[str, str], transport: str) -> None:
     import gevent.ssl
-
     from support.clients import open_session
 
     context = gevent.ssl.SSLContext(gevent.ssl.PROTOCOL_TLS_CLIENT)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from corpus import corpus, described, shortened, undescribed
 from support.node import node_modules
 from support.serving import fallback

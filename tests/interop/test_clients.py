@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import pytest
-
 from corpus import corpus, described, shortened, undescribed
 
 ROOM = 10_000_000

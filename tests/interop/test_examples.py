@@ -17,7 +17,6 @@ import gevent
 import gevent.socket
 import pytest
 from gevent import subprocess
-
 from support.clients import PollingSession, open_session
 from support.node import node_modules
 from support.rawhttp import HttpConnection
@@ -62,9 +61,10 @@ def run() -> Iterator[Run]:
     """Starts an example: ``run("folder/script.py")``. It must not complain, and stop when it is interrupted."""
     processes: list[Any] = []
 
-    def start(script: str, path: str = "/engine.io/", **environment: str) -> Served:
+    def start(script: str, path: str = "/engine.io/", patched: bool = False, **environment: str) -> Served:
         address = free_address()
-        command = [sys.executable, "-W", "error::DeprecationWarning:engineio_wsgi", Path(script).name, str(address[1])]
+        monkey = ["-m", "gevent.monkey"] if patched else []
+        command = [sys.executable, *monkey, Path(script).name, str(address[1])]
         processes.append(
             subprocess.Popen(
                 command,
@@ -89,8 +89,9 @@ def cookie(response: Any) -> tuple[str, str]:
     return "Cookie", "; ".join(value.split(";")[0] for value in response.headers("Set-Cookie"))
 
 
-def test_echo(run: Run, transport: str) -> None:
-    session = open_session(run("echo.py"), transport)
+@pytest.mark.parametrize("patched", [False, True], ids=["plain", "patched"])
+def test_echo(run: Run, transport: str, patched: bool) -> None:
+    session = open_session(run("echo.py", patched=patched), transport)
     assert session.hear() == "utf 8 string"
     session.say("é", b"\x00")
     assert session.hear_many(2) == ["é", b"\x00"]
