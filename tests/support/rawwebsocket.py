@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import os
 import struct
@@ -148,10 +149,8 @@ class WebSocketClient:
 
     def _closed(self, payload: bytes) -> Closed:
         if not self.closed_by_us:
-            try:
+            with contextlib.suppress(OSError):
                 self.send_frame(CLOSE, payload)
-            except OSError:
-                pass
         if not payload:
             return Closed(1005)
         return Closed(struct.unpack("!H", payload[:2])[0], payload[2:].decode())

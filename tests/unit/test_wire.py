@@ -114,7 +114,7 @@ def test_a_lost_connection_keeps_count_of_what_never_left(pair):
     assert lost.wait(5)
     assert wire.lost is not None
     assert wire.unsent > 0
-    with pytest.raises(OSError, match=".*"):
+    with pytest.raises(OSError):
         wire.write(b"more")
 
 
