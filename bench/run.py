@@ -202,7 +202,8 @@ def measure_at_rest(scenario: Scenario, tools: dict[str, str], pid: int, port: i
     return result
 
 
-def run_scenario(scenario: Scenario, peers: tuple[str, ...], tools: dict[str, str], rounds: int, seconds: float) -> dict[str, Any]:
+def run_scenario(scenario: Scenario, peers: tuple[str, ...], tools: dict[str, str], rounds: int,
+                 seconds: float) -> dict[str, Any]:
     """All rounds: in each, every peer has its turn, and the next round starts with another one."""
     rounds = 1 if scenario.figure == "core_percent" else rounds
     results: dict[str, list[dict[str, float]]] = {peer: [] for peer in peers}
@@ -233,6 +234,10 @@ def verdicts(scenario: Scenario, peers: dict[str, Any]) -> list[tuple[str, float
 
 # -- what comes out
 
+SVG_HEAD = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 {height}" font-family="system-ui, sans-serif" font-size="13">
+<style>text {{ fill: #333 }} @media (prefers-color-scheme: dark) {{ text {{ fill: #ddd }} }}</style>
+<text x="10" y="20" font-weight="bold">engineio-wsgi, as a multiple of Node engine.io (more is better)</text>"""
+
 
 def show(scenario: Scenario, value: float) -> str:
     """A figure with its unit."""
@@ -250,7 +255,8 @@ def table(results: dict[str, dict[str, Any]]) -> str:
         peers = results.get(scenario.name)
         if peers is None:
             continue
-        figures = "; ".join(f"{peer} {show(scenario, row['median'])} (±{row['spread'] / 2:.0f} %)" for peer, row in peers.items())
+        figures = "; ".join(f"{peer} {show(scenario, row['median'])} (±{row['spread'] / 2:.0f} %)"
+                            for peer, row in peers.items())
         sign = "≤" if scenario.less_is_better else "≥"
         ratios = "; ".join(f"{ratio:.2f} × {peer}, goal {sign} {goal:g}: {'reached' if good else '**missed**'}"
                            for peer, ratio, goal, good in verdicts(scenario, peers))
@@ -268,15 +274,13 @@ def chart(results: dict[str, dict[str, Any]]) -> str:
             rows.append((scenario.name, 1 / ratio if scenario.less_is_better else ratio))
     scale = 420 / max([ratio for _, ratio in rows] + [1])
     height = 30 * len(rows) + 50
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 {height}" font-family="system-ui, sans-serif" font-size="13">',
-             "<style>text { fill: #333 } @media (prefers-color-scheme: dark) { text { fill: #ddd } }</style>",
-             '<text x="10" y="20" font-weight="bold">engineio-wsgi, as a multiple of Node engine.io (more is better)</text>']
+    parts = [SVG_HEAD.format(height=height)]
     for number, (name, ratio) in enumerate(rows):
-        y = 40 + 30 * number
+        y, width, colour = 40 + 30 * number, ratio * scale, "#2f9e6e" if ratio >= 1 else "#cc3d4a"
         parts.append(f'<text x="10" y="{y + 14}">{name}</text>')
-        parts.append(f'<rect x="250" y="{y}" width="{ratio * scale:.0f}" height="18" rx="3" fill="{"#2f9e6e" if ratio >= 1 else "#cc3d4a"}"/>')
-        parts.append(f'<text x="{256 + ratio * scale:.0f}" y="{y + 14}">{ratio:.2f} ×</text>')
-    parts.append(f'<line x1="{250 + scale:.0f}" x2="{250 + scale:.0f}" y1="34" y2="{height - 10}" stroke="#888" stroke-dasharray="4"/></svg>')
+        parts.append(f'<rect x="250" y="{y}" width="{width:.0f}" height="18" rx="3" fill="{colour}"/>')
+        parts.append(f'<text x="{256 + width:.0f}" y="{y + 14}">{ratio:.2f} ×</text>')
+    parts.append(f'<path d="M {250 + scale:.0f} 34 V {height - 10}" stroke="#888" stroke-dasharray="4"/></svg>')
     return "\n".join(parts) + "\n"
 
 
@@ -284,8 +288,9 @@ def machine() -> str:
     """What the figures were taken on."""
     model = next((line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
                   if line.startswith("model name")), "unknown processor")
-    node = subprocess.run(["node", "--version"], capture_output=True, text=True).stdout.strip() if shutil.which("node") else "none"
-    return f"{date.today()}, {os.cpu_count()} cores of {model}, CPython {platform.python_version()}, Node {node}, Linux {platform.release()}"
+    node = subprocess.run(["node", "--version"], capture_output=True, text=True).stdout.strip() if shutil.which("node") else ""
+    versions = f"CPython {platform.python_version()}, Node {node or 'none'}, Linux {platform.release()}"
+    return f"{date.today()}, {os.cpu_count()} cores of {model}, {versions}"
 
 
 def arguments() -> argparse.Namespace:
@@ -295,7 +300,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scenario", action="append", help="only scenarios whose name contains this; may be repeated")
     parser.add_argument("--peer", action="append", help="only these peers beside ours; may be repeated")
-    parser.add_argument("--output", type=Path, default=Path("bench-results"), help="folder for results.json, results.rst, results.svg")
+    parser.add_argument("--output", type=Path, default=Path("bench-results"), help="folder for results.json, .rst and .svg")
     return parser.parse_args()
 
 

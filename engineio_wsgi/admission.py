@@ -91,8 +91,11 @@ def _check_revision(query: Mapping[str, str], protocol: int) -> None:
     if protocol:
         return
     asked = query.get("EIO", DEFAULT_REVISION)[:8]
-    raise RequestRefused(ErrorCode.UNSUPPORTED_PROTOCOL_VERSION,
-                         context={"protocol": asked, "served": 4, "option": "allow_eio3"})
+    raise RequestRefused(
+        ErrorCode.UNSUPPORTED_PROTOCOL_VERSION,
+        f"Unsupported protocol version: the client speaks {ascii(asked)[1:-1]}, this server 4",
+        {"name": "PROTOCOL", "protocol": asked, "served": 4, "option": "allow_eio3"},
+    )
 
 
 def _check_carrier(environ: Mapping[str, Any], name: str, is_upgrade: bool) -> None:

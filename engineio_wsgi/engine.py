@@ -35,7 +35,8 @@ from engineio_wsgi.protocol.deflate import Deflater, Inflater
 from engineio_wsgi.protocol.frames import FrameDecoder
 from engineio_wsgi.session import ReadyState
 from engineio_wsgi.socket import Socket, as_message
-from engineio_wsgi.threads import current_thread
+from engineio_wsgi.threads import current_thread, half_patched
+from engineio_wsgi.throttle import Throttle
 from engineio_wsgi.transports import transports
 from engineio_wsgi.transports.base import CloseReason, Prepared, Transport
 from engineio_wsgi.transports.jsonp import JSONPTransport
@@ -52,6 +53,8 @@ Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 
+#: seconds for which the same refusal of the same address is not logged again
+REFUSAL_PERIOD = 60.0
 #: characters at the head of a session id that name the worker which owns the session
 WORKER_ID_SIZE = 4
 #: random bytes of a session id: 120 bits
@@ -75,6 +78,7 @@ class Engine(Emitter):
         self._middlewares: list[Callable[[Application], Application]] = []
         self._application: Application = self._serve
         self._closing = False
+        self._refusals = Throttle(REFUSAL_PERIOD)
         self._hub: Any = None
         self._emptied: Event | None = None
 
@@ -82,6 +86,10 @@ class Engine(Emitter):
 
     def _enter_hub(self) -> None:
         """Make what belongs to the process and its hub; not earlier than the first request, which is after any fork."""
+        missing = half_patched()
+        if missing:
+            logger.warning("gevent has patched some modules and not %s: listeners that use them will block every session; "
+                           "call monkey.patch_all() first of all, or not at all", ", ".join(missing))
         self._hub = gevent.get_hub()
         self._thread = current_thread()
         self.workers = Workers(self._hub)
@@ -198,7 +206,9 @@ class Engine(Emitter):
         return editable.to_wsgi_list()
 
     def _tell_refusal(self, refusal: RequestRefused, environ: Environ) -> None:
-        logger.info("< refused: %d %s %s", refusal.code, refusal.message, _loggable(refusal.context))
+        address = environ.get("REMOTE_ADDR")
+        if self._refusals.passes((address, refusal.code, refusal.context.get("name")), monotonic()):
+            logger.info("< %s: refused: %d %s %s", address, refusal.code, refusal.message, _loggable(refusal.context))
         if "connection_error" not in self._listeners:
             return
         refusal.request = Request(environ)
