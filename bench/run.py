@@ -234,7 +234,7 @@ def verdicts(scenario: Scenario, peers: dict[str, Any]) -> list[tuple[str, float
 
 # -- what comes out
 
-SVG_HEAD = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 {height}" font-family="system-ui, sans-serif" font-size="13">
+SVG_HEAD = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 {height}" font-family="sans-serif" font-size="13">
 <style>text {{ fill: #333 }} @media (prefers-color-scheme: dark) {{ text {{ fill: #ddd }} }}</style>
 <text x="10" y="20" font-weight="bold">engineio-wsgi, as a multiple of Node engine.io (more is better)</text>"""
 

@@ -1,7 +1,8 @@
 """The command line: the demo, and a server for any wrapped WSGI application.
 
 Owns the arguments, the signals and the exit status. Every option that text can say is a flag and an environment variable;
-both come from the options' declaration.
+both come from the options' declaration. A flag goes before its variable; both are defaults, so what an application gives to
+`Server(…)` itself holds, and a line says so.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import ModuleType
 from typing import Any, NoReturn
 
 import gevent
@@ -21,8 +23,9 @@ from gevent import ssl
 
 from engineio_wsgi.demo import demo_application
 from engineio_wsgi.errors import ConfigurationError
+from engineio_wsgi.log import DebugHandler
 from engineio_wsgi.middleware import Middleware
-from engineio_wsgi.options import parse_option, simple_options
+from engineio_wsgi.options import from_environ, option_defaults, simple_options
 from engineio_wsgi.server import HttpServer, Server
 from engineio_wsgi.version import __version__
 
@@ -36,6 +39,8 @@ ENVIRONMENT = "ENGINEIO_"
 GRACE = 3.0
 #: middlewares that are looked through for the engine
 MAX_WRAPPERS = 10
+_SERVE = """Serve module:app, a WSGI application that an engineio_wsgi.Server was wrapped round. The flags and the ENGINEIO_
+variables set the options that the application does not give to its Server(...) itself; Server.from_environ(...) prefers them."""
 BIND = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\s]*)):(?P<port>\d{1,5})")
 
 
@@ -58,8 +63,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``engineio-wsgi`` with ``arguments`` (the process's own). Blocks until a signal ends it; returns the status."""
     try:
         chosen = _parser().parse_args(arguments)
-        application, server = chosen.load(chosen)
+        if chosen.keyfile and not chosen.certfile:
+            raise _Failure("--keyfile is of no use without --certfile", 2)
+        given = _given_options(chosen)
+        with option_defaults(given):
+            application, server = chosen.load(chosen)
+        _tell_what_is_overridden(given, server)
         _serve(application, server, chosen)
+    except ConfigurationError as error:
+        print(f"engineio-wsgi: {error}", file=sys.stderr)
+        return 2
     except _Failure as failure:
         print(f"engineio-wsgi: {failure}", file=sys.stderr)
         return failure.status
@@ -69,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="engineio-wsgi",
+        allow_abbrev=False,
         description="An Engine.IO server. Without a command: the demo, a page that shows a session in a browser.",
         epilog=f"Every option is an environment variable, too: {ENVIRONMENT}PING_INTERVAL=10. DEBUG=engine* shows what goes on.",
     )
@@ -76,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_flags(parser, None)
     parser.set_defaults(load=_load_demo)
     commands = parser.add_subparsers(metavar="command", parser_class=_Parser)
-    serve = commands.add_parser("serve", help="serve a WSGI application that was wrapped", description=_load_application.__doc__)
+    serve = commands.add_parser("serve", help="serve a WSGI application that was wrapped", description=_SERVE, allow_abbrev=False)
     serve.add_argument("application", help="module:app")
     _add_flags(serve, argparse.SUPPRESS)
     serve.set_defaults(load=_load_application)
@@ -90,9 +104,12 @@ def _add_flags(parser: argparse.ArgumentParser, default: Any) -> None:
     parser.add_argument("--certfile", default=default, help="a PEM certificate: serve HTTPS and wss")
     parser.add_argument("--keyfile", default=default, help="its key, if that is in another file")
     group = parser.add_argument_group("options of the engine")
-    for name, description in simple_options().items():
-        flag = "--" + name.replace("_", "-")
-        group.add_argument(flag, metavar="VALUE", default=default, help=description.replace("%", "%%"))
+    for name, (form, description) in simple_options().items():
+        group.add_argument(_flag(name), metavar=form.shown, default=default, help=description.replace("%", "%%"))
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _address(text: str) -> str:
@@ -108,47 +125,51 @@ def _split_address(text: str) -> tuple[str, int]:
     return match["six"] or match["host"] or "", int(match["port"])
 
 
-def _given_options(chosen: argparse.Namespace) -> dict[str, str]:
-    return {name: text for name in simple_options() if (text := getattr(chosen, name, None)) is not None}
+def _given_options(chosen: argparse.Namespace) -> dict[str, Any]:
+    """What the environment and the flags set. The flags become variables, for ``Server.from_environ()``."""
+    for name in simple_options():
+        text = getattr(chosen, name, None)
+        if text is not None:
+            os.environ[ENVIRONMENT + name.upper()] = text
+    return from_environ(os.environ, ENVIRONMENT)
+
+
+def _tell_what_is_overridden(given: Mapping[str, Any], server: Server | None) -> None:
+    """A flag that does nothing has to be noticed."""
+    for name, value in given.items():
+        used = value if server is None else getattr(server.options, name)
+        if used != value:
+            variable = ENVIRONMENT + name.upper()
+            print(f"engineio-wsgi: {_flag(name)} or {variable} has no effect: the application sets {name}={used!r} itself",
+                  file=sys.stderr)
 
 
 def _load_demo(chosen: argparse.Namespace) -> tuple[Application, Server]:
-    try:
-        given = {name: parse_option(name, text) for name, text in _given_options(chosen).items()}
-        server = Server(**{**Server.from_environ().options.changed(), **given})
-    except ConfigurationError as error:
-        raise _Failure(str(error), 2) from None
+    server = Server()
     return demo_application(server), server
 
 
 def _load_application(chosen: argparse.Namespace) -> tuple[Application, Server | None]:
-    """Serve module:app, a WSGI application. The flags become environment variables (ENGINEIO_...) before the module is
-    imported; a module that makes its server with Server.from_environ(...) takes them from there."""
-    for name, text in _given_options(chosen).items():
-        _check(name, text)
-        os.environ[ENVIRONMENT + name.upper()] = text
     module_name, _, attribute = chosen.application.partition(":")
-    sys.path.insert(0, os.getcwd())
-    try:
-        application = getattr(importlib.import_module(module_name), attribute or "app")
-    except ModuleNotFoundError as error:
-        if error.name != module_name.partition(".")[0] and error.name != module_name:
-            raise
-        raise _Failure(f"there is no module {module_name!r}", 2) from None
-    except AttributeError:
-        raise _Failure(f"the module {module_name!r} has no {attribute or 'app'!r}", 2) from None
-    except ConfigurationError as error:
-        raise _Failure(str(error), 2) from None
+    application = getattr(_import(module_name), attribute or "app", None)
+    if application is None:
+        raise _Failure(f"the module {module_name!r} has no {attribute or 'app'!r}", 2)
     if not callable(application):
         raise _Failure(f"{chosen.application!r} is not a WSGI application", 2)
     return application, _server_of(application)
 
 
-def _check(name: str, text: str) -> None:
+def _import(name: str) -> ModuleType:
+    """The user's module. What goes wrong inside of it is the user's to see, with its traceback."""
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise _Failure(f"{name!r} is not the name of a module", 2)
+    sys.path.insert(0, os.getcwd())
     try:
-        parse_option(name, text)
-    except ConfigurationError as error:
-        raise _Failure(str(error), 2) from None
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise
+        raise _Failure(f"there is no module {name!r}", 2) from None
 
 
 def _server_of(application: Any) -> Server | None:
@@ -162,14 +183,25 @@ def _server_of(application: Any) -> Server | None:
 
 
 def _serve(application: Application, server: Server | None, chosen: argparse.Namespace) -> None:
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    _set_up_logging()
     http = _listen(application, chosen)
     for number in (signal.SIGINT, signal.SIGTERM):
         gevent.signal_handler(number, _stop, http, server)
     scheme = "https" if chosen.certfile else "http"
     host = _split_address(chosen.bind)[0] or "localhost"
+    host = f"[{host}]" if ":" in host else host
     print(f"engineio-wsgi {__version__} listens on {scheme}://{host}:{http.server_port}/", flush=True)
     http.serve_forever()
+
+
+def _set_up_logging() -> None:
+    """Warnings go to stderr, unless the application has logging of its own; what ``DEBUG`` prints is not printed again."""
+    if logging.getLogger().handlers:
+        return
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    for printer in logging.getLogger("engine").handlers:
+        if isinstance(printer, DebugHandler):
+            logging.getLogger().handlers[0].addFilter(printer.leaves)
 
 
 def _stop(http: HttpServer, server: Server | None) -> None:
@@ -195,5 +227,6 @@ def _listen(application: Application, chosen: argparse.Namespace) -> HttpServer:
         http = HttpServer(_split_address(chosen.bind), application, **secure)
         http.start()
     except OSError as error:
-        raise _Failure(f"cannot listen on {chosen.bind}: {error.strerror or error}", 1) from None
+        reason = re.sub(r": \(.*\)$", "", error.strerror or str(error))  # gevent appends the address
+        raise _Failure(f"cannot listen on {chosen.bind}: {reason}", 1) from None
     return http

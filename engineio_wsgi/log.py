@@ -64,9 +64,13 @@ class DebugHandler(logging.Handler):
         self._is_coloured = stream.isatty()
         self._last = monotonic()
 
+    def leaves(self, record: logging.LogRecord) -> bool:
+        """Whether this record is not among those that are written here: a filter for other handlers of the same stream."""
+        return record.name.partition(".")[0] != "engine" or not self._scopes.chooses(record.name)
+
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line, if its logger was chosen."""
-        if not self._scopes.chooses(record.name):
+        if self.leaves(record):
             return
         now = monotonic()
         since, self._last = now - self._last, now
@@ -76,7 +80,7 @@ class DebugHandler(logging.Handler):
         try:
             self._stream.write(f"{name} {self.format(record)} +{_duration(since)}\n")
             self._stream.flush()
-        except (OSError, ValueError):
+        except Exception:  # as every handler of the standard library: a log line never fails its caller
             self.handleError(record)
 
 
@@ -96,7 +100,11 @@ def set_up_debug(environ: Mapping[str, str] = os.environ, stream: TextIO | None 
         return None
     handler = DebugHandler(scopes, stream or sys.stderr)
     root.addHandler(handler)
-    root.setLevel(logging.DEBUG)
+    for name in _NAMES:
+        if scopes.chooses(name):
+            logging.getLogger(name).setLevel(logging.DEBUG)
+        elif scopes.chooses("engine"):  # which it would inherit from
+            logging.getLogger(name).setLevel(logging.INFO)
     return handler
 
 

@@ -1,26 +1,39 @@
 """Every option, declared once: default, check, unit and help. The CLI, the environment and the docs' table come from here.
 
 Owns what an option may be. Knows nothing of what it does.
+
+An option's value is the first of: what `Server(…)` was given, what :func:`option_defaults` holds (the command line's flags
+and variables), the declaration's default.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from engineio_wsgi.errors import ConfigurationError
 
-__all__ = ["Cookie", "Cors", "Deflate", "HttpCompression", "Options", "from_environ", "option_table",
+__all__ = ["Cookie", "Cors", "Deflate", "HttpCompression", "Options", "from_environ", "option_defaults", "option_table",
            "parse_option", "simple_options"]
 
 #: a WSGI server speaks HTTP/1.1; WebTransport lives on HTTP/3
 TRANSPORTS = ("polling", "websocket", "flashsocket")
 #: what a cookie's name may consist of (RFC 6265 section 4.1.1: a token)
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+#: what PATH_INFO can begin with as it is written here: nothing that a client sends percent-encoded
+PATH = re.compile(r"(?=.*[^/])[^\x00-\x20?#%\x7f-\U0010ffff]+")
 SAME_SITE = ("Lax", "Strict", "None")
+#: what a browser's ``Origin`` header can be equal to (the Fetch standard's serialised origin); a slash at the end is forgiven
+ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^\s/?#*]*/?", re.ASCII | re.IGNORECASE)
+ORIGINS = 'None, "*", an origin such as "https://example.org", a compiled pattern, a callable, or a list of these'
+#: seconds: one millisecond, because the wire carries whole ones; and half of what a browser's timer takes (2**31 ms), because
+#: clients add the interval and the timeout
+SHORTEST, LONGEST = 0.001, 1_000_000
 
 T = TypeVar("T")
 
@@ -47,9 +60,19 @@ class Cors:
     max_age: int | None = None
 
     def __post_init__(self) -> None:
-        for origin in self.origins if isinstance(self.origins, (list, tuple, set, frozenset)) else [self.origins]:
-            if not (isinstance(origin, (str, re.Pattern)) or callable(origin)):
-                raise _wrong("cors", origin, 'None, "*", an origin, a compiled pattern, a callable, or a list of these')
+        is_list = isinstance(self.origins, (list, tuple, set, frozenset))
+        origins = tuple(self.origins) if is_list else (self.origins,)
+        for origin in origins:
+            if not _is_origin(origin):
+                raise _wrong("cors", origin, ORIGINS)
+        object.__setattr__(self, "origins", origins if is_list else self.origins)
+        object.__setattr__(self, "methods", _header_names("methods", self.methods))
+        object.__setattr__(self, "expose", _header_names("expose", self.expose))
+        if self.headers is not None:
+            object.__setattr__(self, "headers", _header_names("headers", self.headers))
+        _switched("cors", "credentials", self.credentials)
+        if self.max_age is not None:
+            _within("cors", "max_age", self.max_age, -1, None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +93,12 @@ class Cookie:
         if self.samesite is not None and self.samesite not in SAME_SITE:
             raise _wrong("cookie", self.samesite, f"samesite to be one of {', '.join(SAME_SITE)}, or None")
         for value in (self.path, self.domain or ""):
-            if any(character in value for character in ";\r\n\0"):
+            if not isinstance(value, str) or not value.isprintable() or ";" in value:
                 raise _wrong("cookie", value, "a path and a domain without semicolons and control characters")
+        _switched("cookie", "httponly", self.httponly)
+        _switched("cookie", "secure", self.secure)
+        if self.max_age is not None:
+            _within("cookie", "max_age", self.max_age, 0, None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +121,7 @@ class Deflate:
         _within("per_message_deflate", "threshold", self.threshold, 0, None)
         _within("per_message_deflate", "level", self.level, 0, 9)
         _within("per_message_deflate", "memory_level", self.memory_level, 1, 9)
+        _switched("per_message_deflate", "context_takeover", self.context_takeover)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,12 +146,41 @@ def _within(name: str, part: str, value: Any, low: int, high: int | None) -> Non
     raise _wrong(name, value, f"{part} to be a whole number " + (f"from {low}" if high is None else f"from {low} to {high}"))
 
 
+def _switched(name: str, part: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise _wrong(name, value, f"{part} to be True or False")
+
+
+def _is_origin(value: Any) -> bool:
+    if isinstance(value, str):
+        return ORIGIN.fullmatch(value) is not None and value.isascii()
+    if isinstance(value, re.Pattern):
+        return isinstance(value.pattern, str)
+    return callable(value)
+
+
+def _header_names(part: str, value: Any) -> tuple[str, ...]:
+    """These go into response headers as they are, so anything but a token would be a hole."""
+    if isinstance(value, str) or not hasattr(value, "__iter__"):
+        raise _wrong("cors", value, f"{part} to be a list of names")
+    names = tuple(value)
+    if not all(isinstance(name, str) and TOKEN.fullmatch(name) for name in names):
+        raise _wrong("cors", names, f"{part} to be a list of names of letters, digits and !#$%&'*+-.^_`|~")
+    return names
+
+
+def _unknown(name: str, known: Collection[str], what: str = "an option", shown: Callable[[str], str] = str) -> ConfigurationError:
+    close = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {shown(close[0])}?" if close else f"there are {', '.join(map(shown, known))}"
+    return ConfigurationError(f"{shown(name)} is not {what}; {hint}")
+
+
 # -- checks: each takes an option's name and what was given, and returns what the option becomes
 
 
 def _seconds(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 10_000_000:
-        raise _wrong(name, value, "a number of seconds greater than 0")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not SHORTEST <= value <= LONGEST:
+        raise _wrong(name, value, f"a number of seconds from {SHORTEST} to {LONGEST}")
     return float(value)
 
 
@@ -146,8 +203,8 @@ def _callable(name: str, value: Any) -> Callable[..., Any] | None:
 
 
 def _path(name: str, value: Any) -> str:
-    if not isinstance(value, str) or not value.strip("/") or any(c in value for c in "?#% \r\n\0"):
-        raise _wrong(name, value, 'a path such as "/engine.io"')
+    if not isinstance(value, str) or not PATH.fullmatch(value):
+        raise _wrong(name, value, 'a path of ASCII characters such as "/engine.io"')
     return "/" + value.strip("/")
 
 
@@ -159,7 +216,7 @@ def _transports(name: str, value: Any) -> tuple[str, ...]:
         raise _wrong(name, names, "no webtransport: it needs HTTP/3, which WSGI servers do not speak")
     if not names or any(transport not in TRANSPORTS for transport in names):
         raise _wrong(name, names, f"a list of {', '.join(TRANSPORTS)}")
-    return names
+    return tuple(dict.fromkeys(names))
 
 
 def _message(name: str, value: Any) -> str | bytes | None:
@@ -204,10 +261,11 @@ def _switch(name: str, value: Any, kind: type[T]) -> T | None:
 
 
 def _build(name: str, kind: type[T], arguments: Mapping[str, Any]) -> T:
-    try:
-        return kind(**arguments)
-    except TypeError as error:
-        raise ConfigurationError(f"{name}: {error}") from None
+    known = [declared.name for declared in fields(kind)]  # type: ignore[arg-type]  # all of them are dataclasses
+    for argument in arguments:
+        if argument not in known:
+            raise _unknown(argument, known, f"a part of {name}")
+    return kind(**arguments)
 
 
 def _cluster(name: str, value: Any) -> None:
@@ -248,6 +306,24 @@ def _parse_cookie(text: str) -> Any:
         return _parse_flag(text)
     except KeyError:
         return text
+
+
+class TextForm(NamedTuple):
+    """How an option is written as text: in ``--help``, and in a sentence."""
+
+    shown: str
+    expected: str
+
+
+_FORMS = {
+    float: TextForm("SECONDS", "a number of seconds"),
+    int: TextForm("BYTES", "a whole number of bytes"),
+    str: TextForm("TEXT", "text"),
+    _parse_flag: TextForm("true|false", "true or false"),
+    _parse_names: TextForm("NAME,…", "names separated by commas"),
+    _parse_origins: TextForm("ORIGIN,…", "origins separated by commas"),
+    _parse_cookie: TextForm("true|NAME", "true, false or a name"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,16 +376,8 @@ class Options:
         known = [declared.name for declared in fields(cls)]
         for name in given:
             if name not in known:
-                close = difflib.get_close_matches(name, known, 1)
-                hint = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
-                raise ConfigurationError(f"{name} is not an option{hint}")
-        return cls(**given)
-
-    def changed(self) -> dict[str, Any]:
-        """The options that are not at their default, as keyword arguments."""
-        ordinary = Options()
-        pairs = ((declared.name, getattr(self, declared.name)) for declared in fields(self))
-        return {name: value for name, value in pairs if value != getattr(ordinary, name)}
+                raise _unknown(name, known)
+        return cls(**{**_defaults.get(), **given})
 
     @property
     def resource(self) -> str:
@@ -317,9 +385,24 @@ class Options:
         return self.path + "/" if self.add_trailing_slash else self.path
 
 
-def simple_options() -> dict[str, str]:
-    """The options that can be given as text, with their help."""
-    return {declared.name: declared.metadata["help"] for declared in fields(Options) if declared.metadata["parse"]}
+#: what the options of servers default to where the command line says so
+_defaults: ContextVar[Mapping[str, Any]] = ContextVar("engineio_wsgi_option_defaults", default={})  # noqa: B039  never written
+
+
+@contextmanager
+def option_defaults(defaults: Mapping[str, Any]) -> Iterator[None]:
+    """Inside of this, ``defaults`` are the values of options that a server is not given."""
+    token = _defaults.set(defaults)
+    try:
+        yield
+    finally:
+        _defaults.reset(token)
+
+
+def simple_options() -> dict[str, tuple[TextForm, str]]:
+    """The options that can be given as text: how they are written, and their help."""
+    return {declared.name: (_FORMS[declared.metadata["parse"]], declared.metadata["help"])
+            for declared in fields(Options) if declared.metadata["parse"]}
 
 
 def parse_option(name: str, text: str) -> Any:
@@ -329,12 +412,12 @@ def parse_option(name: str, text: str) -> Any:
         ConfigurationError: the text cannot be one.
     """
     declared = next(declared for declared in fields(Options) if declared.name == name)
+    parse = declared.metadata["parse"]
     try:
-        value = declared.metadata["parse"](text)
+        value = parse(text)
     except (KeyError, ValueError):
-        raise _wrong(name, text, f"what stands for {declared.metadata['help']}") from None
-    declared.metadata["check"](name, value)
-    return value
+        raise _wrong(name, text, _FORMS[parse].expected) from None
+    return declared.metadata["check"](name, value)
 
 
 def from_environ(environ: Mapping[str, str], prefix: str = "ENGINEIO_") -> dict[str, Any]:
@@ -350,7 +433,7 @@ def from_environ(environ: Mapping[str, str], prefix: str = "ENGINEIO_") -> dict[
             continue
         name = variable.removeprefix(prefix).lower()
         if name not in names:
-            raise ConfigurationError(f"{variable}: {name} is not an option that can be set from the environment")
+            raise _unknown(name, names, "an option that the environment can set", lambda name: prefix + name.upper())
         given[name] = parse_option(name, text)
     return given
 

@@ -70,7 +70,7 @@ class _Chat:
         try:
             message = json.loads(data)
             kind = message["type"]
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             return
         if kind == "echo":
             socket.send(data)

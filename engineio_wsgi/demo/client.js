@@ -84,6 +84,7 @@ export class Client extends EventTarget {
     clearTimeout(this.silence);
     this.aborter?.abort();
     this.socket?.close();
+    this.probe?.close();
     this.#tell("close", reason);
   }
 
@@ -142,22 +143,26 @@ export class Client extends EventTarget {
   // ---- the upgrade: try the WebSocket beside polling, and move to it when both sides know that it works
 
   #probe() {
-    const socket = this.#connectWebSocket();
+    const socket = (this.probe = this.#connectWebSocket());
     this.#tell("upgrade", "probing");
     socket.onopen = () => socket.send("2probe");
-    socket.onerror = () => this.#tell("upgrade", "failed; polling goes on");
+    socket.onclose = () => this.closed || this.paused || this.#tell("upgrade", "failed; polling goes on");
     socket.onmessage = async (event) => {
       if (event.data !== "3probe") return socket.close();
       this.#tell("upgrade", "probe answered");
       await this.#pausePolling();
-      if (this.closed) return socket.close();
-      this.socket = socket;
-      this.#useWebSocket();
-      socket.send("5");
-      this.transport = "websocket";
-      this.#tell("upgrade", "upgraded");
-      this.#flush();
+      if (socket.readyState === WebSocket.OPEN) this.#moveTo(socket);
+      else this.#resumePolling();
     };
+  }
+
+  #moveTo(socket) {
+    this.socket = socket;
+    this.#useWebSocket();
+    socket.send("5");
+    this.transport = "websocket";
+    this.#tell("upgrade", "upgraded");
+    this.#flush();
   }
 
   /** Resolves when no request of this session is under way any more: the server answers the open one with a noop. */
@@ -166,5 +171,14 @@ export class Client extends EventTarget {
     const poll = new Promise((resolve) => (this.onPaused = resolve));
     const post = this.posting ? new Promise((resolve) => (this.onPosted = resolve)) : null;
     await Promise.all([poll, post]);
+  }
+
+  /** The WebSocket went away while polling stopped for it. */
+  #resumePolling() {
+    if (this.closed) return;
+    this.paused = false;
+    this.#tell("upgrade", "failed; polling goes on");
+    this.#poll();
+    this.#flush();
   }
 }

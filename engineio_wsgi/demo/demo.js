@@ -132,4 +132,5 @@ setInterval(() => {
 
 window.addEventListener("resize", draw);
 window.addEventListener("pagehide", () => client.close());
+window.addEventListener("pageshow", (event) => event.persisted && connect(client.transports));
 connect(["polling", "websocket"]);
