@@ -34,14 +34,19 @@ PEERS: dict[str, list[str]] = {
     "python-engineio": [sys.executable, str(HERE / "peers/python_engineio_gevent.py"), "{port}", "nodelay"],
     "python-engineio, no NODELAY": [sys.executable, str(HERE / "peers/python_engineio_gevent.py"), "{port}"],
     "C echo": ["{echo}", "{port}"],
+    "gevent-websocket, raw": [sys.executable, str(HERE / "peers/raw_geventwebsocket.py"), "{port}"],
     "flask ours": [sys.executable, str(HERE / "peers/flask_hello.py"), "{port}", "ours"],
     "flask pywsgi": [sys.executable, str(HERE / "peers/flask_hello.py"), "{port}", "pywsgi"],
     "flask pywsgi, NODELAY": [sys.executable, str(HERE / "peers/flask_hello.py"), "{port}", "nodelay"],
 }
+#: peers that echo WebSocket messages and know nothing of Engine.IO
+RAW = ("C echo", "gevent-websocket, raw")
 #: figures that are taken while nothing goes on
 AT_REST = ("kilobytes", "core_percent")
 #: seconds between two pings of every peer
 HEARTBEAT = 25
+#: what the load generator in Python can do
+FALLBACK_MODES = ("ws-echo", "poll-echo", "http")
 ALL = ("ours", "node", "python-engineio")
 FLASK = ("flask ours", "flask pywsgi", "flask pywsgi, NODELAY")
 
@@ -63,7 +68,7 @@ class Scenario:
 
 
 SCENARIOS = [
-    Scenario("WS echo, 50 × 1 × 32 B", ["ws-echo", "connections=50", "size=32"], (*ALL, "C echo"),
+    Scenario("WS echo, 50 × 1 × 32 B", ["ws-echo", "connections=50", "size=32"], (*ALL, *RAW),
              {"node": 1.3, "C echo": 0.55, "python-engineio": 3}),
     Scenario("WS echo, 50 × 1 × 1 KiB", ["ws-echo", "connections=50", "size=1024"], (*ALL, "C echo"),
              {"node": 1.3, "C echo": 0.55, "python-engineio": 3}),
@@ -93,7 +98,9 @@ def compile_tools(folder: Path) -> dict[str, str]:
     """Compile the load generator and the yardstick; returns their paths."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
-        raise SystemExit("bench: the load generator needs a C compiler (cc)")
+        print("bench: no C compiler (cc): the load generator is the fallback in Python, which is itself the bottleneck",
+              file=sys.stderr)
+        return {"load": str(HERE / "load_fallback.py"), "echo": ""}
     for name in ("load", "echo"):
         subprocess.run([compiler, "-O2", "-o", str(folder / name), str(HERE / f"{name}.c")], check=True)
     return {name: str(folder / name) for name in ("load", "echo")}
@@ -157,7 +164,8 @@ def resident(pid: int) -> int:
 
 def generate(tools: dict[str, str], arguments: list[str], port: int) -> subprocess.Popen[str]:
     """The load generator, on its own core."""
-    return subprocess.Popen([tools["load"], arguments[0], str(port), *arguments[1:]], stdin=subprocess.PIPE,
+    program = [sys.executable] if tools["load"].endswith(".py") else []
+    return subprocess.Popen([*program, tools["load"], arguments[0], str(port), *arguments[1:]], stdin=subprocess.PIPE,
                             stdout=subprocess.PIPE, text=True,
                             preexec_fn=lambda: os.sched_setaffinity(0, {LOAD_CORE}))
 
@@ -167,7 +175,7 @@ def measure(scenario: Scenario, peer: str, tools: dict[str, str], seconds: float
     with running(peer, tools) as (pid, port):
         if scenario.figure in AT_REST:
             return measure_at_rest(scenario, tools, pid, port)
-        raw = ["raw=1"] if peer == "C echo" else []
+        raw = ["raw=1"] if peer in RAW else []
         warm_up(scenario, tools, port, raw)
         before = cpu_seconds(pid)
         output, _ = generate(tools, [*scenario.load, f"seconds={seconds}", *raw], port).communicate(timeout=120)
@@ -304,7 +312,7 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def chosen(given: argparse.Namespace) -> Iterator[tuple[Scenario, tuple[str, ...]]]:
+def chosen(given: argparse.Namespace, tools: dict[str, str]) -> Iterator[tuple[Scenario, tuple[str, ...]]]:
     """The scenarios to run, with their peers."""
     for scenario in SCENARIOS:
         if given.scenario and not any(part.lower() in scenario.name.lower() for part in given.scenario):
@@ -314,6 +322,10 @@ def chosen(given: argparse.Namespace) -> Iterator[tuple[Scenario, tuple[str, ...
         peers = scenario.peers
         if given.quick:
             peers = tuple(peer for peer in peers if not peer.startswith("python-engineio") or "32 B" in scenario.name)
+        if not tools["echo"]:
+            if scenario.load[0] not in FALLBACK_MODES:
+                continue
+            peers = tuple(peer for peer in peers if peer != "C echo")
         if given.peer:
             peers = (peers[0], *(peer for peer in peers[1:] if peer in given.peer))
         yield scenario, peers
@@ -329,7 +341,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         tools = compile_tools(Path(folder))
         tools["node_modules"] = bring_node_packages()
-        for scenario, peers in chosen(given):
+        for scenario, peers in chosen(given, tools):
             results[scenario.name] = run_scenario(scenario, peers, tools, rounds, seconds)
             figures = ", ".join(f"{peer} {show(scenario, row['median'])} ({row['cpu_us']:.1f} µs)"
                                 for peer, row in results[scenario.name].items())

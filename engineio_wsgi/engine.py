@@ -33,7 +33,7 @@ from engineio_wsgi.options import Options
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.protocol.deflate import Deflater, Inflater
 from engineio_wsgi.protocol.frames import FrameDecoder
-from engineio_wsgi.session import ReadyState
+from engineio_wsgi.session import LISTENER_ERRORS, ReadyState
 from engineio_wsgi.socket import Socket, as_message
 from engineio_wsgi.threads import current_thread, half_patched
 from engineio_wsgi.throttle import Throttle
@@ -310,7 +310,7 @@ class Engine(Emitter):
         """The first turn of a session: its ``connection`` listeners."""
         try:
             self.emit("connection", socket)
-        except Exception as error:
+        except LISTENER_ERRORS as error:
             if not socket.closed:
                 logger.exception("a listener (connection) failed; the session is closed")
                 socket.end(CloseReason.APPLICATION_ERROR, error)

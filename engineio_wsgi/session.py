@@ -35,6 +35,11 @@ CLOSE_GRACE = 1.0
 #: seconds that a closing session waits for its client to fetch what is left; the reference server's
 CLOSE_TIMEOUT = 30.0
 
+#: bytes that a queued call of a listener, and a packet without data, count for in the bounds of the buffers
+OVERHEAD = 64
+#: what may leave a listener without being anybody else's affair; gevent's timeouts are not an ``Exception``
+LISTENER_ERRORS = (Exception, gevent.Timeout)
+
 _NO_MESSAGES: deque[str | bytes] = deque(maxlen=0)
 _NO_EVENTS: deque[tuple[Listener, tuple[Any, ...]]] = deque(maxlen=0)
 
@@ -69,7 +74,7 @@ class Session(Emitter):
 
     __slots__ = (
         "__weakref__", "_close_emitted", "_ending", "_hub", "_loop", "_progress", "_timer", "busy", "busy_with",
-        "close_description", "close_reason", "direct_listeners", "events", "heard", "heartbeat", "host", "id",
+        "close_description", "close_reason", "creation_watched", "direct_listeners", "events", "heard", "heartbeat", "host", "id",
         "inbox", "inbox_size", "message_listeners", "outbox", "outbox_size", "packet_watched", "protocol",
         "reading_paused", "receiver", "spawned", "stalled_since", "state", "transport", "upgrade", "upgraded",
         "watched",
@@ -100,6 +105,8 @@ class Session(Emitter):
         self.outbox: list[Entry] = []
         self.outbox_size = 0
         self.stalled_since = 0.0
+        #: whether there are listeners of ``packet_create``
+        self.creation_watched = False
         #: whether there are listeners of ``packet``, who have to be told of messages, too
         self.packet_watched = False
         #: whether anybody has to be told when entries were written; if not, ``outbox_size`` is all there is to it
@@ -135,6 +142,8 @@ class Session(Emitter):
             self.direct_listeners = () if self.packet_watched or self._ending is not None else self.message_listeners
             if self.inbox and not self.busy:
                 self.submit_turn()
+        elif event == "packet_create":
+            self.creation_watched = bool(listeners)
         elif event in ("flush", "drain"):
             self.watched = self.watched or bool(listeners)
 
@@ -151,7 +160,7 @@ class Session(Emitter):
         try:
             for listener in listeners:
                 listener(data)
-        except Exception as error:
+        except LISTENER_ERRORS as error:
             self._listener_failed("message", error)
         finally:
             self.busy = False
@@ -173,8 +182,11 @@ class Session(Emitter):
         self._wake_receiver()
 
     def _bound_inbox(self, messages: Sequence[str | bytes]) -> None:
+        self._count_in(sum(map(size_of, messages)) + OVERHEAD * len(messages))
+
+    def _count_in(self, size: int) -> None:
         # counted up only, and reset when the inbox has run empty: nothing is counted twice on the way out
-        self.inbox_size += sum(map(size_of, messages))
+        self.inbox_size += size
         if self.inbox_size > self.host.options.max_inbox and not self.reading_paused:
             self.reading_paused = True
             self.transport.pause()
@@ -207,6 +219,8 @@ class Session(Emitter):
         if not self.busy:
             self.submit_turn()
         else:
+            # a client could cause calls without end while a listener is busy
+            self._count_in(OVERHEAD)
             self._wake_receiver()
 
     def submit_turn(self) -> None:
@@ -234,14 +248,16 @@ class Session(Emitter):
             elif self.inbox and self.message_listeners and not self._close_emitted:
                 self._run_messages(self.inbox)
             else:
-                return
+                break
+        if self.inbox_size and not self.inbox:
+            self.inbox_emptied()
 
     def run_event(self) -> None:
         """Call the listener that has waited longest."""
         listener, args = self.events.popleft()
         try:
             listener(*args)
-        except Exception as error:
+        except LISTENER_ERRORS as error:
             self._listener_failed(getattr(listener, "__name__", "listener"), error)
 
     def _run_messages(self, inbox: deque[str | bytes]) -> None:
@@ -251,12 +267,12 @@ class Session(Emitter):
                 data = inbox.popleft()
                 for listener in self.message_listeners:
                     listener(data)
-        except Exception as error:
+        except LISTENER_ERRORS as error:
             self._listener_failed("message", error)
         if not self.inbox:
             self.inbox_emptied()
 
-    def _listener_failed(self, what: str, error: Exception) -> None:
+    def _listener_failed(self, what: str, error: BaseException) -> None:
         if isinstance(error, SocketClosed):
             logger.debug("= %s: a listener (%s) found the session closed", shorten(self.id), what)
         else:
@@ -265,9 +281,13 @@ class Session(Emitter):
     # -- writing
 
     def send_packet(self, packet: Packet) -> None:
-        """Queue a packet that is not subject to the bound of the write buffer."""
-        if self.state in (ReadyState.OPEN, ReadyState.OPENING):
-            self.append(packet, size_of(packet.data))
+        """Queue a packet of the engine's own. It waits for nobody: where the write buffer is full, the session ends."""
+        if self.state is not ReadyState.OPEN:
+            return
+        if self.outbox_size >= self.host.options.max_buffered and packet.type is not PacketType.PING:
+            self.end(CloseReason.CLIENT_TOO_SLOW, "it makes the server answer, and does not take the answers")
+            return
+        self.append(packet, size_of(packet.data) + OVERHEAD)
 
     def append(self, entry: Entry, size: int) -> None:
         """Queue ``entry``, whose payload has ``size`` bytes, behind all others."""
@@ -431,7 +451,7 @@ class Session(Emitter):
         for listener in self._listeners.get("close", ()):
             try:
                 listener(str(self.close_reason), self.close_description)
-            except Exception as error:
+            except LISTENER_ERRORS as error:
                 self._listener_failed("close", error)
         spawned, self.spawned = self.spawned, None
         gevent.killall(list(spawned or ()), block=False)

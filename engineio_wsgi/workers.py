@@ -116,7 +116,7 @@ class Workers:
             task()
         except GreenletExit:
             pass  # somebody killed what ran here; the worker itself has no reason to end
-        except Exception:
+        except (Exception, gevent.Timeout):
             logger.exception("a task of the engine failed")
         except BaseException as error:
             # KeyboardInterrupt, SystemExit: gevent's way is to raise them in the main greenlet

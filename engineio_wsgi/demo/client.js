@@ -84,7 +84,7 @@ export class Client extends EventTarget {
     clearTimeout(this.silence);
     this.aborter?.abort();
     this.socket?.close();
-    this.probe?.close();
+    this.candidate?.close();
     this.#tell("close", reason);
   }
 
@@ -143,7 +143,7 @@ export class Client extends EventTarget {
   // ---- the upgrade: try the WebSocket beside polling, and move to it when both sides know that it works
 
   #probe() {
-    const socket = (this.probe = this.#connectWebSocket());
+    const socket = (this.candidate = this.#connectWebSocket());
     this.#tell("upgrade", "probing");
     socket.onopen = () => socket.send("2probe");
     socket.onclose = () => this.closed || this.paused || this.#tell("upgrade", "failed; polling goes on");

@@ -144,10 +144,19 @@ class PollingTransport(Transport):
         try:
             self._take(self._read_packets(environ))
             if session.reading_paused:
-                session.wait_for_room()
+                self._wait_for_room(environ)
         finally:
             self._posting = False
         return OK
+
+    def _wait_for_room(self, environ: dict[str, Any]) -> None:
+        """Answer no sooner than the application has caught up; the client may give up meanwhile."""
+        session = self.session
+        watch = EndWatch(environ, lambda: session.end(CloseReason.TRANSPORT_CLOSE, "the client gave up a POST"))
+        try:
+            session.wait_for_room()
+        finally:
+            watch.stop()
 
     def _read_packets(self, environ: dict[str, Any]) -> list[Packet]:
         binary = environ.get("CONTENT_TYPE") == OCTET_STREAM

@@ -41,6 +41,8 @@ logger = logging.getLogger("engine.ws")
 
 #: bytes of answers to pings that wait for a client that does not read; more are not answered (RFC 6455 section 5.5.3)
 MAX_UNSENT_PONGS = 65_536
+#: by the bytes of a message, the head of its text frame and the packet type: RFC 6455 section 5.2
+MESSAGE_HEADS = [encode_text("4" + "x" * size)[:-size or None] for size in range(125)]
 #: close codes by close reason (RFC 6455 section 7.4.1); 1000 where the reason is nobody's fault
 CLOSE_CODES: dict[str | None, int] = {
     CloseReason.SERVER_SHUTTING_DOWN: 1001,
@@ -243,13 +245,9 @@ class WebSocketTransport(Transport):
         if wire.unsent or not entries or session.closed:
             return
         session.outbox = []
-        if self._deflater is None:
-            # text is framed here, without a call: 16 messages a batch cost a tenth less
-            frames = [encode_text("4" + entry) if type(entry) is str else self._frame(entry) for entry in entries]
-        else:
-            frames = [self._general_frame(as_packet(entry)) for entry in entries]
+        frames = self._frames(entries)
         try:
-            wire.write(frames[0] if len(frames) == 1 else b"".join(frames))
+            wire.write(b"".join(frames))
         except OSError as error:
             session.outbox = entries + session.outbox
             self._on_lost_writing(error)
@@ -258,6 +256,23 @@ class WebSocketTransport(Transport):
             self._account_for(entries, frames)
         else:
             session.outbox_size = 0
+
+    def _frames(self, entries: list[Entry]) -> list[bytes]:
+        """The frames of ``entries``, each in two parts, so that the bytes of a message are copied once, by the join."""
+        if self._deflater is not None:
+            return [part for entry in entries for part in (b"", self._general_frame(as_packet(entry)))]
+        parts: list[bytes] = []
+        for entry in entries:
+            if type(entry) is str:
+                payload = entry.encode() if entry.isascii() else to_utf8(entry)
+                size = len(payload)
+                # the head, with the packet type that comes first in the payload: 16 messages a batch cost a fifth less
+                parts.append(MESSAGE_HEADS[size] if size < len(MESSAGE_HEADS) else message_head(size))
+                parts.append(payload)
+            else:
+                parts.append(b"")
+                parts.append(self._frame(entry))
+        return parts
 
     def _account_for(self, entries: list[Entry], frames: list[bytes]) -> None:
         if self.wire.unsent:
@@ -296,13 +311,14 @@ class WebSocketTransport(Transport):
             return []
         entries, frames = self._in_flight
         taken = sum(map(len, frames)) - self.wire.unsent
-        for index, frame in enumerate(frames):
-            taken -= len(frame)
+        for index in range(len(entries)):
+            taken -= len(frames[2 * index]) + len(frames[2 * index + 1])
             if taken < 0:
                 return entries[index:]
         return []
 
     def _frame(self, entry: Entry) -> bytes:
+        """One frame, for entries that are not plain text."""
         if type(entry) is bytes and self._binary and not self._binary_prefix:
             return encode_binary(entry)
         if type(entry) is Prepared and self._deflater is None:
@@ -348,3 +364,10 @@ class WebSocketTransport(Transport):
             wire.close()
             return
         wire.linger()
+
+
+def message_head(size: int) -> bytes:
+    """The head of the text frame of a message with ``size`` bytes (125 and more), and the packet type."""
+    if size < 65535:
+        return b"\x81\x7e%b4" % (size + 1).to_bytes(2)
+    return b"\x81\x7f%b4" % (size + 1).to_bytes(8)

@@ -1,0 +1,101 @@
+"""The benchmark's own honesty: a wrong echo is found, by either load generator, and the figures are what they say."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCH = Path(__file__).parents[2] / "bench"
+
+
+def load_runner() -> Any:
+    spec = importlib.util.spec_from_file_location("bench_run", BENCH / "run.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["bench_run"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+runner = load_runner()
+
+SERVER = """
+import sys
+import engineio_wsgi
+server = engineio_wsgi.listen(("127.0.0.1", 0))
+@server.on("connection")
+def connected(socket):
+    socket.on("message", lambda data: socket.send(data if sys.argv[1] == "right" else data.replace("xxx", "yyy", 1)))
+print(server.address[1], flush=True)
+server.serve_forever()
+"""
+
+
+@pytest.fixture(scope="module")
+def generators(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    tools = runner.compile_tools(tmp_path_factory.mktemp("tools"))
+    return {"C": [tools["load"]], "Python": [sys.executable, str(BENCH / "load_fallback.py")]}
+
+
+@pytest.fixture(params=["right", "wrong"])
+def echo(request: pytest.FixtureRequest):
+    server = subprocess.Popen([sys.executable, "-c", SERVER, request.param], stdout=subprocess.PIPE, text=True,
+                              env={**os.environ, "PYTHONPATH": str(BENCH.parent)})
+    assert server.stdout is not None
+    yield request.param, server.stdout.readline().strip()
+    server.kill()
+    server.communicate()
+
+
+@pytest.mark.parametrize("language", ["C", "Python"])
+@pytest.mark.parametrize("mode", ["ws-echo", "poll-echo"])
+def test_a_wrong_echo_is_found(generators: dict[str, list[str]], echo: tuple[str, str], mode: str, language: str):
+    answer, port = echo
+    command = [*generators[language], mode, port, "connections=3", "seconds=0.1", "size=200"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    if answer == "right":
+        assert json.loads(result.stdout)["operations"] > 0
+    else:
+        assert result.returncode != 0
+        assert "an echo is not what was sent" in result.stderr
+
+
+def test_the_fallback_says_what_it_is(generators: dict[str, list[str]], echo: tuple[str, str]):
+    result = subprocess.run([*generators["Python"], "ws-churn", echo[1]], capture_output=True, text=True, timeout=30)
+    assert result.returncode != 0
+    assert "needs a C compiler" in result.stderr
+
+
+def test_summaries_are_medians_with_their_spread():
+    results = [{"cpu_us": 3.0}, {"cpu_us": 1.0}, {"cpu_us": 2.0}]
+    assert runner.summarise([10.0, 30.0, 20.0], results) == {"median": 20.0, "spread": 100.0, "cpu_us": 2.0}
+
+
+@pytest.mark.parametrize(("name", "figures", "good"), [
+    ("handshake and close, WS", {"ours": 100.0, "node": 99.0}, True),
+    ("handshake and close, WS", {"ours": 99.0, "node": 100.0}, False),
+    ("latency p50 at 10,000/s", {"ours": 1.0, "node": 2.0}, True),
+    ("latency p50 at 10,000/s", {"ours": 2.0, "node": 1.0}, False),
+])
+def test_a_verdict_knows_which_way_is_better(name: str, figures: dict[str, float], good: bool):
+    scenario = next(scenario for scenario in runner.SCENARIOS if scenario.name == name)
+    peers = {peer: {"median": value, "spread": 0.0} for peer, value in figures.items()}
+    assert [row[3] for row in runner.verdicts(scenario, peers)] == [good]
+    table = runner.table({name: peers})
+    assert ("**missed**" in table) is not good
+
+
+def test_the_chart_is_an_image():
+    peers = {"ours": {"median": 2.0}, "node": {"median": 1.0}}
+    picture = runner.chart({"full upgrade": peers})
+    assert re.match(r"<svg ", picture)
+    assert "2.00 ×" in picture
