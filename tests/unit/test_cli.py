@@ -17,7 +17,7 @@ import gevent.socket
 import gevent.ssl
 import pytest
 from gevent import subprocess
-from support.clients import open_session
+from support.clients import WebSocketSession, open_session
 from support.rawhttp import HttpConnection
 from support.serving import EventLog, Served
 
@@ -28,6 +28,7 @@ APPLICATION = """
 import engineio_wsgi
 
 def inner(environ, start_response):
+    environ["wsgi.input"].read()
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "5")])
     return [b"inner"]
 
@@ -151,11 +152,31 @@ def test_a_signal_closes_the_sessions_first(run: Run, number: int):
     assert command.end() == (0, "")
 
 
+def test_what_is_unsent_is_sent_before_the_end(run: Run):
+    command = run(*serve())
+    served = command.served()
+    session = WebSocketSession(served, http=HttpConnection(served.address, receive_buffer=4096)).open()
+    sent = ["x" * 500_000] * 3
+    session.say(*sent)
+    served.settle()
+    command.process.send_signal(signal.SIGTERM)
+    assert session.hear_many(3) == sent
+    assert session.ws.wait_closed().code == 1001
+    assert command.end() == (0, "")
+
+
 def test_a_second_signal_does_no_harm(run: Run):
     command = run(*serve())
-    command.address()
+    served = command.served()
+    request = served.connect()
+    request.send(b"POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab")
+    session = open_session(served, "websocket")
     command.process.send_signal(signal.SIGTERM)
-    assert command.end(signal.SIGINT) == (0, "")
+    assert session.ws.wait_closed().code == 1001
+    command.process.send_signal(signal.SIGINT)
+    request.send(b"cd")
+    assert request.response().text == "inner"
+    assert command.end() == (0, "")
 
 
 SETTINGS = [
