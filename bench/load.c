@@ -127,7 +127,17 @@ static size_t put_frame(char *out, int opcode, const char *payload, size_t size)
         for (int i = 0; i < 8; i++) out[2 + i] = (uint64_t)size >> (56 - 8 * i);
     }
     memcpy(out + head, MASK, 4);
-    for (size_t i = 0; i < size; i++) out[head + 4 + i] = payload[i] ^ MASK[i & 3];
+    out += head + 4;
+    uint64_t mask, word;
+    size_t i = 0;
+    memcpy(&mask, MASK, 4);
+    memcpy((char *)&mask + 4, MASK, 4);
+    for (; i + 8 <= size; i += 8) {
+        memcpy(&word, payload + i, 8);
+        word ^= mask;
+        memcpy(out + i, &word, 8);
+    }
+    for (; i < size; i++) out[i] = payload[i] ^ MASK[i & 3];
     return head + 4 + size;
 }
 
@@ -265,9 +275,7 @@ static char *template;
 static size_t message(char *out, uint32_t number) {
     size_t prefix = set.raw ? 0 : 1;
     memcpy(out, template, prefix + set.size);
-    char digits[9];
-    sprintf(digits, "%08x", number);
-    memcpy(out + prefix, digits, set.size < 8 ? set.size : 8);
+    for (int i = 0; i < 8 && i < set.size; i++) out[prefix + i] = "0123456789abcdef"[number >> (28 - 4 * i) & 15];
     return prefix + set.size;
 }
 

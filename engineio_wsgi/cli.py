@@ -15,14 +15,17 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from time import monotonic
 from types import ModuleType
 from typing import Any, NoReturn
 
 import gevent
 from gevent import ssl
+from gevent.event import Event
 
 from engineio_wsgi.demo import demo_application
 from engineio_wsgi.errors import ConfigurationError
+from engineio_wsgi.handler import WebSocketHandler
 from engineio_wsgi.log import DebugHandler
 from engineio_wsgi.middleware import Middleware
 from engineio_wsgi.options import from_environ, option_defaults, simple_options
@@ -35,7 +38,8 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 DEFAULT_BIND = "127.0.0.1:8000"
 ENVIRONMENT = "ENGINEIO_"
-#: seconds that sessions have to fetch what is left when the server is asked to stop
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+#: seconds that sessions have to fetch what is left, and requests to be answered, when the server is asked to stop
 GRACE = 3.0
 #: middlewares that are looked through for the engine
 MAX_WRAPPERS = 10
@@ -185,13 +189,17 @@ def _server_of(application: Any) -> Server | None:
 def _serve(application: Application, server: Server | None, chosen: argparse.Namespace) -> None:
     _set_up_logging()
     http = _listen(application, chosen)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        gevent.signal_handler(number, _stop, http, server)
+    asked_to_stop = Event()
+    watchers = [gevent.signal_handler(number, asked_to_stop.set) for number in SIGNALS]
     scheme = "https" if chosen.certfile else "http"
     host = _split_address(chosen.bind)[0] or "localhost"
     host = f"[{host}]" if ":" in host else host
     print(f"engineio-wsgi {__version__} listens on {scheme}://{host}:{http.server_port}/", flush=True)
-    http.serve_forever()
+    asked_to_stop.wait()
+    _stop(http, server)
+    for number, watcher in zip(SIGNALS, watchers, strict=True):
+        watcher.cancel()
+        signal.signal(number, signal.SIG_IGN)  # what is left is the interpreter's end, which nobody needs to interrupt
 
 
 def _set_up_logging() -> None:
@@ -204,12 +212,50 @@ def _set_up_logging() -> None:
             logging.getLogger().handlers[0].addFilter(printer.leaves)
 
 
-def _stop(http: HttpServer, server: Server | None) -> None:
+def _stop(http: _HttpServer, server: Server | None) -> None:
     """Take no more connections, end the sessions, and let the requests that are under way be answered."""
+    deadline = monotonic() + GRACE
     http.close()
     if server is not None:
         server.close(GRACE)
-    http.stop(GRACE)
+    http.wait_until_idle(max(0.0, deadline - monotonic()))
+
+
+class _HttpServer(HttpServer):
+    """Knows how many requests are under way. A pool would not: it counts connections, of which most are idle."""
+
+    def __init__(self, listener: Any, application: Application, **options: Any) -> None:
+        super().__init__(listener, application, handler_class=_Handler, **options)
+        self._under_way = 0
+        self._idle = Event()
+        self._idle.set()
+
+    def on_request(self) -> None:
+        """A request begins."""
+        self._under_way += 1
+        self._idle.clear()
+
+    def on_response(self) -> None:
+        """A request has been answered."""
+        self._under_way -= 1
+        if not self._under_way:
+            self._idle.set()
+
+    def wait_until_idle(self, timeout: float) -> None:
+        """Block until all requests have been answered, for ``timeout`` seconds at most."""
+        self._idle.wait(timeout)
+
+
+class _Handler(WebSocketHandler):
+    """Tells its server of its requests."""
+
+    def handle_one_response(self) -> None:
+        """Answer one request."""
+        self.server.on_request()
+        try:
+            super().handle_one_response()
+        finally:
+            self.server.on_response()
 
 
 def _ssl_context(chosen: argparse.Namespace) -> Any:
@@ -221,10 +267,10 @@ def _ssl_context(chosen: argparse.Namespace) -> Any:
     return context
 
 
-def _listen(application: Application, chosen: argparse.Namespace) -> HttpServer:
+def _listen(application: Application, chosen: argparse.Namespace) -> _HttpServer:
     secure = {"ssl_context": _ssl_context(chosen)} if chosen.certfile else {}
     try:
-        http = HttpServer(_split_address(chosen.bind), application, **secure)
+        http = _HttpServer(_split_address(chosen.bind), application, **secure)
         http.start()
     except OSError as error:
         reason = re.sub(r": \(.*\)$", "", error.strerror or str(error))  # gevent appends the address
