@@ -19,7 +19,8 @@ __all__ = ["Wire", "detach"]
 
 READ = 1
 WRITE = 2
-#: bytes of one ``recv``; a larger one made 32-byte echoes no slower and 16 KiB ones a third faster than 16 KiB did
+#: bytes of one ``recv``. 64 KiB cost no more than 2 KiB (2.3 µs for a socket pair and 1 KB); with 128 KiB, for which malloc asks
+#: the kernel each time, it was 13.9 µs
 RECV_SIZE = 65536
 #: seconds that a closing connection waits for the peer to read what was sent and to close its side
 LINGER = 5.0
