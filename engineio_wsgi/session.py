@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Protocol
 
@@ -298,11 +298,6 @@ class Session(Emitter):
         if not self.transport.corked:
             self.transport.wake()
 
-    def take_outbox(self) -> list[Entry]:
-        """All that waits, for a transport that is about to write it."""
-        entries, self.outbox = self.outbox, []
-        return entries
-
     def on_written(self, entries: Sequence[Entry]) -> None:
         """``entries`` have left."""
         self.stalled_since = 0.0
@@ -466,11 +461,6 @@ class Session(Emitter):
             self.events = _NO_EVENTS
         self.outbox = []
         self.outbox_size = 0
-
-    def call_all(self, listeners: Iterable[Listener], *args: Any) -> None:
-        """Queue a call of each of ``listeners``."""
-        for listener in listeners:
-            self.queue_call(listener, *args)
 
 
 _ON_PACKET: dict[PacketType, Callable[[Session, Packet], None]] = {

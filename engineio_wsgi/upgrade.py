@@ -87,7 +87,7 @@ class Upgrade:
         if not data:
             self.abandon("the candidate was closed")
             return
-        self._on_frames(self._candidate._feed(data))
+        self._on_frames(self._candidate.feed(data))
 
     def _on_frames(self, items: list[Any]) -> None:
         for index, item in enumerate(items):

@@ -65,8 +65,8 @@ class WebSocketTransport(Transport):
         deflater: compresses messages of ``deflate_threshold`` bytes and more, if that was negotiated.
     """
 
-    __slots__ = ("_binary", "_binary_prefix", "_close_code", "_codec", "_deflate_threshold", "_deflater", "_feed", "_in_flight",
-                 "_loop", "_paused", "_scheduled", "_workers", "wire")
+    __slots__ = ("_binary", "_binary_prefix", "_close_code", "_codec", "_deflate_threshold", "_deflater", "_in_flight",
+                 "_loop", "_paused", "_scheduled", "_workers", "feed", "wire")
 
     name = "websocket"
     handles_upgrades = True
@@ -77,7 +77,8 @@ class WebSocketTransport(Transport):
         self.wire = wire
         self._workers = workers
         self._loop = gevent.get_hub().loop
-        self._feed: Callable[[bytes], list[Any]] = decoder.feed
+        #: from bytes to what they contain: see ``FrameDecoder.feed``
+        self.feed: Callable[[bytes], list[Any]] = decoder.feed
         self._codec: Any = v4 if protocol == 4 else v3
         self._binary = binary
         self._binary_prefix = 0 if protocol == 4 else 1
@@ -145,7 +146,7 @@ class WebSocketTransport(Transport):
             return
         session = self.session
         session.heard = monotonic()
-        items = self._feed(data)
+        items = self.feed(data)
         if len(items) == 1:
             # the bulk of real traffic: one message a recv, which need not be queued
             item = items[0]

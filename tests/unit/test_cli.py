@@ -23,7 +23,6 @@ from support.serving import EventLog, Served
 
 import engineio_wsgi
 
-HANDSHAKE = "/engine.io/?EIO=4&transport=polling"
 APPLICATION = """
 import engineio_wsgi
 
@@ -116,22 +115,24 @@ def serve(*arguments: str) -> tuple[str, ...]:
     return "serve", "site_app:app", "--bind", "127.0.0.1:0", *arguments
 
 
-def handshake(response: Any) -> dict[str, Any]:
-    assert response.status == 200, response.text
-    opened: dict[str, Any] = json.loads(response.text.split("\x1e")[0][1:])
-    return opened
+def handshake(command: Command) -> dict[str, Any]:
+    """What the open packet says. Over WebSocket: a polling client that never polls would be waited for at the end."""
+    info: dict[str, Any] = open_session(command.served(), "websocket").info
+    return info
 
 
 def test_the_demo(run: Run):
     command = run("--bind", "127.0.0.1:0")
-    connection = HttpConnection(command.address())
+    served = command.served()
+    connection = served.connect()
     for target, kind in [("/", "text/html"), ("/demo.js", "text/javascript"), ("/style.css", "text/css")]:
         response = connection.get(target)
         assert (response.status, response.header("Content-Type").split(";")[0]) == (200, kind)
         assert "default-src 'none'" in response.header("Content-Security-Policy")
     assert connection.get("/../cli.py").status == 404
     assert connection.get("/__init__.py").status == 404
-    assert handshake(connection.get(HANDSHAKE))["upgrades"] == ["websocket"]
+    session = open_session(served, "websocket")
+    assert json.loads(session.hear()) == {"type": "count", "count": 1}
     assert command.end(signal.SIGTERM) == (0, "")
 
 
@@ -194,19 +195,19 @@ SETTINGS = [
 @pytest.mark.parametrize("arguments", [serve(), ("--bind", "127.0.0.1:0")], ids=["serve", "demo"])
 def test_options(run: Run, arguments: Any, flags: Any, environment: dict[str, str], milliseconds: int):
     command = run(*arguments, *flags, **environment)
-    assert handshake(command.get(HANDSHAKE))["pingInterval"] == milliseconds
+    assert handshake(command)["pingInterval"] == milliseconds
     assert command.end(signal.SIGTERM) == (0, "")
 
 
 def test_options_before_the_command(run: Run):
     command = run("--ping-interval", "7", *serve("--ping-timeout", "3"))
-    opened = handshake(command.get(HANDSHAKE))
+    opened = handshake(command)
     assert (opened["pingInterval"], opened["pingTimeout"]) == (7000, 3000)
 
 
 def test_what_the_application_sets_itself_holds_and_the_flag_is_not_ignored_in_silence(run: Run):
     command = run(*serve("--ping-interval", "7", "--ping-timeout", "3"), settings="ping_interval=9, ping_timeout=3")
-    assert handshake(command.get(HANDSHAKE))["pingInterval"] == 9000
+    assert handshake(command)["pingInterval"] == 9000
     status, errors = command.end(signal.SIGTERM)
     assert status == 0
     assert errors.splitlines() == ["engineio-wsgi: --ping-interval or ENGINEIO_PING_INTERVAL has no effect: "
@@ -219,7 +220,7 @@ def test_an_application_that_asks_for_the_environment_gets_the_flags(run: Run, t
     text = APPLICATION.replace("Server(SETTINGS)", "Server.from_environ(ping_interval=9, ping_timeout=8)")
     (tmp_path / "other_app.py").write_text(text)
     command = Command("serve", "other_app:app", "--bind", "127.0.0.1:0", "--ping-interval", "7", cwd=tmp_path)
-    opened = handshake(command.get(HANDSHAKE))
+    opened = handshake(command)
     assert (opened["pingInterval"], opened["pingTimeout"]) == (7000, 8000)
     assert command.end(signal.SIGTERM) == (0, "")
 
@@ -319,10 +320,10 @@ def test_ipv6_has_an_address_that_a_browser_understands(run: Run):
 
 def test_debug_prints_each_line_once(run: Run):
     command = run(*serve(), DEBUG="engine*")
-    sid = handshake(command.get(HANDSHAKE))["sid"]
+    sid = handshake(command)["sid"]
     status, errors = command.end(signal.SIGTERM)
     assert status == 0
-    opened = [line for line in errors.splitlines() if "open over polling" in line]
+    opened = [line for line in errors.splitlines() if "open over websocket" in line]
     assert len(opened) == 1
     assert sid[:6] in opened[0]
 
