@@ -44,10 +44,12 @@ class Emitter:
         self._listeners: dict[str, tuple[Listener, ...]] = {}
 
     @overload
-    def on(self, event: str) -> Callable[[L], L]: ...
+    def on(self, event: str) -> Callable[[L], L]:
+        """As a decorator."""
 
     @overload
-    def on(self, event: str, listener: L) -> L: ...
+    def on(self, event: str, listener: L) -> L:
+        """With the listener."""
 
     def on(self, event: str, listener: L | None = None) -> L | Callable[[L], L]:
         """Call ``listener`` at each ``event``; without one, a decorator. Returns the listener."""
@@ -59,10 +61,12 @@ class Emitter:
         return listener
 
     @overload
-    def once(self, event: str) -> Callable[[L], L]: ...
+    def once(self, event: str) -> Callable[[L], L]:
+        """As a decorator."""
 
     @overload
-    def once(self, event: str, listener: L) -> L: ...
+    def once(self, event: str, listener: L) -> L:
+        """With the listener."""
 
     def once(self, event: str, listener: L | None = None) -> L | Callable[[L], L]:
         """As :meth:`on`, for the next ``event`` only."""
