@@ -306,6 +306,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one short round of the main scenarios, under a minute")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of one measurement")
     parser.add_argument("--scenario", action="append", help="only scenarios whose name contains this; may be repeated")
     parser.add_argument("--peer", action="append", help="only these peers beside ours; may be repeated")
     parser.add_argument("--output", type=Path, default=Path("bench-results"), help="folder for results.json, .rst and .svg")
@@ -336,7 +337,7 @@ def main() -> int:
     given = arguments()
     if (os.cpu_count() or 1) < 2:
         print("bench: one core only: server and load will share it, and the figures mean little", file=sys.stderr)
-    rounds, seconds = (1, 0.5) if given.quick else (given.rounds, 2.0)
+    rounds, seconds = (1, 0.5) if given.quick else (given.rounds, given.seconds)
     results: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         tools = compile_tools(Path(folder))

@@ -13,7 +13,8 @@ export class Client extends EventTarget {
     this.transport = null;
     this.closed = false;
     this.waiting = []; // packets that have not been handed to a transport
-    this.posting = false;
+    this.polling = false; // a GET is under way
+    this.posting = false; // a POST is under way
     this.paused = false; // polling has stopped for an upgrade
     this.#open();
   }
@@ -24,8 +25,8 @@ export class Client extends EventTarget {
 
   close() {
     if (this.closed) return;
-    if (this.transport === "polling") this.#post(["1"]);
-    this.#end("closed by this page");
+    const goodbye = this.sid && this.transport === "polling" ? this.#post([...this.waiting.splice(0), "1"]) : null;
+    this.#end("closed by this page", goodbye);
   }
 
   // ---- the session
@@ -78,11 +79,12 @@ export class Client extends EventTarget {
     }
   }
 
-  #end(reason) {
+  /** @param goodbye what the poll has to outlive: a server takes a poll that breaks off for the end of the session */
+  #end(reason, goodbye = null) {
     if (this.closed) return;
     this.closed = true;
     clearTimeout(this.silence);
-    this.aborter?.abort();
+    Promise.resolve(goodbye).then(() => this.aborter?.abort());
     this.socket?.close();
     this.candidate?.close();
     this.#tell("close", reason);
@@ -96,6 +98,7 @@ export class Client extends EventTarget {
   }
 
   async #poll() {
+    this.polling = true;
     try {
       this.aborter = new AbortController();
       const response = await fetch(this.#url(location.protocol, "polling"), { signal: this.aborter.signal, cache: "no-store" });
@@ -105,21 +108,26 @@ export class Client extends EventTarget {
       if (!this.closed) this.#end(`polling failed: ${error.message}`);
       return;
     }
+    this.polling = false;
     if (this.closed) return;
-    if (this.paused) this.onPaused?.();
+    if (this.paused) this.#checkIdle();
     else this.#poll();
   }
 
   async #post(packets) {
     this.posting = true;
     try {
-      const response = await fetch(this.#url(location.protocol, "polling"), { method: "POST", body: packets.join(SEPARATOR) });
+      const response = await fetch(this.#url(location.protocol, "polling"), {
+        method: "POST",
+        body: packets.join(SEPARATOR),
+        keepalive: packets.at(-1) === "1", // so that a goodbye outlives its page
+      });
       if (!response.ok) throw new Error((await response.json()).message);
     } catch (error) {
       this.#end(`sending failed: ${error.message}`);
     }
     this.posting = false;
-    if (this.paused) this.onPosted?.();
+    if (this.paused) this.#checkIdle();
     else this.#flush();
   }
 
@@ -144,19 +152,22 @@ export class Client extends EventTarget {
 
   #probe() {
     const socket = (this.candidate = this.#connectWebSocket());
-    this.#tell("upgrade", "probing");
-    socket.onopen = () => socket.send("2probe");
-    socket.onclose = () => this.closed || this.paused || this.#tell("upgrade", "failed; polling goes on");
+    this.#tell("upgrade", "connecting");
+    socket.onopen = () => {
+      socket.send("2probe");
+      this.#tell("upgrade", "probe");
+    };
+    socket.onclose = () => this.#abandon();
     socket.onmessage = async (event) => {
       if (event.data !== "3probe") return socket.close();
-      this.#tell("upgrade", "probe answered");
+      this.#tell("upgrade", "pong");
       await this.#pausePolling();
-      if (socket.readyState === WebSocket.OPEN) this.#moveTo(socket);
-      else this.#resumePolling();
+      if (socket.readyState === WebSocket.OPEN) this.#moveTo(socket); // otherwise it is about to be abandoned
     };
   }
 
   #moveTo(socket) {
+    this.candidate = null;
     this.socket = socket;
     this.#useWebSocket();
     socket.send("5");
@@ -166,19 +177,25 @@ export class Client extends EventTarget {
   }
 
   /** Resolves when no request of this session is under way any more: the server answers the open one with a noop. */
-  async #pausePolling() {
+  #pausePolling() {
     this.paused = true;
-    const poll = new Promise((resolve) => (this.onPaused = resolve));
-    const post = this.posting ? new Promise((resolve) => (this.onPosted = resolve)) : null;
-    await Promise.all([poll, post]);
+    return new Promise((resolve) => {
+      this.onIdle = resolve;
+      this.#checkIdle();
+    });
   }
 
-  /** The WebSocket went away while polling stopped for it. */
-  #resumePolling() {
+  #checkIdle() {
+    if (!this.polling && !this.posting) this.onIdle?.();
+  }
+
+  /** The candidate went away. A poll that is still under way stays; the server may not answer it before the next ping. */
+  #abandon() {
     if (this.closed) return;
+    this.candidate = this.onIdle = null;
     this.paused = false;
-    this.#tell("upgrade", "failed; polling goes on");
-    this.#poll();
-    this.#flush();
+    this.#tell("upgrade", "failed");
+    if (!this.polling) this.#poll();
+    if (!this.posting) this.#flush();
   }
 }
