@@ -108,7 +108,7 @@ def compile_tools(folder: Path) -> dict[str, str]:
 
 def bring_node_packages() -> str:
     """Install the npm peers next to this file if they are not there; returns the folder."""
-    folder = Path(os.environ.get("ENGINEIO_NODE_MODULES", HERE / "node_modules"))
+    folder = Path(os.environ.get("TEST_NODE_MODULES", HERE / "node_modules"))
     if not (folder / "engine.io").exists() and shutil.which("npm"):
         subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--no-package-lock"], cwd=HERE, check=True)
     return str(folder)

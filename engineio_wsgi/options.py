@@ -339,9 +339,10 @@ class Options:
     add_trailing_slash: bool = _option(True, _flag, "whether the resource ends with a slash", _parse_flag)
     transports: tuple[str, ...] = _option(("polling", "websocket"), _transports,
                                           "the transports that are served, of polling, websocket, flashsocket", _parse_names)
-    ping_interval: float = _option(25.0, _seconds, "seconds between two pings", float)
-    ping_timeout: float = _option(20.0, _seconds, "seconds that the answer to a ping may take", float)
-    upgrade_timeout: float = _option(10.0, _seconds, "seconds until an unfinished upgrade is dropped", float)
+    ping_interval: float = _option(25.0, _seconds, f"seconds between two pings; {SHORTEST} to {LONGEST}", float)
+    ping_timeout: float = _option(20.0, _seconds, f"seconds that the answer to a ping may take; {SHORTEST} to {LONGEST}", float)
+    upgrade_timeout: float = _option(
+        10.0, _seconds, f"seconds until an unfinished upgrade is dropped; {SHORTEST} to {LONGEST}", float)
     max_http_buffer_size: int = _option(1_000_000, _bytes, "bytes of the largest POST body and of the largest WebSocket "
                                         "message, after decompression; refused before it is read, with 413 or 1009", int)
     allow_upgrades: bool = _option(True, _flag, "whether sessions may move to another transport", _parse_flag)

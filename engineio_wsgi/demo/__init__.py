@@ -19,8 +19,9 @@ FILES = {
     "/demo.js": ("demo.js", "text/javascript; charset=UTF-8"),
     "/client.js": ("client.js", "text/javascript; charset=UTF-8"),
 }
-#: the page loads nothing from elsewhere and talks to nobody else
-POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; connect-src 'self' ws: wss:"
+#: the page loads nothing from elsewhere, and no page may frame it; ws: and wss: because not every browser takes 'self' for them
+POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; connect-src 'self' ws: wss:; "
+          "base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 #: characters of a chat line, and how many lines a newcomer sees
 MAX_LINE = 500
 HISTORY = 20

@@ -25,7 +25,7 @@ export class Client extends EventTarget {
 
   close() {
     if (this.closed) return;
-    const goodbye = this.sid && this.transport === "polling" ? this.#post([...this.waiting.splice(0), "1"]) : null;
+    const goodbye = this.sid && this.transport === "polling" ? this.#sayGoodbye() : null;
     this.#end("closed by this page", goodbye);
   }
 
@@ -75,7 +75,7 @@ export class Client extends EventTarget {
     if (this.transport === "websocket") {
       for (const packet of this.waiting.splice(0)) this.socket.send(packet);
     } else if (!this.posting && !this.paused) {
-      this.#post(this.waiting.splice(0));
+      this.posted = this.#post(this.waiting.splice(0));
     }
   }
 
@@ -129,6 +129,12 @@ export class Client extends EventTarget {
     this.posting = false;
     if (this.paused) this.#checkIdle();
     else this.#flush();
+  }
+
+  /** One POST at a time: servers refuse a session's second one. */
+  async #sayGoodbye() {
+    await this.posted;
+    await this.#post([...this.waiting.splice(0), "1"]);
   }
 
   // ---- WebSocket

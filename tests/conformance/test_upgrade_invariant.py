@@ -1,6 +1,6 @@
 """No message is lost, doubled or reordered in either direction, whatever the timing of the upgrade.
 
-Both sides send from several greenlets before, during and after the switch. ``ENGINEIO_UPGRADE_SEED=17`` runs the
+Both sides send from several greenlets before, during and after the switch. ``TEST_UPGRADE_SEED=17`` runs the
 conversation of one seed alone, under each handler and revision.
 """
 
@@ -17,7 +17,7 @@ from support.wanderer import Ledger, Talker, Wanderer
 
 pytestmark = pytest.mark.ours
 
-ONLY = os.environ.get("ENGINEIO_UPGRADE_SEED")
+ONLY = os.environ.get("TEST_UPGRADE_SEED")
 #: conversations at a time: enough to have the greenlets of one disturb the timing of the others
 AT_ONCE = 40
 PER_BLOCK = 1 if ONLY else 400

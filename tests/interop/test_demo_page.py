@@ -101,13 +101,13 @@ def window(drive: Any, demo: str) -> Iterator[Callable[[], Window]]:
     assert [complaint for each in windows for complaint in each.complaints()] == []
 
 
-SAMPLED = "document.getElementById('latency').textContent.includes('median')"
+SAMPLED = "document.getElementById('latency').textContent.startsWith('now')"
 UPGRADED = [
     "handshake over polling",
-    "session open",
-    "WebSocket: probing",
-    "WebSocket: probe answered",
-    "WebSocket: upgraded",
+    "WebSocket opens",
+    "probe \u2192 pong",
+    "polling pauses, upgrade",
+    "session goes on over WebSocket",
 ]
 
 
@@ -138,21 +138,55 @@ def test_the_session_and_its_upgrade_are_shown(window: Callable[[], Window]):
     page.until(drawn("websocket"))
 
 
-@pytest.mark.parametrize("transport", ["polling", "websocket"])
-def test_a_button_forces_a_transport(window: Callable[[], Window], transport: str):
+@pytest.mark.parametrize(("transport", "shown"), [("polling", "polling"), ("websocket", "WebSocket")])
+def test_a_button_forces_a_transport(window: Callable[[], Window], transport: str, shown: str):
     page = window()
     page.until(showing("transport", "websocket"))
     first = page.text("sid")
     page.click(f"[data-transports='{transport}']")
     page.until(showing("state", "open"))
     assert page.text("transport") == transport
-    assert page.timeline() == [f"handshake over {transport}", "session open"]
+    assert page.timeline() == [f"handshake over {shown}", "session open, and stays on it"]
     assert page.text("sid") != first
     page.until(drawn(transport))
     page.until(showing("count", "1"))
     page.click("[data-transports='polling,websocket']")
     page.until(showing("transport", "websocket"))
     assert page.timeline() == UPGRADED
+
+
+WATCHED = """void (() => {
+    const native = window.fetch;
+    window.happened = [];
+    window.fetch = async (url, options) => {
+        options.signal?.addEventListener("abort", () => happened.push("poll aborted"));
+        const response = await native(url, options);
+        if (options.method === "POST" && options.body.endsWith("1")) happened.push(`goodbye answered with ${response.status}`);
+        return response;
+    };
+})()"""
+
+
+def test_a_session_says_goodbye_before_its_poll_breaks_off(window: Callable[[], Window]):
+    page = window()
+    page.until(showing("transport", "websocket"))
+    page.evaluate(WATCHED)
+    page.click("[data-transports='polling']")
+    page.until(showing("state", "open"))
+    page.until(SAMPLED)
+    page.click("[data-transports='websocket']")
+    page.until("happened.some((what) => what.startsWith('goodbye')) && happened.includes('poll aborted')")
+    assert page.evaluate("happened") == ["goodbye answered with 200", "poll aborted"]
+    page.until(showing("count", "1"))
+
+
+def test_every_step_of_the_upgrade_has_its_time(window: Callable[[], Window]):
+    page = window()
+    page.until(showing("transport", "websocket"))
+    times = page.evaluate("[...document.querySelectorAll('#timeline li:not(.end) time')].map((time) => parseFloat(time.textContent))")
+    assert len(times) == len(UPGRADED) - 1
+    total = float(re.fullmatch(r"(\d+) ms in all", page.text("total")).group(1))  # type: ignore[union-attr]
+    assert sum(times) == pytest.approx(total, abs=1)
 
 
 def test_windows_chat(window: Callable[[], Window]):
@@ -170,13 +204,22 @@ def test_windows_chat(window: Callable[[], Window]):
     window().until("document.querySelectorAll('#lines li').length === 2")
 
 
-BROKEN_WEBSOCKET = {
-    "refused": "window.WebSocket = function () { return new Native('ws://127.0.0.1:1/'); };",
-    "gone after the probe": """window.WebSocket = function (url) {
+GONE_AFTER_THE_PROBE = """window.WebSocket = function (url) {
         const socket = new Native(url);
         socket.addEventListener("message", () => socket.close());
         return socket;
-    };""",
+    };"""
+UNANSWERED_POLL = """const fetched = window.fetch;
+    window.fetch = async (url, options) => {
+        for (;;) {
+            const response = await fetched(url, options);
+            if (options.method === "POST" || await response.clone().text() !== "6") return response;
+        }
+    };"""
+BROKEN_WEBSOCKET = {
+    "refused": "window.WebSocket = function () { return new Native('ws://127.0.0.1:1/'); };",
+    "gone after the probe": GONE_AFTER_THE_PROBE,
+    "gone while the poll is open": GONE_AFTER_THE_PROBE + UNANSWERED_POLL,
 }
 
 

@@ -16,8 +16,8 @@ TESTS = Path(__file__).resolve().parent.parent
 
 
 def node_modules() -> Path:
-    """The folder with the packages of npm: ``$ENGINEIO_NODE_MODULES``, or what ``tests/prepare.sh`` made."""
-    return Path(os.environ.get("ENGINEIO_NODE_MODULES") or TESTS / "node_modules")
+    """The folder with the packages of npm: ``$TEST_NODE_MODULES``, or what ``tests/prepare.sh`` made."""
+    return Path(os.environ.get("TEST_NODE_MODULES") or TESTS / "node_modules")
 
 
 def node_environment() -> dict[str, str]:

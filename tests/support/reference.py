@@ -1,6 +1,6 @@
 """The reference server of npm in a process of its own, behind the same face as ours: to check the tests themselves.
 
-``ENGINEIO_REFERENCE=1 pytest tests/conformance`` runs what is said on the wire against it; tests that need our Python
+``TEST_REFERENCE=1 pytest tests/conformance`` runs what is said on the wire against it; tests that need our Python
 API, or where ours differs on purpose (marked ``differs``), are left out.
 """
 
@@ -25,7 +25,7 @@ SECONDS = ("ping_interval", "ping_timeout", "upgrade_timeout")
 #: our options that have another name there
 NAMES = {"allow_eio3": "allowEIO3", "max_http_buffer_size": "maxHttpBufferSize"}
 
-ENABLED = bool(os.environ.get("ENGINEIO_REFERENCE"))
+ENABLED = bool(os.environ.get("TEST_REFERENCE"))
 
 
 def camel_case(name: str) -> str:

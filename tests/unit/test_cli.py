@@ -47,10 +47,11 @@ number = 5
 def connected(socket):
     @socket.on("message")
     def message(data):
-        for _ in range(3 if data == "flood" else 1):
+        for _ in range(20 if data == "flood" else 1):
             socket.send("x" * 600_000 if data == "flood" else data)
 """
-FLOOD = "x" * 600_000
+#: together more than the kernel's buffers take
+FLOOD, COUNT = "x" * 600_000, 20
 
 
 class Command:
@@ -125,7 +126,8 @@ def test_the_demo(run: Run):
     command = run("--bind", "127.0.0.1:0")
     served = command.served()
     connection = served.connect()
-    for target, kind in [("/", "text/html"), ("/demo.js", "text/javascript"), ("/style.css", "text/css")]:
+    for target, kind in [("/", "text/html"), ("/demo.js", "text/javascript"), ("/client.js", "text/javascript"),
+                         ("/style.css", "text/css")]:
         response = connection.get(target)
         assert (response.status, response.header("Content-Type").split(";")[0]) == (200, kind)
         assert "default-src 'none'" in response.header("Content-Security-Policy")
@@ -158,13 +160,13 @@ def test_a_signal_closes_the_sessions_first(run: Run, number: int):
 
 
 def test_what_is_unsent_is_sent_before_the_end(run: Run):
-    command = run(*serve())
+    command = run(*serve(), settings="max_buffered=50_000_000")
     served = command.served()
     session = WebSocketSession(served, http=HttpConnection(served.address, receive_buffer=4096)).open()
     session.say("flood")
     assert session.hear() == FLOOD
     command.process.send_signal(signal.SIGTERM)
-    assert session.hear_many(2) == [FLOOD, FLOOD]
+    assert session.hear_many(COUNT - 1) == [FLOOD] * (COUNT - 1)
     assert session.ws.wait_closed().code == 1001
     assert command.end() == (0, "")
 
