@@ -183,7 +183,8 @@ def test_a_session_says_goodbye_before_its_poll_breaks_off(window: Callable[[], 
 def test_every_step_of_the_upgrade_has_its_time(window: Callable[[], Window]):
     page = window()
     page.until(showing("transport", "websocket"))
-    times = page.evaluate("[...document.querySelectorAll('#timeline li:not(.end) time')].map((time) => parseFloat(time.textContent))")
+    steps = "document.querySelectorAll('#timeline li:not(.end) time')"
+    times = page.evaluate(f"[...{steps}].map((time) => parseFloat(time.textContent))")
     assert len(times) == len(UPGRADED) - 1
     total = float(re.fullmatch(r"(\d+) ms in all", page.text("total")).group(1))  # type: ignore[union-attr]
     assert sum(times) == pytest.approx(total, abs=1)
