@@ -10,7 +10,6 @@ import logging
 from time import monotonic
 from typing import Any, Protocol
 
-from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.transports.base import CloseReason
 
 __all__ = ["Heartbeat", "LoopWatch"]
@@ -79,8 +78,8 @@ class Beating(Protocol):
     reading_paused: bool
     protocol: int
 
-    def send_packet(self, packet: Packet) -> None:
-        """Queue a packet."""
+    def send_ping(self) -> None:
+        """Ask the client for a sign of life."""
         ...
 
     def end(self, reason: str, description: object = None) -> None:
@@ -152,7 +151,9 @@ class Heartbeat:
         self._watch.note(self._pinged_at - self.due, self._pinged_at)
         if self._too_slow(self._pinged_at):
             return
-        self._session.send_packet(Packet(PacketType.PING))
+        self._session.send_ping()
+        if self._timer is None:
+            return  # the client turned out to be gone
         self._arm(self._timeout, self._expire)
 
     def _expire(self) -> None:

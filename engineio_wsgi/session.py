@@ -289,6 +289,11 @@ class Session(Emitter):
             return
         self.append(packet, size_of(packet.data) + OVERHEAD)
 
+    def send_ping(self) -> None:
+        """Ask the client for a sign of life."""
+        if self.watched or not self.transport.ping():
+            self.send_packet(Packet(PacketType.PING))
+
     def append(self, entry: Entry, size: int) -> None:
         """Queue ``entry``, whose payload has ``size`` bytes, behind all others."""
         self.outbox.append(entry)

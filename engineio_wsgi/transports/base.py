@@ -168,6 +168,10 @@ class Transport:
         """The write buffer has something to write: write it as soon as possible. Never blocks."""
         raise NotImplementedError
 
+    def ping(self) -> bool:
+        """Write a ping at once, past an empty write buffer; ``False`` if it has to be queued like any packet."""
+        return False
+
     def wake_to_close(self) -> bool:
         """The session wants to end as soon as its client has everything; ``False`` if it has it already."""
         raise NotImplementedError

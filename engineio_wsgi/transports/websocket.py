@@ -41,6 +41,8 @@ logger = logging.getLogger("engine.ws")
 
 #: bytes of answers to pings that wait for a client that does not read; more are not answered (RFC 6455 section 5.5.3)
 MAX_UNSENT_PONGS = 65_536
+PONG = Packet(PacketType.PONG)
+PING_FRAME = encode_text("2")
 #: by the bytes of a message, the head of its text frame and the packet type: RFC 6455 section 5.2
 MESSAGE_HEADS = [encode_text("4" + "x" * size)[:-size or None] for size in range(125)]
 #: close codes by close reason (RFC 6455 section 7.4.1); 1000 where the reason is nobody's fault
@@ -155,6 +157,10 @@ class WebSocketTransport(Transport):
                 return
             if type(item) is bytes and not self._binary_prefix:
                 session.deliver(item)
+                return
+            if item == "3":
+                # what idle sessions consist of
+                session.on_packet(PONG)
                 return
         self.take(items)
         session.run_turn()
@@ -281,6 +287,13 @@ class WebSocketTransport(Transport):
             self.session.on_stalled()
         else:
             self.session.on_written(entries)
+
+    def ping(self) -> bool:
+        """Write a ping at once, if nothing is under way that it would have to wait for."""
+        if self.wire.unsent or self.corked or self.session.outbox:
+            return False
+        self._write(PING_FRAME)
+        return True
 
     def send_now(self, packet: Packet) -> None:
         """Write one packet past the write buffer: what an upgrade's probe needs before it has a session."""

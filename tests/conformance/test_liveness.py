@@ -168,3 +168,14 @@ def test_nothing_is_left_behind(serve: Any) -> None:
     grown = len(gc.get_objects()) - before_objects
     assert grown < 2 * ROUNDS[served.handler], "a few objects are the test's own; ten sessions a round leave none"
     assert greenlets() - before_greenlets < 10
+
+
+def test_an_idle_session_holds_no_greenlet(serve: Any, handler: str) -> None:
+    served = serve(app="echo", **NEVER)
+    before = greenlets()
+    sessions = [open_session(served, "websocket") for _ in range(50)]
+    for session in sessions:
+        session.say("x")
+        assert session.hear() == "x"
+    served.settle()
+    assert greenlets() - before < 10
