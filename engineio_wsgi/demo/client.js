@@ -25,7 +25,7 @@ export class Client extends EventTarget {
 
   close() {
     if (this.closed) return;
-    const goodbye = this.sid && this.transport === "polling" ? this.#sayGoodbye() : null;
+    const goodbye = this.transport === "polling" ? this.#sayGoodbye() : null;
     this.#end("closed by this page", goodbye);
   }
 
@@ -37,11 +37,12 @@ export class Client extends EventTarget {
 
   #open() {
     if (this.transports[0] === "websocket") this.#openWebSocket();
-    else this.#poll();
+    else this.opened = this.#poll();
     this.transport = this.transports[0];
   }
 
   #onPacket(packet) {
+    if (this.closed && packet[0] !== "0") return;
     this.#watchForSilence();
     const type = packet[0];
     const data = packet.slice(1);
@@ -53,6 +54,7 @@ export class Client extends EventTarget {
 
   #onOpen(handshake) {
     this.sid = handshake.sid;
+    if (this.closed) return; // the goodbye waits for the session id
     this.patience = handshake.pingInterval + handshake.pingTimeout;
     this.#tell("open", handshake);
     const upgrade = this.transport === "polling" && this.transports.includes("websocket");
@@ -131,10 +133,11 @@ export class Client extends EventTarget {
     else this.#flush();
   }
 
-  /** One POST at a time: servers refuse a session's second one. */
+  /** After the handshake, or the server would keep a session that nobody knows; and one POST at a time. */
   async #sayGoodbye() {
+    await this.opened;
     await this.posted;
-    await this.#post([...this.waiting.splice(0), "1"]);
+    if (this.sid) await this.#post([...this.waiting.splice(0), "1"]);
   }
 
   // ---- WebSocket

@@ -39,13 +39,17 @@ def demo() -> Iterator[str]:
     assert (process.returncode, errors) == (0, "")
 
 
+#: A poll that is still on its way when the goodbye of its session arrives asks for a session that is gone.
+OVERTAKEN_POLL = r"Failed to load resource: .* status of 400 \(Bad Request\) \S+&transport=polling&sid="
+
+
 class Window:
     """A browser window that shows the demo."""
 
     def __init__(self, browser: Any, url: str) -> None:
         self.browser = browser
-        #: how complaints begin that the test brings about
-        self.tolerated: tuple[str, ...] = ()
+        #: the complaints that the test brings about, as patterns of the text and the address
+        self.tolerated = [OVERTAKEN_POLL]
         self._results = 0
         browser.tell("goto", url=url)
         browser.events.wait("loaded")
@@ -81,8 +85,9 @@ class Window:
 
     def complaints(self) -> list[Any]:
         """What went wrong in the page, the browser's refusals by the page's policy included."""
-        errors = [entry for entry in self.browser.events.of("console") if entry["level"] == "error"]
-        return self.browser.events.of("page_error") + [entry for entry in errors if not entry["text"].startswith(self.tolerated)]
+        errors = [f"{entry['text']} {entry['url']}" for entry in self.browser.events.of("console") if entry["level"] == "error"]
+        untold = [error for error in errors if not any(re.match(pattern, error) for pattern in self.tolerated)]
+        return self.browser.events.of("page_error") + untold
 
 
 @pytest.fixture
@@ -180,6 +185,16 @@ def test_a_session_says_goodbye_before_its_poll_breaks_off(window: Callable[[], 
     page.until(showing("count", "1"))
 
 
+def test_a_session_that_is_not_open_yet_says_goodbye_too(window: Callable[[], Window]):
+    page = window()
+    page.until(showing("transport", "websocket"))
+    page.evaluate(WATCHED)
+    page.evaluate("for (const one of ['polling', 'websocket']) document.querySelector(`[data-transports='${one}']`).click()")
+    page.until("happened.includes('poll aborted')")
+    assert page.evaluate("happened") == ["goodbye answered with 200", "poll aborted"]
+    page.until(showing("count", "1"))
+
+
 def test_every_step_of_the_upgrade_has_its_time(window: Callable[[], Window]):
     page = window()
     page.until(showing("transport", "websocket"))
@@ -227,7 +242,7 @@ BROKEN_WEBSOCKET = {
 @pytest.mark.parametrize("fault", BROKEN_WEBSOCKET)
 def test_polling_goes_on_when_the_upgrade_fails(window: Callable[[], Window], fault: str):
     page = window()
-    page.tolerated = ("WebSocket connection to 'ws://127.0.0.1:1/' failed",)
+    page.tolerated.append("WebSocket connection to 'ws://127.0.0.1:1/' failed")
     page.until(showing("transport", "websocket"))
     page.evaluate("void (() => { const Native = window.WebSocket; "
                   f"{BROKEN_WEBSOCKET[fault]} Object.assign(window.WebSocket, {{ OPEN: 1 }}); }})()")

@@ -9,7 +9,7 @@ const main = async () => {
   const browser = await chromium.launch({ executablePath: process.argv[2], headless: true, args });
   const page = await browser.newPage();
   page.on("pageerror", (error) => report("page_error", { message: String(error) }));
-  page.on("console", (entry) => report("console", { level: entry.type(), text: entry.text() }));
+  page.on("console", (entry) => report("console", { level: entry.type(), text: entry.text(), url: entry.location().url }));
   await page.exposeFunction("report", report);
   const commands = {
     goto: async ({ url }) => report("loaded", { status: (await page.goto(url))?.status() ?? null }),
