@@ -428,22 +428,24 @@ class Engine(Emitter):
             return
         if current_thread() != self._thread:
             done = Event()
-            self._hub.loop.run_callback_threadsafe(gevent.spawn, self._close_all, timeout, done)
+            self._hub.loop.run_callback_threadsafe(self._close_and_tell, timeout, done)
             done.wait(timeout + 1.0)
         else:
             self._close_all(timeout)
 
-    def _close_all(self, timeout: float, done: Event | None = None) -> None:
+    def _close_and_tell(self, timeout: float, done: Event) -> None:
+        gevent.spawn(self._close_all, timeout).link(lambda _: done.set())
+
+    def _close_all(self, timeout: float) -> None:
         deadline = monotonic() + timeout
         for socket in list(self._clients.values()):
             socket.end_when_drained(CloseReason.SERVER_SHUTTING_DOWN)
-        self._emptied = Event()
+        if self._emptied is None:
+            self._emptied = Event()
         if self._clients:
             self._emptied.wait(max(0.0, deadline - monotonic()))
         for socket in list(self._clients.values()):
             socket.end(CloseReason.SERVER_SHUTTING_DOWN)
-        if done is not None:
-            done.set()
 
 
 def _bad_id(error: Exception) -> RequestRefused:

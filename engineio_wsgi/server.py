@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Self
 
 import gevent
+from gevent.event import Event
 from gevent.pywsgi import WSGIServer
 from gevent.socket import MSG_PEEK
 
@@ -65,6 +66,7 @@ class Server(Engine):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._http: WSGIServer | None = None
+        self._ended = Event()
 
     @classmethod
     def from_environ(cls, **defaults: Any) -> Self:
@@ -102,6 +104,7 @@ class Server(Engine):
         address = ("", address) if isinstance(address, int) else address
         self._http = HttpServer(address, not_implemented, **server_options)
         self.attach(self._http)
+        self._enter_hub()
         self._http.start()
         return self
 
@@ -111,7 +114,7 @@ class Server(Engine):
         return None if self._http is None else self._http.address
 
     def serve_forever(self) -> None:
-        """Block until the server is closed.
+        """Block until :meth:`close` has been called and is done.
 
         Raises:
             RuntimeError: :meth:`listen` was not called.
@@ -119,14 +122,17 @@ class Server(Engine):
         if self._http is None:
             raise RuntimeError("nothing to serve: call listen(address) first")
         self._http.serve_forever()
+        # it returns as soon as nothing is accepted any more; the sessions still have something to fetch
+        self._ended.wait()
 
-    def close(self, timeout: float = 10.0) -> None:
-        """As :meth:`Engine.close`; an HTTP server that :meth:`listen` started stops accepting first, and ends last."""
+    def _close_all(self, timeout: float) -> None:
+        """An HTTP server that :meth:`listen` started stops accepting first, and ends last."""
         if self._http is not None:
             self._http.close()
-        super().close(timeout)
+        super()._close_all(timeout)
         if self._http is not None:
             self._http.stop(timeout=1.0)
+        self._ended.set()
 
     def handle_socket(self, sock: Any) -> bool:
         """Answer a Flash policy request on a raw TCP socket, if it is one and ``policy_file`` is set.

@@ -84,6 +84,34 @@ def test_listen_answers_501_elsewhere(listening: Served, path: str) -> None:
     assert_echoes(open_session(listening))
 
 
+@pytest.mark.parametrize("spawn", [gevent.spawn, gevent.get_hub().threadpool.spawn], ids=["greenlet", "thread"])
+def test_serve_forever_ends_after_the_sessions(spawn: Callable[..., Any]) -> None:
+    import engineio_wsgi
+
+    engine = engineio_wsgi.listen(("127.0.0.1", 0))
+    order: list[str] = []
+    session = open_session(at(engine.address), "polling")
+    engine.clients[session.sid].send("last words").on("close", lambda reason, _: order.append(reason))
+    serving = gevent.spawn(engine.serve_forever)
+    serving.link(lambda _: order.append("served"))
+    closing = spawn(engine.close)
+    assert session.hear() == "last words"
+    gevent.joinall([serving], timeout=10)
+    closing.get(timeout=10)
+    assert order == ["server shutting down", "served"]
+
+
+def test_closing_twice_at_the_same_time() -> None:
+    import engineio_wsgi
+
+    engine = engineio_wsgi.listen(("127.0.0.1", 0))
+    session = open_session(at(engine.address), "polling")
+    engine.clients[session.sid].send("last words")
+    closing = [gevent.spawn(engine.close) for _ in range(2)]
+    assert session.hear() == "last words"
+    assert len(gevent.joinall(closing, timeout=5)) == 2
+
+
 # -- attach
 
 
