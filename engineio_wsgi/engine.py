@@ -23,7 +23,7 @@ from werkzeug.wrappers import Request
 from engineio_wsgi.admission import Demand, Errand, examine
 from engineio_wsgi.errors import ErrorCode, Forbidden, PayloadTooLarge, RequestRefused, ServerClosing
 from engineio_wsgi.events import Emitter, Listener
-from engineio_wsgi.heartbeat import LoopWatch
+from engineio_wsgi.heartbeat import HeartbeatTimer
 from engineio_wsgi.http import responses
 from engineio_wsgi.http.cookies import session_cookie
 from engineio_wsgi.http.cors import OriginPolicy
@@ -93,14 +93,14 @@ class Engine(Emitter):
         self._hub = gevent.get_hub()
         self._thread = current_thread()
         self.workers = Workers(self._hub)
-        self.loop_watch = LoopWatch(self._hub.loop)
+        self.heartbeat_timer = HeartbeatTimer(self._hub.loop, min(self.options.ping_interval, self.options.ping_timeout))
         self.worker_id = secrets.token_urlsafe(WORKER_ID_SIZE)[:WORKER_ID_SIZE]
 
     def forget(self, session: Socket) -> None:
         """The session has ended."""
         self._clients.pop(session.id, None)
         if not self._clients:
-            self.loop_watch.stop()
+            self.heartbeat_timer.stop()
             if self._emptied is not None:
                 self._emptied.set()
 
@@ -282,7 +282,7 @@ class Engine(Emitter):
         socket.transport = transport
         socket.state = ReadyState.OPEN
         self._clients[socket.id] = socket
-        self.loop_watch.start()
+        self.heartbeat_timer.start()
         logger.debug("= %s: open over %s, revision %d", shorten(socket.id), transport.name, socket.protocol)
         socket.outbox.append(Packet(PacketType.OPEN, self._open_data(socket), compress=False))
         if self.options.initial_packet is not None:

@@ -18,7 +18,7 @@ from gevent.event import Event
 
 from engineio_wsgi.errors import SocketClosed
 from engineio_wsgi.events import Emitter, Listener
-from engineio_wsgi.heartbeat import Heartbeat, LoopWatch
+from engineio_wsgi.heartbeat import Heartbeat, HeartbeatTimer
 from engineio_wsgi.log import shorten
 from engineio_wsgi.options import Options
 from engineio_wsgi.packet import Packet, PacketType
@@ -58,7 +58,7 @@ class Host(Protocol):
 
     options: Options
     workers: Workers
-    loop_watch: LoopWatch
+    heartbeat_timer: HeartbeatTimer
 
     def forget(self, session: Any) -> None:
         """The session has ended."""
@@ -114,7 +114,7 @@ class Session(Emitter):
         self._progress: Event | None = None
         self.heard = 0.0
         options = host.options
-        self.heartbeat = Heartbeat(self, self._loop, host.loop_watch, options.ping_interval, options.ping_timeout)
+        self.heartbeat = Heartbeat(self, host.heartbeat_timer, options.ping_interval, options.ping_timeout)
         self.upgrade: Upgrade | None = None
         self.upgraded = False
         self.close_reason: str | None = None
