@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, Protocol
 
 import gevent
@@ -23,6 +24,8 @@ Task = Callable[[], object]
 
 #: idle greenlets that are kept; the rest of a burst ends
 MAX_IDLE = 128
+#: seconds after which the event loop gets a turn although there is more to do: others may have become readable, and timers due
+SLICE = 0.01
 
 
 class Readable(Protocol):
@@ -40,7 +43,7 @@ class Readable(Protocol):
 class Workers:
     """A stack of idle greenlets of one hub. The one that was used last is used next: its memory is warm."""
 
-    __slots__ = ("_hub", "_idle", "_loop", "_read_by", "_readable")
+    __slots__ = ("_hub", "_idle", "_left", "_loop", "_read_by", "_readable", "_slice_ends", "_tasks")
 
     def __init__(self, hub: Hub | None = None) -> None:
         self._hub: Any = hub or gevent.get_hub()
@@ -48,6 +51,9 @@ class Workers:
         self._idle: list[greenlet] = []
         self._readable: deque[Readable] = deque()
         self._read_by: Readable | None = None
+        self._tasks: deque[Task] = deque()
+        self._left = 0
+        self._slice_ends = 0.0
 
     def run(self, task: Task) -> None:
         """Run ``task()`` in a worker until it ends or blocks. Only the hub may call this."""
@@ -56,8 +62,33 @@ class Workers:
         worker.switch(task)
 
     def submit(self, task: Task) -> None:
-        """Have ``task()`` run in a worker, soon. Any greenlet of the hub's thread may call this."""
-        self._loop.run_callback(self.run, task)
+        """Have ``task()`` run in a worker, soon. Any greenlet of the hub's thread may call this.
+
+        All that are submitted in one turn of the loop run in the next, before anything else is read. (gevent spreads
+        callbacks over several turns: of 500 clients that post and then poll, most had to wait for what was ready but for
+        that, at nearly twice the cost.)
+        """
+        if not self._tasks and not self._left:
+            self._loop.run_callback(self._run_all)
+        self._tasks.append(task)
+
+    def _run_all(self) -> None:
+        """In the hub: one worker, and a further one for the rest whenever a task has kept the last."""
+        self._left = len(self._tasks)  # what is submitted meanwhile has its turn later
+        self._slice_ends = monotonic() + SLICE
+        while self._left:
+            self.run(self._run_queue)
+        if self._tasks:
+            self._loop.run_callback(self._run_all)
+
+    def _run_queue(self) -> None:
+        """In a worker. When it goes on after a task that blocked, nothing is left: another has taken over."""
+        tasks = self._tasks
+        while self._left:
+            self._left -= 1
+            tasks.popleft()()
+            if self._left and monotonic() > self._slice_ends:
+                self._left = 0
 
     def attend(self, connection: Readable) -> None:
         """``connection`` has become readable. Only the hub may call this.
@@ -71,11 +102,14 @@ class Workers:
 
     def _read_all(self) -> None:
         """In the hub: one worker, and a further one for the rest whenever the last has been kept by a listener."""
-        while self._readable:
+        self._slice_ends = ends = monotonic() + SLICE
+        while self._readable and monotonic() < ends:
             self.run(self._read_queue)
             kept, self._read_by = self._read_by, None
             if kept is not None:
                 kept.uncork()
+        if self._readable:
+            self._loop.run_callback(self._read_all)
 
     def _read_queue(self) -> None:
         """In a worker."""
@@ -88,6 +122,8 @@ class Workers:
                 return
             self._read_by = None
             connection.uncork()
+            if monotonic() > self._slice_ends:
+                return
 
     def _hire(self) -> greenlet:
         worker = greenlet(self._work, self._hub)

@@ -45,6 +45,38 @@ def test_submit_from_any_greenlet():
     assert done.wait(5)
 
 
+def order_of(*, nested: bool = False) -> list[str]:
+    """The order of two tasks, of what the loop does otherwise, and of a task that the first has submitted."""
+    workers = Workers()
+    order: list[str] = []
+    done = Event()
+
+    def first() -> None:
+        order.append("first")
+        if nested:
+            workers.submit(lambda: order.append("nested"))
+
+    workers.submit(first)
+    gevent.get_hub().loop.run_callback(order.append, "loop")
+    workers.submit(lambda: order.append("second"))
+    gevent.spawn_later(0.01, done.set)
+    assert done.wait(5)
+    return order
+
+
+def test_what_is_submitted_in_one_turn_of_the_loop_runs_in_one():
+    assert order_of() == ["first", "second", "loop"]
+
+
+def test_what_is_submitted_meanwhile_has_its_turn_later():
+    assert order_of(nested=True) == ["first", "second", "loop", "nested"]
+
+
+def test_the_loop_has_its_turn_when_the_slice_is_used_up(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("engineio_wsgi.workers.SLICE", -1.0)
+    assert order_of() == ["first", "loop", "second"]
+
+
 @pytest.mark.complains
 def test_a_task_that_raises_is_logged_and_its_worker_goes_on(caplog):
     workers = Workers()
