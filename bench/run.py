@@ -180,7 +180,9 @@ def measure(scenario: Scenario, peer: str, tools: dict[str, str], seconds: float
         before = cpu_seconds(pid)
         output, _ = generate(tools, [*scenario.load, f"seconds={seconds}", *raw], port).communicate(timeout=120)
         result: dict[str, float] = json.loads(output)
-        result["cpu_us"] = (cpu_seconds(pid) - before) / result["operations"] * 1e6
+        if not result["operations"]:
+            print(f"bench: {peer} has done nothing within {seconds:g} s of {scenario.name}", file=sys.stderr)
+        result["cpu_us"] = (cpu_seconds(pid) - before) / max(result["operations"], 1) * 1e6
         if "seconds" in result:
             result["rate"] = result["operations"] / result["seconds"]
         return result
@@ -277,7 +279,7 @@ def chart(results: dict[str, dict[str, Any]]) -> str:
     rows = []
     for scenario in SCENARIOS:
         peers = results.get(scenario.name, {})
-        if "node" in peers and "ours" in peers:
+        if "ours" in peers and peers.get("node", {}).get("median"):
             ratio = peers["ours"]["median"] / peers["node"]["median"]
             rows.append((scenario.name, 1 / ratio if scenario.less_is_better else ratio))
     scale = 420 / max([ratio for _, ratio in rows] + [1])
