@@ -134,7 +134,8 @@ def _parse_unknown(head: bytes, limits: HeadLimits) -> RequestHead:
     _check_sizes(len(line), len(head) - len(line) - 4, len(lines) - 3, limits)
     is_upgrade = _validate(head, line)
     words = line.split(" ")
-    if len(words) != 3 or words[2] not in VERSIONS:
+    # the parser skips line breaks before a request; whoever reads a connection has to have done so before
+    if len(words) != 3 or words[2] not in VERSIONS or not words[0][:1].isalpha():
         raise _bad_line(line)
     request = RequestHead()
     request.line = line

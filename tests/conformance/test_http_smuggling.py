@@ -42,6 +42,7 @@ CASES = {
     + b"\r\n0\r\n\r\n",
     "chunks in HTTP/1.0": b"POST /open HTTP/1.0\r\nConnection: keep-alive\r\n"
     + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "a bare line feed before the request": b"\nGET /open HTTP/1.1\r\nHost: host\r\n\r\n",
     "a bare line feed between headers": b"GET /open HTTP/1.1\r\nHost: host\nX: y\r\n\r\n",
     "a bare line feed after the request line": b"GET /open HTTP/1.1\nHost: host\r\n\r\n",
     "bare line feeds only": b"GET /open HTTP/1.1\nHost: host\n\n",
