@@ -75,7 +75,7 @@ class Session(Emitter):
     __slots__ = (
         "__weakref__", "_close_emitted", "_ending", "_hub", "_loop", "_progress", "_timer", "busy", "busy_with",
         "close_description", "close_reason", "creation_watched", "direct_listeners", "events", "heard", "heartbeat", "host", "id",
-        "inbox", "inbox_size", "message_listeners", "outbox", "outbox_size", "packet_watched", "protocol",
+        "inbox", "inbox_size", "max_buffered", "message_listeners", "outbox", "outbox_size", "packet_watched", "protocol",
         "reading_paused", "receiver", "spawned", "stalled_since", "state", "transport", "upgrade", "upgraded",
         "watched",
     )
@@ -104,6 +104,8 @@ class Session(Emitter):
         self.reading_paused = False
         self.outbox: list[Entry] = []
         self.outbox_size = 0
+        #: bytes in the outbox with which a sender has to stop and look: no more than 0 when the session ends
+        self.max_buffered = host.options.max_buffered
         self.stalled_since = 0.0
         #: whether there are listeners of ``packet_create``
         self.creation_watched = False
@@ -406,6 +408,7 @@ class Session(Emitter):
             return
         self.state = ReadyState.CLOSING
         self._ending = reason
+        self.max_buffered = 0
         self.watched = True
         self.direct_listeners = ()
         self._tell_progress()
@@ -422,6 +425,7 @@ class Session(Emitter):
             return
         self.state = ReadyState.CLOSED
         self._ending = self.close_reason = reason
+        self.max_buffered = 0
         self.direct_listeners = ()
         self.close_description = description
         logger.debug("= %s: %s (%s)", shorten(self.id), reason, description)

@@ -22,7 +22,7 @@ __all__ = ["Socket", "as_message"]
 #: what a request's environ holds only while it is being answered; keeping it would keep the connection's buffers
 TRANSIENT = frozenset({
     "wsgi.input", "wsgi.errors", "wsgi.file_wrapper", "wsgi.websocket", "wsgi.input_terminated", "engineio.socket",
-    "gunicorn.socket", "gunicorn.sock", "werkzeug.request",
+    "gunicorn.socket", "gunicorn.sock", "wsgi.early_hints", "werkzeug.request",
 })
 
 
@@ -40,14 +40,13 @@ class Socket(Session):
                 socket.send(message)
     """
 
-    __slots__ = ("_data", "_environ", "_max_buffered", "_request", "_thread")
+    __slots__ = ("_data", "_environ", "_request", "_thread")
 
     def __init__(self, host: Host, sid: str, protocol: int, environ: dict[str, Any]) -> None:
         super().__init__(host, sid, protocol)
         self._environ = {key: value for key, value in environ.items() if key not in TRANSIENT}
         self._request: Request | None = None
         self._data: dict[Any, Any] | None = None
-        self._max_buffered = host.options.max_buffered
         self._thread = current_thread()
 
     def __repr__(self) -> str:
@@ -122,20 +121,17 @@ class Socket(Session):
             WriteTimeout: no room within ``timeout`` seconds; the message was not queued.
             TypeError: ``data`` is something else.
         """
-        if type(data) is not str and type(data) is not bytes:
-            data = as_message(data)
+        message: Any = data if type(data) in (str, bytes) else as_message(data)
         # asked here, not in size_of: a call would be a fifth of what an ASCII message costs
-        size = len(data) if type(data) is bytes or data.isascii() else size_of(data)
-        entry: Entry = data if compress and callback is None else self._special_entry(data, compress, callback)
+        size = len(message) if message.isascii() else size_of(message)
+        entry: Entry = message if compress and callback is None else self._special_entry(message, compress, callback)
         if self._thread != current_thread():
             self._send_from_thread(entry, size, timeout)
             return self
-        if self._ending is not None:
-            raise SocketClosed(reason=self.close_reason)
+        if self.outbox_size >= self.max_buffered:
+            self._wait_for_buffer(timeout)
         if self.creation_watched:
             entry = self._announce(entry)
-        if self.outbox_size >= self._max_buffered:
-            self._wait_for_buffer(timeout)
         self.outbox.append(entry)
         self.outbox_size += size
         if not self.transport.corked:
@@ -148,7 +144,7 @@ class Socket(Session):
         """Queue one message of a broadcast, without waiting; ``False`` if the client was too slow and is dropped."""
         if self.state is not ReadyState.OPEN:
             return True
-        if self.outbox_size >= self._max_buffered:
+        if self.outbox_size >= self.max_buffered:
             self.end(CloseReason.CLIENT_TOO_SLOW, "its write buffer was full when a broadcast came")
             return False
         self.append(message, message.size)
@@ -169,11 +165,17 @@ class Socket(Session):
         return packet
 
     def _wait_for_buffer(self, timeout: float | None) -> None:
-        """Block the caller until there is room."""
+        """Block the caller until there is room.
+
+        Raises:
+            SocketClosed: there will be none: the session is ending.
+        """
+        if self.state is not ReadyState.OPEN:
+            raise SocketClosed(reason=self.close_reason)
         if gevent.getcurrent() is self._hub:
             raise WriteTimeout("the write buffer is full, and the event loop itself cannot wait")
         deadline = None if timeout is None else monotonic() + timeout
-        while self.outbox_size >= self._max_buffered:
+        while self.outbox_size >= self.max_buffered:
             self.transport.wake()
             left = None if deadline is None else deadline - monotonic()
             if left is not None and left <= 0:
@@ -183,10 +185,10 @@ class Socket(Session):
                 raise SocketClosed(reason=self.close_reason)
 
     def _send_from_thread(self, entry: Entry, size: int, timeout: float | None) -> None:
-        if self.state is not ReadyState.OPEN:
-            raise SocketClosed(reason=self.close_reason)
         deadline = None if timeout is None else monotonic() + timeout
-        while self.outbox_size >= self._max_buffered and not self.closed:
+        while self.outbox_size >= self.max_buffered:
+            if self.state is not ReadyState.OPEN:
+                raise SocketClosed(reason=self.close_reason)
             if deadline is not None and monotonic() >= deadline:
                 raise WriteTimeout(f"the write buffer stayed full for {timeout:g} s")
             wait_in_thread()
