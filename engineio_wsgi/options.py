@@ -92,13 +92,17 @@ class Cookie:
             raise _wrong("cookie", self.name, "a name of letters, digits and !#$%&'*+-.^_`|~")
         if self.samesite is not None and self.samesite not in SAME_SITE:
             raise _wrong("cookie", self.samesite, f"samesite to be one of {', '.join(SAME_SITE)}, or None")
-        for value in (self.path, self.domain or ""):
-            if not isinstance(value, str) or not value.isprintable() or ";" in value:
-                raise _wrong("cookie", value, "a path and a domain without semicolons and control characters")
+        _check_cookie_attribute(self.path)
+        _check_cookie_attribute("" if self.domain is None else self.domain)
         _switched("cookie", "httponly", self.httponly)
         _switched("cookie", "secure", self.secure)
         if self.max_age is not None:
             _within("cookie", "max_age", self.max_age, 0, None)
+
+
+def _check_cookie_attribute(value: Any) -> None:
+    if not isinstance(value, str) or not value.isprintable() or ";" in value:
+        raise _wrong("cookie", value, "a path and a domain without semicolons and control characters")
 
 
 @dataclass(frozen=True, kw_only=True)
