@@ -10,9 +10,11 @@ import json
 import logging
 import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping
+from threading import Lock
 from time import monotonic
 from types import MappingProxyType
 from typing import Any
+from weakref import WeakSet
 
 import gevent
 from gevent.event import Event
@@ -21,12 +23,16 @@ from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Request
 
 from engineio_wsgi.admission import Demand, Errand, examine
+from engineio_wsgi.advice import Advice
+from engineio_wsgi.bridge import call_in_hub, in_plain_thread, start_hub
 from engineio_wsgi.errors import ErrorCode, Forbidden, PayloadTooLarge, RequestRefused, ServerClosing
 from engineio_wsgi.events import Emitter, Listener
 from engineio_wsgi.heartbeat import HeartbeatTimer
 from engineio_wsgi.http import responses
+from engineio_wsgi.http.calling import Answered, call
 from engineio_wsgi.http.cookies import session_cookie
 from engineio_wsgi.http.cors import OriginPolicy
+from engineio_wsgi.http.release import can_upgrade, release_of
 from engineio_wsgi.http.takeover import Connection, check_handshake, close_accepted, take_over
 from engineio_wsgi.log import shorten
 from engineio_wsgi.options import Options
@@ -45,7 +51,7 @@ from engineio_wsgi.transports.websocket import WebSocketTransport
 from engineio_wsgi.upgrade import Upgrade
 from engineio_wsgi.workers import Workers
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "running"]
 
 logger = logging.getLogger("engine")
 
@@ -63,6 +69,9 @@ SESSION_ID_BYTES = 15
 ADMITTED = "engineio.admitted"
 SWITCHING = "101 Switching Protocols"
 
+#: the engines that have something to close when this process ends
+running: WeakSet[Engine] = WeakSet()
+
 
 class Engine(Emitter):
     """See the module. Applications use :class:`Server`."""
@@ -79,6 +88,8 @@ class Engine(Emitter):
         self._application: Application = self._serve
         self._closing = False
         self._refusals = Throttle(REFUSAL_PERIOD)
+        self._advice = Advice()
+        self._entering = Lock()
         self._hub: Any = None
         self._emptied: Event | None = None
 
@@ -90,11 +101,22 @@ class Engine(Emitter):
         if missing:
             logger.warning("gevent has patched some modules and not %s: listeners that use them will block every session; "
                            "call monkey.patch_all() first of all, or not at all", ", ".join(missing))
-        self._hub = gevent.get_hub()
+        hub = gevent.get_hub()
+        running.add(self)
         self._thread = current_thread()
-        self.workers = Workers(self._hub)
-        self.heartbeat_timer = HeartbeatTimer(self._hub.loop, min(self.options.ping_interval, self.options.ping_timeout))
+        self.workers = Workers(hub)
+        self.heartbeat_timer = HeartbeatTimer(hub.loop, min(self.options.ping_interval, self.options.ping_timeout))
         self.worker_id = secrets.token_urlsafe(WORKER_ID_SIZE)[:WORKER_ID_SIZE]
+        self._hub = hub  # last: from now on other threads may look
+
+    def _enter(self, environ: Environ) -> None:
+        """The first request: find the hub, or make one that runs, if the server has only threads."""
+        if not in_plain_thread() or can_upgrade(environ):
+            self._enter_hub()
+            return
+        with self._entering:
+            if self._hub is None:
+                start_hub(self._enter_hub)
 
     def forget(self, session: Socket) -> None:
         """The session has ended."""
@@ -140,10 +162,17 @@ class Engine(Emitter):
     def handle_request(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request of the engine's: a WSGI application. Blocks as long as a poll has to wait."""
         if self._hub is None:
-            self._enter_hub()
-        if environ.get("wsgi.websocket") is None:
-            return self._application(environ, start_response)
-        return self._upgrade(environ, start_response)
+            self._enter(environ)
+        if environ.get("wsgi.websocket") is not None:
+            return self._upgrade(environ, start_response)
+        if current_thread() != self._thread:
+            limit = self.options.max_http_buffer_size
+            status, headers, body = call_in_hub(self._hub.loop, self._application, environ, limit)
+            start_response(status, headers)
+            return [body]
+        if "HTTP_UPGRADE" in environ and (release := release_of(environ)) is not None:
+            release.serve(self._upgrade, start_response)
+        return self._application(environ, start_response)
 
     def handle_upgrade(self, environ: Environ, websocket: Any) -> None:
         """Serve an accepted WebSocket: one of this package's or gevent-websocket's, or anything of their shape.
@@ -199,7 +228,7 @@ class Engine(Emitter):
         if not initial and "headers" not in self._listeners:
             return headers
         editable = Headers(headers)
-        request = Request(environ)
+        request = self.request_of(environ)
         if initial:
             self.emit("initial_headers", editable, request)
         self.emit("headers", editable, request)
@@ -209,13 +238,21 @@ class Engine(Emitter):
         address = environ.get("REMOTE_ADDR")
         if self._refusals.passes((address, refusal.code, refusal.context.get("name")), monotonic()):
             logger.info("< %s: refused: %d %s %s", address, refusal.code, refusal.message, _loggable(refusal.context))
+        if refusal.code is ErrorCode.SESSION_UNKNOWN and self.options.generate_id is None:
+            self._advice.foreign_session(environ, refusal.context["sid"], self.worker_id)
+        elif "missing" in refusal.context:
+            self._can_upgrade(environ)
         if "connection_error" not in self._listeners:
             return
-        refusal.request = Request(environ)
+        refusal.request = self.request_of(environ)
         try:
             self.emit("connection_error", refusal)
         except Exception:
             logger.exception("a listener (connection_error) failed")
+
+    def request_of(self, environ: Environ) -> Any:
+        """A request as the application gets to see it. A framework's subclass answers the framework's."""
+        return Request(environ)
 
     # -- handshakes
 
@@ -225,7 +262,7 @@ class Engine(Emitter):
             raise ServerClosing()
         self._ask_application(environ)
         try:
-            sid = self.generate_id(Request(environ))
+            sid = self.generate_id(self.request_of(environ))
         except RequestRefused:
             raise
         except Exception as error:
@@ -238,7 +275,7 @@ class Engine(Emitter):
     def _ask_application(self, environ: Environ) -> None:
         allow = self.options.allow_request
         try:
-            allowed = allow is None or allow(Request(environ))
+            allowed = allow is None or allow(self.request_of(environ))
         except RequestRefused:
             raise
         except Exception as error:
@@ -264,7 +301,7 @@ class Engine(Emitter):
             transport = JSONPTransport(socket, demand.protocol, limit)
         else:
             transport = PollingTransport(socket, demand.protocol, limit, binary="b64" not in demand.query)
-        self._open(socket, transport)
+        self._open(socket, transport, self._can_upgrade(environ))
         status, headers, body = self._response(transport.poll(environ), environ)
         return status, headers + self._cookies(socket.id), body
 
@@ -275,7 +312,7 @@ class Engine(Emitter):
     def _new_socket(self, sid: str, demand: Demand, environ: Environ) -> Socket:
         return Socket(self, sid, demand.protocol, environ)
 
-    def _open(self, socket: Socket, transport: Transport) -> None:
+    def _open(self, socket: Socket, transport: Transport, may_upgrade: bool = False) -> None:
         """Everything that makes a session one, in one step."""
         if self._closing:
             raise ServerClosing()
@@ -284,17 +321,17 @@ class Engine(Emitter):
         self._clients[socket.id] = socket
         self.heartbeat_timer.start()
         logger.debug("= %s: open over %s, revision %d", shorten(socket.id), transport.name, socket.protocol)
-        socket.outbox.append(Packet(PacketType.OPEN, self._open_data(socket), compress=False))
+        socket.outbox.append(Packet(PacketType.OPEN, self._open_data(socket, may_upgrade), compress=False))
         if self.options.initial_packet is not None:
             socket.outbox.append(Packet(PacketType.MESSAGE, self.options.initial_packet))
         socket.heartbeat.start()
         socket.queue_call(self._connected, socket)
 
-    def _open_data(self, socket: Socket) -> str:
+    def _open_data(self, socket: Socket, may_upgrade: bool) -> str:
         options = self.options
         return json.dumps({
             "sid": socket.id,
-            "upgrades": self.upgrades(socket.transport.name),
+            "upgrades": self.upgrades(socket.transport.name) if may_upgrade else [],
             "pingInterval": round(options.ping_interval * 1000),
             "pingTimeout": round(options.ping_timeout * 1000),
             "maxPayload": options.max_http_buffer_size,
@@ -305,6 +342,13 @@ class Engine(Emitter):
         if not self.options.allow_upgrades:
             return []
         return [name for name in transports[transport].upgrades_to if name in self.options.transports]
+
+    def _can_upgrade(self, environ: Environ) -> bool:
+        """Whether a session that polls may be offered a WebSocket: its connection has to be one that can be had."""
+        possible = can_upgrade(environ)
+        if not possible and "websocket" in self.options.transports:
+            self._advice.polling_only(environ)
+        return possible
 
     def _connected(self, socket: Socket) -> None:
         """The first turn of a session: its ``connection`` listeners."""
@@ -322,21 +366,11 @@ class Engine(Emitter):
 
     def _upgrade(self, environ: Environ, start_response: StartResponse | None) -> Iterable[bytes]:
         websocket = environ["wsgi.websocket"]
-        response: list[Any] = ["500 Internal Server Error", []]
-
-        def capture(status: str, headers: list[tuple[str, str]], exc_info: object = None) -> Callable[[bytes], object]:
-            response[:] = [status, headers]
-            return _ignore_data
-
-        body = self._application(environ, capture)
-        try:
-            chunks = list(body)
-        finally:
-            getattr(body, "close", _ignore_close)()
+        answered = call(self._application, environ)
         admitted = environ.pop(ADMITTED, None)
-        if admitted is None or response[0] != SWITCHING:
-            return _refuse_upgrade(websocket, start_response, response, chunks)
-        self._carry_out(websocket, response[1], environ, *admitted)
+        if admitted is None or answered.status != SWITCHING:
+            return _refuse_upgrade(websocket, start_response, answered)
+        self._carry_out(websocket, answered.headers, environ, *admitted)
         return []
 
     def _admit_upgrade(self, environ: Environ, demand: Demand, websocket: Any) -> responses.Response:
@@ -457,19 +491,10 @@ def _loggable(context: Mapping[str, Any]) -> dict[str, Any]:
     return {key: shorten(value) if key == "sid" else value for key, value in context.items()}
 
 
-def _refuse_upgrade(websocket: Any, start_response: StartResponse | None, response: list[Any],
-                    chunks: list[bytes]) -> Iterable[bytes]:
+def _refuse_upgrade(websocket: Any, start_response: StartResponse | None, answered: Answered) -> Iterable[bytes]:
     """The same answer that a plain request gets; a WebSocket that was accepted already can only be closed."""
     if start_response is None or getattr(websocket, "accepted", True):
-        close_accepted(websocket, 1008, b"".join(chunks).decode())
+        close_accepted(websocket, 1008, answered.body.decode())
         return []
-    start_response(*response)
-    return chunks
-
-
-def _ignore_data(data: bytes) -> None:
-    """A WebSocket's response has no body."""
-
-
-def _ignore_close() -> None:
-    """The body of the response has nothing to close."""
+    start_response(answered.status, answered.headers)
+    return [answered.body]

@@ -26,7 +26,7 @@ from engineio_wsgi.http.requests import InvalidRequest, RequestHead, check_parti
 from engineio_wsgi.http.responder import Responder
 from engineio_wsgi.options import Deflate
 from engineio_wsgi.protocol.deflate import DeflateSettings
-from engineio_wsgi.protocol.handshake import HandshakeRefused
+from engineio_wsgi.protocol.handshake import HandshakeRefused, asks_for_websocket
 from engineio_wsgi.websocket import WebSocket
 from engineio_wsgi.wire import Wire
 
@@ -76,6 +76,9 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
     #: set it in a subclass to have WebSockets accepted and the application not called
     prevent_wsgi_call = False
 
+    #: bytes of the connection that somebody has read before
+    read_ahead = b""
+
     environ: Any = None
     application: Any = None
     time_start: float = 0
@@ -102,7 +105,7 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
 
     def handle(self) -> None:
         """Serve the connection until it ends. Blocks; called once, by the server."""
-        connection = self._connection = Connection(self.socket)
+        connection = self._connection = Connection(self.socket, self.read_ahead)
         connection.no_delay()
         try:
             timeout = self.header_timeout
@@ -304,8 +307,7 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
     # -- WebSockets
 
     def _offers_websocket(self) -> bool:
-        protocols = {name.strip() for name in self.environ["HTTP_UPGRADE"].lower().split(",")}
-        if "websocket" not in protocols or self.command != "GET":
+        if not asks_for_websocket(self.environ):
             return False
         hook = getattr(self.server, "pre_start_hook", None)
         return not (hook and hook(self))

@@ -36,7 +36,7 @@ class Connection:
     __slots__ = ("_deadline", "_due", "_greenlet", "_hub", "_owner", "_parked", "_timer", "_watcher", "_watching",
                  "buffer", "lost", "raw", "recv", "send")
 
-    def __init__(self, sock: Any) -> None:
+    def __init__(self, sock: Any, read_ahead: bytes = b"") -> None:
         self._owner = sock
         self._hub: Any = gevent.get_hub()
         self._greenlet: Any = None
@@ -50,7 +50,7 @@ class Connection:
         self.recv = stream.recv
         self.send = stream.send
         #: bytes that were read and not used yet
-        self.buffer = b""
+        self.buffer = read_ahead
         #: whether writing has failed: the client is not there any more
         self.lost = False
         self._watcher: Any = None

@@ -11,7 +11,7 @@ from typing import Any
 
 import gevent
 
-__all__ = ["EndWatch", "client_socket"]
+__all__ = ["EndWatch", "buffered_reader", "client_socket"]
 
 READ = 1
 #: the first bytes of a TLS alert: as such (TLS 1.2), or encrypted as application data of just its size (TLS 1.3,
@@ -25,9 +25,13 @@ def client_socket(environ: dict[str, Any]) -> Any:
     for key in ("engineio.socket", "gunicorn.socket", "gunicorn.sock"):
         if environ.get(key) is not None:
             return environ[key]
-    # gevent's pywsgi: its Input holds the connection's buffered reader
-    reader = getattr(environ.get("wsgi.input"), "rfile", None)
-    return getattr(getattr(reader, "raw", None), "_sock", None)
+    return getattr(getattr(buffered_reader(environ), "raw", None), "_sock", None)
+
+
+def buffered_reader(environ: dict[str, Any]) -> Any:
+    """The connection's buffered reader, which gevent's pywsgi keeps in its ``Input``; of an upgrade, it is the input."""
+    body = environ.get("wsgi.input")
+    return getattr(body, "rfile", body)
 
 
 def _raw(sock: Any) -> Any:

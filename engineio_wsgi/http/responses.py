@@ -39,9 +39,8 @@ def refused(refusal: RequestRefused) -> Response:
 
 
 def too_large(error: PayloadTooLarge) -> Response:
-    """413. The rest of the body is not read, so the connection ends with it."""
-    status, headers, body = _json("413 Content Too Large", {"code": 3, "message": str(error)})
-    return status, [*headers, ("Connection", "close")], body
+    """413. The body is not read here; what becomes of it and of the connection is the HTTP server's affair."""
+    return _json("413 Content Too Large", {"code": 3, "message": str(error)})
 
 
 def _json(status: str, content: dict[str, Any]) -> Response:

@@ -21,7 +21,7 @@ from engineio_wsgi.protocol.frames import Close, FrameDecoder, Violation, encode
 from engineio_wsgi.websocket import WebSocket
 from engineio_wsgi.wire import RECV_SIZE, Wire, detach
 
-__all__ = ["Connection", "check_handshake", "close_accepted", "take_over"]
+__all__ = ["Connection", "check_handshake", "close_accepted", "read_ahead", "take_over"]
 
 logger = logging.getLogger("engine.ws")
 
@@ -84,7 +84,7 @@ def _take_over_plain(websocket: Any) -> Connection:
     """gevent-websocket's own: its handler's socket, and what its buffered reader has read ahead."""
     handler = websocket.handler
     sock = handler.socket
-    pending = _read_ahead(handler.rfile, sock)
+    pending = read_ahead(handler.rfile, sock)
     # its own close() has nothing to close any more, and must not try
     websocket.closed = True
     wire = Wire(detach(sock), pending)
@@ -95,7 +95,8 @@ def _take_over_plain(websocket: Any) -> Connection:
     return Connection(wire, None, True, closed.wait)
 
 
-def _read_ahead(reader: Any, sock: Any) -> bytes:
+def read_ahead(reader: Any, sock: Any) -> bytes:
+    """What a buffered reader has taken from its socket already. Does not block."""
     timeout = sock.gettimeout()
     sock.settimeout(0)
     try:

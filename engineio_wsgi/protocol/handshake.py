@@ -15,7 +15,16 @@ from typing import Any
 from engineio_wsgi.errors import PeerError, ProtocolError
 from engineio_wsgi.protocol.deflate import parse_extensions
 
-__all__ = ["Handshake", "HandshakeRefused", "accept_key", "check", "choose_protocol", "response_head", "response_headers"]
+__all__ = [
+    "Handshake",
+    "HandshakeRefused",
+    "accept_key",
+    "asks_for_websocket",
+    "check",
+    "choose_protocol",
+    "response_head",
+    "response_headers",
+]
 
 VERSION = "13"
 #: what RFC 6455 section 1.3 has every server add to the key
@@ -49,6 +58,11 @@ class Handshake:
     key: str
     protocols: tuple[str, ...] = ()
     extensions: str = ""
+
+
+def asks_for_websocket(environ: Mapping[str, Any]) -> bool:
+    """Whether a request is meant to become a WebSocket, be it by a valid handshake or not."""
+    return environ.get("REQUEST_METHOD") == "GET" and _has_token(environ, "HTTP_UPGRADE", "websocket")
 
 
 def check(environ: Mapping[str, Any]) -> Handshake:

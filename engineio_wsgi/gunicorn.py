@@ -1,0 +1,325 @@
+"""gunicorn: a worker that serves with our own handler, and what its unchanged gevent workers need to stop gracefully.
+
+Owns the translation of gunicorn's settings and of its worker's life to ours. Imported by name only::
+
+    gunicorn -k engineio_wsgi.gunicorn.Worker module:app
+    gunicorn -k gevent -c python:engineio_wsgi.gunicorn module:app
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import sys
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from functools import partial
+from time import monotonic
+from types import SimpleNamespace
+from typing import Any
+
+import gevent
+from gevent.event import Event
+from gevent.pool import Group, Pool
+
+from engineio_wsgi.engine import running
+from engineio_wsgi.http.adoption import ConnectionRoster, RosteredHandler
+from engineio_wsgi.server import HttpServer
+from engineio_wsgi.throttle import Throttle
+from engineio_wsgi.version import __version__
+from engineio_wsgi.wire import Wire
+
+try:
+    from gunicorn import sock as gunicorn_sock
+    from gunicorn.errors import HaltServer
+    from gunicorn.http.wsgi import base_environ
+    from gunicorn.workers.ggevent import GeventWorker
+except ModuleNotFoundError as missing:
+    text = f"engineio_wsgi.gunicorn needs {(missing.name or '').partition('.')[0]}: pip install 'engineio-wsgi[gunicorn]'"
+    if "gunicorn.app.base" in sys.modules:
+        # gunicorn is starting, and would print the tracebacks of what it could not import
+        sys.exit(f"Error: {text}")
+    raise ModuleNotFoundError(text, name=missing.name) from None
+
+__all__ = ["ClientPool", "GunicornHandler", "GunicornServer", "LimitWatch", "Worker", "post_worker_init", "worker_exit"]
+
+logger = logging.getLogger("engine")
+
+#: seconds between two signs of life to gunicorn's master, and to which its own workers take to see that they have to stop
+NOTIFY_PERIOD = 1.0
+#: seconds of ``graceful_timeout`` that are kept for what comes after the sessions: the last responses, and clients' FINs
+RESERVE = 1.0
+#: seconds between two looks at a worker of gunicorn's own: whether it was asked to stop
+LOOK_PERIOD = 0.1
+#: of a limit, the share at which it is time to say so
+NEAR = 0.9
+#: seconds for which the same limit is not warned of again
+WARNING_PERIOD = 60.0
+
+
+class ClientPool(Pool):  # type: ignore[misc]
+    """The greenlets of a worker's connections. A connection that became a session's WebSocket keeps its place.
+
+    gunicorn's ``worker_connections`` is the number of clients; a session's WebSocket has no greenlet, and is one.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        #: places of connections that have no greenlet any more
+        self.kept = 0
+        self._keepers: set[Any] = set()
+
+    def keep_place(self, wire: Wire) -> None:
+        """The calling greenlet has given its connection away: its place is free when ``wire`` is closed."""
+        greenlet = gevent.getcurrent()
+        if greenlet in self:
+            self._keepers.add(greenlet)
+            wire.on_closed(partial(self._give_back, greenlet))
+
+    def _give_back(self, greenlet: Any) -> None:
+        if greenlet in self._keepers:
+            self._keepers.discard(greenlet)
+        else:
+            self.kept -= 1
+            self._semaphore.release()
+
+    def _discard(self, greenlet: Any) -> None:
+        if greenlet in self._keepers:
+            self._keepers.discard(greenlet)
+            self.kept += 1
+            Group._discard(self, greenlet)
+        else:
+            super()._discard(greenlet)
+
+    def free_count(self) -> int:
+        """How many more clients there may be."""
+        return max(0, int(self.size) - len(self) - self.kept)
+
+
+class GunicornHandler(RosteredHandler):
+    """Our handler with gunicorn's settings, environ and access log."""
+
+    def handle_one_response(self) -> None:
+        """Answer one request, and count it."""
+        worker: Worker = self.server.worker
+        worker.count_request()
+        if not worker.cfg.keepalive:
+            self.close_connection = True
+        super().handle_one_response()
+        if self._wire is not None:
+            self.log_request()
+
+    def start_response(self, status: str, headers: Any, exc_info: Any = None) -> Callable[[bytes], None]:
+        """PEP 3333's ``start_response``. Whoever is turned away by a worker that stops finds the next one by a new connection."""
+        if status.startswith("503") and not self.server.worker.alive:
+            self.close_connection = True
+        return super().start_response(status, headers, exc_info)
+
+    def _leave(self, connection: Any) -> None:
+        wire = self._wire
+        if wire is not None and not wire.secure and not wire.closed:
+            self.server.pool.keep_place(wire)
+        super()._leave(connection)
+
+    def get_environ(self) -> dict[str, Any]:
+        """The environ of a request: HTTPS is what a trusted proxy says, too."""
+        environ = super().get_environ()
+        environ["RAW_URI"] = self.path
+        if self._is_secured_by_proxy(environ):
+            environ["wsgi.url_scheme"] = "https"
+        return environ
+
+    def _is_secured_by_proxy(self, environ: Mapping[str, Any]) -> bool:
+        cfg, address = self.server.worker.cfg, self.client_address
+        trusted = cfg.forwarded_allow_ips
+        if isinstance(address, tuple) and "*" not in trusted and address[0] not in trusted:
+            return False
+        return any(environ.get("HTTP_" + name.upper().replace("-", "_")) == value
+                   for name, value in cfg.secure_scheme_headers.items())
+
+    def log_request(self) -> None:
+        """Write a line to gunicorn's access log, in its format; of a WebSocket when it begins."""
+        seconds = max(self.time_finish - self.time_start, 0) if self.time_finish else 0
+        status = "101 Switching Protocols" if self._wire is not None else self._orig_status or "000"
+        response = SimpleNamespace(status=status, headers=self.response_headers or (), sent=self.response_length)
+        self.server.worker.log.access(response, self.headers.items(), self.environ, timedelta(seconds=seconds))
+
+
+class GunicornServer(HttpServer):
+    """One of a worker's listeners."""
+
+    def __init__(self, listener: Any, worker: Worker, **options: Any) -> None:
+        self.worker = worker
+        self.roster = ConnectionRoster()
+        super().__init__(listener, worker.wsgi, log=worker.log, error_log=worker.log, **options)
+
+
+class LimitWatch:
+    """Warns when a worker comes near a limit beyond which clients wait and see nothing.
+
+    Args:
+        clients: how many there may be; ``None`` if that is not known.
+    """
+
+    def __init__(self, clients: int | None) -> None:
+        self._clients = clients
+        self._said = Throttle(WARNING_PERIOD)
+
+    def look(self, clients: int) -> None:
+        """Compare the limits with ``clients``, and with the number of open files."""
+        self._compare("worker_connections", clients, self._clients)
+        soft_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._compare("open files (ulimit -n)", _count_files(), soft_limit)
+
+    def _compare(self, name: str, used: int, limit: int | None) -> None:
+        if limit is None or limit < 0 or used < NEAR * limit or not self._said.passes(name, monotonic()):
+            return
+        logger.warning("%d of %d %s are in use: raise the limit, or start more workers; beyond it new clients get no answer",
+                       used, limit, name)
+
+
+def _count_files() -> int:
+    """How many files are open, or fewer: the lowest number that is free. Near the limit there are no gaps below it."""
+    try:
+        number = os.open(os.devnull, os.O_RDONLY)
+    except OSError:
+        return sys.maxsize
+    os.close(number)
+    return number
+
+
+class Worker(GeventWorker):  # type: ignore[misc]
+    """gunicorn's gevent worker with :class:`~engineio_wsgi.WebSocketHandler`.
+
+    Access log, ``worker_connections``, ``keepalive``, ``graceful_timeout``, ``max_requests``, ``--preload``, TLS and Unix
+    sockets are gunicorn's. When it has to stop, the sessions get what waits for them and a close, within
+    ``graceful_timeout``.
+
+    Example::
+
+        gunicorn -k engineio_wsgi.gunicorn.Worker module:app
+    """
+
+    #: a subclass of :class:`GunicornHandler`, to set other limits
+    wsgi_handler = GunicornHandler
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        if "h2" in getattr(self.cfg, "http_protocols", ()):
+            raise HaltServer("http_protocols: engineio_wsgi.gunicorn.Worker serves h1 only; let a proxy speak HTTP/2")
+        #: whether the worker goes on; gunicorn's
+        self.alive: bool = True
+        self._woken: Event | None = None
+
+    def handle_exit(self, sig: Any, frame: Any) -> None:
+        """What gunicorn calls on SIGTERM."""
+        super().handle_exit(sig, frame)
+        self._wake()
+
+    def count_request(self) -> None:
+        """One more request; perhaps the last one (``max_requests``)."""
+        self.nr += 1
+        if self.nr >= self.max_requests and self.alive:
+            self.log.info("Autorestarting worker after current request.")
+            self.alive = False
+            self._wake()
+
+    def _wake(self) -> None:
+        """Let the main loop see that it is not alive any more. Also from a signal handler."""
+        if self._woken is not None:
+            gevent.get_hub().loop.run_callback_threadsafe(self._woken.set)
+
+    def run(self) -> None:
+        """The worker's life: serve until it was asked to stop, then end what is there."""
+        self._woken = Event()
+        _tell_of_max_requests(self.cfg)
+        servers = [self._serve(listener) for listener in self.sockets]
+        watch = LimitWatch(self.worker_connections)
+        while self.alive:
+            self.notify()
+            watch.look(max(server.pool.size - server.pool.free_count() for server in servers))
+            self._woken.wait(NOTIFY_PERIOD)
+        self._shut_down(servers)
+
+    def _serve(self, listener: Any) -> GunicornServer:
+        listener.setblocking(1)
+        cfg = self.cfg
+        environ = {**base_environ(cfg), "wsgi.multithread": True, "SERVER_SOFTWARE": f"engineio-wsgi/{__version__} gunicorn"}
+        limits = {
+            "keepalive_timeout": cfg.keepalive,
+            "max_request_line": cfg.limit_request_line or sys.maxsize,
+            "max_header_count": cfg.limit_request_fields,
+        }
+        server = GunicornServer(
+            listener, self, spawn=ClientPool(self.worker_connections), environ=environ,
+            handler_class=type("Handler", (self.wsgi_handler,), limits),
+            **({"ssl_context": gunicorn_sock.ssl_context(cfg)} if cfg.is_ssl else {}))
+        server.start()
+        return server
+
+    def _shut_down(self, servers: list[GunicornServer]) -> None:
+        """Accept nothing more, close the sessions, and let the requests that are under way be answered."""
+        deadline = monotonic() + self.cfg.graceful_timeout
+        signs_of_life = gevent.spawn(self._keep_notifying)
+        for server in servers:
+            server.close()
+        # while sessions that poll fetch what waits for them, their connections are served as ever
+        _close_engines(deadline - RESERVE - monotonic())
+        for server in servers:
+            server.roster.stop()
+        _wait_until(lambda: not any(len(server.roster) for server in servers), deadline - RESERVE)
+        # what was written last is on its way: whoever closes now would have the kernel take it back
+        _wait_until(lambda: not any(server.pool.kept for server in servers), min(deadline, monotonic() + RESERVE))
+        if any(len(server.roster) for server in servers):
+            self.log.warning("Worker graceful timeout (pid:%s)", self.pid)
+        for server in servers:
+            server.stop(timeout=0)
+        signs_of_life.kill()
+
+    def _keep_notifying(self) -> None:
+        while True:
+            self.notify()
+            gevent.sleep(NOTIFY_PERIOD)
+
+
+def _wait_until(condition: Callable[[], bool], deadline: float) -> None:
+    while not condition() and monotonic() < deadline:
+        gevent.sleep(LOOK_PERIOD)
+
+
+def _tell_of_max_requests(cfg: Any) -> None:
+    if cfg.max_requests:
+        logger.warning("max_requests is %d, and each poll and each message of a polling client is a request: the sessions of a "
+                       "worker end with it. Leave max_requests out, or set it far higher", cfg.max_requests)
+
+
+def _close_engines(timeout: float) -> None:
+    """Close the sessions of this process. Blocks until they have fetched what waits for them, for ``timeout`` seconds at most."""
+    gevent.joinall([gevent.spawn(engine.close, max(timeout, 0.0)) for engine in list(running)])
+
+
+def post_worker_init(worker: Any) -> None:
+    """gunicorn's hook of this name: sessions under its own gevent workers are closed when the worker is asked to stop.
+
+    Set it, and :func:`worker_exit`, by ``-c python:engineio_wsgi.gunicorn``, or import both into a configuration file.
+    """
+    if not isinstance(worker, Worker):
+        _tell_of_max_requests(worker.cfg)
+        gevent.spawn(_watch_worker, worker)
+
+
+def _watch_worker(worker: Any) -> None:
+    watch = LimitWatch(None)
+    while worker.alive:
+        watch.look(0)
+        gevent.sleep(LOOK_PERIOD)
+    # so long it may go on accepting: who comes now shall not be turned away
+    gevent.sleep(NOTIFY_PERIOD)
+    _close_engines(worker.cfg.graceful_timeout - NOTIFY_PERIOD - RESERVE)
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    """gunicorn's hook of this name: sessions without a request under way are not what its workers wait for."""
+    if not isinstance(worker, Worker):
+        _close_engines(RESERVE)

@@ -1,0 +1,144 @@
+"""Taking a client's connection out of the loop of a server that knows no WebSockets.
+
+Owns the knowledge of how gevent's pywsgi and gunicorn's gevent worker let go of a connection: where they keep it, what they
+have read ahead, and which exception ends their loop without another byte, a shutdown or a line in a log.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterable
+from io import BufferedReader
+from typing import Any, NoReturn
+
+from gevent.event import Event
+from gevent.pywsgi import Input
+from gevent.socket import socket as GeventSocket
+
+from engineio_wsgi.http.calling import call
+from engineio_wsgi.http.peer import buffered_reader, client_socket
+from engineio_wsgi.http.response_heads import ResponseHead
+from engineio_wsgi.http.takeover import read_ahead
+from engineio_wsgi.protocol.handshake import asks_for_websocket
+from engineio_wsgi.websocket import WebSocket
+from engineio_wsgi.wire import Wire, detach
+
+__all__ = ["Release", "can_upgrade", "release_of"]
+
+#: in the environ of a request whose WebSockets come another way, by ``handle_upgrade``: whether they do
+WEBSOCKETS = "engineio.websockets"
+
+#: how gevent's server, and gunicorn with it, begin to name themselves
+PYWSGI = "gevent/"
+TAKEN = "the connection belongs to a WebSocket now"
+
+
+def can_upgrade(environ: dict[str, Any]) -> bool:
+    """Whether the server that a request came through can carry WebSockets, its own or ours."""
+    stated = environ.get(WEBSOCKETS)
+    if stated is not None:
+        return bool(stated)
+    return "engineio.socket" in environ or "wsgi.websocket" in environ or _kind_of(environ) is not None
+
+
+def release_of(environ: dict[str, Any]) -> Release | None:
+    """The way to the connection of a request that asks for a WebSocket, where its server has none to offer."""
+    if not asks_for_websocket(environ):
+        return None
+    kind = _kind_of(environ)
+    return None if kind is None else kind(environ)
+
+
+class Release:
+    """One connection that can be taken from its server's loop."""
+
+    def __init__(self, environ: dict[str, Any]) -> None:
+        self._environ = environ
+        self._closed: Event | None = None
+        self._websocket = WebSocket(environ, self._open)
+
+    def serve(self, application: Callable[..., Iterable[bytes]], start_response: Callable[..., Any]) -> NoReturn:
+        """Have the request answered by ``application``, which finds a WebSocket in its environ and may accept it.
+
+        Raises:
+            OSError: in the end, always. It is for the server's loop, which it ends.
+        """
+        self._environ["wsgi.websocket"] = self._websocket
+        answered = call(application, self._environ)
+        status = "101 Switching Protocols"
+        if not self._websocket.accepted:
+            status = answered.status
+            self._refuse(*answered)
+        if self._closed is not None:
+            # the state of TLS cannot leave the loop's socket
+            self._closed.wait()
+        self._end_loop(status, start_response)
+
+    def _refuse(self, status: str, headers: list[tuple[str, str]], body: bytes) -> None:
+        """Answer with an ordinary response instead, and end the connection: nobody knows what the client sends next."""
+        head = ResponseHead(status, headers)
+        top = head.frame(len(body), "HTTP/1.1", True, False)
+        try:
+            wire = self._open(top + body)
+        except OSError:
+            # it is gone, and was not told
+            return
+        wire.linger()
+
+    def _open(self, first: bytes) -> Wire:
+        """Take the connection, and write ``first``."""
+        sock = client_socket(self._environ)
+        pending = self._read_ahead(sock)
+        wire = Wire(detach(sock), pending)
+        if wire.secure:
+            self._closed = Event()
+            wire.on_closed(self._closed.set)
+        for key in ("gunicorn.socket", "gunicorn.sock"):
+            self._environ.pop(key, None)
+        try:
+            wire.write(first)
+        except OSError:
+            wire.close()
+            raise
+        return wire
+
+    def _read_ahead(self, sock: Any) -> bytes:
+        raise NotImplementedError
+
+    def _end_loop(self, status: str, start_response: Callable[..., Any]) -> NoReturn:
+        raise NotImplementedError
+
+
+class _PywsgiRelease(Release):
+    """gevent's pywsgi, and what is made of it: ``-k gevent_pywsgi``."""
+
+    def _read_ahead(self, sock: Any) -> bytes:
+        return read_ahead(buffered_reader(self._environ), sock)
+
+    def _end_loop(self, status: str, start_response: Callable[..., Any]) -> NoReturn:
+        # without a status it could not write its access log
+        start_response(status, [])
+        raise ConnectionResetError(errno.ECONNRESET, TAKEN)
+
+
+class _GunicornRelease(Release):
+    """gunicorn's ``-k gevent``, whose parser has read ahead."""
+
+    def _read_ahead(self, sock: Any) -> bytes:
+        unreader = self._environ["wsgi.input"].reader.unreader
+        pending: bytes = unreader.buf.getvalue()
+        return pending
+
+    def _end_loop(self, status: str, start_response: Callable[..., Any]) -> NoReturn:
+        raise OSError(errno.ENOTCONN, TAKEN)
+
+
+def _kind_of(environ: dict[str, Any]) -> type[Release] | None:
+    """Which of the loops that can let go a request came through."""
+    if not isinstance(client_socket(environ), GeventSocket) or not environ["SERVER_PROTOCOL"].startswith("HTTP/1"):
+        return None
+    body = environ["wsgi.input"]
+    # of an upgrade, pywsgi's input is its reader; werkzeug's and wsgiref's always are
+    if type(body) is Input or (type(body) is BufferedReader and environ["SERVER_SOFTWARE"].startswith(PYWSGI)):
+        return _PywsgiRelease
+    return _GunicornRelease if hasattr(getattr(body, "reader", None), "unreader") else None
