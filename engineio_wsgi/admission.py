@@ -1,21 +1,25 @@
-"""Who comes in: the checks of a request against the options and the sessions there are.
+"""Who comes in: the checks of a request against the options and the sessions there are, and what the application says.
 
-Owns the order of the refusals and what each says. Pure: it looks at an environ and raises, or tells what was asked for.
+Owns the order of the refusals and what each says. It looks at an environ and raises, or tells what was asked for; only the
+application's own answer may take time.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from engineio_wsgi.errors import ErrorCode, RequestRefused
+from engineio_wsgi.errors import ErrorCode, Forbidden, RequestRefused
 from engineio_wsgi.http.query import parse_query
 from engineio_wsgi.options import Options
 from engineio_wsgi.session import Session
 from engineio_wsgi.transports import transports
 
-__all__ = ["Demand", "Errand", "examine"]
+__all__ = ["Demand", "Errand", "ask_application", "examine"]
+
+logger = logging.getLogger("engine")
 
 #: the revision of a client that names none; the reference server's
 DEFAULT_REVISION = "3"
@@ -79,6 +83,23 @@ def examine(environ: Mapping[str, Any], options: Options, sessions: Mapping[str,
     if "j" in query and not options.jsonp:
         raise RequestRefused(ErrorCode.BAD_REQUEST, context={"name": "JSONP_DISABLED", "option": "jsonp"})
     return Demand(Errand.HANDSHAKE, name, query, protocol, None)
+
+
+def ask_application(allow: Callable[[Any], object], request: Any) -> None:
+    """Ask ``allow_request`` about a handshake. Blocks as long as it does.
+
+    Raises:
+        RequestRefused: it said no, in one way or another.
+    """
+    try:
+        allowed = allow(request)
+    except RequestRefused:
+        raise
+    except Exception as error:
+        logger.exception("allow_request failed; nobody is let in")
+        raise Forbidden(context={"name": "ALLOW_REQUEST_FAILED", "error": error}) from error
+    if not allowed:
+        raise Forbidden()
 
 
 def _revision(query: Mapping[str, str], options: Options) -> int:

@@ -22,16 +22,17 @@ from geventwebsocket.exceptions import WebSocketError
 from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Request
 
-from engineio_wsgi.admission import Demand, Errand, examine
+from engineio_wsgi.admission import Demand, Errand, ask_application, examine
 from engineio_wsgi.advice import Advice
 from engineio_wsgi.bridge import call_in_hub, in_plain_thread, start_hub
-from engineio_wsgi.errors import ErrorCode, Forbidden, PayloadTooLarge, RequestRefused, ServerClosing
+from engineio_wsgi.errors import ErrorCode, PayloadTooLarge, RequestRefused, ServerClosing
 from engineio_wsgi.events import Emitter, Listener
 from engineio_wsgi.heartbeat import HeartbeatTimer
 from engineio_wsgi.http import responses
 from engineio_wsgi.http.calling import Answered, call
 from engineio_wsgi.http.cookies import session_cookie
 from engineio_wsgi.http.cors import OriginPolicy
+from engineio_wsgi.http.hosts import HostPolicy
 from engineio_wsgi.http.release import can_upgrade, release_of
 from engineio_wsgi.http.takeover import Connection, check_handshake, close_accepted, take_over
 from engineio_wsgi.log import shorten
@@ -39,6 +40,7 @@ from engineio_wsgi.options import Options
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.protocol.deflate import Deflater, Inflater
 from engineio_wsgi.protocol.frames import FrameDecoder
+from engineio_wsgi.quota import AddressQuota
 from engineio_wsgi.session import LISTENER_ERRORS, ReadyState
 from engineio_wsgi.socket import Socket, as_message
 from engineio_wsgi.threads import current_thread, half_patched
@@ -84,6 +86,8 @@ class Engine(Emitter):
         #: the sessions of this process by id; a read-only view
         self.clients: Mapping[str, Socket] = MappingProxyType(self._clients)
         self._origins = OriginPolicy(self.options.cors)
+        self._hosts = HostPolicy(self.options.allowed_hosts)
+        self._quota = AddressQuota(self.options.max_sessions_per_address, self.options.max_handshakes_per_address)
         self._middlewares: list[Callable[[Application], Application]] = []
         self._application: Application = self._serve
         self._closing = False
@@ -120,7 +124,8 @@ class Engine(Emitter):
 
     def forget(self, session: Socket) -> None:
         """The session has ended."""
-        self._clients.pop(session.id, None)
+        if self._clients.pop(session.id, None) is not None:
+            self._quota.give_back(session.remote_address)
         if not self._clients:
             self.heartbeat_timer.stop()
             if self._emptied is not None:
@@ -199,6 +204,7 @@ class Engine(Emitter):
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
     def _respond(self, environ: Environ) -> responses.Response:
+        self._hosts.check(environ)
         if environ["REQUEST_METHOD"] == "OPTIONS":
             return self._origins.preflight(environ)
         self._origins.check(environ)
@@ -260,6 +266,9 @@ class Engine(Emitter):
         """Ask the application, and make up an id."""
         if self._closing:
             raise ServerClosing()
+        address = environ.get("REMOTE_ADDR")
+        self._quota.count_handshake(address, monotonic())
+        self._quota.check(address)
         self._ask_application(environ)
         try:
             sid = self.generate_id(self.request_of(environ))
@@ -273,16 +282,8 @@ class Engine(Emitter):
         return sid
 
     def _ask_application(self, environ: Environ) -> None:
-        allow = self.options.allow_request
-        try:
-            allowed = allow is None or allow(self.request_of(environ))
-        except RequestRefused:
-            raise
-        except Exception as error:
-            logger.exception("allow_request failed; nobody is let in")
-            raise Forbidden(context={"name": "ALLOW_REQUEST_FAILED", "error": error}) from error
-        if not allowed:
-            raise Forbidden()
+        if self.options.allow_request is not None:
+            ask_application(self.options.allow_request, self.request_of(environ))
 
     def generate_id(self, request: Request) -> str:
         """A session id: URL-safe, this worker's mark and 120 random bits. Override it, or set the option.
@@ -316,6 +317,7 @@ class Engine(Emitter):
         """Everything that makes a session one, in one step."""
         if self._closing:
             raise ServerClosing()
+        self._quota.take(socket.remote_address)
         socket.transport = transport
         socket.state = ReadyState.OPEN
         self._clients[socket.id] = socket

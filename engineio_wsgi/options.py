@@ -30,6 +30,7 @@ PATH = re.compile(r"(?=.*[^/])[^\x00-\x20?#%\x7f-\U0010ffff]+")
 SAME_SITE = ("Lax", "Strict", "None")
 #: what a browser's ``Origin`` header can be equal to (the Fetch standard's serialised origin); a slash at the end is forgiven
 ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^\s/?#*]*/?", re.ASCII | re.IGNORECASE)
+HOST = re.compile(r"\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*(:\d{1,5})?|\[[0-9a-f:.]+\](:\d{1,5})?", re.ASCII | re.IGNORECASE)
 ORIGINS = 'None, "*", an origin such as "https://example.org", a compiled pattern, a callable, or a list of these'
 #: seconds: one millisecond, because the wire carries whole ones; and half of what a browser's timer takes (2**31 ms), because
 #: clients add the interval and the timeout
@@ -194,6 +195,21 @@ def _bytes(name: str, value: Any) -> int:
     return value
 
 
+def _count(name: str, value: Any) -> int | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise _wrong(name, value, "a number, at least 1, or None")
+    return value  # type: ignore[no-any-return]
+
+
+def _hosts(name: str, value: Any) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    hosts = (value,) if isinstance(value, str) else tuple(value) if hasattr(value, "__iter__") else ()
+    if not hosts or not all(isinstance(host, str) and HOST.fullmatch(host) for host in hosts):
+        raise _wrong(name, value, 'a list of host names such as "example.org", ".example.org" or "localhost:8000", or None')
+    return hosts
+
+
 def _flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise _wrong(name, value, "True or False")
@@ -296,6 +312,10 @@ def _parse_flag(text: str) -> bool:
     return values[text.strip().lower()]
 
 
+def _parse_count(text: str) -> int:
+    return int(text)
+
+
 def _parse_names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
@@ -323,6 +343,7 @@ _FORMS = {
     float: TextForm("SECONDS", "a number of seconds"),
     int: TextForm("BYTES", "a whole number of bytes"),
     str: TextForm("TEXT", "text"),
+    _parse_count: TextForm("NUMBER", "a whole number"),
     _parse_flag: TextForm("true|false", "true or false"),
     _parse_names: TextForm("NAME,…", "names separated by commas"),
     _parse_origins: TextForm("ORIGIN,…", "origins separated by commas"),
@@ -355,6 +376,9 @@ class Options:
     allow_eio3: bool = _option(False, _flag, "whether protocol revisions 1 to 3 are served, too", _parse_flag)
     jsonp: bool = _option(False, _flag, "whether JSONP polling is served", _parse_flag)
     cors: Cors | None = _option(None, _cors, "pages of which other origins may use the engine; None: of none", _parse_origins)
+    allowed_hosts: tuple[str, ...] | None = _option(
+        None, _hosts, "the hosts that requests may be addressed to, with or without a port; .name stands for all below it; "
+        "None: any", _parse_names)
     cookie: Cookie | None = _option(None, _cookie, "a cookie with the session id: True, a name, or Cookie(…)", _parse_cookie)
     initial_packet: str | bytes | None = _option(None, _message, "a message that is sent with the handshake", str)
     http_compression: HttpCompression | None = _option(
@@ -365,6 +389,10 @@ class Options:
     max_buffered: int = _option(2_000_000, _bytes, "bytes that may wait for a client before send() blocks; "
                                 "exceeded by one message at most", int)
     max_inbox: int = _option(1_000_000, _bytes, "bytes that may wait for a listener before the transport stops reading", int)
+    max_sessions_per_address: int | None = _option(
+        None, _count, "sessions that one client address (of IPv6, one /64 network) may have; None: any number", _parse_count)
+    max_handshakes_per_address: int | None = _option(
+        None, _count, "handshakes of one client address in a minute; None: any number", _parse_count)
     generate_id: Callable[..., str] | None = _option(
         None, _callable, "callable(request) -> str, for ids of your own", shown="worker mark + 120 random bits")
     policy_file: bool = _option(False, _flag, "whether Flash policy requests are answered", _parse_flag)
