@@ -43,7 +43,7 @@ from engineio_wsgi.protocol.frames import FrameDecoder
 from engineio_wsgi.quota import AddressQuota
 from engineio_wsgi.session import LISTENER_ERRORS, ReadyState
 from engineio_wsgi.socket import Socket, as_message
-from engineio_wsgi.threads import current_thread, half_patched
+from engineio_wsgi.threads import current_thread, half_patched, wait_in_thread
 from engineio_wsgi.throttle import Throttle
 from engineio_wsgi.transports import transports
 from engineio_wsgi.transports.base import CloseReason, Prepared, Transport
@@ -463,14 +463,17 @@ class Engine(Emitter):
         if self._hub is None:
             return
         if current_thread() != self._thread:
-            done = Event()
-            self._hub.loop.run_callback_threadsafe(self._close_and_tell, timeout, done)
-            done.wait(timeout + 1.0)
+            ended: list[bool] = []
+            self._hub.loop.run_callback_threadsafe(gevent.spawn, self._close_and_tell, timeout, ended)
+            deadline = monotonic() + timeout + 1.0
+            while not ended and monotonic() < deadline:
+                wait_in_thread()
         else:
             self._close_all(timeout)
 
-    def _close_and_tell(self, timeout: float, done: Event) -> None:
-        gevent.spawn(self._close_all, timeout).link(lambda _: done.set())
+    def _close_and_tell(self, timeout: float, ended: list[bool]) -> None:
+        self._close_all(timeout)
+        ended.append(True)
 
     def _close_all(self, timeout: float) -> None:
         deadline = monotonic() + timeout
