@@ -2,28 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, overload
 
-__all__ = ["Emitter", "Listener"]
+__all__ = ["Emitter", "Listener", "StandIn"]
 
 Listener = Callable[..., Any]
 L = TypeVar("L", bound=Listener)
 
 
-class _Once:
-    """A listener that takes itself off before its first call."""
+class StandIn:
+    """What is called for a listener. It can be taken off, and is listed, as the listener itself."""
 
-    __slots__ = ("emitter", "event", "listener")
+    __slots__ = ("listener",)
 
-    def __init__(self, emitter: Emitter, event: str, listener: Listener) -> None:
-        self.emitter = emitter
-        self.event = event
+    def __init__(self, listener: Listener) -> None:
         self.listener = listener
 
     def __call__(self, *args: Any) -> Any:
-        self.emitter._remove(self.event, self)
+        """Call the listener."""
         return self.listener(*args)
+
+
+class _Once(StandIn):
+    """A listener that takes itself off before its first call."""
+
+    __slots__ = ("emitter", "event")
+
+    def __init__(self, emitter: Emitter, event: str, listener: Listener) -> None:
+        super().__init__(listener)
+        self.emitter = emitter
+        self.event = event
+
+    def __call__(self, *args: Any) -> Any:
+        self.emitter.off(self.event, self)
+        return self.listener(*args)
+
+
+def _those_behind(listener: Listener) -> Iterator[Listener]:
+    """A registered listener, and what it stands for; the application's own comes last."""
+    yield listener
+    while isinstance(listener, StandIn):
+        listener = listener.listener
+        yield listener
 
 
 class Emitter:
@@ -57,7 +78,7 @@ class Emitter:
             return lambda decorated: self.on(event, decorated)
         if not callable(listener):
             raise TypeError(f"a listener of {event!r} must be callable, not {type(listener).__name__}")
-        self._set(event, (*self._listeners.get(event, ()), listener))
+        self._set(event, (*self._listeners.get(event, ()), self.stand_in(listener)))
         return listener
 
     @overload
@@ -79,11 +100,11 @@ class Emitter:
         """Remove one listener, all of an event, or (without arguments) all. Unknown ones are ignored."""
         for name in [event] if event is not None else list(self._listeners):
             kept = self._listeners.get(name, ()) if listener is not None else ()
-            self._set(name, tuple(f for f in kept if f is not listener and getattr(f, "listener", None) is not listener))
+            self._set(name, tuple(f for f in kept if all(one is not listener for one in _those_behind(f))))
 
     def listeners(self, event: str) -> list[Listener]:
         """The listeners of ``event``, in the order in which they are called."""
-        return [f.listener if isinstance(f, _Once) else f for f in self._listeners.get(event, ())]
+        return [list(_those_behind(f))[-1] for f in self._listeners.get(event, ())]
 
     def emit(self, event: str, *args: Any) -> bool:
         """Call the listeners of ``event`` now, in this greenlet; returns whether there were any.
@@ -95,8 +116,9 @@ class Emitter:
             listener(*args)
         return bool(listeners)
 
-    def _remove(self, event: str, listener: Listener) -> None:
-        self._set(event, tuple(f for f in self._listeners.get(event, ()) if f is not listener))
+    def stand_in(self, listener: Listener) -> Listener:
+        """What is called for ``listener``: itself. A subclass may answer a :class:`StandIn` that runs it in a context."""
+        return listener
 
     def _set(self, event: str, listeners: tuple[Listener, ...]) -> None:
         if listeners:

@@ -1,7 +1,8 @@
 """Logging: the loggers' names, the ``DEBUG`` convention of the reference server, and what a log may not contain.
 
 The package logs to ``engine``, ``engine.socket``, ``engine.polling``, ``engine.ws`` and ``engine.http``, and adds a
-handler of its own only where ``DEBUG`` asks for one.
+handler of its own only where ``DEBUG`` asks for one. Where nobody has set up logging, Python's own last resort prints
+warnings, and with them the traceback of a listener that failed: a ``NullHandler`` would swallow it.
 """
 
 from __future__ import annotations
@@ -109,5 +110,3 @@ def set_up_debug(environ: Mapping[str, str] = os.environ, stream: TextIO | None 
 
 
 _NAMES = ("engine", "engine.socket", "engine.polling", "engine.ws", "engine.http")
-
-logging.getLogger("engine").addHandler(logging.NullHandler())

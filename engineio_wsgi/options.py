@@ -198,7 +198,7 @@ def _bytes(name: str, value: Any) -> int:
 def _count(name: str, value: Any) -> int | None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
         raise _wrong(name, value, "a number, at least 1, or None")
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 def _hosts(name: str, value: Any) -> tuple[str, ...] | None:

@@ -61,10 +61,10 @@ def run() -> Iterator[Run]:
     """Starts an example: ``run("folder/script.py")``. It must not complain, and stop when it is interrupted."""
     processes: list[Any] = []
 
-    def start(script: str, path: str = "/engine.io/", patched: bool = False, **environment: str) -> Served:
+    def start(script: str, *arguments: str, path: str = "/engine.io/", patched: bool = False, **environment: str) -> Served:
         address = free_address()
         monkey = ["-m", "gevent.monkey"] if patched else []
-        command = [sys.executable, *monkey, Path(script).name, str(address[1])]
+        command = [sys.executable, *monkey, Path(script).name, *arguments, str(address[1])]
         processes.append(
             subprocess.Popen(
                 command,
@@ -143,7 +143,7 @@ def manage(arguments: list[str], environment: dict[str, str]) -> None:
     """Django's command line."""
     subprocess.run(
         [sys.executable, "manage.py", *arguments],
-        cwd=EXAMPLES / "django_site",
+        cwd=EXAMPLES / "django_login",
         env=environment_with(environment),
         check=True,
         stdout=subprocess.PIPE,
@@ -164,21 +164,24 @@ def django_login(served: Served, user: str, password: str) -> tuple[str, str]:
 
 
 @pytest.mark.deadline(120)
-def test_django_site(run: Run, tmp_path: Path) -> None:
+def test_django_login(run: Run, tmp_path: Path) -> None:
     environment = {"DATABASE": str(tmp_path / "db.sqlite3"), "DJANGO_SUPERUSER_PASSWORD": "secret"}
     manage(["migrate", "--verbosity=0"], environment)
     manage(["createsuperuser", "--noinput", "--username=tobi", "--email=tobi@example.com"], environment)
-    served = run("django_site/serve.py", **environment)
+    served = run("django_login/manage.py", "runengineio", "--noreload", **environment)
     refused = served.connect().get(f"{served.path}?EIO=4&transport=polling")
     assert (refused.status, refused.json()["message"]) == (403, "log in first")
     tobi = django_login(served, "tobi", "secret")
-    assert "this is visit 1" in served.connect().get("/", [tobi]).text
-    for transport in ("polling", "websocket"):
-        session = open_session(served, transport, headers=[tobi])
-        assert session.hear() == "hello tobi, visit 1"
-        session.say("hi")
-        assert session.hear() == "tobi: hi"
-    assert "this is visit 2" in served.connect().get("/", [tobi]).text
+    assert "Log out tobi" in served.connect().get("/", [tobi]).text
+    sessions = [open_session(served, transport, headers=[tobi]) for transport in ("polling", "websocket")]
+    for session in sessions:
+        assert session.hear() == "hello tobi, this is visit 1"
+    sessions[0].say("hi")
+    assert [session.hear() for session in sessions] == ["tobi: hi", "tobi: hi"]
+    sessions[1].say("/users")
+    assert sessions[1].hear() == "there are 1 users"
+    for session in sessions:
+        session.close()
 
 
 def test_official_client(run: Run, browser: Any) -> None:

@@ -1,4 +1,4 @@
-"""Django's command line for the example site."""
+"""Django's command line. First time: ``migrate`` and ``createsuperuser``; then ``runengineio`` serves the site."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ import sys
 from django.core.management import execute_from_command_line
 
 if __name__ == "__main__":
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "chatsite.settings")
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.settings")
     execute_from_command_line(sys.argv)

@@ -1,13 +1,14 @@
-"""The pages of the site; the engine's path is not among them, because it wraps the whole."""
+"""The project's pages."""
 
 from __future__ import annotations
 
 from django.contrib.auth.views import LoginView
 from django.urls import path
 
-from chatsite.views import home
+from project import views
 
 urlpatterns = [
-    path("", home),
+    path("", views.home),
     path("login/", LoginView.as_view(template_name="login.html")),
+    path("state/", views.state),
 ]

@@ -1,0 +1,30 @@
+"""Django: an engine whose handlers know the session and the user, through the project's own middleware.
+
+In the project, ``realtime.py``::
+
+    from engineio_wsgi.contrib.django import EngineIO
+
+    engineio = EngineIO()
+
+    @engineio.on("connection")
+    def connected(socket):
+        socket.send(f"hello {socket.request.user}")
+
+and ``wsgi.py``::
+
+    import os
+    from engineio_wsgi.contrib.django import get_wsgi_application
+
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.settings")
+    application = get_wsgi_application("mysite.realtime.engineio")
+
+Options are in the settings: ``ENGINEIO = {"PING_INTERVAL": 25}``. ``INSTALLED_APPS`` with ``"engineio_wsgi.contrib.django"``
+has the command ``runengineio``, and lets ``manage.py check`` look at them.
+"""
+
+from __future__ import annotations
+
+from engineio_wsgi.contrib.django.server import EngineIO, get_wsgi_application
+from engineio_wsgi.contrib.django.socket import DjangoSocket
+
+__all__ = ["DjangoSocket", "EngineIO", "get_wsgi_application"]

@@ -1,0 +1,50 @@
+"""The setting ``ENGINEIO``: the engine's options in Django's spelling. What they may be is `options.Options`'s affair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error
+from django.core.exceptions import ImproperlyConfigured
+
+from engineio_wsgi.errors import ConfigurationError
+from engineio_wsgi.options import Options
+
+__all__ = ["check_settings", "options_from_settings"]
+
+SETTING = "ENGINEIO"
+
+
+def options_from_settings() -> dict[str, Any]:
+    """What ``settings.ENGINEIO`` says, for ``Server(**…)``. Every option of the table can be set, in capitals.
+
+    Raises:
+        ImproperlyConfigured: a setting that does not exist, or has an impossible value; the text names it.
+    """
+    given = getattr(settings, SETTING, {})
+    if not isinstance(given, Mapping):
+        raise ImproperlyConfigured(f"settings.{SETTING}: expected a dict such as {{'PING_INTERVAL': 25}}; got {given!r}")
+    return {name: value for key, value in given.items() for name, value in [_option(key, value)]}
+
+
+def _option(key: object, value: Any) -> tuple[str, Any]:
+    where = f"settings.{SETTING}[{key!r}]"
+    if not isinstance(key, str) or key != key.upper():
+        raise ImproperlyConfigured(f"{where}: settings are in capitals, such as 'PING_INTERVAL'")
+    name = key.lower()
+    try:
+        Options.create(**{name: value})
+    except ConfigurationError as error:
+        raise ImproperlyConfigured(f"{where}: {str(error).removeprefix(name + ': ')}") from None
+    return name, value
+
+
+def check_settings(app_configs: object, **kwargs: Any) -> list[CheckMessage]:
+    """What ``manage.py check`` says of the setting."""
+    try:
+        options_from_settings()
+    except ImproperlyConfigured as error:
+        return [Error(str(error), id="engineio.E001")]
+    return []

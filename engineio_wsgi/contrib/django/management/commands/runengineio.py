@@ -1,0 +1,166 @@
+"""``manage.py runengineio``: `runserver` with gevent's server, so that WebSocket works as well as polling.
+
+Owns the process: that gevent patches it before Django is imported, the signals, and the end. Addresses, checks and the
+reloader are `runserver`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import gevent
+from django.apps import apps
+from django.conf import settings
+from django.contrib.staticfiles.handlers import StaticFilesHandler
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import CommandError
+from django.core.management.commands import runserver
+from django.db import connections
+from django.utils import autoreload
+from gevent import monkey
+from gevent.event import Event
+
+from engineio_wsgi.contrib.django.server import wrapped
+from engineio_wsgi.log import DebugHandler
+from engineio_wsgi.server import HttpServer
+
+__all__ = ["Command"]
+
+Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+#: seconds that sessions have to fetch what is left when the server is asked to stop
+GRACE = 3.0
+#: seconds that requests have to be answered after that
+REQUEST_GRACE = 1.0
+
+requests = logging.getLogger("django.server")
+
+
+class Command(runserver.Command):  # type: ignore[misc]
+    """See the module."""
+
+    help = "Serves the project and its engine with gevent's server, and starts anew when its code changes."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """As `runserver`, without what is about its threads."""
+        parser.add_argument("addrport", nargs="?", help="port, or address:port (127.0.0.1:8000)")
+        parser.add_argument("--ipv6", "-6", action="store_true", dest="use_ipv6", help="listen on an IPv6 address")
+        parser.add_argument("--noreload", action="store_false", dest="use_reloader", help="do not watch the project's code")
+        parser.add_argument("--nostatic", action="store_false", dest="use_static_handler",
+                            help="do not serve static files; with DEBUG they are, if django.contrib.staticfiles is installed")
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        """From the command line: this process is the command's own, and may be replaced by one that gevent has patched."""
+        self._owns_process = True
+        super().run_from_argv(argv)
+
+    _owns_process = False
+
+    def run(self, **options: Any) -> None:
+        """What `runserver` calls with checked arguments. The reloader's first process serves nothing: it starts the others."""
+        serves = not options["use_reloader"] or autoreload.DJANGO_AUTORELOAD_ENV in os.environ
+        if serves and self._owns_process and not monkey.is_module_patched("threading"):
+            _start_patched()
+        super().run(**options)
+
+    def inner_run(self, *args: Any, **options: Any) -> None:
+        """Check the project, and serve it until a signal comes. Blocks."""
+        autoreload.raise_last_exception()
+        if not options.get("skip_checks"):  # Django 4.2 has no such option here
+            self.check(display_num_errors=True)
+        self.check_migrations()
+        connections.close_all()
+        _set_up_logging()
+        http = self._listen(self.get_handler(*args, **options))
+        asked_to_stop = Event()
+        watchers = [gevent.signal_handler(number, asked_to_stop.set) for number in SIGNALS]
+        self.on_bind(http.server_port)
+        asked_to_stop.wait()
+        _stop(http)
+        for watcher in watchers:
+            watcher.cancel()
+        if options["use_reloader"]:
+            # this is a thread of the reloader's; only the main one can end the process
+            gevent.get_hub().handle_system_error(SystemExit, SystemExit(0))
+
+    def get_handler(self, *args: Any, **options: Any) -> Application:
+        """``settings.WSGI_APPLICATION``, with static files in front of it during development."""
+        try:
+            handler: Application = super().get_handler(*args, **options)
+        except ImproperlyConfigured as error:
+            raise CommandError(str(error)) from error
+        if not wrapped:
+            raise CommandError(f"there is no engine in {settings.WSGI_APPLICATION} (settings.WSGI_APPLICATION): make it with "
+                               "engineio_wsgi.contrib.django.get_wsgi_application('package.module.engineio')")
+        if settings.DEBUG and options["use_static_handler"] and apps.is_installed("django.contrib.staticfiles"):
+            return StaticFilesHandler(handler)  # type: ignore[no-any-return]
+        return handler
+
+    def _listen(self, application: Application) -> HttpServer:
+        try:
+            http = HttpServer((self.addr, int(self.port)), application, log=_RequestLog())
+            http.start()
+        except OSError as error:
+            reason = (error.strerror or str(error)).partition(": (")[0]  # gevent appends the address
+            raise CommandError(f"cannot listen on {self.addr}:{self.port}: {reason}") from None
+        return http
+
+    def on_bind(self, server_port: int) -> None:
+        """Say where it listens."""
+        host = f"[{self.addr}]" if ":" in self.addr else self.addr
+        self.stdout.write(f"Django {self.get_version()} with settings {settings.SETTINGS_MODULE!r} and its engine listen on "
+                          f"http://{host}:{server_port}/\nQuit with Control-C.")
+        self.stdout.flush()
+
+
+class _RequestLog:
+    """What `runserver` prints of each request. The engine's own are left out: a poll has a session's id in its line."""
+
+    def __init__(self) -> None:
+        self._resources = tuple(f'"{method} {server.options.resource}' for server in wrapped for method in ("GET", "POST"))
+
+    def write(self, line: str) -> None:
+        """What gevent calls with a line for its log, which begins with the client's address and the time."""
+        request = line.partition("] ")[2].rstrip()
+        if not request.startswith(self._resources):
+            requests.info("%s", request)
+
+
+def _start_patched() -> None:
+    """Start this process anew, patched by gevent before anything of Django's is imported. Does not return.
+
+    Django makes the places where it keeps connections when it is imported: patched later, they would be shared.
+    """
+    flags = [f"-W{option}" for option in sys.warnoptions]
+    path = os.pathsep.join(filter(None, [sys.path[0], os.environ.get("PYTHONPATH")]))
+    os.execve(sys.executable, [sys.executable, *flags, "-m", "gevent.monkey", *sys.argv], {**os.environ, "PYTHONPATH": path})
+
+
+def _set_up_logging() -> None:
+    """What goes wrong in the engine's handlers is shown like what goes wrong in views, unless the project logs it itself."""
+    engine = logging.getLogger("engine")
+    printers = [handler for handler in engine.handlers if isinstance(handler, DebugHandler)]
+    silent = (logging.NullHandler, DebugHandler)
+    if not all(isinstance(handler, silent) for handler in [*engine.handlers, *logging.getLogger().handlers]):
+        return
+    shown = logging.StreamHandler()
+    shown.setLevel(logging.WARNING)
+    shown.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    for printer in printers:
+        shown.addFilter(printer.leaves)
+    engine.addHandler(shown)
+
+
+def _stop(http: HttpServer) -> None:
+    """Take no more connections, end the sessions, and let the requests that are under way be answered."""
+    http.close()
+    for server in list(wrapped):
+        server.close(GRACE)
+    http.stop(timeout=REQUEST_GRACE)

@@ -1,0 +1,124 @@
+"""`EngineIO`: the server of a Django project, and the WSGI application with it."""
+
+from __future__ import annotations
+
+import logging
+from functools import cached_property
+from typing import Any
+from weakref import WeakSet
+
+from django.core import wsgi
+from django.core.exceptions import ImproperlyConfigured
+from django.http import HttpRequest
+from django.utils.module_loading import import_string
+from gevent import monkey
+
+from engineio_wsgi.admission import Demand
+from engineio_wsgi.contrib.django.conf import options_from_settings
+from engineio_wsgi.contrib.django.database import call_handler
+from engineio_wsgi.contrib.django.handshake import Site, django_request
+from engineio_wsgi.contrib.django.socket import DJANGO_REQUEST, DjangoListener, DjangoSocket
+from engineio_wsgi.events import Listener
+from engineio_wsgi.middleware import Application, Middleware
+from engineio_wsgi.server import Server
+from engineio_wsgi.socket import Socket
+
+__all__ = ["EngineIO", "get_wsgi_application", "wrapped"]
+
+logger = logging.getLogger("engine")
+
+Environ = dict[str, Any]
+
+#: the engines in front of an application of this process
+wrapped: WeakSet[EngineIO] = WeakSet()
+
+#: where a handshake's environ has the cookies that the middlewares want set
+SET_COOKIES = "engineio.django.cookies"
+
+
+class EngineIO(Server):
+    """The engine of a Django project.
+
+    A handshake goes through the project's middlewares, once, like any request: ``socket.request`` in the handlers is Django's,
+    with ``session`` and ``user``. A middleware that answers something of its own (403, a redirect to the login page) refuses
+    the handshake with code 4. The host has to be one of ``ALLOWED_HOSTS``. ``allow_request``, ``generate_id`` and the listeners
+    that get a request get Django's, too. What the session does afterwards concerns no middleware.
+
+    Args:
+        options: go before those of the setting ``ENGINEIO``; see the option table of the documentation.
+
+    Raises:
+        ImproperlyConfigured: a setting that does not exist, or has an impossible value.
+        ConfigurationError: the same of an argument.
+
+    Example::
+
+        engineio = EngineIO(allow_request=lambda request: request.user.is_authenticated)
+
+        @engineio.on("connection")
+        def connected(socket):
+            socket.send(f"hello {socket.request.user.username}")
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options_from_settings(), **options})
+
+    def wrap(self, application: Application) -> Middleware:
+        """``application``, which is Django's, with the engine in front of it. Django has to be set up."""
+        assert self._site is not None  # loads the middlewares: what is wrong with one shows here, not at the first client
+        wrapped.add(self)
+        return super().wrap(application)
+
+    @cached_property
+    def _site(self) -> Site:
+        return Site()
+
+    def stand_in(self, listener: Listener) -> Listener:
+        """What is called for ``listener``: database connections are closed after it."""
+        return DjangoListener(listener)
+
+    def request_of(self, environ: Environ) -> HttpRequest:
+        """Django's request; one that is no handshake, or was refused, has been through no middleware."""
+        return environ.get(DJANGO_REQUEST) or django_request(environ)
+
+    def _enter_hub(self) -> None:
+        super()._enter_hub()
+        if not monkey.is_module_patched("threading"):
+            logger.warning("gevent has not patched the standard library: all handlers share one database connection, and each "
+                           "query blocks every session; start with manage.py runengineio or gunicorn -k gevent, or call "
+                           "gevent.monkey.patch_all() before Django is imported")
+
+    def _admit(self, environ: Environ) -> str:
+        sid: str = call_handler(super()._admit, environ)
+        return sid
+
+    def _ask_application(self, environ: Environ) -> None:
+        admission = self._site.admit(environ)
+        environ[DJANGO_REQUEST] = admission.request
+        environ[SET_COOKIES] = admission.set_cookie_headers()
+        super()._ask_application(environ)
+
+    def _announce_headers(self, headers: list[tuple[str, str]], environ: Environ) -> list[tuple[str, str]]:
+        return super()._announce_headers([*headers, *environ.pop(SET_COOKIES, ())], environ)
+
+    def _new_socket(self, sid: str, demand: Demand, environ: Environ) -> Socket:
+        return DjangoSocket(self, sid, demand.protocol, environ)
+
+
+def get_wsgi_application(engineio: str) -> Middleware:
+    """Django's WSGI application with the engine in front of it; sets Django up first.
+
+    Args:
+        engineio: the :class:`EngineIO`, as ``"package.module.name"``. It is imported when Django has been set up, so that its
+            module may import models.
+
+    Raises:
+        ImportError: there is no such thing.
+        ImproperlyConfigured: it is something else, or a setting is wrong.
+    """
+    application = wsgi.get_wsgi_application()
+    server = import_string(engineio)
+    if not isinstance(server, EngineIO):
+        raise ImproperlyConfigured(f"get_wsgi_application({engineio!r}): expected the name of an EngineIO; "
+                                   f"it is of the type {type(server).__name__}")
+    return server.wrap(application)

@@ -1,0 +1,71 @@
+"""`DjangoSocket`: a session whose request is Django's, and whose handlers leave no database connection behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from django.http import HttpRequest
+
+from engineio_wsgi.contrib.django.database import call_handler, while_waiting
+from engineio_wsgi.events import Listener, StandIn
+from engineio_wsgi.socket import Socket
+from engineio_wsgi.transports.base import Entry
+
+__all__ = ["DJANGO_REQUEST", "DjangoListener", "DjangoSocket"]
+
+#: where a handshake's environ has the request that has gone through the middlewares
+DJANGO_REQUEST = "engineio.django.request"
+
+
+class DjangoListener(StandIn):
+    """A listener with database connections of its own."""
+
+    __slots__ = ()
+
+    def __call__(self, *args: Any) -> Any:
+        """Call the listener, and close what it leaves open."""
+        return call_handler(self.listener, *args)
+
+
+class DjangoSocket(Socket):
+    """A session of :class:`EngineIO`.
+
+    Listeners, what :meth:`spawn` runs and the callbacks of :meth:`send` begin with database connections that work, and what
+    they leave open is closed when they end. A handler that waits in :meth:`receive` or in ``for message in socket`` holds a
+    connection only in ``transaction.atomic()``; the next query opens one. So do not wait for the client while reading from
+    ``QuerySet.iterator()`` or a cursor.
+    """
+
+    __slots__ = ()
+
+    @property
+    def request(self) -> HttpRequest:
+        """Django's request of the handshake, as the project's middlewares have left it: with ``session``, ``user``, …
+
+        What is loaded when it is first used may be used in any handler. The session was saved when the handshake had been
+        answered: a handler that changes it calls ``session.save()`` itself.
+        """
+        return self._environ[DJANGO_REQUEST]
+
+    def stand_in(self, listener: Listener) -> Listener:
+        """What is called for ``listener``."""
+        return DjangoListener(listener)
+
+    def spawn(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> gevent.Greenlet:
+        """Run ``function`` in a greenlet that is killed when the session closes, with database connections of its own.
+
+        A loop that sleeps in there calls ``django.db.close_old_connections()`` itself, to hold none while it does.
+
+        Raises:
+            SocketClosed: it has closed already.
+        """
+        return super().spawn(call_handler, function, *args, **kwargs)
+
+    def _special_entry(self, data: str | bytes, compress: bool, callback: Callable[[], object] | None) -> Entry:
+        return super()._special_entry(data, compress, callback and DjangoListener(callback))
+
+    def _wait_for_message(self, deadline: float | None) -> None:
+        while_waiting()
+        super()._wait_for_message(deadline)

@@ -1,0 +1,1 @@
+"""A Django project with an engine, for the tests."""
