@@ -282,7 +282,7 @@ def test_from_environ_refuses(variable: str, text: str, says: str):
     assert str(caught.value) == says
 
 
-@pytest.mark.parametrize("name", ["allow_request", "generate_id", "cluster"])
+@pytest.mark.parametrize("name", ["allow_request", "generate_id"])
 def test_the_environment_cannot_set_what_text_cannot_say(name: str):
     assert name not in simple_options()
     with pytest.raises(ConfigurationError, match=f"^ENGINEIO_{name.upper()} is not an option that the environment can set"):

@@ -20,3 +20,32 @@ def test_memory_is_bounded():
     throttle = Throttle(60.0)
     assert all(throttle.passes(number, 0.0) for number in range(3 * MAX_KEYS))
     assert len(throttle._until) <= MAX_KEYS
+
+
+def test_what_was_held_back_does_not_start_a_new_period():
+    throttle = Throttle(60.0)
+    assert throttle.passes("a", 0.0)
+    assert not throttle.passes("a", 59.0)
+    assert throttle.passes("a", 60.0)
+    assert not throttle.passes("a", 119.9)
+
+
+def test_a_key_is_what_is_equal():
+    throttle = Throttle(60.0)
+    assert throttle.passes(("192.0.2.7", 1), 0.0)
+    assert not throttle.passes(("192.0.2.7", 1), 1.0)
+    assert throttle.passes(("192.0.2.7", 2), 1.0)
+    assert throttle.passes(("192.0.2.8", 1), 1.0)
+
+
+def test_a_clock_below_zero_is_a_clock():
+    """A monotonic clock starts anywhere."""
+    throttle = Throttle(60.0)
+    assert [throttle.passes("a", now) for now in (-100.0, -50.0, -40.0)] == [True, False, True]
+
+
+def test_keys_are_remembered_up_to_the_bound():
+    throttle = Throttle(60.0)
+    for number in range(MAX_KEYS):
+        throttle.passes(number, 0.0)
+    assert not any(throttle.passes(number, 1.0) for number in range(MAX_KEYS))

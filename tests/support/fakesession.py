@@ -1,0 +1,123 @@
+"""A session over a transport that writes and reads when a test says so, and greenlets that use it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+
+from engineio_wsgi.errors import SocketClosed, UsageError
+from engineio_wsgi.heartbeat import HeartbeatTimer
+from engineio_wsgi.options import Options
+from engineio_wsgi.session import ReadyState
+from engineio_wsgi.socket import Socket
+from engineio_wsgi.transports.base import Entry, Transport
+from engineio_wsgi.workers import Workers
+from support.fakeloop import FakeLoop
+
+ENVIRON = {
+    "REQUEST_METHOD": "GET", "PATH_INFO": "/engine.io/", "QUERY_STRING": "EIO=4&user=tobi", "SERVER_NAME": "localhost",
+    "SERVER_PORT": "80", "REMOTE_ADDR": "192.0.2.7", "HTTP_COOKIE": "user=tobi", "wsgi.url_scheme": "http",
+}
+#: what stays of a session's environ for as long as the session lives must not include these
+CONNECTIONS = ["wsgi.input", "wsgi.websocket", "engineio.socket", "gunicorn.socket", "gunicorn.sock"]
+
+
+class FakeTransport(Transport):
+    """Its client takes what there is when ``take`` is called."""
+
+    name = "fake"
+
+    def __init__(self, session: Any) -> None:
+        super().__init__(session)
+        self.wakes = 0
+        self.closings: list[str] = []
+        self.arriving: list[str | bytes] = []
+        self.under_way: list[Entry] = []
+
+    def wake(self) -> None:
+        """There is something to write."""
+        self.wakes += 1
+
+    def wake_to_close(self) -> bool:
+        """Whether anything is left."""
+        return bool(self.session.outbox)
+
+    def take(self) -> list[Entry]:
+        """Everything that waits is written."""
+        entries, self.session.outbox = self.session.outbox, []
+        self.session.on_written(entries)
+        return entries
+
+    def arrive(self, *messages: str | bytes) -> None:
+        """The client's messages become readable: whoever receives reads for itself, else a worker does."""
+        self.arriving.extend(messages)
+        receiver, self.session.receiver = self.session.receiver, None
+        if receiver is not None:
+            gevent.get_hub().loop.run_callback(receiver.switch, True)
+        else:
+            self.read()
+
+    def read(self) -> None:
+        """Hand over what has arrived."""
+        arriving, self.arriving = self.arriving, []
+        self.session.enqueue(arriving)
+        self.session.run_turn()
+
+    def unsent_entries(self) -> list[Entry]:
+        """What was taken, and not completely."""
+        return self.under_way
+
+    def close(self, reason: str | None = None) -> None:
+        """The session has ended."""
+        self.closings.append(str(reason))
+
+
+class FakeHost:
+    """What a session needs of its server."""
+
+    def __init__(self, **options: Any) -> None:
+        self.options = Options.create(**options)
+        self.workers = Workers()
+        self.heartbeat_timer = HeartbeatTimer(FakeLoop(), 1.0)
+        self.forgotten: list[Any] = []
+
+    def forget(self, session: Any) -> None:
+        """The session has ended."""
+        self.forgotten.append(session)
+
+    def listeners_of(self, event: str) -> tuple[Callable[..., Any], ...]:
+        """None."""
+        return ()
+
+
+def opened(**options: Any) -> tuple[Any, Any]:
+    """A session and its transport."""
+    socket: Any = Socket(FakeHost(**options), "0123456789abcdef", 4, {**ENVIRON, **dict.fromkeys(CONNECTIONS, object())})
+    socket.transport = FakeTransport(socket)
+    socket.state = ReadyState.OPEN
+    return socket, socket.transport
+
+
+def outcome(greenlet: gevent.Greenlet) -> Any:
+    """What a greenlet returned or raised."""
+    greenlet.join(5)
+    assert greenlet.ready()
+    return greenlet.exception or greenlet.value
+
+
+def started(function: Callable[..., Any], *args: Any, **kwargs: Any) -> gevent.Greenlet:
+    """A greenlet that has got as far as it gets for now, which is not its end."""
+    greenlet = gevent.spawn(function, *args, **kwargs)
+    gevent.sleep(0)
+    assert not greenlet.ready()
+    return greenlet
+
+
+def quiet(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """What ``function`` returns, or the error that it raises: an exception that leaves a greenlet would be printed."""
+    try:
+        return function(*args, **kwargs)
+    except (SocketClosed, UsageError, TimeoutError) as error:
+        return error
