@@ -1,23 +1,18 @@
 """The engine: admits requests, finds or makes their session, and answers. The ways in are `server.Server`'s.
 
-Owns the sessions of this process, the server's events, broadcast and shutdown. A WSGI application inside and out:
+Owns the way of a request through the middlewares, to its session or to another worker. A WSGI application inside and out:
 what the application's middlewares see is what a client gets, upgrades included.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import secrets
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from threading import Lock
 from time import monotonic
-from types import MappingProxyType
 from typing import Any
-from weakref import WeakSet
 
-import gevent
-from gevent.event import Event
 from geventwebsocket.exceptions import WebSocketError
 from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Request
@@ -25,9 +20,9 @@ from werkzeug.wrappers import Request
 from engineio_wsgi.admission import Demand, Errand, ask_application, examine
 from engineio_wsgi.advice import Advice
 from engineio_wsgi.bridge import call_in_hub, in_plain_thread, start_hub
+from engineio_wsgi.cluster.local import UNREACHED, LocalCluster
 from engineio_wsgi.errors import ErrorCode, PayloadTooLarge, RequestRefused, ServerClosing
-from engineio_wsgi.events import Emitter, Listener
-from engineio_wsgi.heartbeat import HeartbeatTimer
+from engineio_wsgi.host import SessionHost
 from engineio_wsgi.http import responses
 from engineio_wsgi.http.calling import Answered, call
 from engineio_wsgi.http.cookies import session_cookie
@@ -36,24 +31,18 @@ from engineio_wsgi.http.hosts import HostPolicy
 from engineio_wsgi.http.release import can_upgrade, release_of
 from engineio_wsgi.http.takeover import Connection, check_handshake, close_accepted, take_over
 from engineio_wsgi.log import shorten
-from engineio_wsgi.options import Options
-from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.protocol.deflate import Deflater, Inflater
 from engineio_wsgi.protocol.frames import FrameDecoder
-from engineio_wsgi.quota import AddressQuota
-from engineio_wsgi.session import LISTENER_ERRORS, ReadyState
-from engineio_wsgi.socket import Socket, as_message
-from engineio_wsgi.threads import current_thread, half_patched, wait_in_thread
+from engineio_wsgi.socket import Socket
+from engineio_wsgi.threads import current_thread
 from engineio_wsgi.throttle import Throttle
 from engineio_wsgi.transports import transports
-from engineio_wsgi.transports.base import CloseReason, Prepared, Transport
 from engineio_wsgi.transports.jsonp import JSONPTransport
 from engineio_wsgi.transports.polling import Answer, PollingTransport
 from engineio_wsgi.transports.websocket import WebSocketTransport
 from engineio_wsgi.upgrade import Upgrade
-from engineio_wsgi.workers import Workers
 
-__all__ = ["Engine", "running"]
+__all__ = ["Engine"]
 
 logger = logging.getLogger("engine")
 
@@ -63,55 +52,35 @@ Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 #: seconds for which the same refusal of the same address is not logged again
 REFUSAL_PERIOD = 60.0
-#: characters at the head of a session id that name the worker which owns the session
-WORKER_ID_SIZE = 4
 #: random bytes of a session id: 120 bits
 SESSION_ID_BYTES = 15
 #: where an admitted upgrade waits until the middlewares have had their say
 ADMITTED = "engineio.admitted"
 SWITCHING = "101 Switching Protocols"
 
-#: the engines that have something to close when this process ends
-running: WeakSet[Engine] = WeakSet()
 
-
-class Engine(Emitter):
+class Engine(SessionHost):
     """See the module. Applications use :class:`Server`."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__()
-        #: the options, validated; a frozen dataclass
-        self.options = Options.create(**options)
-        self._clients: dict[str, Socket] = {}
-        #: the sessions of this process by id; a read-only view
-        self.clients: Mapping[str, Socket] = MappingProxyType(self._clients)
+        super().__init__(**options)
         self._origins = OriginPolicy(self.options.cors)
         self._hosts = HostPolicy(self.options.allowed_hosts)
-        self._quota = AddressQuota(self.options.max_sessions_per_address, self.options.max_handshakes_per_address)
         self._middlewares: list[Callable[[Application], Application]] = []
         self._application: Application = self._serve
-        self._closing = False
         self._refusals = Throttle(REFUSAL_PERIOD)
         self._advice = Advice()
         self._entering = Lock()
-        self._hub: Any = None
-        self._emptied: Event | None = None
+        #: this worker and the others, once there has been a request; ``None`` without the option
+        self.cluster: LocalCluster | None = None
+        #: the engine with the application that it is wrapped around
+        self.front: Application | None = None
 
-    # -- the session's host
-
-    def _enter_hub(self) -> None:
-        """Make what belongs to the process and its hub; not earlier than the first request, which is after any fork."""
-        missing = half_patched()
-        if missing:
-            logger.warning("gevent has patched some modules and not %s: listeners that use them will block every session; "
-                           "call monkey.patch_all() first of all, or not at all", ", ".join(missing))
-        hub = gevent.get_hub()
-        running.add(self)
-        self._thread = current_thread()
-        self.workers = Workers(hub)
-        self.heartbeat_timer = HeartbeatTimer(hub.loop, min(self.options.ping_interval, self.options.ping_timeout))
-        self.worker_id = secrets.token_urlsafe(WORKER_ID_SIZE)[:WORKER_ID_SIZE]
-        self._hub = hub  # last: from now on other threads may look
+    def _become_worker(self) -> str:
+        if self.options.cluster is None:
+            return super()._become_worker()
+        self.cluster = LocalCluster(self, self.options.cluster)
+        return self.cluster.worker_id
 
     def _enter(self, environ: Environ) -> None:
         """The first request: find the hub, or make one that runs, if the server has only threads."""
@@ -121,30 +90,6 @@ class Engine(Emitter):
         with self._entering:
             if self._hub is None:
                 start_hub(self._enter_hub)
-
-    def forget(self, session: Socket) -> None:
-        """The session has ended."""
-        if self._clients.pop(session.id, None) is not None:
-            self._quota.give_back(session.remote_address)
-        if not self._clients:
-            self.heartbeat_timer.stop()
-            if self._emptied is not None:
-                self._emptied.set()
-
-    def listeners_of(self, event: str) -> tuple[Listener, ...]:
-        """The server's own listeners of ``event``."""
-        return self._listeners.get(event, ())
-
-    def _set(self, event: str, listeners: tuple[Listener, ...]) -> None:
-        super()._set(event, listeners)
-        if event in ("flush", "drain"):
-            for socket in self._clients.values():
-                socket.watched = True
-
-    @property
-    def clients_count(self) -> int:
-        """How many sessions this process has."""
-        return len(self._clients)
 
     # -- requests
 
@@ -168,15 +113,25 @@ class Engine(Emitter):
         """Serve one request of the engine's: a WSGI application. Blocks as long as a poll has to wait."""
         if self._hub is None:
             self._enter(environ)
-        if environ.get("wsgi.websocket") is not None:
-            return self._upgrade(environ, start_response)
-        if current_thread() != self._thread:
+        handler = environ.pop("engineio.handler", None)
+        websocket = environ.get("wsgi.websocket")
+        if websocket is None and current_thread() != self._thread:
             limit = self.options.max_http_buffer_size
-            status, headers, body = call_in_hub(self._hub.loop, self._application, environ, limit)
+            status, headers, body = call_in_hub(self._hub.loop, self.answer, environ, limit)
             start_response(status, headers)
             return [body]
+        if self.cluster is not None and (routed := self.cluster.route(environ, start_response, handler)) is not None:
+            return routed
+        if websocket is not None:
+            return self._upgrade(environ, start_response)
         if "HTTP_UPGRADE" in environ and (release := release_of(environ)) is not None:
             release.serve(self._upgrade, start_response)
+        return self._application(environ, start_response)
+
+    def answer(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """The same for a request whose connection is not here, in a greenlet of the engine's hub."""
+        if self.cluster is not None and (routed := self.cluster.route(environ, start_response, None)) is not None:
+            return routed
         return self._application(environ, start_response)
 
     def handle_upgrade(self, environ: Environ, websocket: Any) -> None:
@@ -187,16 +142,20 @@ class Engine(Emitter):
         if self._hub is None:
             self._enter_hub()
         environ["wsgi.websocket"] = websocket
-        self._upgrade(environ, None)
+        handler = environ.pop("engineio.handler", None)
+        if self.cluster is None or self.cluster.route(environ, None, handler) is None:
+            self._upgrade(environ, None)
 
     def _serve(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """The innermost application, inside all middlewares."""
         try:
             status, headers, body = self._respond(environ)
         except RequestRefused as refusal:
+            self.observer.on_refused(int(refusal.code))
             self._tell_refusal(refusal, environ)
             status, headers, body = responses.refused(refusal)
         except PayloadTooLarge as error:
+            self.observer.on_refused(int(ErrorCode.BAD_REQUEST))
             logger.info("< %s", error)
             status, headers, body = responses.too_large(error)
         headers.extend(self._origins.headers(environ))
@@ -242,9 +201,11 @@ class Engine(Emitter):
 
     def _tell_refusal(self, refusal: RequestRefused, environ: Environ) -> None:
         address = environ.get("REMOTE_ADDR")
+        if refusal.code is ErrorCode.SESSION_UNKNOWN:
+            refusal.context.update(environ.pop(UNREACHED, {}))
         if self._refusals.passes((address, refusal.code, refusal.context.get("name")), monotonic()):
             logger.info("< %s: refused: %d %s %s", address, refusal.code, refusal.message, _loggable(refusal.context))
-        if refusal.code is ErrorCode.SESSION_UNKNOWN and self.options.generate_id is None:
+        if refusal.code is ErrorCode.SESSION_UNKNOWN and self.options.generate_id is None and self.cluster is None:
             self._advice.foreign_session(environ, refusal.context["sid"], self.worker_id)
         elif "missing" in refusal.context:
             self._can_upgrade(environ)
@@ -279,6 +240,8 @@ class Engine(Emitter):
         if not isinstance(sid, str) or not sid or sid in self._clients:
             raise _bad_id(ValueError(f"generate_id must return a new, non-empty str; it returned {type(sid).__name__}"))
         environ["engineio.initial"] = True
+        if self.cluster is not None and not sid.startswith(self.worker_id):
+            sid = self.worker_id + sid
         return sid
 
     def _ask_application(self, environ: Environ) -> None:
@@ -297,11 +260,12 @@ class Engine(Emitter):
     def _open_polling(self, environ: Environ, demand: Demand) -> responses.Response:
         socket = self._new_socket(self._admit(environ), demand, environ)
         limit = self.options.max_http_buffer_size
+        meter = self.observer.meter("polling")
         transport: PollingTransport
         if "j" in demand.query:
-            transport = JSONPTransport(socket, demand.protocol, limit)
+            transport = JSONPTransport(socket, demand.protocol, limit, meter)
         else:
-            transport = PollingTransport(socket, demand.protocol, limit, binary="b64" not in demand.query)
+            transport = PollingTransport(socket, demand.protocol, limit, "b64" not in demand.query, meter)
         self._open(socket, transport, self._can_upgrade(environ))
         status, headers, body = self._response(transport.poll(environ), environ)
         return status, headers + self._cookies(socket.id), body
@@ -313,56 +277,12 @@ class Engine(Emitter):
     def _new_socket(self, sid: str, demand: Demand, environ: Environ) -> Socket:
         return Socket(self, sid, demand.protocol, environ)
 
-    def _open(self, socket: Socket, transport: Transport, may_upgrade: bool = False) -> None:
-        """Everything that makes a session one, in one step."""
-        if self._closing:
-            raise ServerClosing()
-        self._quota.take(socket.remote_address)
-        socket.transport = transport
-        socket.state = ReadyState.OPEN
-        self._clients[socket.id] = socket
-        self.heartbeat_timer.start()
-        logger.debug("= %s: open over %s, revision %d", shorten(socket.id), transport.name, socket.protocol)
-        socket.outbox.append(Packet(PacketType.OPEN, self._open_data(socket, may_upgrade), compress=False))
-        if self.options.initial_packet is not None:
-            socket.outbox.append(Packet(PacketType.MESSAGE, self.options.initial_packet))
-        socket.heartbeat.start()
-        socket.queue_call(self._connected, socket)
-
-    def _open_data(self, socket: Socket, may_upgrade: bool) -> str:
-        options = self.options
-        return json.dumps({
-            "sid": socket.id,
-            "upgrades": self.upgrades(socket.transport.name) if may_upgrade else [],
-            "pingInterval": round(options.ping_interval * 1000),
-            "pingTimeout": round(options.ping_timeout * 1000),
-            "maxPayload": options.max_http_buffer_size,
-        }, separators=(",", ":"))
-
-    def upgrades(self, transport: str) -> list[str]:
-        """The transports that a session may move to from ``transport``."""
-        if not self.options.allow_upgrades:
-            return []
-        return [name for name in transports[transport].upgrades_to if name in self.options.transports]
-
     def _can_upgrade(self, environ: Environ) -> bool:
         """Whether a session that polls may be offered a WebSocket: its connection has to be one that can be had."""
         possible = can_upgrade(environ)
         if not possible and "websocket" in self.options.transports:
             self._advice.polling_only(environ)
         return possible
-
-    def _connected(self, socket: Socket) -> None:
-        """The first turn of a session: its ``connection`` listeners."""
-        try:
-            self.emit("connection", socket)
-        except LISTENER_ERRORS as error:
-            if not socket.closed:
-                logger.exception("a listener (connection) failed; the session is closed")
-                socket.end(CloseReason.APPLICATION_ERROR, error)
-            return
-        if not socket.closed:
-            socket.notify("open")
 
     # -- upgrades: admitted inside the middlewares, carried out outside of them
 
@@ -404,7 +324,7 @@ class Engine(Emitter):
             if session.closed or session.upgrade is not None or session.upgraded:
                 candidate.refuse(RequestRefused(ErrorCode.BAD_REQUEST))
             else:
-                session.upgrade = Upgrade(session, candidate, self._hub.loop, options.upgrade_timeout)
+                session.upgrade = Upgrade(session, candidate, self._hub.loop, options.upgrade_timeout, self.observer.on_upgrade())
                 session.upgrade.start()
         if connection.wait is not None:
             connection.wait()
@@ -427,64 +347,13 @@ class Engine(Emitter):
         kind = transports[demand.transport]
         assert issubclass(kind, WebSocketTransport)
         return kind(session, connection.wire, self.workers, decoder, demand.protocol, "b64" not in demand.query,
-                    deflater, 0 if settings is None else settings.threshold)
-
-    # -- everybody
-
-    def broadcast(self, data: str | bytes, exclude: Collection[Any] = (), compress: bool = True) -> None:
-        """Send one message to every session of this process, encoded once. Never blocks; from any thread.
-
-        Args:
-            exclude: sessions, or their ids, that do not get it.
-
-        A session whose write buffer is full is closed (``"client too slow"``): nobody waits for it, and nothing is
-        left out silently.
-        """
-        message = Prepared(as_message(data), compress)
-        if self._hub is None:
-            return
-        if current_thread() != self._thread:
-            self._hub.loop.run_callback_threadsafe(self._broadcast, message, exclude)
-        else:
-            self._broadcast(message, exclude)
-
-    def _broadcast(self, message: Prepared, exclude: Collection[Any]) -> None:
-        for socket in list(self._clients.values()):
-            if not exclude or (socket.id not in exclude and socket not in exclude):
-                socket.send_prepared(message)
-
-    def close(self, timeout: float = 10.0) -> None:
-        """Take no more sessions, and close all there are, after what waits for each has been fetched.
-
-        Blocks until they are closed; those that are not after ``timeout`` seconds are closed without further ado.
-        Harmless when repeated; handshakes are answered with 503 from now on.
-        """
-        self._closing = True
-        if self._hub is None:
-            return
-        if current_thread() != self._thread:
-            ended: list[bool] = []
-            self._hub.loop.run_callback_threadsafe(gevent.spawn, self._close_and_tell, timeout, ended)
-            deadline = monotonic() + timeout + 1.0
-            while not ended and monotonic() < deadline:
-                wait_in_thread()
-        else:
-            self._close_all(timeout)
-
-    def _close_and_tell(self, timeout: float, ended: list[bool]) -> None:
-        self._close_all(timeout)
-        ended.append(True)
+                    deflater, 0 if settings is None else settings.threshold, self.observer.meter(demand.transport))
 
     def _close_all(self, timeout: float) -> None:
         deadline = monotonic() + timeout
-        for socket in list(self._clients.values()):
-            socket.end_when_drained(CloseReason.SERVER_SHUTTING_DOWN)
-        if self._emptied is None:
-            self._emptied = Event()
-        if self._clients:
-            self._emptied.wait(max(0.0, deadline - monotonic()))
-        for socket in list(self._clients.values()):
-            socket.end(CloseReason.SERVER_SHUTTING_DOWN)
+        super()._close_all(timeout)
+        if self.cluster is not None:
+            self.cluster.close(deadline - monotonic())
 
 
 def _bad_id(error: Exception) -> RequestRefused:

@@ -23,7 +23,7 @@ import gevent
 from gevent.event import Event
 from gevent.pool import Group, Pool
 
-from engineio_wsgi.engine import running
+from engineio_wsgi.host import running
 from engineio_wsgi.http.adoption import ConnectionRoster, RosteredHandler
 from engineio_wsgi.server import HttpServer
 from engineio_wsgi.throttle import Throttle
@@ -107,7 +107,7 @@ class GunicornHandler(RosteredHandler):
         if not worker.cfg.keepalive:
             self.close_connection = True
         super().handle_one_response()
-        if self._wire is not None:
+        if self._wire is not None and not self.departed:
             self.log_request()
 
     def start_response(self, status: str, headers: Any, exc_info: Any = None) -> Callable[[bytes], None]:

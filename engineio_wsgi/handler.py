@@ -84,6 +84,10 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
     time_start: float = 0
     time_finish: float = 0
     _request: RequestHead | None = None
+    #: the bytes of the request's head, as they were read
+    _head_read = b""
+    #: whether the connection has been given to somebody who also answers the request
+    departed = False
 
     def __init__(self, sock: Any, address: Any, server: Any) -> None:
         # pywsgi's own constructor would make a buffered reader, of 5 KB
@@ -112,6 +116,7 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
             while connection.fill(timeout) and self.handle_one_request():
                 # while it waits for the next request, a connection keeps nothing of the last
                 self.environ = self.response_headers = self._request = self._head = None
+                self._head_read = b""
                 timeout = self.keepalive_timeout
         finally:
             self._leave(connection)
@@ -119,7 +124,8 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
     def handle_one_request(self) -> bool:
         """Read a request and answer it. Returns whether another may follow on this connection."""
         try:
-            self._request = request = parse_head(self._take_head(), self)
+            self._head_read = head = self._take_head()
+            self._request = request = parse_head(head, self)
         except InvalidRequest as error:
             self._refuse(error)
             return False
@@ -178,6 +184,7 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
                 wire.linger()
         # the application may hold on to this object, but not by that to all that a request brought
         self.environ = self.result = self.websocket = self._request = self._head = None
+        self._head_read = b""
         self.wsgi_input = NO_BODY
         del self._connection
         if wire is not None and wire.secure and not wire.closed:
@@ -202,6 +209,7 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
         environ["wsgi.input_terminated"] = True
         environ["wsgi.file_wrapper"] = FileWrapper
         environ["engineio.socket"] = connection.raw
+        environ["engineio.handler"] = self
         return environ
 
     # -- the response
@@ -354,6 +362,27 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
         self._wire = wire = self._connection.release()
         self.environ.pop("engineio.socket", None)
         wire.write(head)
+        return wire
+
+    # -- giving the connection away
+
+    def request_as_read(self, environ: dict[str, Any]) -> bytes | None:
+        """The request that is being answered, byte by byte, and what has been read behind it.
+
+        Returns ``None`` when it is not as it was any more: a part of its body has been read, or answered.
+        """
+        body = self.wsgi_input
+        if environ.get("wsgi.input") is not body or not body.untouched or self.headers_sent or self._wire is not None:
+            return None
+        return self._head_read + self._connection.buffer
+
+    def depart(self) -> Wire:
+        """Give the connection away, without a byte. Somebody else answers the request that is being answered."""
+        self.close_connection = True
+        self.departed = True
+        self._connection.buffer = b""
+        self._wire = wire = self._connection.release()
+        self.environ.pop("engineio.socket", None)
         return wire
 
     # -- the log

@@ -24,6 +24,8 @@ class Middleware:
         self.application = application
         self.server = server
         self._resource = server.options.resource
+        # connections that other workers have accepted are served by it, too
+        server.front = self
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve one request."""

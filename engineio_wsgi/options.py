@@ -8,6 +8,7 @@ and variables), the declaration's default.
 
 from __future__ import annotations
 
+import _socket
 import difflib
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -27,6 +28,8 @@ TRANSPORTS = ("polling", "websocket", "flashsocket")
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 #: what PATH_INFO can begin with as it is written here: nothing that a client sends percent-encoded
 PATH = re.compile(r"(?=.*[^/])[^\x00-\x20?#%\x7f-\U0010ffff]+")
+#: workers of one machine; the name is in every message between them
+CLUSTER = re.compile(r"local(:[0-9A-Za-z._-]{1,64})?")
 SAME_SITE = ("Lax", "Strict", "None")
 #: what a browser's ``Origin`` header can be equal to (the Fetch standard's serialised origin); a slash at the end is forgiven
 ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^\s/?#*]*/?", re.ASCII | re.IGNORECASE)
@@ -288,9 +291,20 @@ def _build(name: str, kind: type[T], arguments: Mapping[str, Any]) -> T:
     return kind(**arguments)
 
 
-def _cluster(name: str, value: Any) -> None:
-    if value is not None:
-        raise _wrong(name, value, "None: this version serves a session from one worker only")
+def _cluster(name: str, value: Any) -> str | None:
+    if value is not None and not (isinstance(value, str) and CLUSTER.fullmatch(value)):
+        raise _wrong(name, value, 'None, "local", or "local:NAME"; this version serves a session from one machine only')
+    if value is not None and not _has_unix_sockets():
+        raise _wrong(name, value, "None: this platform has no Unix sockets that keep messages apart (SOCK_SEQPACKET)")
+    return value
+
+
+def _has_unix_sockets() -> bool:
+    try:
+        _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET).close()
+    except (AttributeError, OSError):
+        return False
+    return True
 
 
 def _option(default: Any, check: Callable[[str, Any], Any], description: str, parse: Callable[[str], Any] | None = None,
@@ -396,7 +410,8 @@ class Options:
     generate_id: Callable[..., str] | None = _option(
         None, _callable, "callable(request) -> str, for ids of your own", shown="worker mark + 120 random bits")
     policy_file: bool = _option(False, _flag, "whether Flash policy requests are answered", _parse_flag)
-    cluster: None = _option(None, _cluster, "None: sessions belong to one worker")
+    cluster: str | None = _option(None, _cluster, "which workers serve each other's sessions: None, each its own; local, all of "
+                                  "this user's on this machine; local:NAME, those of one application", str)
 
     def __post_init__(self) -> None:
         for declared in fields(self):

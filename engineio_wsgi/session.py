@@ -20,6 +20,7 @@ from engineio_wsgi.errors import SocketClosed
 from engineio_wsgi.events import Emitter, Listener
 from engineio_wsgi.heartbeat import Heartbeat, HeartbeatTimer
 from engineio_wsgi.log import shorten
+from engineio_wsgi.meter import Meter
 from engineio_wsgi.options import Options
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.transports.base import CloseReason, Entry, TrackedPacket, Transport, as_packet, size_of
@@ -76,8 +77,8 @@ class Session(Emitter):
         "__weakref__", "_close_emitted", "_ending", "_hub", "_loop", "_progress", "_timer", "busy", "busy_with",
         "close_description", "close_reason", "creation_watched", "direct_listeners", "events", "heard", "heartbeat", "host", "id",
         "inbox", "inbox_size", "max_buffered", "message_listeners", "outbox", "outbox_size", "packet_watched", "protocol",
-        "reading_paused", "receiver", "spawned", "stalled_since", "state", "transport", "upgrade", "upgraded",
-        "watched",
+        "reading_paused", "receiver", "spawned", "stalled_since", "state", "transport", "turn_began",
+        "upgrade", "upgraded", "watched",
     )
 
     transport: Transport
@@ -115,6 +116,8 @@ class Session(Emitter):
         self.watched = bool(host.listeners_of("flush") or host.listeners_of("drain"))
         self._progress: Event | None = None
         self.heard = 0.0
+        #: when the listeners that run now were called, or came back from `receive`; only where turns are timed
+        self.turn_began = 0.0
         options = host.options
         self.heartbeat = Heartbeat(self, host.heartbeat_timer, options.ping_interval, options.ping_timeout)
         self.upgrade: Upgrade | None = None
@@ -160,8 +163,11 @@ class Session(Emitter):
             return
         self.busy = True
         try:
-            for listener in listeners:
-                listener(data)
+            if self.transport.meter is None:
+                for listener in listeners:
+                    listener(data)
+            else:
+                self.transport.meter.deliver(listeners, data, self.heard)
         except LISTENER_ERRORS as error:
             self._listener_failed("message", error)
         finally:
@@ -173,6 +179,8 @@ class Session(Emitter):
         """Messages for later, in this order. Reading stops when too many bytes wait."""
         if not messages or self._ending is not None:
             return
+        if self.transport.meter is not None:
+            self.transport.meter.messages_in += len(messages)
         if not self.inbox:
             self.inbox = deque()
         self.inbox.extend(messages)
@@ -236,12 +244,23 @@ class Session(Emitter):
         self.busy = True
         self.busy_with = gevent.getcurrent()
         try:
-            self._run_queued()
+            if self.transport.meter is None:
+                self._run_queued()
+            else:
+                self._run_timed(self.transport.meter)
         finally:
             self.busy = False
             self.busy_with = None
         if self._ending is not None and not self._close_emitted:
             self._emit_close()
+
+    def _run_timed(self, meter: Meter) -> None:
+        """The same, for somebody who wants to know how long the listeners take."""
+        self.turn_began = monotonic()
+        has_work = bool(self.events or (self.inbox and self.message_listeners))
+        self._run_queued()
+        if has_work:
+            meter.on_turn(self.turn_began)
 
     def _run_queued(self) -> None:
         while True:

@@ -251,7 +251,7 @@ class Socket(Session):
             timer = self._loop.timer(left)
             timer.start(waiter.switch, False)
         try:
-            readable = waiter.get()
+            readable = self._pause_turn(waiter)
         finally:
             if self.receiver is waiter:
                 self.receiver = None
@@ -260,6 +260,17 @@ class Socket(Session):
         if readable:
             # this greenlet was woken instead of a worker, and reads for itself
             self.transport.read()
+
+    def _pause_turn(self, waiter: Any) -> Any:
+        """Wait. Where turns are timed, this is none of the listener's time."""
+        meter = self.transport.meter if self.busy_with is gevent.getcurrent() else None
+        if meter is None:
+            return waiter.get()
+        meter.on_turn(self.turn_began)
+        try:
+            return waiter.get()
+        finally:
+            self.turn_began = monotonic()
 
     def __iter__(self) -> Iterator[str | bytes]:
         """The messages, as they come; ends when the session does."""

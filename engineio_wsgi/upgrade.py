@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from engineio_wsgi.packet import Packet, PacketType
@@ -56,12 +56,17 @@ class Upgrading(SessionPort, Protocol):
 
 
 class Upgrade:
-    """One attempt. Abandoned after ``timeout`` seconds, when the candidate fails, or when the session ends."""
+    """One attempt. Abandoned after ``timeout`` seconds, when the candidate fails, or when the session ends.
 
-    __slots__ = ("_candidate", "_loop", "_noop_timer", "_session", "_timer", "state")
+    ``on_ended`` is called once, with whether the session has moved.
+    """
 
-    def __init__(self, session: Upgrading, candidate: WebSocketTransport, loop: Any, timeout: float) -> None:
+    __slots__ = ("_candidate", "_loop", "_noop_timer", "_on_ended", "_session", "_timer", "state")
+
+    def __init__(self, session: Upgrading, candidate: WebSocketTransport, loop: Any, timeout: float,
+                 on_ended: Callable[[bool], object] | None = None) -> None:
         self._session = session
+        self._on_ended = on_ended
         self._candidate = candidate
         self._loop = loop
         self.state = UpgradeState.PROBING
@@ -156,3 +161,5 @@ class Upgrade:
         if self._noop_timer is not None:
             self._noop_timer.close()
         self._session.upgrade = None
+        if self._on_ended is not None:
+            self._on_ended(state is UpgradeState.SWITCHED)

@@ -28,6 +28,9 @@ class Body:
 
     __slots__ = ()
 
+    #: whether nothing of the body has been taken from the connection
+    untouched = True
+
     def read(self, size: int | None = -1) -> bytes:
         """``size`` bytes, fewer only at the end of the body; all of the rest if it is negative or ``None``."""
         return b""
@@ -76,7 +79,7 @@ NO_BODY = Body()
 class _StreamedBody(Body):
     """What both framings share: pieces come in, reads of any size go out."""
 
-    __slots__ = ("_at", "_connection", "_expected", "_failed", "_piece", "_timeout")
+    __slots__ = ("_at", "_connection", "_expected", "_failed", "_piece", "_timeout", "untouched")
 
     def __init__(self, connection: Connection, timeout: float, expected: bool) -> None:
         self._connection = connection
@@ -84,6 +87,7 @@ class _StreamedBody(Body):
         #: whether the client waits to be told to send
         self._expected = expected
         self._failed = False
+        self.untouched = True
         self._piece = b""
         self._at = 0
 
@@ -134,6 +138,7 @@ class _StreamedBody(Body):
     def _receive(self, size: int) -> bytes:
         """At most ``size`` bytes from the connection, which have to come."""
         connection = self._connection
+        self.untouched = False
         data = connection.buffer
         if data:
             connection.buffer = data[size:]

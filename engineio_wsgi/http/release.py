@@ -23,14 +23,14 @@ from engineio_wsgi.protocol.handshake import asks_for_websocket
 from engineio_wsgi.websocket import WebSocket
 from engineio_wsgi.wire import Wire, detach
 
-__all__ = ["Release", "can_upgrade", "release_of"]
+__all__ = ["Release", "can_upgrade", "loop_of", "release_of"]
 
 #: in the environ of a request whose WebSockets come another way, by ``handle_upgrade``: whether they do
 WEBSOCKETS = "engineio.websockets"
 
 #: how gevent's server, and gunicorn with it, begin to name themselves
 PYWSGI = "gevent/"
-TAKEN = "the connection belongs to a WebSocket now"
+TAKEN = "the connection belongs to somebody else now"
 
 
 def can_upgrade(environ: dict[str, Any]) -> bool:
@@ -43,8 +43,11 @@ def can_upgrade(environ: dict[str, Any]) -> bool:
 
 def release_of(environ: dict[str, Any]) -> Release | None:
     """The way to the connection of a request that asks for a WebSocket, where its server has none to offer."""
-    if not asks_for_websocket(environ):
-        return None
+    return loop_of(environ) if asks_for_websocket(environ) else None
+
+
+def loop_of(environ: dict[str, Any]) -> Release | None:
+    """The way to the connection of any request; ``None`` where it is not to be had."""
     kind = _kind_of(environ)
     return None if kind is None else kind(environ)
 
@@ -55,7 +58,6 @@ class Release:
     def __init__(self, environ: dict[str, Any]) -> None:
         self._environ = environ
         self._closed: Event | None = None
-        self._websocket = WebSocket(environ, self._open)
 
     def serve(self, application: Callable[..., Iterable[bytes]], start_response: Callable[..., Any]) -> NoReturn:
         """Have the request answered by ``application``, which finds a WebSocket in its environ and may accept it.
@@ -63,12 +65,20 @@ class Release:
         Raises:
             OSError: in the end, always. It is for the server's loop, which it ends.
         """
-        self._environ["wsgi.websocket"] = self._websocket
+        websocket = self._environ["wsgi.websocket"] = WebSocket(self._environ, self._open)
         answered = call(application, self._environ)
         status = "101 Switching Protocols"
-        if not self._websocket.accepted:
+        if not websocket.accepted:
             status = answered.status
             self._refuse(*answered)
+        self.end(status, start_response)
+
+    def end(self, status: str, start_response: Callable[..., Any]) -> NoReturn:
+        """End the loop whose connection was taken. Blocks until a TLS connection is closed.
+
+        Raises:
+            OSError: always. It is for the loop.
+        """
         if self._closed is not None:
             # the state of TLS cannot leave the loop's socket
             self._closed.wait()
@@ -87,14 +97,7 @@ class Release:
 
     def _open(self, first: bytes) -> Wire:
         """Take the connection, and write ``first``."""
-        sock = client_socket(self._environ)
-        pending = self._read_ahead(sock)
-        wire = Wire(detach(sock), pending)
-        if wire.secure:
-            self._closed = Event()
-            wire.on_closed(self._closed.set)
-        for key in ("gunicorn.socket", "gunicorn.sock"):
-            self._environ.pop(key, None)
+        wire = self.take(self.read_ahead())
         try:
             wire.write(first)
         except OSError:
@@ -102,7 +105,23 @@ class Release:
             raise
         return wire
 
-    def _read_ahead(self, sock: Any) -> bytes:
+    def take(self, pending: bytes = b"") -> Wire:
+        """Take the connection. Nothing but ``pending`` comes out of it of what has been read already."""
+        wire = Wire(detach(client_socket(self._environ)), pending)
+        if wire.secure:
+            self._closed = Event()
+            wire.on_closed(self._closed.set)
+        for key in ("gunicorn.socket", "gunicorn.sock"):
+            self._environ.pop(key, None)
+        return wire
+
+    def read_ahead(self) -> bytes:
+        """What the loop has read from the connection behind the head of the request. It stays where it is."""
+        raise NotImplementedError
+
+    @property
+    def untouched(self) -> bool:
+        """Whether the request's body is still on the connection and in :meth:`read_ahead`, all of it, and not in chunks."""
         raise NotImplementedError
 
     def _end_loop(self, status: str, start_response: Callable[..., Any]) -> NoReturn:
@@ -112,10 +131,21 @@ class Release:
 class _PywsgiRelease(Release):
     """gevent's pywsgi, and what is made of it: ``-k gevent_pywsgi``."""
 
-    def _read_ahead(self, sock: Any) -> bytes:
-        return read_ahead(buffered_reader(self._environ), sock)
+    def read_ahead(self) -> bytes:
+        """What the buffered reader has taken from its socket."""
+        return read_ahead(buffered_reader(self._environ), client_socket(self._environ))
+
+    @property
+    def untouched(self) -> bool:
+        """Whether the request's body has not been read."""
+        body = self._environ["wsgi.input"]
+        return type(body) is not Input or not (body.position or body.chunked_input)
 
     def _end_loop(self, status: str, start_response: Callable[..., Any]) -> NoReturn:
+        body = self._environ["wsgi.input"]
+        if type(body) is Input:
+            # it would look for the rest, to discard it
+            body.content_length = body.position
         # without a status it could not write its access log
         start_response(status, [])
         raise ConnectionResetError(errno.ECONNRESET, TAKEN)
@@ -124,10 +154,18 @@ class _PywsgiRelease(Release):
 class _GunicornRelease(Release):
     """gunicorn's ``-k gevent``, whose parser has read ahead."""
 
-    def _read_ahead(self, sock: Any) -> bytes:
+    def read_ahead(self) -> bytes:
+        """What the parser has taken from its socket."""
         unreader = self._environ["wsgi.input"].reader.unreader
         pending: bytes = unreader.buf.getvalue()
         return pending
+
+    @property
+    def untouched(self) -> bool:
+        """Whether the request's body has not been read."""
+        body = self._environ["wsgi.input"]
+        left = getattr(body.reader, "length", None)
+        return left is not None and not body.buf.getvalue() and left == int(self._environ.get("CONTENT_LENGTH") or 0)
 
     def _end_loop(self, status: str, start_response: Callable[..., Any]) -> NoReturn:
         raise OSError(errno.ENOTCONN, TAKEN)

@@ -96,11 +96,11 @@ def _take_over_plain(websocket: Any) -> Connection:
 
 
 def read_ahead(reader: Any, sock: Any) -> bytes:
-    """What a buffered reader has taken from its socket already. Does not block."""
+    """What a buffered reader has taken from its socket already; it stays there. Does not block."""
     timeout = sock.gettimeout()
     sock.settimeout(0)
     try:
-        return bytes(reader.read1(len(reader.peek(1))))
+        return bytes(reader.peek(1))
     except OSError:
         return b""
     finally:

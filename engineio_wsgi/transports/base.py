@@ -9,6 +9,7 @@ import enum
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol
 
+from engineio_wsgi.meter import Meter
 from engineio_wsgi.packet import Packet, PacketType
 
 __all__ = ["CloseReason", "Entry", "Prepared", "SessionPort", "TrackedPacket", "Transport", "as_packet", "size_of"]
@@ -135,7 +136,7 @@ class SessionPort(Protocol):
 class Transport:
     """One way of carrying packets between a session and its client."""
 
-    __slots__ = ("corked", "session")
+    __slots__ = ("corked", "meter", "session")
 
     #: as it stands in the ``transport`` query parameter
     name: ClassVar[str] = ""
@@ -144,8 +145,10 @@ class Transport:
     #: whether it lives on a connection of its own, which a WebSocket handshake opens
     handles_upgrades: ClassVar[bool] = False
 
-    def __init__(self, session: SessionPort) -> None:
+    def __init__(self, session: SessionPort, meter: Meter | None = None) -> None:
         self.session = session
+        #: where the traffic is counted, if it is
+        self.meter = meter
         #: whether somebody will flush the write buffer anyway as soon as the running greenlet yields
         self.corked = False
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from engineio_wsgi.errors import ErrorCode, ProtocolError, RequestRefused
 from engineio_wsgi.http.query import parse_query
+from engineio_wsgi.meter import Meter
 from engineio_wsgi.packet import Packet
 from engineio_wsgi.protocol import jsonp
 from engineio_wsgi.transports.base import SessionPort
@@ -21,8 +22,8 @@ class JSONPTransport(PollingTransport):
 
     __slots__ = ("_index",)
 
-    def __init__(self, session: SessionPort, protocol: int, limit: int) -> None:
-        super().__init__(session, protocol, limit, binary=False)
+    def __init__(self, session: SessionPort, protocol: int, limit: int, meter: Meter | None = None) -> None:
+        super().__init__(session, protocol, limit, binary=False, meter=meter)
         self._index = 0
 
     def poll(self, environ: dict[str, Any]) -> Answer:

@@ -17,6 +17,7 @@ from gevent.hub import Waiter
 from engineio_wsgi.errors import ErrorCode, PayloadTooLarge, ProtocolError, RequestRefused
 from engineio_wsgi.http.bodies import read_body
 from engineio_wsgi.http.peer import EndWatch
+from engineio_wsgi.meter import Meter
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.protocol import v3, v4
 from engineio_wsgi.transports.base import CloseReason, SessionPort, Transport, as_packet
@@ -56,6 +57,7 @@ class PollingTransport(Transport):
         protocol: the revision, 1 to 4.
         limit: bytes that the body of a POST may have.
         binary: whether the client takes binary payloads (revisions 1–3 without ``b64=1``).
+        meter: where the traffic is counted, if it is.
     """
 
     __slots__ = ("_binary", "_codec", "_limit", "_loop", "_poll", "_posting", "_protocol")
@@ -63,8 +65,8 @@ class PollingTransport(Transport):
     name = "polling"
     upgrades_to = ("websocket", "flashsocket")
 
-    def __init__(self, session: SessionPort, protocol: int, limit: int, binary: bool = True) -> None:
-        super().__init__(session)
+    def __init__(self, session: SessionPort, protocol: int, limit: int, binary: bool = True, meter: Meter | None = None) -> None:
+        super().__init__(session, meter)
         self._protocol = protocol
         self._codec: Any = v4 if protocol == 4 else v3
         self._limit = limit
@@ -100,6 +102,8 @@ class PollingTransport(Transport):
         entries, session.outbox = session.outbox, []
         last = [CLOSE] if session.closing else [] if entries else [NOOP]
         answer = self._encode([*map(as_packet, entries), *last])
+        if self.meter is not None:
+            self.meter.on_sent(entries)
         session.on_written(entries)
         return answer
 
@@ -116,7 +120,10 @@ class PollingTransport(Transport):
     def _encode(self, packets: Sequence[Packet]) -> Answer:
         body: bytes = self._codec.encode_payload(packets, self._binary)
         compress = any(packet.compress for packet in packets)
-        return self.wrap(body, self._content_type(packets), compress)
+        answer = self.wrap(body, self._content_type(packets), compress)
+        if self.meter is not None:
+            self.meter.bytes_out += len(answer.body)
+        return answer
 
     def _content_type(self, packets: Sequence[Packet]) -> str:
         if self._protocol == 4 or not self._binary:
@@ -164,7 +171,10 @@ class PollingTransport(Transport):
             self.session.end(CloseReason.TRANSPORT_ERROR, "a binary payload, which revision 4 does not have")
             raise RequestRefused(ErrorCode.BAD_REQUEST, context={"name": "INVALID_CONTENT", "content_type": OCTET_STREAM})
         try:
-            return self.unwrap(read_body(environ, self._limit), binary)
+            body = read_body(environ, self._limit)
+            if self.meter is not None:
+                self.meter.bytes_in += len(body)
+            return self.unwrap(body, binary)
         except PayloadTooLarge:
             raise
         except ProtocolError as error:

@@ -15,6 +15,7 @@ from typing import Any
 import gevent
 
 from engineio_wsgi.errors import ProtocolError, RequestRefused
+from engineio_wsgi.meter import Meter
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.protocol import v3, v4
 from engineio_wsgi.protocol.deflate import Deflater
@@ -65,6 +66,7 @@ class WebSocketTransport(Transport):
         protocol: the revision, 1 to 4.
         binary: whether the client takes binary frames (revisions 1–3 without ``b64=1``).
         deflater: compresses messages of ``deflate_threshold`` bytes and more, if that was negotiated.
+        meter: where the traffic is counted, if it is.
     """
 
     __slots__ = ("_binary", "_binary_prefix", "_close_code", "_codec", "_deflate_threshold", "_deflater", "_in_flight",
@@ -74,13 +76,14 @@ class WebSocketTransport(Transport):
     handles_upgrades = True
 
     def __init__(self, session: SessionPort, wire: Wire, workers: Workers, decoder: FrameDecoder, protocol: int,
-                 binary: bool = True, deflater: Deflater | None = None, deflate_threshold: int = 0) -> None:
-        super().__init__(session)
+                 binary: bool = True, deflater: Deflater | None = None, deflate_threshold: int = 0,
+                 meter: Meter | None = None) -> None:
+        super().__init__(session, meter)
         self.wire = wire
         self._workers = workers
         self._loop = gevent.get_hub().loop
         #: from bytes to what they contain: see ``FrameDecoder.feed``
-        self.feed: Callable[[bytes], list[Any]] = decoder.feed
+        self.feed: Callable[[bytes], list[Any]] = decoder.feed if meter is None else meter.counting(decoder.feed)
         self._codec: Any = v4 if protocol == 4 else v3
         self._binary = binary
         self._binary_prefix = 0 if protocol == 4 else 1
@@ -254,11 +257,14 @@ class WebSocketTransport(Transport):
         session.outbox = []
         frames = self._frames(entries)
         try:
-            wire.write(b"".join(frames))
+            wire.write(data := b"".join(frames))
         except OSError as error:
             session.outbox = entries + session.outbox
             self._on_lost_writing(error)
             return
+        if self.meter is not None:
+            self.meter.bytes_out += len(data)
+            self.meter.on_sent(entries)
         if wire.unsent or session.watched:
             self._account_for(entries, frames)
         else:
@@ -300,6 +306,8 @@ class WebSocketTransport(Transport):
         self._write(self._frame(packet))
 
     def _write(self, data: bytes) -> None:
+        if self.meter is not None:
+            self.meter.bytes_out += len(data)
         try:
             self.wire.write(data)
         except OSError as error:

@@ -11,7 +11,7 @@ from support.plain import PlainServer
 
 pytestmark = pytest.mark.ours
 
-ADDED = {"wsgi.file_wrapper", "engineio.socket"}
+ADDED = {"wsgi.file_wrapper", "engineio.socket", "engineio.handler"}
 #: different objects, or different for each connection
 NOT_COMPARED = {"wsgi.input", "wsgi.errors", "REMOTE_PORT", "SERVER_PORT"}
 

@@ -44,7 +44,7 @@ def connected(socket):
 
 def application(environ, start_response):
     content = {"clients": server.clients_count, "pid": os.getpid(), "scheme": environ["wsgi.url_scheme"],
-               "address": environ.get("REMOTE_ADDR")}
+               "address": environ.get("REMOTE_ADDR"), "hops": environ.get("engineio.hops", 0)}
     body = json.dumps(content).encode()
     start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
     return [body]

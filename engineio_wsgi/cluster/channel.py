@@ -1,0 +1,185 @@
+"""One conversation between two workers: messages with a deadline, and a file descriptor beside one of them.
+
+Owns the ``SOCK_SEQPACKET`` socket and the cutting of messages into records. For each request there is a conversation of its
+own: whoever is slow, stopped or dead holds up nobody else, and who hangs up has given up.
+"""
+
+from __future__ import annotations
+
+import _socket
+import array
+import os
+import socket as stdlib_socket
+from contextlib import suppress
+from time import monotonic
+from typing import Any
+
+import gevent
+from gevent import socket
+
+from engineio_wsgi.cluster.addresses import belongs_to_us
+from engineio_wsgi.cluster.messages import PREFIX_SIZE, BadMessage, Message, Prefix
+
+__all__ = ["Channel", "OwnerGone", "bind", "connect"]
+
+#: bytes of a record: far below what a socket's buffer takes, so that a long message never waits for an empty one
+RECORD_SIZE = 32_768
+#: file descriptors that are looked for beside a record; more than one is a mistake, and all are closed
+MAX_DESCRIPTORS = 4
+_INT_SIZE = array.array("i").itemsize
+#: seconds between two attempts to reach a worker whose queue is full, at first and at most
+FIRST_RETRY, LAST_RETRY = 0.001, 0.05
+BACKLOG = 1024
+
+
+class OwnerGone(Exception):
+    """The other worker does not exist, or does not answer. The text says which."""
+
+
+class Channel:
+    """One end of a conversation. For one greenlet at a time.
+
+    Args:
+        sock: a connected gevent socket; it belongs to this object.
+    """
+
+    __slots__ = ("_descriptors", "sock")
+
+    def __init__(self, sock: Any) -> None:
+        self.sock = sock
+        self._descriptors: list[int] = []
+
+    def send(self, message: Message, deadline: float, descriptor: int | None = None) -> None:
+        """Send a message, and a duplicate of a file descriptor with it. Blocks until it has been sent.
+
+        Args:
+            deadline: of the monotonic clock.
+
+        Raises:
+            OSError: the other side has hung up, or takes nothing (``TimeoutError``).
+            BadMessage: it is too large.
+        """
+        data = memoryview(message.encode())
+        beside = [] if descriptor is None else [(socket.SOL_SOCKET, stdlib_socket.SCM_RIGHTS, array.array("i", [descriptor]))]
+        while data or beside:
+            self._set_timeout(deadline)
+            sent = self.sock.sendmsg([data[:RECORD_SIZE]], beside, stdlib_socket.MSG_NOSIGNAL)
+            data, beside = data[sent:], []
+
+    def receive(self, deadline: float) -> Message:
+        """The next message. Blocks until all of it has arrived.
+
+        Raises:
+            OSError: the other side has hung up (``ConnectionError``), or says nothing (``TimeoutError``).
+            BadMessage: it is none.
+        """
+        self._set_timeout(deadline)
+        first = self._receive_record()
+        prefix = Prefix.parse(first)
+        pieces = [first[PREFIX_SIZE:]]
+        missing = prefix.head + prefix.body - len(pieces[0])
+        while missing > 0:
+            self._set_timeout(deadline)
+            pieces.append(self._receive_record())
+            missing -= len(pieces[-1])
+        if missing:
+            raise BadMessage("a message is longer than it says")
+        return Message.decode(prefix, b"".join(pieces))
+
+    def _receive_record(self) -> bytes:
+        data, beside, flags, _ = self.sock.recvmsg(
+            RECORD_SIZE, stdlib_socket.CMSG_SPACE(MAX_DESCRIPTORS * _INT_SIZE), stdlib_socket.MSG_CMSG_CLOEXEC)
+        for level, kind, content in beside:
+            if level == socket.SOL_SOCKET and kind == stdlib_socket.SCM_RIGHTS:
+                numbers = array.array("i")
+                numbers.frombytes(content[:len(content) - len(content) % _INT_SIZE])
+                self._descriptors.extend(numbers)
+        if not data:
+            raise ConnectionResetError("the other worker has hung up")
+        if flags & (stdlib_socket.MSG_TRUNC | stdlib_socket.MSG_CTRUNC):
+            raise BadMessage("a record that no worker of this version sends")
+        return bytes(data)
+
+    def take_descriptor(self) -> int:
+        """The file descriptor that came; it is the caller's now.
+
+        Raises:
+            BadMessage: there is none, or more than one.
+        """
+        if len(self._descriptors) != 1:
+            raise BadMessage(f"{len(self._descriptors)} file descriptors came, and not one")
+        return self._descriptors.pop()
+
+    def last_word(self) -> Message | None:
+        """Wait no longer: what has come by now, or ``None``. The other side cannot send anything after this."""
+        with suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RD)
+            self.sock.settimeout(0)
+            data = self.sock.recv(RECORD_SIZE)
+            return Message.decode(Prefix.parse(data), data[PREFIX_SIZE:]) if data else None
+        return None
+
+    def _set_timeout(self, deadline: float) -> None:
+        left = deadline - monotonic()
+        if left <= 0:
+            raise TimeoutError("the other worker does not answer")
+        self.sock.settimeout(left)
+
+    def close(self) -> None:
+        """Hang up. Harmless if repeated."""
+        for number in self._descriptors:
+            os.close(number)
+        self._descriptors = []
+        self.sock.close()
+
+
+def connect(address: str, deadline: float) -> Channel:
+    """Begin a conversation with the worker that listens on ``address``. Blocks while its queue is full.
+
+    Raises:
+        OwnerGone: nobody listens, somebody else does, or the queue stays full.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        _connect(sock, address, deadline)
+        if not belongs_to_us(sock):
+            raise OwnerGone("another user's process has taken its name")
+    except BaseException:
+        sock.close()
+        raise
+    return Channel(sock)
+
+
+def _connect(sock: Any, address: str, deadline: float) -> None:
+    """gevent's own ``connect`` would ask again and again without a pause: an unconnected Unix socket counts as writable."""
+    pause = FIRST_RETRY
+    while True:
+        try:
+            # the C socket's, and not the one that waits
+            sock._sock.connect(address)
+        except BlockingIOError as error:
+            if monotonic() + pause > deadline:
+                raise OwnerGone("its queue is full") from error
+            gevent.sleep(pause)
+            pause = min(2 * pause, LAST_RETRY)
+        except OSError as error:
+            raise OwnerGone(f"nobody answers there any more: {error.strerror}") from error
+        else:
+            return
+
+
+def bind(address: str) -> Any:
+    """A listening C socket, not blocking.
+
+    Raises:
+        OSError: the address is in use, or the platform has no such sockets.
+    """
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    try:
+        sock.setblocking(False)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

@@ -1,0 +1,165 @@
+"""What a worker does with a request for another worker's session: it gives the connection away, or relays the request.
+
+Owns the conversation with the session's worker. Which of the two is right for a request is decided in ``routing``.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Any
+
+from gevent import socket
+
+from engineio_wsgi.cluster.addresses import Names
+from engineio_wsgi.cluster.channel import Channel, OwnerGone, connect
+from engineio_wsgi.cluster.departure import Departure, forget_descriptor
+from engineio_wsgi.cluster.messages import Answer, BadMessage, Connection, Kind, Message, Refusal, Request
+from engineio_wsgi.cluster.owner import PATIENCE
+from engineio_wsgi.cluster.pump import pump
+from engineio_wsgi.errors import PayloadTooLarge, ProtocolError
+from engineio_wsgi.http.bodies import read_body
+from engineio_wsgi.http.calling import Answered
+from engineio_wsgi.http.peer import EndWatch
+from engineio_wsgi.wire import Wire, detach
+
+__all__ = ["ClientGone", "Courier"]
+
+
+class ClientGone(Exception):
+    """Nobody waits for the answer any more."""
+
+
+class Courier:
+    """The way from this worker to the others.
+
+    Args:
+        names: of their sockets.
+        answer_timeout: seconds that the answer to a relayed request may take: as long as a poll can wait.
+        body_limit: bytes of a request's body, with more of which it is refused.
+    """
+
+    def __init__(self, names: Names, answer_timeout: float, body_limit: int) -> None:
+        self._names = names
+        self._answer_timeout = answer_timeout
+        self._body_limit = body_limit
+
+    # -- connections
+
+    def hand_over(self, owner: str, connection: Connection, departure: Departure) -> Refusal | None:
+        """Give a connection and its request to their session's worker. Blocks until it has taken them.
+
+        Returns:
+            ``None`` if it has: the connection is gone from here. Else it is as it was.
+
+        Raises:
+            OwnerGone: there is no such worker, or it does not answer.
+        """
+        if departure.secure:
+            return self._hand_over_secure(owner, connection, departure)
+        refusal = self._offer(owner, connection.message(departure.as_read()), departure.sock.fileno())
+        if refusal is None:
+            wire = departure.leave()
+            forget_descriptor(wire.fileno())
+            wire.close()
+        return refusal
+
+    def _hand_over_secure(self, owner: str, connection: Connection, departure: Departure) -> Refusal | None:
+        """The same for a TLS connection, which can go nowhere: the other worker gets the end of a pair of sockets."""
+        near, far = socket.socketpair()
+        with far:
+            try:
+                refusal = self._offer(owner, connection.message(departure.as_read()), far.fileno())
+            except BaseException:
+                near.close()
+                raise
+        if refusal is not None:
+            near.close()
+            return refusal
+        pump(departure.leave(), Wire(detach(near)))
+        return None
+
+    def _offer(self, owner: str, message: Message, descriptor: int | None = None) -> Refusal | None:
+        channel = self._connect(owner)
+        try:
+            return self._settle(channel, message, descriptor)
+        finally:
+            channel.close()
+
+    def _connect(self, owner: str) -> Channel:
+        return connect(self._names.address(owner), monotonic() + PATIENCE)
+
+    @staticmethod
+    def _settle(channel: Channel, message: Message, descriptor: int | None = None) -> Refusal | None:
+        """Send the first message of a conversation, and learn whether the other worker has taken what it is about."""
+        try:
+            reply = _ask(channel, message, descriptor)
+            return None if reply.kind is Kind.TAKEN else Refusal.of(reply)
+        except (OSError, BadMessage) as error:
+            raise OwnerGone(str(error)) from error
+
+    # -- requests
+
+    def relay(self, owner: str, group: str, sid: str, environ: dict[str, Any]) -> Answered | Refusal:
+        """Have a request answered by its session's worker. Blocks until it is.
+
+        Raises:
+            OwnerGone: there is no such worker, it does not answer, or it has ended meanwhile.
+            ClientGone: the client has left meanwhile.
+        """
+        texts = {key: value for key, value in environ.items() if type(value) is str}
+        texts["CONTENT_LENGTH"], body = self._read_body(environ)
+        channel = self._connect(owner)
+        try:
+            refusal = self._settle(channel, Request(group, sid, texts).message(body))
+            return self._await_answer(channel, environ) if refusal is None else refusal
+        finally:
+            channel.close()
+
+    def _read_body(self, environ: dict[str, Any]) -> tuple[str, bytes]:
+        """A request's ``CONTENT_LENGTH`` and body. What is wrong with it is seen by the session, as if it had read it itself."""
+        announced = environ.get("CONTENT_LENGTH") or ""
+        if environ["REQUEST_METHOD"] != "POST":
+            return announced, b""
+        try:
+            body = read_body(environ, self._body_limit)
+        except PayloadTooLarge as error:
+            return str(error.size), b""
+        except ProtocolError:
+            return announced, b""
+        except OSError:
+            return announced or "1", b""
+        return str(len(body)), body
+
+    def _await_answer(self, channel: Channel, environ: dict[str, Any]) -> Answered:
+        left: list[bool] = []
+
+        def leave() -> None:
+            left.append(True)
+            # the greenlet below finds its socket closed, and the other worker hears that this one has hung up
+            channel.close()
+
+        watch = EndWatch(environ, leave)
+        try:
+            message = channel.receive(monotonic() + self._answer_timeout)
+            answer = Answer.of(message)
+        except (OSError, BadMessage) as error:
+            if left:
+                raise ClientGone from error
+            raise OwnerGone(f"it has not answered: {error}") from error
+        finally:
+            watch.stop()
+        return Answered(answer.status, answer.headers, message.body)
+
+
+
+def _ask(channel: Channel, message: Message, descriptor: int | None) -> Message:
+    deadline = monotonic() + PATIENCE
+    try:
+        channel.send(message, deadline, descriptor)
+        return channel.receive(deadline)
+    except TimeoutError:
+        # the other worker may have taken it just now, and must not do so later
+        word = channel.last_word()
+        if word is None:
+            raise TimeoutError(f"it has not answered for {PATIENCE:g} s") from None
+        return word

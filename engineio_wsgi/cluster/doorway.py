@@ -1,0 +1,118 @@
+"""Where other workers knock: the listening socket, and a greenlet for each conversation.
+
+Owns who is let in (the same user) and how many are inside. Knows nothing of what they want.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+import gevent
+from gevent import socket
+
+from engineio_wsgi.cluster.addresses import Names, belongs_to_us
+from engineio_wsgi.cluster.channel import Channel, bind
+from engineio_wsgi.cluster.messages import BadMessage
+from engineio_wsgi.errors import ConfigurationError
+from engineio_wsgi.throttle import Throttle
+
+__all__ = ["Doorway"]
+
+logger = logging.getLogger("engine.cluster")
+
+READ = 1
+#: conversations at a time: each is another worker's request, which has a place there, too. More wait outside
+MAX_VISITORS = 10_000
+#: conversations that are begun in one turn of the loop
+MAX_ACCEPTED = 64
+#: seconds for which the same complaint is not logged again
+COMPLAINT_PERIOD = 60.0
+
+
+class Doorway:
+    """One worker's listening socket. Made in the hub, after any fork.
+
+    Args:
+        names: of the sockets.
+        worker_id: this worker's.
+        receive: takes a conversation; called in a greenlet of its own. May raise ``OSError`` and ``BadMessage``.
+
+    Raises:
+        ConfigurationError: there can be no such sockets here.
+        FileExistsError: the id is taken.
+    """
+
+    def __init__(self, names: Names, worker_id: str, receive: Callable[[Channel], object]) -> None:
+        self._names = names
+        self._worker_id = worker_id
+        self._receive = receive
+        self._visitors = 0
+        self._complaints = Throttle(COMPLAINT_PERIOD)
+        self._listener = _listen(names, worker_id)
+        self._watcher: Any = gevent.get_hub().loop.io(self._listener.fileno(), READ)
+        self._watcher.start(self._accept)
+
+    def _accept(self) -> None:
+        """In the hub."""
+        for _ in range(MAX_ACCEPTED):
+            try:
+                number, _address = self._listener._accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                # too many files are open: the next turn of the loop tries again, and others run until then
+                self._complain("a worker's connection cannot be accepted: %s", error)
+                return
+            self._welcome(socket.socket(fileno=number))
+            if self._visitors >= MAX_VISITORS:
+                self._watcher.stop()
+                return
+
+    def _welcome(self, sock: Any) -> None:
+        if not belongs_to_us(sock):
+            self._complain("a connection of another user's process was closed%s", "")
+            sock.close()
+            return
+        self._visitors += 1
+        gevent.spawn(self._converse, Channel(sock))
+
+    def _converse(self, channel: Channel) -> None:
+        try:
+            self._receive(channel)
+        except BadMessage as error:
+            self._complain("a message of another process was refused: %s", error)
+        except OSError as error:
+            logger.debug("= another worker hung up: %s", error)
+        finally:
+            channel.close()
+            self._visitors -= 1
+            if self._watcher is not None and not self._watcher.active:
+                self._watcher.start(self._accept)
+
+    def _complain(self, text: str, detail: object) -> None:
+        if self._complaints.passes((text, str(detail)), monotonic()):
+            logger.warning(text, detail)
+
+    def close(self) -> None:
+        """Let nobody in any more; who is inside may finish. Harmless if repeated."""
+        if self._watcher is None:
+            return
+        self._watcher.stop()
+        self._watcher.close()
+        self._watcher = None
+        self._listener.close()
+        self._names.release(self._worker_id)
+
+
+def _listen(names: Names, worker_id: str) -> Any:
+    names.prepare()
+    try:
+        return bind(names.address(worker_id))
+    except OSError as error:
+        if error.errno in (errno.EADDRINUSE, errno.EEXIST):
+            raise FileExistsError(f"the worker id {worker_id} is taken") from error
+        raise ConfigurationError(f"cluster: workers cannot listen for each other here: {error}") from error

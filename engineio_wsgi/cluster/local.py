@@ -1,0 +1,176 @@
+"""The workers of one machine, together: a request finds the worker of its session, whichever has accepted it.
+
+Owns the decision whether a request is somebody else's, and whether its connection is given away or the request relayed. A
+session's worker is named in the first characters of its id, so that nobody has to be asked and nothing has to be registered.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from engineio_wsgi.cluster.addresses import Names, choose_names, is_worker_id
+from engineio_wsgi.cluster.channel import OwnerGone
+from engineio_wsgi.cluster.courier import ClientGone, Courier
+from engineio_wsgi.cluster.departure import Departure, departure_of
+from engineio_wsgi.cluster.doorway import Doorway
+from engineio_wsgi.cluster.messages import Connection, Refusal
+from engineio_wsgi.cluster.owner import HOPS, Counters, Host, Owner
+from engineio_wsgi.errors import ConfigurationError
+from engineio_wsgi.host import WORKER_ID_SIZE, new_worker_id
+from engineio_wsgi.http.query import parse_query
+from engineio_wsgi.log import shorten
+from engineio_wsgi.protocol.handshake import asks_for_websocket
+
+__all__ = ["UNREACHED", "LocalCluster"]
+
+logger = logging.getLogger("engine.cluster")
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+
+#: attempts to find an id that no other worker has; there are 16 million
+MAX_ATTEMPTS = 8
+#: in the environ of a request: why its session's worker did not take it
+UNREACHED = "engineio.unreached"
+#: what a proxy adds: its connection carries requests of many clients, and must stay where it is
+FORWARDED = ("HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_REAL_IP", "HTTP_X_FORWARDED_PROTO")
+#: how often a connection may change its worker: one that goes on carries requests of many clients, whatever its headers say
+MAX_HOPS = 3
+#: seconds beyond a heartbeat in which a poll has been answered
+MARGIN = 10.0
+
+
+class LocalCluster:
+    """This worker and the others of its machine. Made in the hub, after any fork.
+
+    Args:
+        host: the engine.
+        group: of workers that serve each other's sessions.
+        names: of their sockets.
+
+    Raises:
+        ConfigurationError: there can be no such sockets here.
+    """
+
+    def __init__(self, host: Host, group: str, names: Names | None = None) -> None:
+        options = host.options
+        self.counters = Counters()
+        self._host = host
+        self._group = group
+        self._names = choose_names() if names is None else names
+        self._owner = Owner(host, group, self.counters)
+        self._courier = Courier(self._names, options.ping_interval + options.ping_timeout + MARGIN,
+                                options.max_http_buffer_size)
+        #: what this worker's session ids begin with
+        self.worker_id = ""
+        self._doorway = self._open()
+        self._own_mark = "sid=" + self.worker_id
+
+    def _open(self) -> Doorway:
+        for _ in range(MAX_ATTEMPTS):
+            self.worker_id = new_worker_id()
+            try:
+                return Doorway(self._names, self.worker_id, self._owner.receive)
+            except FileExistsError:
+                continue
+        raise ConfigurationError(f"cluster: {MAX_ATTEMPTS} worker ids in a row are taken")
+
+    @property
+    def adopted(self) -> int:
+        """How many HTTP connections there are that other workers have accepted."""
+        return self._owner.adopted
+
+    # -- a request
+
+    def route(self, environ: Environ, start_response: StartResponse | None, handler: Any) -> Iterable[bytes] | None:
+        """See to a request that is for another worker's session. Blocks until that worker has taken or answered it.
+
+        Args:
+            environ: of the request; it may have an accepted WebSocket in it.
+            start_response: ``None`` where there is nothing to respond to but the WebSocket.
+            handler: the handler that has read the request, if it is one of ours and the request is as it was read.
+
+        Returns:
+            What to return to the server; ``None`` if the request is to be answered here. It is also when its session's
+            worker is gone: ``environ`` then tells so under :data:`UNREACHED`.
+        """
+        self._owner.learn(handler)
+        sid = self._foreign_sid(environ)
+        if sid is None:
+            return None
+        owner = sid[:WORKER_ID_SIZE]
+        try:
+            outcome = self._see_to(owner, sid, environ, start_response, handler)
+        except OwnerGone as error:
+            outcome = str(error)
+        except ClientGone:
+            outcome = "the client has left"
+        if not isinstance(outcome, str):
+            return outcome
+        self.counters.failed += 1
+        logger.debug("= %s: its worker did not take a request: %s", shorten(sid), outcome)
+        environ[UNREACHED] = {"name": "OWNER_GONE", "owner": owner, "error": outcome}
+        return None
+
+    def _foreign_sid(self, environ: Environ) -> str | None:
+        """The session that a request names, if it may be another worker's."""
+        query = environ.get("QUERY_STRING", "")
+        if "sid=" not in query or self._own_mark in query or environ["REQUEST_METHOD"] not in ("GET", "POST"):
+            return None
+        sid = parse_query(query).get("sid", "")
+        owner = sid[:WORKER_ID_SIZE]
+        return sid if sid not in self._host.clients and owner != self.worker_id and is_worker_id(owner) else None
+
+    def _see_to(self, owner: str, sid: str, environ: Environ, start_response: StartResponse | None,
+                handler: Any) -> Iterable[bytes] | str:
+        """The same once it is known whose the request is. Returns a text if it was not taken: why."""
+        departure = departure_of(environ, handler)
+        upgrade = asks_for_websocket(environ)
+        if departure is not None and (upgrade or _may_leave(environ)):
+            connection = self._connection(sid, environ, departure, upgrade)
+            refusal = self._courier.hand_over(owner, connection, departure)
+            if refusal is None:
+                self.counters.handed_over += 1
+                return departure.end(start_response)
+            if refusal is not Refusal.FULL:
+                return _REFUSALS[refusal]
+        if upgrade or start_response is None:
+            return "the connection cannot be given away by this server, or the worker has too many"
+        return self._relay(owner, sid, environ, start_response)
+
+    def _connection(self, sid: str, environ: Environ, departure: Departure, upgrade: bool) -> Connection:
+        origin = {key: environ[key] for key in ("wsgi.url_scheme", "SERVER_NAME", "SERVER_PORT")}
+        return Connection(self._group, sid, departure.address, origin, environ.get(HOPS, 0), upgrade, departure.accepted)
+
+    def _relay(self, owner: str, sid: str, environ: Environ, start_response: StartResponse) -> Iterable[bytes] | str:
+        answered = self._courier.relay(owner, self._group, sid, environ)
+        if isinstance(answered, Refusal):
+            return _REFUSALS[answered]
+        self.counters.relayed += 1
+        start_response(answered.status, answered.headers)
+        return [answered.body]
+
+    # -- the end
+
+    def close(self, timeout: float) -> None:
+        """Be no worker for others any more; adopted connections end with the request that is under way.
+
+        Blocks for ``timeout`` seconds at most. Harmless if repeated.
+        """
+        self._doorway.close()
+        if not self._owner.close(timeout):
+            logger.warning("%d connections from other workers did not end in time", self.adopted)
+
+
+_REFUSALS = {
+    Refusal.UNKNOWN: "the worker knows no such session",
+    Refusal.FULL: "the worker has too many connections",
+    Refusal.OTHER_GROUP: "the worker belongs to another application",
+}
+
+
+def _may_leave(environ: Environ) -> bool:
+    """Whether all that comes on a request's connection is likely to be for the same session."""
+    return environ.get(HOPS, 0) < MAX_HOPS and not any(name in environ for name in FORWARDED)

@@ -1,0 +1,232 @@
+"""What workers of one machine say to each other: kinds of messages, their bytes, and what is accepted as one.
+
+Owns the format and its version. Knows no sockets. A message is a head of JSON and a body of bytes; nothing in it is ever
+executed, and what is not as it has to be is a :class:`BadMessage`.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Mapping
+from struct import Struct
+from typing import Any, NamedTuple, Self
+
+from engineio_wsgi.errors import PeerError
+
+__all__ = ["PREFIX_SIZE", "VERSION", "Answer", "BadMessage", "Connection", "Kind", "Message", "Prefix", "Refusal", "Request"]
+
+#: of the format; a worker that speaks another one is not spoken to
+VERSION = 1
+#: version, kind, bytes of the head, bytes of the body
+_PREFIX = Struct("!BcII")
+PREFIX_SIZE = _PREFIX.size
+#: bytes of a head: the headers of a request and their quoting
+MAX_HEAD = 262_144
+#: bytes of a body. What a client may send has a limit of its own, ``max_http_buffer_size``
+MAX_BODY = 1 << 30
+
+
+class BadMessage(PeerError):
+    """What arrived is no message, or one of another version."""
+
+
+class Kind(enum.Enum):
+    """What a message is about."""
+
+    #: a client's connection, as a file descriptor beside the message; the body is what was read from it
+    CONNECTION = b"C"
+    #: a request, with its body, to be answered
+    REQUEST = b"R"
+    #: the connection or the request is the receiver's now
+    TAKEN = b"T"
+    #: it is not; the head says why
+    REFUSED = b"N"
+    #: the answer to a request
+    ANSWER = b"A"
+
+
+class Prefix(NamedTuple):
+    """The beginning of a message."""
+
+    kind: Kind
+    head: int
+    body: int
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read the first :data:`PREFIX_SIZE` bytes of a message.
+
+        Raises:
+            BadMessage: they are not the beginning of one.
+        """
+        if len(data) < PREFIX_SIZE:
+            raise BadMessage(f"{len(data)} bytes are no message")
+        version, letter, head, body = _PREFIX.unpack_from(data)
+        if version != VERSION:
+            raise BadMessage(f"it speaks version {version}, this worker {VERSION}: run one version of engineio_wsgi")
+        if head > MAX_HEAD or body > MAX_BODY:
+            raise BadMessage(f"a head of {head} and a body of {body} bytes are too large")
+        try:
+            return cls(Kind(letter), head, body)
+        except ValueError:
+            raise BadMessage(f"there is no kind {letter!r}") from None
+
+
+class Message(NamedTuple):
+    """One message, whatever it is about."""
+
+    kind: Kind
+    head: Mapping[str, Any] = {}
+    body: bytes = b""
+
+    def encode(self) -> bytes:
+        """Its bytes.
+
+        Raises:
+            BadMessage: it is too large to be sent.
+        """
+        head = json.dumps(self.head, separators=(",", ":")).encode("ascii") if self.head else b""
+        if len(head) > MAX_HEAD or len(self.body) > MAX_BODY:
+            raise BadMessage(f"a head of {len(head)} and a body of {len(self.body)} bytes are too large")
+        return _PREFIX.pack(VERSION, self.kind.value, len(head), len(self.body)) + head + self.body
+
+    @classmethod
+    def decode(cls, prefix: Prefix, data: bytes) -> Self:
+        """Read what follows the prefix.
+
+        Raises:
+            BadMessage: the head is not what it has to be.
+        """
+        try:
+            head = json.loads(data[:prefix.head]) if prefix.head else {}
+        except (ValueError, RecursionError) as error:
+            raise BadMessage("the head is not JSON") from error
+        if not isinstance(head, dict):
+            raise BadMessage("the head is not an object")
+        return cls(prefix.kind, head, data[prefix.head:])
+
+
+class Connection(NamedTuple):
+    """A client's connection that changes its worker.
+
+    Attributes:
+        group: of workers that serve each other's sessions.
+        sid: the session whose worker gets it.
+        address: the client's, as ``accept`` has returned it.
+        origin: what the environs of its requests hold beside what is the request's own.
+        hops: how often it has changed its worker before.
+        upgrade: whether it is about to become the session's WebSocket, so that no limit of HTTP connections concerns it.
+        accepted: the environ of the WebSocket handshake that has been answered on it already; else ``None``.
+    """
+
+    group: str
+    sid: str
+    address: Any
+    origin: dict[str, str]
+    hops: int
+    upgrade: bool
+    accepted: dict[str, str] | None
+
+    def message(self, read_ahead: bytes) -> Message:
+        """The message that says so. The file descriptor goes beside it."""
+        return Message(Kind.CONNECTION, self._asdict(), read_ahead)
+
+    @classmethod
+    def of(cls, message: Message) -> Self:
+        """What a message of this kind says."""
+        head = message.head
+        address, hops = head.get("address"), head.get("hops")
+        if isinstance(address, list):
+            address = tuple(address)
+        if not isinstance(hops, int) or not 0 <= hops < 256 or not isinstance(address, (str, tuple)):
+            raise BadMessage("a connection without an address or its hops")
+        accepted = None if head.get("accepted") is None else _texts(head, "accepted")
+        return cls(_text(head, "group"), _text(head, "sid"), address, _texts(head, "origin"), hops,
+                   head.get("upgrade") is True, accepted)
+
+
+class Request(NamedTuple):
+    """A request that is answered by another worker than the one that its client is connected to.
+
+    Attributes:
+        group: as above.
+        sid: the session that it is for.
+        environ: the part of the WSGI environ that is text.
+    """
+
+    group: str
+    sid: str
+    environ: dict[str, str]
+
+    def message(self, body: bytes) -> Message:
+        """The message that says so."""
+        return Message(Kind.REQUEST, self._asdict(), body)
+
+    @classmethod
+    def of(cls, message: Message) -> Self:
+        """What a message of this kind says."""
+        environ = _texts(message.head, "environ")
+        if "REQUEST_METHOD" not in environ:
+            raise BadMessage("a request without a method")
+        return cls(_text(message.head, "group"), _text(message.head, "sid"), environ)
+
+
+class Refusal(enum.Enum):
+    """Why a worker does not take what it was sent."""
+
+    #: the session has ended
+    UNKNOWN = "unknown"
+    #: it has as many connections as it may have; a request, which needs none, can still be sent
+    FULL = "full"
+    #: it belongs to another application
+    OTHER_GROUP = "group"
+
+    def message(self) -> Message:
+        """The message that says so."""
+        return Message(Kind.REFUSED, {"why": self.value})
+
+    @classmethod
+    def of(cls, message: Message) -> Self:
+        """What a message of this kind says."""
+        try:
+            return cls(message.head.get("why"))
+        except ValueError:
+            raise BadMessage("a refusal without a reason") from None
+
+
+class Answer(NamedTuple):
+    """The answer to a request."""
+
+    status: str
+    headers: list[tuple[str, str]]
+
+    def message(self, body: bytes) -> Message:
+        """The message that says so."""
+        return Message(Kind.ANSWER, self._asdict(), body)
+
+    @classmethod
+    def of(cls, message: Message) -> Self:
+        """What a message of this kind says."""
+        headers = message.head.get("headers")
+        if not isinstance(headers, list) or not all(_is_header(header) for header in headers):
+            raise BadMessage("an answer without headers")
+        return cls(_text(message.head, "status"), [(name, value) for name, value in headers])
+
+
+def _is_header(header: Any) -> bool:
+    return isinstance(header, list) and len(header) == 2 and all(isinstance(part, str) for part in header)
+
+
+def _text(head: Mapping[str, Any], name: str) -> str:
+    value = head.get(name)
+    if not isinstance(value, str):
+        raise BadMessage(f"{name} is missing")
+    return value
+
+
+def _texts(head: Mapping[str, Any], name: str) -> dict[str, str]:
+    value = head.get(name)
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise BadMessage(f"{name} is missing")
+    return value

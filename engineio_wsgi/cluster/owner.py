@@ -1,0 +1,225 @@
+"""What a worker does for others: it takes the connections and answers the requests of its own sessions' clients.
+
+Owns the adopted connections, their limit and their end. Knows nothing of how a request found its way here.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, Protocol
+
+from gevent.socket import socket as GeventSocket
+
+from engineio_wsgi.cluster.channel import Channel
+from engineio_wsgi.cluster.messages import Answer, BadMessage, Connection, Kind, Message, Refusal, Request
+from engineio_wsgi.handler import WebSocketHandler
+from engineio_wsgi.http.adoption import Adopter
+from engineio_wsgi.http.calling import Answered, call
+from engineio_wsgi.options import Options
+from engineio_wsgi.websocket import WebSocket
+from engineio_wsgi.wire import Wire, detach
+
+__all__ = ["HOPS", "PATIENCE", "Counters", "Host", "Owner"]
+
+logger = logging.getLogger("engine.cluster")
+
+Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+#: seconds that workers give each other for everything that is no answer of the application's
+PATIENCE = 5.0
+#: adopted connections at a time, where the server has no limit of its own; with more, requests are relayed
+MAX_ADOPTED = 10_000
+#: in the environ of an adopted connection's requests: how often it has changed its worker
+HOPS = "engineio.hops"
+
+
+class Host(Protocol):
+    """What the cluster needs of its engine."""
+
+    options: Options
+    clients: Mapping[str, Any]
+    #: the engine and the application that it is wrapped around
+    front: Application | None
+
+    def answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """The engine's own requests, inside its middlewares."""
+        ...
+
+    def handle_upgrade(self, environ: dict[str, Any], websocket: Any) -> None:
+        """A WebSocket that has been accepted."""
+        ...
+
+
+@dataclass
+class Counters:
+    """What has been done since the process began."""
+
+    #: connections that were given to the workers of their sessions
+    handed_over: int = 0
+    #: requests that were sent to the workers of their sessions
+    relayed: int = 0
+    #: connections that came from other workers
+    adopted: int = 0
+    #: requests of other workers' that were answered
+    answered: int = 0
+    #: requests whose session's worker did not take them, so that they got code 1
+    failed: int = 0
+
+
+class ServerAdopter(Adopter):
+    """An :class:`Adopter` in the place of a server that exists.
+
+    A handler's subclass finds there what it looks for on its server, such as gunicorn's worker.
+    """
+
+    def __init__(self, server: Any, application: Application, **options: Any) -> None:
+        self._server = server
+        super().__init__(application, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_server"], name)
+
+
+class Owner:
+    """This worker, as the others see it.
+
+    Args:
+        host: the engine.
+        group: of workers that serve each other's sessions.
+        counters: to count in.
+    """
+
+    def __init__(self, host: Host, group: str, counters: Counters) -> None:
+        self._host = host
+        self._group = group
+        self._counters = counters
+        self._adopter: Adopter | None = None
+
+    def learn(self, handler: WebSocketHandler | None) -> None:
+        """See how requests come here: adopted connections are served by the same application, handler and log."""
+        if self._adopter is None and handler is not None:
+            self._adopter = _beside(handler.server, type(handler))
+
+    def _adopting(self) -> Adopter | None:
+        """Who serves connections here; ``None`` if it is not known what is served besides the engine."""
+        if self._adopter is None and self._host.front is not None:
+            self._adopter = Adopter(self._host.front, log=logging.getLogger("engine.access"), limit=MAX_ADOPTED)
+        return self._adopter
+
+    @property
+    def adopted(self) -> int:
+        """How many connections there are that came from other workers, WebSockets of sessions not counted."""
+        return 0 if self._adopter is None else len(self._adopter.roster)
+
+    def receive(self, channel: Channel) -> None:
+        """Do what another worker asks for. Blocks until it is done.
+
+        Raises:
+            OSError: the other worker hung up.
+            BadMessage: it is not one of ours.
+        """
+        message = channel.receive(monotonic() + PATIENCE)
+        if message.kind is Kind.CONNECTION:
+            self._take_connection(channel, Connection.of(message), message.body)
+        elif message.kind is Kind.REQUEST:
+            self._take_request(channel, Request.of(message), message.body)
+        else:
+            raise BadMessage(f"a conversation does not begin with {message.kind.name}")
+
+    def _refusal(self, group: str, sid: str) -> Refusal | None:
+        if group != self._group:
+            logger.warning("another application's worker has sent a request: its group is %.80r, this one's %r; they run as the "
+                           "same user, so name the groups apart by cluster=\"local:NAME\"", group, self._group)
+            return Refusal.OTHER_GROUP
+        return None if sid in self._host.clients else Refusal.UNKNOWN
+
+    # -- connections
+
+    def _take_connection(self, channel: Channel, connection: Connection, read_ahead: bytes) -> None:
+        deadline = monotonic() + PATIENCE
+        refusal = self._refusal(connection.group, connection.sid)
+        adopter = self._adopting()
+        if refusal is None and connection.accepted is None and (adopter is None or (adopter.full and not connection.upgrade)):
+            refusal = Refusal.FULL
+        if refusal is not None:
+            channel.send(refusal.message(), deadline)
+            return
+        number = channel.take_descriptor()
+        try:
+            # it is the other's until this has been sent: who has given up waiting for it has answered the client
+            channel.send(Message(Kind.TAKEN), deadline)
+        except BaseException:
+            os.close(number)
+            raise
+        channel.close()
+        self._counters.adopted += 1
+        if connection.accepted is not None:
+            self._take_websocket(number, connection.accepted, read_ahead)
+            return
+        assert adopter is not None
+        origin = {**connection.origin, HOPS: connection.hops + 1}
+        adopter.adopt(number, connection.address, read_ahead=read_ahead, environ=origin)
+
+    def _take_websocket(self, number: int, accepted: dict[str, str], read_ahead: bytes) -> None:
+        """A WebSocket whose handshake has been answered, without extensions."""
+        environ = _environ_of(accepted)
+        environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
+        wire = Wire(detach(GeventSocket(fileno=number)), read_ahead)
+        websocket = WebSocket(environ, lambda _: wire)
+        websocket.accept()
+        self._host.handle_upgrade(environ, websocket)
+
+    # -- requests
+
+    def _take_request(self, channel: Channel, request: Request, body: bytes) -> None:
+        refusal = self._refusal(request.group, request.sid)
+        deadline = monotonic() + PATIENCE
+        channel.send(Message(Kind.TAKEN) if refusal is None else refusal.message(), deadline)
+        if refusal is not None:
+            return
+        self._counters.answered += 1
+        environ = _environ_of(request.environ, body)
+        # when the client leaves, the other worker hangs up
+        environ["engineio.socket"] = channel.sock
+        answered = self._call(environ)
+        channel.send(Answer(answered.status, answered.headers).message(answered.body), monotonic() + PATIENCE)
+
+    def _call(self, environ: dict[str, Any]) -> Answered:
+        try:
+            return call(self._host.answer, environ)
+        except Exception:
+            # a middleware's
+            logger.exception("a request that another worker sent here failed")
+            return Answered("500 Internal Server Error", [("Content-Type", "text/plain")], b"Internal Server Error")
+
+    # -- the end
+
+    def close(self, timeout: float) -> bool:
+        """Let adopted connections end with the request that is under way. Blocks, for ``timeout`` seconds at most.
+
+        Returns whether all have ended.
+        """
+        return self._adopter is None or self._adopter.close(timeout)
+
+
+def _beside(server: Any, handler_class: type[WebSocketHandler]) -> Adopter:
+    """An adopter that serves as ``server`` does."""
+    if isinstance(server, Adopter):
+        # it has been adopted by another engine of this process
+        return server
+    limit = getattr(getattr(server, "pool", None), "size", None)
+    return ServerAdopter(server, server.application, log=server.log, error_log=server.error_log,
+                         environ=server.get_environ(), handler_class=handler_class, limit=limit or MAX_ADOPTED)
+
+
+def _environ_of(texts: Mapping[str, str], body: bytes = b"") -> dict[str, Any]:
+    return {
+        **texts, "wsgi.version": (1, 0), "wsgi.input": io.BytesIO(body), "wsgi.errors": sys.stderr,
+        "wsgi.input_terminated": True, "wsgi.multithread": False, "wsgi.multiprocess": True, "wsgi.run_once": False,
+    }  # fmt: skip

@@ -1,0 +1,217 @@
+"""The host of a process's sessions: it opens them, forgets them, and ends them all.
+
+Owns the sessions by their ids, what they share, and the server's events. Knows nothing of requests.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+from collections.abc import Collection, Mapping
+from time import monotonic
+from types import MappingProxyType
+from typing import Any
+from weakref import WeakSet
+
+import gevent
+from gevent.event import Event
+
+from engineio_wsgi.errors import ServerClosing
+from engineio_wsgi.events import Emitter, Listener
+from engineio_wsgi.heartbeat import HeartbeatTimer
+from engineio_wsgi.log import shorten
+from engineio_wsgi.meter import Observer
+from engineio_wsgi.options import Options
+from engineio_wsgi.packet import Packet, PacketType
+from engineio_wsgi.quota import AddressQuota
+from engineio_wsgi.session import LISTENER_ERRORS, ReadyState
+from engineio_wsgi.socket import Socket, as_message
+from engineio_wsgi.threads import current_thread, half_patched, wait_in_thread
+from engineio_wsgi.transports import transports
+from engineio_wsgi.transports.base import CloseReason, Prepared, Transport
+from engineio_wsgi.workers import Workers
+
+__all__ = ["WORKER_ID_SIZE", "SessionHost", "new_worker_id", "running"]
+
+logger = logging.getLogger("engine")
+
+#: characters at the head of a session id that name the worker which owns the session
+WORKER_ID_SIZE = 4
+
+#: the hosts that have something to close when this process ends
+running: WeakSet[SessionHost] = WeakSet()
+
+
+def new_worker_id() -> str:
+    """One of 16 million marks of a worker."""
+    return secrets.token_urlsafe(WORKER_ID_SIZE)[:WORKER_ID_SIZE]
+
+
+class SessionHost(Emitter):
+    """See the module. The engine is one, and brings the requests.
+
+    Args:
+        options: see :class:`Options`.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        #: the options, validated; a frozen dataclass
+        self.options = Options.create(**options)
+        self._clients: dict[str, Socket] = {}
+        #: the sessions of this process by id; a read-only view
+        self.clients: Mapping[str, Socket] = MappingProxyType(self._clients)
+        #: who is told what happens here: `metrics.observe` sets it
+        self.observer = Observer()
+        self._quota = AddressQuota(self.options.max_sessions_per_address, self.options.max_handshakes_per_address)
+        self._closing = False
+        self._hub: Any = None
+        self._emptied: Event | None = None
+
+    def _enter_hub(self) -> None:
+        """Make what belongs to the process and its hub; not earlier than the first request, which is after any fork."""
+        missing = half_patched()
+        if missing:
+            logger.warning("gevent has patched some modules and not %s: listeners that use them will block every session; "
+                           "call monkey.patch_all() first of all, or not at all", ", ".join(missing))
+        hub = gevent.get_hub()
+        running.add(self)
+        self._thread = current_thread()
+        self.workers = Workers(hub)
+        self.heartbeat_timer = HeartbeatTimer(hub.loop, min(self.options.ping_interval, self.options.ping_timeout))
+        self.worker_id = self._become_worker()
+        self._hub = hub  # last: from now on other threads may look
+
+    def _become_worker(self) -> str:
+        """What this worker's session ids begin with."""
+        return new_worker_id()
+
+    def listeners_of(self, event: str) -> tuple[Listener, ...]:
+        """The server's own listeners of ``event``."""
+        return self._listeners.get(event, ())
+
+    def _set(self, event: str, listeners: tuple[Listener, ...]) -> None:
+        super()._set(event, listeners)
+        if event in ("flush", "drain"):
+            for socket in self._clients.values():
+                socket.watched = True
+
+    @property
+    def clients_count(self) -> int:
+        """How many sessions this process has."""
+        return len(self._clients)
+
+    # -- the beginning and the end of a session
+
+    def _open(self, socket: Socket, transport: Transport, may_upgrade: bool = False) -> None:
+        """Everything that makes a session one, in one step."""
+        if self._closing:
+            raise ServerClosing()
+        self._quota.take(socket.remote_address)
+        socket.transport = transport
+        socket.state = ReadyState.OPEN
+        self._clients[socket.id] = socket
+        self.observer.on_open(transport.name)
+        self.heartbeat_timer.start()
+        logger.debug("= %s: open over %s, revision %d", shorten(socket.id), transport.name, socket.protocol)
+        socket.outbox.append(Packet(PacketType.OPEN, self._open_data(socket, may_upgrade), compress=False))
+        if self.options.initial_packet is not None:
+            socket.outbox.append(Packet(PacketType.MESSAGE, self.options.initial_packet))
+        socket.heartbeat.start()
+        socket.queue_call(self._connected, socket)
+
+    def _open_data(self, socket: Socket, may_upgrade: bool) -> str:
+        options = self.options
+        return json.dumps({
+            "sid": socket.id,
+            "upgrades": self.upgrades(socket.transport.name) if may_upgrade else [],
+            "pingInterval": round(options.ping_interval * 1000),
+            "pingTimeout": round(options.ping_timeout * 1000),
+            "maxPayload": options.max_http_buffer_size,
+        }, separators=(",", ":"))
+
+    def upgrades(self, transport: str) -> list[str]:
+        """The transports that a session may move to from ``transport``."""
+        if not self.options.allow_upgrades:
+            return []
+        return [name for name in transports[transport].upgrades_to if name in self.options.transports]
+
+    def _connected(self, socket: Socket) -> None:
+        """The first turn of a session: its ``connection`` listeners."""
+        try:
+            self.emit("connection", socket)
+        except LISTENER_ERRORS as error:
+            if not socket.closed:
+                logger.exception("a listener (connection) failed; the session is closed")
+                socket.end(CloseReason.APPLICATION_ERROR, error)
+            return
+        if not socket.closed:
+            socket.notify("open")
+
+    def forget(self, session: Socket) -> None:
+        """The session has ended."""
+        if self._clients.pop(session.id, None) is not None:
+            self._quota.give_back(session.remote_address)
+            self.observer.on_closed(str(session.close_reason))
+        if not self._clients:
+            self.heartbeat_timer.stop()
+            if self._emptied is not None:
+                self._emptied.set()
+
+    # -- everybody
+
+    def broadcast(self, data: str | bytes, exclude: Collection[Any] = (), compress: bool = True) -> None:
+        """Send one message to every session of this process, encoded once. Never blocks; from any thread.
+
+        Args:
+            exclude: sessions, or their ids, that do not get it.
+
+        A session whose write buffer is full is closed (``"client too slow"``): nobody waits for it, and nothing is
+        left out silently.
+        """
+        message = Prepared(as_message(data), compress)
+        if self._hub is None:
+            return
+        if current_thread() != self._thread:
+            self._hub.loop.run_callback_threadsafe(self._broadcast, message, exclude)
+        else:
+            self._broadcast(message, exclude)
+
+    def _broadcast(self, message: Prepared, exclude: Collection[Any]) -> None:
+        for socket in list(self._clients.values()):
+            if not exclude or (socket.id not in exclude and socket not in exclude):
+                socket.send_prepared(message)
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Take no more sessions, and close all there are, after what waits for each has been fetched.
+
+        Blocks until they are closed; those that are not after ``timeout`` seconds are closed without further ado.
+        Harmless when repeated; handshakes are answered with 503 from now on.
+        """
+        self._closing = True
+        if self._hub is None:
+            return
+        if current_thread() != self._thread:
+            ended: list[bool] = []
+            self._hub.loop.run_callback_threadsafe(gevent.spawn, self._close_and_tell, timeout, ended)
+            deadline = monotonic() + timeout + 1.0
+            while not ended and monotonic() < deadline:
+                wait_in_thread()
+        else:
+            self._close_all(timeout)
+
+    def _close_and_tell(self, timeout: float, ended: list[bool]) -> None:
+        self._close_all(timeout)
+        ended.append(True)
+
+    def _close_all(self, timeout: float) -> None:
+        deadline = monotonic() + timeout
+        for socket in list(self._clients.values()):
+            socket.end_when_drained(CloseReason.SERVER_SHUTTING_DOWN)
+        if self._emptied is None:
+            self._emptied = Event()
+        if self._clients:
+            self._emptied.wait(max(0.0, deadline - monotonic()))
+        for socket in list(self._clients.values()):
+            socket.end(CloseReason.SERVER_SHUTTING_DOWN)

@@ -1,0 +1,96 @@
+"""What a server counts while somebody observes it: the traffic of its transports, and who is told of everything else.
+
+Counting is plain arithmetic in the hub's thread, once for what was read or written together. What the counts are for,
+and in which form they are published, is not known here.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Any
+
+from engineio_wsgi.packet import Packet, PacketType
+
+__all__ = ["TURN_BOUNDS", "Meter", "Observer"]
+
+#: upper bounds, in seconds, of the classes into which turns are counted; what takes longer is in a class of its own
+TURN_BOUNDS = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0)
+_SHORT = TURN_BOUNDS[0]
+
+
+class Meter:
+    """The counts of all sessions of a server while they use one transport.
+
+    Bytes are those of WebSocket frames, and of the bodies that carry payloads before HTTP compresses them.
+    """
+
+    __slots__ = ("bytes_in", "bytes_out", "longer_turns", "messages_in", "messages_out", "turn_seconds", "turns")
+
+    def __init__(self) -> None:
+        self.messages_in = 0
+        self.messages_out = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        #: how often listeners of a session ran without an interruption by the engine, and for how long altogether
+        self.turns = 0
+        self.turn_seconds = 0.0
+        #: those that took longer than the first bound, by the bound that they did not exceed
+        self.longer_turns = [0] * len(TURN_BOUNDS)
+
+    def counting(self, feed: Callable[[bytes], list[Any]]) -> Callable[[bytes], list[Any]]:
+        """``feed``, which decodes what was read, with its bytes counted."""
+
+        def counted(data: bytes) -> list[Any]:
+            self.bytes_in += len(data)
+            return feed(data)
+
+        return counted
+
+    def on_sent(self, entries: Sequence[Any]) -> None:
+        """``entries`` of a write buffer were written; those that are no messages do not count."""
+        self.messages_out += len(entries)
+        for entry in entries:
+            if type(entry) is Packet and entry.type is not PacketType.MESSAGE:
+                self.messages_out -= 1
+
+    def deliver(self, listeners: Sequence[Callable[..., Any]], data: str | bytes, since: float) -> None:
+        """A turn of one message: call its listeners."""
+        self.messages_in += 1
+        try:
+            for listener in listeners:
+                listener(data)
+        finally:
+            self.on_turn(since)
+
+    def on_turn(self, since: float) -> None:
+        """Listeners have run since ``since``, a time of the monotonic clock."""
+        seconds = monotonic() - since
+        self.turns += 1
+        self.turn_seconds += seconds
+        if seconds > _SHORT:
+            self.longer_turns[bisect_left(TURN_BOUNDS, seconds) - 1] += 1
+
+
+class Observer:
+    """Who is told what becomes of a server's sessions, in the hub's thread. This one does not care, and costs nothing."""
+
+    __slots__ = ()
+
+    def meter(self, transport: str) -> Meter | None:
+        """Where the traffic over ``transport`` is counted; ``None`` if it is not."""
+        return None
+
+    def on_open(self, transport: str) -> None:
+        """A handshake over ``transport`` has become a session."""
+
+    def on_refused(self, code: int) -> None:
+        """A request was answered with a line of the error table."""
+
+    def on_upgrade(self) -> Callable[[bool], object] | None:
+        """An upgrade has begun. What is returned is called with whether it was won, when that is known."""
+        return None
+
+    def on_closed(self, reason: str) -> None:
+        """A session has ended."""

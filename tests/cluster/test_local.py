@@ -1,0 +1,437 @@
+"""Several workers on one machine: a request finds its session, whichever of them has accepted it."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import json
+import os
+import signal
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+from support import codec
+from support.clients import PollingSession
+from support.rawwebsocket import Refused
+from support.workers import Nomad, Worker, Workers, knock
+
+Start = Callable[..., Workers]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """A factory of groups of workers."""
+    groups: list[Workers] = []
+
+    def begin(*arguments: Any, **options: Any) -> Workers:
+        folder = tmp_path / str(len(groups))
+        folder.mkdir()
+        groups.append(Workers(folder, *arguments, **options))
+        return groups[-1]
+
+    yield begin
+    for group in groups:
+        group.stop()
+
+
+def settled(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds."""
+    with gevent.Timeout(10, AssertionError("it does not come about")):
+        while not condition():
+            gevent.sleep(0.02)
+
+
+@pytest.mark.parametrize("sharing", ["fork", "reuseport"])
+def test_every_request_on_a_connection_of_its_own(start: Start, sharing: str) -> None:
+    group = start(3, sharing=sharing)
+    wrong: list[object] = []
+
+    def talk(name: int) -> None:
+        session = Nomad(group.shared).open()
+        for number in range(10):
+            session.say(f"{name} {number}")
+            if session.hear() != f"{name} {number}":
+                wrong.append((name, number))
+        websocket = session.upgrade()
+        session.say("last post")
+        # the poll that the upgrade puts an end to
+        assert session.recv() in ("6", "4last post")
+        websocket.send("5")
+        websocket.send("4by websocket")
+        heard = [websocket.recv()]
+        while heard[-1] != "4by websocket":
+            heard.append(websocket.recv())
+
+    gevent.joinall([gevent.spawn(talk, name) for name in range(20)], raise_error=True)
+    assert not wrong
+    assert group.total("handed_over") > 100
+    assert group.total("adopted") == group.total("handed_over")
+    assert group.total("failed") == group.total("relayed") == 0
+    assert not group.complaints()
+
+
+@pytest.fixture
+def pair(start: Start) -> tuple[Workers, Worker, Worker]:
+    """Two workers, each of which is reached by a port of its own."""
+    group = start(2)
+    return group, *group.workers
+
+
+def test_a_connection_stays_with_the_worker_that_got_it(pair: tuple[Workers, Worker, Worker]) -> None:
+    group, owner, other = pair
+    session = PollingSession(owner).open()
+    session.served = other
+    session.getting, session.posting = other.connect(), other.connect()
+    for number in range(5):
+        session.say(str(number))
+        assert session.hear() == str(number)
+    assert other.ask()["counters"]["handed_over"] == 2
+    counters = owner.ask()
+    assert (counters["counters"]["adopted"], counters["adopted"]) == (2, 2)
+    # what is asked for outside of the engine's path, too, and with the client's real address
+    seen = session.posting.get("/").json()
+    port = session.posting.sock.getsockname()[1]
+    assert (seen["pid"], seen["address"], seen["port"], seen["scheme"]) == (owner.pid, "127.0.0.1", str(port), "http")
+    assert group.log().count(f"sid={session.sid}") == 10, "each request is in the access log once"
+
+
+def test_websocket_after_its_first_worker_has_died(pair: tuple[Workers, Worker, Worker]) -> None:
+    _, owner, other = pair
+    session = Nomad(owner).open()
+    session.served = other
+    websocket = session.upgrade()
+    websocket.send("5")
+    websocket.send("4before")
+    assert websocket.recv() == "4before"
+    os.kill(other.pid, signal.SIGKILL)
+    websocket.send("4after")
+    assert websocket.recv() == "4after"
+    assert owner.ask()["adopted"] == 0, "a session's WebSocket is no HTTP connection any more"
+
+
+def test_poll_whose_first_worker_has_died(pair: tuple[Workers, Worker, Worker]) -> None:
+    _, owner, other = pair
+    session = Nomad(owner).open()
+    session.served = other
+    session.start_poll()
+    settled(lambda: owner.ask()["adopted"] == 1)
+    os.kill(other.pid, signal.SIGKILL)
+    session.served = owner
+    session.say("still there")
+    assert session.hear() == "still there"
+
+
+def test_dead_owner(pair: tuple[Workers, Worker, Worker]) -> None:
+    group, owner, other = pair
+    session, neighbour = Nomad(owner).open(), Nomad(other).open()
+    session.served = other
+    os.kill(owner.pid, signal.SIGKILL)
+    response = session.post("4x")
+    assert (response.status, response.json()) == (400, {"code": 1, "message": "Session ID unknown"})
+    with pytest.raises(Refused) as refused:
+        session.upgrade()
+    assert refused.value.response.json()["code"] == 1
+    group.wait_for_log('"name": "OWNER_GONE"', 2)
+    assert f'"owner": "{session.sid[:4]}"' in group.log()
+    neighbour.say("fine")
+    assert neighbour.hear() == "fine"
+
+
+def test_owner_that_does_not_answer(start: Start) -> None:
+    group = start(2, patience=0.5)
+    owner, other = group.workers
+    session, neighbour = Nomad(owner).open(), Nomad(other).open()
+    session.served = other
+    os.kill(owner.pid, signal.SIGSTOP)
+    posting = gevent.spawn(session.post, "4too late")
+    for number in range(20):
+        neighbour.say(str(number))
+        assert neighbour.hear() == str(number)
+    assert not posting.ready()
+    assert posting.get().json()["code"] == 1
+    group.wait_for_log("it has not answered for 0.5 s")
+    os.kill(owner.pid, signal.SIGCONT)
+    # what was answered with an error does not take effect afterwards
+    session.say("in time")
+    assert session.hear() == "in time"
+
+
+def test_forged_ids_cost_one_lookup(pair: tuple[Workers, Worker, Worker]) -> None:
+    _, owner, other = pair
+    ours = owner.ask()["id"] or Nomad(owner).open().sid[:4]
+    connection = other.connect()
+    connection.get("/engine.io/?EIO=4&transport=polling&sid=zzzzzzzz")
+    files = other.ask()["files"]
+    odd = ["yyyyzzzz", ours + "forged", "..%2F..%2Fx", "%00abc", "a", "%C3%BC%C3%BC%C3%BC%C3%BC"]
+    for sid in [*odd, *[f"{number:04}x" for number in range(200)]]:
+        response = connection.get(f"/engine.io/?EIO=4&transport=polling&sid={sid}")
+        assert response.json()["code"] == 1
+    settled(lambda: other.ask()["files"] <= files)
+
+
+VIA_PROXY = [("X-Forwarded-For", "203.0.113.9")]
+
+
+def test_connections_of_a_proxy_stay(pair: tuple[Workers, Worker, Worker]) -> None:
+    group, owner, other = pair
+    sessions = [PollingSession(owner, headers=VIA_PROXY).open() for _ in range(2)]
+    getting, posting = other.connect(), other.connect()
+    for session in sessions:
+        session.getting, session.posting = getting, posting
+    for number in range(10):
+        for session in sessions:
+            session.say(f"{number} {'x' * 100_000}")
+            assert session.hear() == f"{number} {'x' * 100_000}"
+    assert other.ask()["counters"] == {"handed_over": 0, "relayed": 40, "adopted": 0, "answered": 0, "failed": 0}
+    assert posting.get("/").json()["pid"] == other.pid
+    assert not group.complaints()
+
+
+def test_bodies_through_a_relay(pair: tuple[Workers, Worker, Worker]) -> None:
+    _, owner, other = pair
+    session = PollingSession(owner, headers=VIA_PROXY).open()
+    connection = session.posting = other.connect()
+    connection.send(connection.head("POST", session.target(), [*VIA_PROXY, ("Transfer-Encoding", "chunked")]))
+    connection.send(b"6\r\n4chunk\r\n")
+    connection.send(b"2\r\ned\r\n0\r\n\r\n")
+    assert connection.response().body == b"ok"
+    session.getting = other.connect()
+    assert session.hear() == "chunked"
+    large = connection.post(session.target(), b"4" + b"x" * 1_000_000, VIA_PROXY)
+    assert large.status == 413
+
+
+def test_client_that_leaves_a_relayed_poll(pair: tuple[Workers, Worker, Worker]) -> None:
+    group, owner, other = pair
+    session = PollingSession(owner, headers=VIA_PROXY).open()
+    session.getting = other.connect()
+    session.start_poll()
+    settled(lambda: owner.ask()["counters"]["answered"] == 1)
+    session.getting.close()
+    group.wait_for_log("closed: transport close")
+    assert owner.ask()["clients"] == 0
+
+
+def test_owner_that_dies_during_a_relayed_poll(pair: tuple[Workers, Worker, Worker]) -> None:
+    group, owner, other = pair
+    session = PollingSession(owner, headers=VIA_PROXY).open()
+    session.getting = other.connect()
+    session.start_poll()
+    settled(lambda: owner.ask()["counters"]["answered"] == 1)
+    os.kill(owner.pid, signal.SIGKILL)
+    assert session.getting.response().json()["code"] == 1
+    group.wait_for_log("OWNER_GONE")
+
+
+def test_full_owner(start: Start) -> None:
+    group = start(2, limit=3)
+    owner, other = group.workers
+    session = Nomad(owner).open()
+    session.served = other
+    idle = [other.connect() for _ in range(3)]
+    for connection in idle:
+        assert connection.post(session.target(), b"4x").body == b"ok"
+    for _ in range(4):
+        session.say("relayed")
+    assert other.ask()["counters"] == {"handed_over": 3, "relayed": 4, "adopted": 0, "answered": 0, "failed": 0}
+    # what becomes a session's WebSocket does not count
+    websocket = session.upgrade()
+    websocket.send("5")
+    websocket.send("4there")
+    while websocket.recv() != "4there":
+        pass
+    for connection in idle:
+        connection.close()
+    settled(lambda: owner.ask()["adopted"] == 0)
+    assert other.connect().post(session.target(), b"4x").json()["code"] == 3
+    assert other.ask()["counters"]["handed_over"] == 5
+
+
+def test_connection_with_many_sessions_stops_moving(start: Start) -> None:
+    group = start(3)
+    sessions = [Nomad(worker).open() for worker in group.workers]
+    connection = group.workers[0].connect()
+    for _ in range(5):
+        for session in sessions:
+            assert connection.post(session.target(), codec.encode(["4x"], 4)).body == b"ok"
+    assert connection.get("/").json()["hops"] == 3
+    assert group.total("handed_over") == 3
+    assert group.total("relayed") > 0
+    assert group.total("failed") == 0
+
+
+def test_requests_that_arrive_together(pair: tuple[Workers, Worker, Worker]) -> None:
+    _, owner, other = pair
+    session = PollingSession(owner).open()
+    connection = other.connect()
+    body = codec.encode(["4together"], 4)
+    post = connection.head("POST", session.target(), [("Content-Length", str(len(body)))]) + body
+    connection.send(post + connection.head("GET", session.target()) + connection.head("GET", "/"))
+    assert connection.response().body == b"ok"
+    assert connection.response().body == b"4together"
+    assert connection.response().json()["pid"] == owner.pid
+
+
+def test_body_that_arrives_after_its_head_has_moved(pair: tuple[Workers, Worker, Worker]) -> None:
+    _, owner, other = pair
+    session = PollingSession(owner).open()
+    connection = other.connect()
+    body = codec.encode(["4" + "x" * 300_000], 4)
+    connection.send(connection.head("POST", session.target(), [("Content-Length", str(len(body)))]) + body[:10])
+    settled(lambda: owner.ask()["adopted"] == 1)
+    connection.send(body[10:])
+    assert connection.response().body == b"ok"
+    assert len(session.hear()) == 300_000
+
+
+def test_client_that_waits_to_be_told_to_go_on(pair: tuple[Workers, Worker, Worker]) -> None:
+    _, owner, other = pair
+    session = PollingSession(owner).open()
+    connection = other.connect()
+    connection.send(connection.head("POST", session.target(), [("Content-Length", "2"), ("Expect", "100-continue")]))
+    assert connection.read_until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    connection.send(b"4x")
+    assert connection.response().body == b"ok"
+
+
+def test_closing_worker_ends_its_adopted_connections(pair: tuple[Workers, Worker, Worker]) -> None:
+    _, owner, other = pair
+    session = PollingSession(owner).open()
+    session.served = other
+    session.getting, idle = other.connect(), other.connect()
+    idle.post(session.target(), b"4x")
+    assert session.hear() == "x"
+    session.start_poll()
+    owner.connect().get("/close")
+    assert session.end_poll() == ["1"]
+    assert session.getting.read_to_end() == idle.read_to_end() == b""
+    assert other.connect().get(session.target()).json()["code"] == 1
+
+
+def test_descriptors_are_given_back(pair: tuple[Workers, Worker, Worker]) -> None:
+    _, owner, other = pair
+    session = Nomad(owner).open()
+    before = [worker.ask()["files"] for worker in (owner, other)]
+    session.served = other
+    for number in range(30):
+        session.say(str(number))
+        assert session.hear() == str(number)
+    session.getting.close()
+    session.posting.close()
+    settled(lambda: [worker.ask()["files"] for worker in (owner, other)] <= before)
+
+
+def test_tls(start: Start, certificate: dict[str, str]) -> None:
+    import gevent.ssl
+
+    context = gevent.ssl.create_default_context(cafile=certificate["certfile"])
+    group = start(2, tls=context, certificate=certificate)
+    owner, other = group.workers
+    session = Nomad(owner).open()
+    session.served = other
+    for number in range(5):
+        session.say(f"{number}" * 50_000)
+        assert session.hear() == f"{number}" * 50_000
+    assert session.posting.get("/").json()["scheme"] == "https"
+    websocket = session.upgrade()
+    websocket.send("5")
+    websocket.send("4" + "x" * 500_000)
+    assert websocket.recv() == "4" + "x" * 500_000
+    websocket.close()
+    websocket.wait_closed()
+    group.wait_for_log("closed: transport close")
+    assert other.ask()["counters"]["handed_over"] == 11
+    assert not group.complaints()
+
+
+def message(kind: bytes, head: object, body: bytes = b"", version: int = 1) -> bytes:
+    """What workers say to each other."""
+    text = json.dumps(head).encode()
+    return struct.pack("!BcII", version, kind, len(text), len(body)) + text + body
+
+
+def connection_head(sid: str, **changes: object) -> dict[str, object]:
+    """A valid offer of a connection."""
+    return {"group": "local", "sid": sid, "address": ["192.0.2.1", 1], "origin": {}, "hops": 0, "upgrade": False,
+            "accepted": None, **changes}
+
+
+GARBAGE = {
+    "nothing": b"",
+    "a letter": b"x",
+    "text": b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "another version": message(b"C", {}, version=2),
+    "no such kind": message(b"?", {}),
+    "an answer that nobody waits for": message(b"A", {"status": "200 OK", "headers": []}),
+    "sizes beyond all measure": struct.pack("!BcII", 1, b"R", 0xFFFFFFFF, 0xFFFFFFFF),
+    "longer than it says": message(b"R", {}) + b"more",
+    "no object": message(b"R", [1, 2]),
+    "no JSON": struct.pack("!BcII", 1, b"R", 3, 0) + b"{{{",
+    "deep": struct.pack("!BcII", 1, b"R", 20_000, 0) + b"[" * 20_000,
+    "no environ": message(b"R", {"group": "local", "sid": "x"}),
+    "an environ of numbers": message(b"R", {"group": "local", "sid": "x", "environ": {"REQUEST_METHOD": 1}}),
+    "no address": message(b"C", connection_head("x", address=None)),
+    "too many hops": message(b"C", connection_head("x", hops=10**9)),
+}
+
+
+@pytest.mark.parametrize("beside", [0, 1, 3], ids=["alone", "with a file", "with files"])
+def test_garbage_on_the_unix_socket(pair: tuple[Workers, Worker, Worker], beside: int) -> None:
+    group, owner, other = pair
+    session = Nomad(owner).open()
+    before = owner.ask()["files"]
+    messages = [*GARBAGE.values(), message(b"C", connection_head(session.sid))]
+    if beside == 1:
+        # with one file it would be a valid offer
+        messages.pop()
+    for data in messages:
+        visitor = knock(session.sid[:4])
+        files = array.array("i", [visitor.fileno()] * beside)
+        visitor.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)] if beside else [])
+        with contextlib.suppress(ConnectionResetError):
+            assert visitor.recv(100) == b""
+        visitor.close()
+    settled(lambda: owner.ask()["files"] <= before)
+    session.served = other
+    session.say("as if nothing had happened")
+    assert session.hear() == "as if nothing had happened"
+    assert "a message of another process was refused" in group.log()
+
+
+def test_half_a_message_holds_up_nobody(start: Start) -> None:
+    owner, other = start(2, patience=0.5).workers
+    session = Nomad(owner).open()
+    visitors = [knock(session.sid[:4]) for _ in range(50)]
+    for visitor in visitors:
+        visitor.send(struct.pack("!BcII", 1, b"R", 100, 100) + b"{")
+    session.served = other
+    session.say("as if nothing had happened")
+    assert session.hear() == "as if nothing had happened"
+    # and is not waited for for ever
+    assert visitors[0].recv(100) == b""
+    for visitor in visitors:
+        visitor.close()
+
+
+def test_another_application(tmp_path: Path, start: Start) -> None:
+    chat, shop = start(1, cluster="local:chat"), start(1, cluster="local:shop")
+    session = Nomad(chat.workers[0]).open()
+    session.served = shop.workers[0]
+    assert session.post("4x").json()["code"] == 1
+    shop.wait_for_log("the worker belongs to another application")
+    chat.wait_for_log("its group is 'local:shop', this one's 'local:chat'")
+
+
+def test_ids_of_ones_own(start: Start) -> None:
+    group = start(2, own_ids=True)
+    owner, other = group.workers
+    session = Nomad(owner).open()
+    assert session.sid == owner.ask()["id"] + "number 1"
+    session.served = other
+    session.say("found")
+    assert session.hear() == "found"

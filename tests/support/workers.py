@@ -1,0 +1,239 @@
+"""Several workers that share a listener, each in a process of its own, with a port of its own beside it.
+
+The shared port is for clients that reach whichever worker the kernel picks; by its own port, a test picks a worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import gevent
+from gevent import socket
+
+from support.clients import PollingSession
+from support.rawhttp import HttpConnection
+from support.rawwebsocket import WebSocketClient
+from support.serving import EventLog, Served
+
+ROOT = Path(__file__).parents[2]
+#: seconds that anything may take; only a failing test waits that long
+PATIENCE = 15.0
+
+#: argv: sharing ("fork" or "reuseport"), number of workers, handler, options as JSON. Echoes messages; "push N" sends N numbers
+SCRIPT = '''
+import itertools, json, logging, os, socket, sys
+import engineio_wsgi
+from engineio_wsgi.cluster import courier, owner
+from gevent.pywsgi import WSGIServer, WSGIHandler
+from geventwebsocket.handler import WebSocketHandler as StockHandler
+
+logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+sharing, number, handler = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+options, tls = json.loads(sys.argv[4]), json.loads(sys.argv[5])
+limit = options.pop("limit", None)
+owner.PATIENCE = courier.PATIENCE = options.pop("patience", owner.PATIENCE)
+if options.pop("own_ids", False):
+    options["generate_id"] = lambda request, numbers=itertools.count(1): f"number {next(numbers)}"
+# made before the fork, as with gunicorn --preload
+server = engineio_wsgi.Server(**options)
+
+@server.on("connection")
+def connected(socket):
+    @socket.on("message")
+    def message(data):
+        if isinstance(data, str) and data.startswith("push "):
+            for number in range(int(data[5:])):
+                socket.send(str(number))
+        elif data == "who":
+            socket.send(json.dumps([os.getpid(), socket.remote_address]))
+        else:
+            socket.send(data)
+    socket.on("close", lambda reason, _: print("closed:", reason, file=sys.stderr, flush=True))
+
+@server.on("connection_error")
+def refused(error):
+    context = {key: str(value) for key, value in error.context.items()}
+    print("refused:", int(error.code), json.dumps(context), file=sys.stderr, flush=True)
+
+def application(environ, start_response):
+    if environ["PATH_INFO"] == "/close":
+        import gevent
+        gevent.spawn(server.close, 5)
+    cluster = server.cluster
+    content = {"pid": os.getpid(), "clients": server.clients_count, "id": getattr(server, "worker_id", ""),
+               "address": environ.get("REMOTE_ADDR"), "port": environ.get("REMOTE_PORT"), "scheme": environ["wsgi.url_scheme"],
+               "counters": vars(cluster.counters) if cluster else {}, "adopted": cluster.adopted if cluster else 0,
+               "files": len(os.listdir("/proc/self/fd")), "hops": environ.get("engineio.hops", 0)}
+    body = json.dumps(content).encode()
+    start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+    return [body]
+
+def bound(port=0):
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if sharing == "reuseport":
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    sock.bind(("127.0.0.1", port))
+    return sock
+
+def work(shared):
+    import gevent.ssl
+    from gevent import socket as gevent_socket
+    from gevent.pool import Pool
+    kinds = {"ours": engineio_wsgi.WebSocketHandler, "stock": StockHandler, "pywsgi": WSGIHandler}
+    more = {}
+    if tls:
+        more["ssl_context"] = gevent.ssl.SSLContext(gevent.ssl.PROTOCOL_TLS_SERVER)
+        more["ssl_context"].load_cert_chain(**tls)
+    if limit:
+        more["spawn"] = Pool(limit)
+    app = server.wrap(application)
+    servers = []
+    if sharing == "reuseport":
+        shared = bound(shared)
+    for sock in (shared, bound()):
+        sock.listen(512)
+        own = gevent_socket.socket(fileno=sock.detach())
+        own.setblocking(False)
+        servers.append(WSGIServer(own, app, handler_class=kinds[handler], log=sys.stderr, **more))
+        servers[-1].start()
+    os.write(1, f"worker {os.getpid()} {servers[1].server_port}\\n".encode())
+    servers[0].serve_forever()
+
+# with SO_REUSEPORT it is only there to keep the port: it never listens
+first = bound()
+port = first.getsockname()[1]
+os.write(1, f"shared {port}\\n".encode())
+for _ in range(number):
+    if os.fork() == 0:
+        work(port if sharing == "reuseport" else first)
+        os._exit(0)
+for _ in range(number):
+    os.wait()
+'''
+
+
+class Worker(Served):
+    """One of the workers, by its own port."""
+
+    def __init__(self, pid: int, port: int, tls: Any) -> None:
+        super().__init__(("127.0.0.1", port), EventLog(), handler="ours")
+        self.pid = pid
+        self._tls = tls
+
+    def connect(self, **options: Any) -> HttpConnection:
+        """A new connection."""
+        return super().connect(**({"tls": self._tls} if self._tls is not None else {}), **options)
+
+    def ask(self) -> dict[str, Any]:
+        """What the worker says of itself: ``pid``, ``clients``, ``id``, ``counters``, ``adopted``, ``files``."""
+        connection = self.connect()
+        content: dict[str, Any] = connection.get("/").json()
+        connection.close()
+        return content
+
+
+class Workers:
+    """A running group.
+
+    Args:
+        folder: an empty one, for the logs.
+        number: of workers.
+        sharing: ``"fork"`` (one listener, bound before the fork) or ``"reuseport"``.
+        handler: ``"ours"``, ``"stock"`` (gevent-websocket's) or ``"pywsgi"``.
+        tls: the client's context, if the workers speak TLS; their certificate is ``certificate`` then.
+        options: the engine's, beside ``cluster``; ``limit`` connections for each worker; ``own_ids`` for sessions called
+            "number 1" and so on; ``patience``, the seconds that workers give each other.
+    """
+
+    def __init__(self, folder: Path, number: int = 3, *, sharing: str = "fork", handler: str = "ours", tls: Any = None,
+                 certificate: dict[str, str] | None = None, **options: Any) -> None:
+        script = folder / "main.py"
+        script.write_text(SCRIPT)
+        self._log = folder / "log"
+        settings = json.dumps({"cluster": "local", **options})
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, str(script), sharing, str(number), handler, settings, json.dumps(certificate)],
+                env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
+        assert self.process.stdout is not None
+        words = [self._announced() for _ in range(number + 1)]
+        self.workers = [Worker(int(word[1]), int(word[2]), tls) for word in words if word[0] == "worker"]
+        self.shared = Worker(0, next(int(word[1]) for word in words if word[0] == "shared"), tls)
+
+    def _announced(self) -> list[str]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline().decode().split()
+        if not line:
+            self.stop()
+            raise AssertionError(self.log())
+        return line
+
+    def log(self) -> str:
+        """What was written to stderr: log lines, access log, refusals, closes."""
+        return self._log.read_text()
+
+    def wait_for_log(self, text: str, count: int = 1) -> None:
+        """Wait until a text has been written so often."""
+        deadline = monotonic() + PATIENCE
+        while self.log().count(text) < count:
+            assert monotonic() < deadline, f"no {text!r} in {self.log()}"
+            gevent.sleep(0.02)
+
+    def total(self, name: str) -> int:
+        """The sum of a counter over all workers."""
+        return sum(worker.ask()["counters"].get(name, 0) for worker in self.workers)
+
+    def complaints(self) -> list[str]:
+        """Lines that tell of something that went wrong."""
+        return [line for line in self.log().splitlines() if line.startswith(("WARNING", "ERROR", "Traceback"))]
+
+    def stop(self) -> None:
+        """End all of them."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+class Nomad(PollingSession):
+    """A polling client with a new connection for every request, to the server that ``served`` is at the time."""
+
+    def post(self, *packets: Any) -> Any:
+        self.posting.close()
+        self.posting = self.served.connect()
+        return super().post(*packets)
+
+    def start_poll(self, headers: Any = ()) -> None:
+        self.getting.close()
+        self.getting = self.served.connect()
+        super().start_poll(headers)
+
+    def upgrade(self) -> WebSocketClient:
+        """The whole upgrade."""
+        websocket = WebSocketClient.open(self.served.connect(), self.target(transport="websocket"))
+        websocket.send("2probe")
+        assert websocket.recv() == "3probe"
+        return websocket
+
+    def close_websocket(self, websocket: WebSocketClient) -> None:
+        """End the session, and wait until the server has seen it."""
+        websocket.close()
+        websocket.wait_closed()
+
+
+def knock(worker_id: str) -> Any:
+    """A connection to a worker's Unix socket."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sock.settimeout(PATIENCE)
+    sock.connect(f"\0engineio_wsgi/{os.geteuid()}/{worker_id}")
+    return sock
