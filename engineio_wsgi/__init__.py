@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engineio_wsgi.emitter import Emitter
 from engineio_wsgi.errors import (
     ConfigurationError,
     EngineError,
@@ -25,6 +26,7 @@ __all__ = [
     "Cookie",
     "Cors",
     "Deflate",
+    "Emitter",
     "EngineError",
     "Forbidden",
     "HttpCompression",

@@ -37,5 +37,5 @@ class Advice:
         """A request names a session that is not here. Says something if another worker may have it."""
         if environ.get("wsgi.multiprocess") and not sid.startswith(worker_id):
             self._say("foreign session", "a request for another worker's session was answered with code 1: sessions live in "
-                      "the process that made them. Run one worker (gunicorn -w 1), or one port for each worker behind a "
-                      "proxy with sticky sessions")
+                      "the process that made them. Set cluster=\"local\", which has the workers of one machine serve each "
+                      "other's sessions; gunicorn -k engineio_wsgi.gunicorn.Worker does so by itself")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import gevent
 from gevent import monkey
@@ -17,10 +17,12 @@ from greenlet import getcurrent
 from engineio_wsgi.http.bodies import CHUNK
 from engineio_wsgi.http.calling import Answered, call
 
-__all__ = ["call_in_hub", "in_plain_thread", "start_hub"]
+__all__ = ["call_in_hub", "in_plain_thread", "start_hub", "wait_for_hub"]
 
 _allocate_lock: Callable[[], Any] = monkey.get_original("_thread", "allocate_lock")
 _start_new_thread: Callable[..., int] = monkey.get_original("_thread", "start_new_thread")
+
+T = TypeVar("T")
 
 #: seconds; a hub with nothing at all to wait for would end
 FOREVER = 3600.0
@@ -59,24 +61,33 @@ def call_in_hub(loop: Any, application: Callable[..., Iterable[bytes]], environ:
         Exception: what the application raised.
     """
     environ = {**environ, "wsgi.input": io.BytesIO(_read(environ, limit))}
-    outcome: list[Answered | BaseException] = []
+    return wait_for_hub(loop, lambda: call(application, environ))
+
+
+def wait_for_hub(loop: Any, function: Callable[[], T]) -> T:
+    """Call ``function`` in a greenlet of another thread's hub. Blocks the calling thread until it has returned.
+
+    Raises:
+        Exception: what ``function`` raised.
+    """
+    outcome: list[T] = []
+    failure: list[BaseException] = []
     done = _allocate_lock()
     done.acquire()
 
-    def serve() -> None:
+    def run() -> None:
         try:
-            outcome.append(call(application, environ))
+            outcome.append(function())
         except BaseException as error:
-            outcome.append(error)
+            failure.append(error)
         finally:
             done.release()
 
-    loop.run_callback_threadsafe(gevent.spawn, serve)
+    loop.run_callback_threadsafe(gevent.spawn, run)
     done.acquire()
-    result = outcome[0]
-    if isinstance(result, BaseException):
-        raise result
-    return result
+    if failure:
+        raise failure[0]
+    return outcome[0]
 
 
 def _read(environ: dict[str, Any], limit: int) -> bytes:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from threading import Lock
 from time import monotonic
-from typing import Any
+from typing import Any, ClassVar
 
 from geventwebsocket.exceptions import WebSocketError
 from werkzeug.datastructures import Headers
@@ -20,6 +20,7 @@ from werkzeug.wrappers import Request
 from engineio_wsgi.admission import Demand, Errand, ask_application, examine
 from engineio_wsgi.advice import Advice
 from engineio_wsgi.bridge import call_in_hub, in_plain_thread, start_hub
+from engineio_wsgi.cluster.calls import send_or_not
 from engineio_wsgi.cluster.local import UNREACHED, LocalCluster
 from engineio_wsgi.errors import ErrorCode, PayloadTooLarge, RequestRefused, ServerClosing
 from engineio_wsgi.host import SessionHost
@@ -33,7 +34,7 @@ from engineio_wsgi.http.takeover import Connection, check_handshake, close_accep
 from engineio_wsgi.log import shorten
 from engineio_wsgi.protocol.deflate import Deflater, Inflater
 from engineio_wsgi.protocol.frames import FrameDecoder
-from engineio_wsgi.socket import Socket
+from engineio_wsgi.socket import Socket, as_message
 from engineio_wsgi.threads import current_thread
 from engineio_wsgi.throttle import Throttle
 from engineio_wsgi.transports import transports
@@ -62,6 +63,9 @@ SWITCHING = "101 Switching Protocols"
 class Engine(SessionHost):
     """See the module. Applications use :class:`Server`."""
 
+    #: what stands for the option ``cluster`` where it was not given: a server with several workers sets it
+    default_cluster: ClassVar[str | None] = None
+
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._origins = OriginPolicy(self.options.cors)
@@ -71,16 +75,23 @@ class Engine(SessionHost):
         self._refusals = Throttle(REFUSAL_PERIOD)
         self._advice = Advice()
         self._entering = Lock()
-        #: this worker and the others, once there has been a request; ``None`` without the option
-        self.cluster: LocalCluster | None = None
+        self._cluster: LocalCluster | None = None
         #: the engine with the application that it is wrapped around
         self.front: Application | None = None
 
     def _become_worker(self) -> str:
-        if self.options.cluster is None:
+        group = self.options.cluster or self.default_cluster
+        if group is None:
             return super()._become_worker()
-        self.cluster = LocalCluster(self, self.options.cluster)
-        return self.cluster.worker_id
+        self._cluster = LocalCluster(self, group)
+        return self._cluster.worker_id
+
+    @property
+    def cluster(self) -> LocalCluster | None:
+        """This worker and the others; ``None`` without the option. Not before any fork: from now on, this process is a worker."""
+        if self._hub is None and (self.options.cluster or self.default_cluster) is not None:
+            self._enter_hub()
+        return self._cluster
 
     def _enter(self, environ: Environ) -> None:
         """The first request: find the hub, or make one that runs, if the server has only threads."""
@@ -120,7 +131,7 @@ class Engine(SessionHost):
             status, headers, body = call_in_hub(self._hub.loop, self.answer, environ, limit)
             start_response(status, headers)
             return [body]
-        if self.cluster is not None and (routed := self.cluster.route(environ, start_response, handler)) is not None:
+        if self._cluster is not None and (routed := self._cluster.route(environ, start_response, handler)) is not None:
             return routed
         if websocket is not None:
             return self._upgrade(environ, start_response)
@@ -130,7 +141,7 @@ class Engine(SessionHost):
 
     def answer(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """The same for a request whose connection is not here, in a greenlet of the engine's hub."""
-        if self.cluster is not None and (routed := self.cluster.route(environ, start_response, None)) is not None:
+        if self._cluster is not None and (routed := self._cluster.route(environ, start_response, None)) is not None:
             return routed
         return self._application(environ, start_response)
 
@@ -143,7 +154,7 @@ class Engine(SessionHost):
             self._enter_hub()
         environ["wsgi.websocket"] = websocket
         handler = environ.pop("engineio.handler", None)
-        if self.cluster is None or self.cluster.route(environ, None, handler) is None:
+        if self._cluster is None or self._cluster.route(environ, None, handler) is None:
             self._upgrade(environ, None)
 
     def _serve(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -205,7 +216,7 @@ class Engine(SessionHost):
             refusal.context.update(environ.pop(UNREACHED, {}))
         if self._refusals.passes((address, refusal.code, refusal.context.get("name")), monotonic()):
             logger.info("< %s: refused: %d %s %s", address, refusal.code, refusal.message, _loggable(refusal.context))
-        if refusal.code is ErrorCode.SESSION_UNKNOWN and self.options.generate_id is None and self.cluster is None:
+        if refusal.code is ErrorCode.SESSION_UNKNOWN and self.options.generate_id is None and self._cluster is None:
             self._advice.foreign_session(environ, refusal.context["sid"], self.worker_id)
         elif "missing" in refusal.context:
             self._can_upgrade(environ)
@@ -240,7 +251,7 @@ class Engine(SessionHost):
         if not isinstance(sid, str) or not sid or sid in self._clients:
             raise _bad_id(ValueError(f"generate_id must return a new, non-empty str; it returned {type(sid).__name__}"))
         environ["engineio.initial"] = True
-        if self.cluster is not None and not sid.startswith(self.worker_id):
+        if self._cluster is not None and not sid.startswith(self.worker_id):
             sid = self.worker_id + sid
         return sid
 
@@ -349,11 +360,52 @@ class Engine(SessionHost):
         return kind(session, connection.wire, self.workers, decoder, demand.protocol, "b64" not in demand.query,
                     deflater, 0 if settings is None else settings.threshold, self.observer.meter(demand.transport))
 
+    # -- sessions wherever they live
+
+    def broadcast(self, data: str | bytes, exclude: Collection[Any] = (), compress: bool = True, cluster: bool = False) -> None:
+        """Send one message to every session of this process, encoded once. Never blocks; from any thread.
+
+        Args:
+            exclude: sessions, or their ids, that do not get it.
+            cluster: send it to the sessions of all workers. Each worker gets what is broadcast here in its order.
+
+        A session whose write buffer is full is closed (``"client too slow"``): nobody waits for it, and nothing is
+        left out silently.
+        """
+        super().broadcast(data, exclude, compress)
+        if cluster and self.cluster is not None:
+            self.cluster.broadcast(as_message(data), [getattr(each, "id", each) for each in exclude], compress)
+
+    def send(self, sid: str, data: str | bytes, compress: bool = True) -> bool:
+        """Send one message to a session by its id, in whatever worker it lives. From any thread.
+
+        Blocks while the session's write buffer is full, for 4 seconds at most, and until its worker has answered.
+
+        Returns:
+            Whether the message was queued. ``False`` if there is no such session, its write buffer stays full, or its worker
+            does not answer.
+        """
+        session = self._clients.get(sid)
+        if session is not None:
+            return send_or_not(session, data, compress)
+        return self.cluster is not None and self.cluster.send(sid, as_message(data), compress)
+
+    def disconnect(self, sid: str) -> bool:
+        """Close a session by its id, in whatever worker it lives, after what waits for its client has been fetched.
+
+        From any thread. Blocks until its worker has answered. Returns whether there is such a session.
+        """
+        session = self._clients.get(sid)
+        if session is not None:
+            session.close()
+            return True
+        return self.cluster is not None and self.cluster.disconnect(sid)
+
     def _close_all(self, timeout: float) -> None:
         deadline = monotonic() + timeout
         super()._close_all(timeout)
-        if self.cluster is not None:
-            self.cluster.close(deadline - monotonic())
+        if self._cluster is not None:
+            self._cluster.close(deadline - monotonic())
 
 
 def _bad_id(error: Exception) -> RequestRefused:

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
+from hashlib import sha256
 from time import monotonic
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,7 @@ import gevent
 from gevent.event import Event
 from gevent.pool import Group, Pool
 
+from engineio_wsgi.engine import Engine
 from engineio_wsgi.host import running
 from engineio_wsgi.http.adoption import ConnectionRoster, RosteredHandler
 from engineio_wsgi.server import HttpServer
@@ -233,6 +235,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
     def run(self) -> None:
         """The worker's life: serve until it was asked to stop, then end what is there."""
         self._woken = Event()
+        _join_workers(self.cfg)
         _tell_of_max_requests(self.cfg)
         servers = [self._serve(listener) for listener in self.sockets]
         watch = LimitWatch(self.worker_connections)
@@ -288,6 +291,13 @@ def _wait_until(condition: Callable[[], bool], deadline: float) -> None:
         gevent.sleep(LOOK_PERIOD)
 
 
+def _join_workers(cfg: Any) -> None:
+    """Several workers serve each other's sessions: those of one gunicorn, and of the one that takes its place (``USR2``)."""
+    if cfg.workers > 1:
+        mark = sha256(repr(sorted(map(str, cfg.address))).encode()).hexdigest()[:12]
+        Engine.default_cluster = f"local:gunicorn-{mark}"
+
+
 def _tell_of_max_requests(cfg: Any) -> None:
     if cfg.max_requests:
         logger.warning("max_requests is %d, and each poll and each message of a polling client is a request: the sessions of a "
@@ -306,6 +316,8 @@ def post_worker_init(worker: Any) -> None:
     """
     if not isinstance(worker, Worker):
         _tell_of_max_requests(worker.cfg)
+        if isinstance(worker, GeventWorker):
+            _join_workers(worker.cfg)
         gevent.spawn(_watch_worker, worker)
 
 

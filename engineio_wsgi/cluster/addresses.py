@@ -14,6 +14,7 @@ import stat
 import struct
 import sys
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any, Protocol
@@ -43,19 +44,36 @@ class Names(Protocol):
         """The worker does not listen any more."""
         ...
 
+    def workers(self) -> list[str]:
+        """The ids of those that listen now."""
+        ...
+
 
 class AbstractNames:
-    """Linux: names that live in no file system, and end with their process."""
+    """Linux: names that live in no file system, and end with their process.
+
+    Args:
+        group: of workers that serve each other's sessions.
+    """
+
+    def __init__(self, group: str) -> None:
+        self._prefix = f"engineio_wsgi/{os.geteuid()}/{_mark(group)}/"
 
     def address(self, worker_id: str) -> str:
         """The address of a worker's socket."""
-        return f"\0engineio_wsgi/{os.geteuid()}/{worker_id}"
+        return f"\0{self._prefix}{worker_id}"
 
     def prepare(self) -> None:
         """Nothing has to be there."""
 
     def release(self, worker_id: str) -> None:
         """The kernel has done it."""
+
+    def workers(self) -> list[str]:
+        """The ids of those that listen now: the kernel keeps the list."""
+        prefix = f"@{self._prefix}"
+        table = Path("/proc/net/unix").read_text(errors="replace")
+        return sorted({word[len(prefix):] for word in table.split() if word.startswith(prefix)})
 
 
 class Folder:
@@ -91,6 +109,10 @@ class Folder:
         with suppress(OSError):
             os.unlink(self.address(worker_id))
 
+    def workers(self) -> list[str]:
+        """The ids of those that listen now."""
+        return sorted(path.name for path in self._path.iterdir() if is_worker_id(path.name) and _is_alive(str(path)))
+
 
 def _is_alive(address: str) -> bool:
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
@@ -106,12 +128,17 @@ def _is_alive(address: str) -> bool:
     return True
 
 
-def choose_names() -> Names:
-    """The names that this platform can have."""
+def choose_names(group: str) -> Names:
+    """The names that this platform can have, for the workers of a group."""
     if sys.platform == "linux":
-        return AbstractNames()
+        return AbstractNames(group)
     folder = os.environ.get("XDG_RUNTIME_DIR") or gettempdir()
-    return Folder(Path(folder) / f"engineio_wsgi-{os.geteuid()}")
+    return Folder(Path(folder) / f"engineio_wsgi-{os.geteuid()}" / _mark(group))
+
+
+def _mark(group: str) -> str:
+    """A short name for a group, whose own may be longer than an address: of 108 bytes (unix(7))."""
+    return sha256(group.encode()).hexdigest()[:12]
 
 
 def is_worker_id(text: str) -> bool:

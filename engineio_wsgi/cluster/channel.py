@@ -10,13 +10,15 @@ import _socket
 import array
 import os
 import socket as stdlib_socket
+from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 from typing import Any
 
 import gevent
-from gevent import socket
+from gevent import monkey, socket
 
+from engineio_wsgi.bridge import in_plain_thread
 from engineio_wsgi.cluster.addresses import belongs_to_us
 from engineio_wsgi.cluster.messages import PREFIX_SIZE, BadMessage, Message, Prefix
 
@@ -30,6 +32,9 @@ _INT_SIZE = array.array("i").itemsize
 #: seconds between two attempts to reach a worker whose queue is full, at first and at most
 FIRST_RETRY, LAST_RETRY = 0.001, 0.05
 BACKLOG = 1024
+
+_PlainSocket: Any = monkey.get_original("socket", "socket")
+_sleep_thread: Callable[[float], None] = monkey.get_original("time", "sleep")
 
 
 class OwnerGone(Exception):
@@ -136,12 +141,16 @@ class Channel:
 def connect(address: str, deadline: float) -> Channel:
     """Begin a conversation with the worker that listens on ``address``. Blocks while its queue is full.
 
+    In a plain thread, which may have no hub and shall not get one, the conversation blocks the thread.
+
     Raises:
         OwnerGone: nobody listens, somebody else does, or the queue stays full.
     """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    in_thread = in_plain_thread()
+    sock: Any = (_PlainSocket if in_thread else socket.socket)(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sleep = _sleep_thread if in_thread else gevent.sleep
     try:
-        _connect(sock, address, deadline)
+        _connect(sock, address, deadline, sleep)
         if not belongs_to_us(sock):
             raise OwnerGone("another user's process has taken its name")
     except BaseException:
@@ -150,17 +159,18 @@ def connect(address: str, deadline: float) -> Channel:
     return Channel(sock)
 
 
-def _connect(sock: Any, address: str, deadline: float) -> None:
+def _connect(sock: Any, address: str, deadline: float, sleep: Callable[[float], object]) -> None:
     """gevent's own ``connect`` would ask again and again without a pause: an unconnected Unix socket counts as writable."""
     pause = FIRST_RETRY
+    sock.settimeout(0)
     while True:
         try:
             # the C socket's, and not the one that waits
-            sock._sock.connect(address)
+            getattr(sock, "_sock", sock).connect(address)
         except BlockingIOError as error:
             if monotonic() + pause > deadline:
                 raise OwnerGone("its queue is full") from error
-            gevent.sleep(pause)
+            sleep(pause)
             pause = min(2 * pause, LAST_RETRY)
         except OSError as error:
             raise OwnerGone(f"nobody answers there any more: {error.strerror}") from error

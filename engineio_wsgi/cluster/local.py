@@ -8,25 +8,31 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
+import gevent
+
+from engineio_wsgi.bridge import wait_for_hub
 from engineio_wsgi.cluster.addresses import Names, choose_names, is_worker_id
+from engineio_wsgi.cluster.calls import Caller
 from engineio_wsgi.cluster.channel import OwnerGone
 from engineio_wsgi.cluster.courier import ClientGone, Courier
 from engineio_wsgi.cluster.departure import Departure, departure_of
 from engineio_wsgi.cluster.doorway import Doorway
-from engineio_wsgi.cluster.messages import Connection, Refusal
+from engineio_wsgi.cluster.messages import Action, Call, Connection, Refusal
 from engineio_wsgi.cluster.owner import HOPS, Counters, Host, Owner
 from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.host import WORKER_ID_SIZE, new_worker_id
 from engineio_wsgi.http.query import parse_query
 from engineio_wsgi.log import shorten
 from engineio_wsgi.protocol.handshake import asks_for_websocket
+from engineio_wsgi.threads import current_thread
 
 __all__ = ["UNREACHED", "LocalCluster"]
 
 logger = logging.getLogger("engine.cluster")
 
+T = TypeVar("T")
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 
@@ -58,15 +64,19 @@ class LocalCluster:
         options = host.options
         self.counters = Counters()
         self._host = host
-        self._group = group
-        self._names = choose_names() if names is None else names
-        self._owner = Owner(host, group, self.counters)
+        # engines under different paths are different applications, even in one process
+        self._group = group + options.path
+        self._names = choose_names(self._group) if names is None else names
+        self._owner = Owner(host, self._group, self.counters)
         self._courier = Courier(self._names, options.ping_interval + options.ping_timeout + MARGIN,
                                 options.max_http_buffer_size)
         #: what this worker's session ids begin with
         self.worker_id = ""
         self._doorway = self._open()
         self._own_mark = "sid=" + self.worker_id
+        self._thread = current_thread()
+        self._loop: Any = gevent.get_hub().loop
+        self._caller = Caller(self._names, self.worker_id)
 
     def _open(self) -> Doorway:
         for _ in range(MAX_ATTEMPTS):
@@ -151,6 +161,55 @@ class LocalCluster:
         self.counters.relayed += 1
         start_response(answered.status, answered.headers)
         return [answered.body]
+
+    # -- sessions wherever they live
+
+    def workers(self) -> list[str]:
+        """The ids of all workers, this one's included: what their session ids begin with."""
+        return [self.worker_id, *self._caller.others()]
+
+    def count(self) -> int:
+        """How many sessions all workers have together. Blocks until they have said so; who does not answer is left out."""
+        message = Call(self._group, Action.COUNT).message()
+        others = self._here(lambda: self._caller.ask_all(message))
+        return len(self._host.clients) + sum(others.values())
+
+    def send(self, sid: str, data: str | bytes, compress: bool = True) -> bool:
+        """Send one message to a session of any worker. Blocks until its worker has queued it.
+
+        Returns:
+            Whether it has. ``False`` if there is no such session, its write buffer stays full, or its worker does not answer.
+        """
+        return self._call(Call(self._group, Action.SEND, (sid,), compress=compress), data)
+
+    def disconnect(self, sid: str) -> bool:
+        """Close a session of any worker. Blocks until its worker knows; returns whether there is such a session."""
+        return self._call(Call(self._group, Action.DISCONNECT, (sid,)))
+
+    def _call(self, call: Call, data: str | bytes = b"") -> bool:
+        owner = call.sids[0][:WORKER_ID_SIZE]
+        if owner == self.worker_id or not is_worker_id(owner):
+            return False
+        try:
+            return bool(self._here(lambda: self._caller.ask(owner, call.message(data))))
+        except OwnerGone as error:
+            logger.debug("= %s: its worker was not reached: %s", shorten(call.sids[0]), error)
+            return False
+
+    def broadcast(self, data: str | bytes, exclude: Iterable[str] = (), compress: bool = True) -> None:
+        """Send one message to every session of the other workers. Does not block; each gets what is sent here in its order.
+
+        A worker that ends, or takes nothing for 5 seconds, loses what waits for it.
+        """
+        message = Call(self._group, Action.BROADCAST, tuple(exclude), compress=compress).message(data)
+        if current_thread() == self._thread:
+            self._caller.tell_all(message)
+        else:
+            self._loop.run_callback_threadsafe(self._caller.tell_all, message)
+
+    def _here(self, function: Callable[[], T]) -> T:
+        """Call ``function`` in the thread of this worker's hub: others had to have a hub of their own."""
+        return function() if current_thread() == self._thread else wait_for_hub(self._loop, function)
 
     # -- the end
 

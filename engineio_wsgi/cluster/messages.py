@@ -14,7 +14,10 @@ from typing import Any, NamedTuple, Self
 
 from engineio_wsgi.errors import PeerError
 
-__all__ = ["PREFIX_SIZE", "VERSION", "Answer", "BadMessage", "Connection", "Kind", "Message", "Prefix", "Refusal", "Request"]
+__all__ = [
+    "PREFIX_SIZE", "VERSION", "Action", "Answer", "BadMessage", "Call", "Connection", "Kind", "Message", "Prefix", "Refusal",
+    "Request", "Result",
+]  # fmt: skip
 
 #: of the format; a worker that speaks another one is not spoken to
 VERSION = 1
@@ -44,6 +47,10 @@ class Kind(enum.Enum):
     REFUSED = b"N"
     #: the answer to a request
     ANSWER = b"A"
+    #: something to be done for sessions that live there; the body is the message, if it is about one
+    CALL = b"L"
+    #: what came of it: the head says a number
+    RESULT = b"V"
 
 
 class Prefix(NamedTuple):
@@ -212,6 +219,83 @@ class Answer(NamedTuple):
         if not isinstance(headers, list) or not all(_is_header(header) for header in headers):
             raise BadMessage("an answer without headers")
         return cls(_text(message.head, "status"), [(name, value) for name, value in headers])
+
+
+class Action(enum.Enum):
+    """What a worker is asked to do."""
+
+    SEND = "send"
+    BROADCAST = "broadcast"
+    DISCONNECT = "disconnect"
+    COUNT = "count"
+
+
+class Call(NamedTuple):
+    """Something to be done for the sessions of another worker.
+
+    Attributes:
+        group: as above.
+        action: what.
+        sids: the session that it is for; of a broadcast, those that it is not for.
+        text: whether the body is text.
+        compress: whether transports may compress it.
+    """
+
+    group: str
+    action: Action
+    sids: tuple[str, ...] = ()
+    text: bool = False
+    compress: bool = True
+
+    def message(self, data: str | bytes = b"") -> Message:
+        """The message that says so, with what is to be sent."""
+        head = {**self._asdict(), "action": self.action.value, "text": isinstance(data, str)}
+        # a lone surrogate is the session's to replace
+        return Message(Kind.CALL, head, data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data)
+
+    @classmethod
+    def of(cls, message: Message) -> Self:
+        """What a message of this kind says."""
+        head = message.head
+        sids = head.get("sids")
+        if not isinstance(sids, list) or not all(isinstance(sid, str) for sid in sids):
+            raise BadMessage("sids are missing")
+        try:
+            action = Action(head.get("action"))
+        except ValueError:
+            raise BadMessage("a call of something that there is not") from None
+        if action in (Action.SEND, Action.DISCONNECT) and len(sids) != 1:
+            raise BadMessage("a call for one session names another number of them")
+        return cls(_text(head, "group"), action, tuple(sids), head.get("text") is True, head.get("compress") is True)
+
+    def data(self, body: bytes) -> str | bytes:
+        """What is to be sent.
+
+        Raises:
+            BadMessage: it is said to be text, and is none.
+        """
+        try:
+            return body.decode("utf-8", "surrogatepass") if self.text else body
+        except UnicodeDecodeError:
+            raise BadMessage("a text that is none") from None
+
+
+class Result(NamedTuple):
+    """What came of a call: how many sessions it concerned."""
+
+    sessions: int
+
+    def message(self) -> Message:
+        """The message that says so."""
+        return Message(Kind.RESULT, self._asdict())
+
+    @classmethod
+    def of(cls, message: Message) -> Self:
+        """What a message of this kind says."""
+        sessions = message.head.get("sessions")
+        if message.kind is not Kind.RESULT or not isinstance(sessions, int):
+            raise BadMessage("a result without a number")
+        return cls(sessions)
 
 
 def _is_header(header: Any) -> bool:

@@ -16,8 +16,9 @@ from typing import Any, Protocol
 
 from gevent.socket import socket as GeventSocket
 
+from engineio_wsgi.cluster.calls import perform
 from engineio_wsgi.cluster.channel import Channel
-from engineio_wsgi.cluster.messages import Answer, BadMessage, Connection, Kind, Message, Refusal, Request
+from engineio_wsgi.cluster.messages import Answer, BadMessage, Call, Connection, Kind, Message, Refusal, Request
 from engineio_wsgi.handler import WebSocketHandler
 from engineio_wsgi.http.adoption import Adopter
 from engineio_wsgi.http.calling import Answered, call
@@ -53,6 +54,10 @@ class Host(Protocol):
 
     def handle_upgrade(self, environ: dict[str, Any], websocket: Any) -> None:
         """A WebSocket that has been accepted."""
+        ...
+
+    def broadcast(self, data: str | bytes, exclude: Any = (), compress: bool = True) -> None:
+        """To all sessions of this process."""
         ...
 
 
@@ -129,13 +134,15 @@ class Owner:
             self._take_connection(channel, Connection.of(message), message.body)
         elif message.kind is Kind.REQUEST:
             self._take_request(channel, Request.of(message), message.body)
+        elif message.kind is Kind.CALL:
+            self._take_call(channel, Call.of(message), message.body)
         else:
             raise BadMessage(f"a conversation does not begin with {message.kind.name}")
 
     def _refusal(self, group: str, sid: str) -> Refusal | None:
         if group != self._group:
-            logger.warning("another application's worker has sent a request: its group is %.80r, this one's %r; they run as the "
-                           "same user, so name the groups apart by cluster=\"local:NAME\"", group, self._group)
+            logger.warning("another application's worker has sent a request: its group is %.80r, this one's %r; workers that "
+                           "serve each other's sessions have the same options cluster and path", group, self._group)
             return Refusal.OTHER_GROUP
         return None if sid in self._host.clients else Refusal.UNKNOWN
 
@@ -197,6 +204,12 @@ class Owner:
             # a middleware's
             logger.exception("a request that another worker sent here failed")
             return Answered("500 Internal Server Error", [("Content-Type", "text/plain")], b"Internal Server Error")
+
+    # -- calls
+
+    def _take_call(self, channel: Channel, call: Call, body: bytes) -> None:
+        reply = Refusal.OTHER_GROUP.message() if call.group != self._group else perform(self._host, call, body).message()
+        channel.send(reply, monotonic() + PATIENCE)
 
     # -- the end
 

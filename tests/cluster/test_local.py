@@ -357,7 +357,7 @@ def message(kind: bytes, head: object, body: bytes = b"", version: int = 1) -> b
 
 def connection_head(sid: str, **changes: object) -> dict[str, object]:
     """A valid offer of a connection."""
-    return {"group": "local", "sid": sid, "address": ["192.0.2.1", 1], "origin": {}, "hops": 0, "upgrade": False,
+    return {"group": "local/engine.io", "sid": sid, "address": ["192.0.2.1", 1], "origin": {}, "hops": 0, "upgrade": False,
             "accepted": None, **changes}
 
 
@@ -373,8 +373,8 @@ GARBAGE = {
     "no object": message(b"R", [1, 2]),
     "no JSON": struct.pack("!BcII", 1, b"R", 3, 0) + b"{{{",
     "deep": struct.pack("!BcII", 1, b"R", 20_000, 0) + b"[" * 20_000,
-    "no environ": message(b"R", {"group": "local", "sid": "x"}),
-    "an environ of numbers": message(b"R", {"group": "local", "sid": "x", "environ": {"REQUEST_METHOD": 1}}),
+    "no environ": message(b"R", {"group": "local/engine.io", "sid": "x"}),
+    "an environ of numbers": message(b"R", {"group": "local/engine.io", "sid": "x", "environ": {"REQUEST_METHOD": 1}}),
     "no address": message(b"C", connection_head("x", address=None)),
     "too many hops": message(b"C", connection_head("x", hops=10**9)),
 }
@@ -418,13 +418,19 @@ def test_half_a_message_holds_up_nobody(start: Start) -> None:
         visitor.close()
 
 
-def test_another_application(tmp_path: Path, start: Start) -> None:
-    chat, shop = start(1, cluster="local:chat"), start(1, cluster="local:shop")
+@pytest.mark.parametrize("other", [{"cluster": "local:shop"}, {"cluster": "local:chat", "path": "/shop"}])
+def test_another_application(start: Start, other: dict[str, str]) -> None:
+    chat, shop = start(1, cluster="local:chat"), start(1, **other)
     session = Nomad(chat.workers[0]).open()
-    session.served = shop.workers[0]
-    assert session.post("4x").json()["code"] == 1
-    shop.wait_for_log("the worker belongs to another application")
-    chat.wait_for_log("its group is 'local:shop', this one's 'local:chat'")
+    connection = shop.workers[0].connect()
+    path = other.get("path", "/engine.io")
+    assert connection.get(f"{path}/?EIO=4&transport=polling&sid={session.sid}").json()["code"] == 1
+    shop.wait_for_log("nobody answers there any more")
+    visitor = knock(session.sid[:4], "local:chat/engine.io")
+    visitor.send(message(b"R", {"group": "local:shop/engine.io", "sid": session.sid, "environ": {"REQUEST_METHOD": "GET"}}))
+    assert visitor.recv(1000)[1:2] == b"N"
+    visitor.close()
+    chat.wait_for_log("its group is 'local:shop/engine.io', this one's 'local:chat/engine.io'")
 
 
 def test_ids_of_ones_own(start: Start) -> None:

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import gevent
+import gevent.event
 import pytest
 from support.clients import PollingSession
 from support.processes import ServerProcess
 from support.workers import Nomad, Workers
 
-KINDS = ["engineio_wsgi.gunicorn.Worker", "gevent", "gevent_pywsgi"]
+OURS = "engineio_wsgi.gunicorn.Worker"
+LOCAL = {"cluster": "local"}
+#: worker class, arguments, options. Our worker, and others with our hooks, need not be told that there are several
+KINDS: dict[str, tuple[str, list[str], dict[str, str]]] = {
+    "ours": (OURS, [], {}),
+    "ours, preloaded": (OURS, ["--preload"], {}),
+    "gevent": ("gevent", [], LOCAL),
+    "gevent_pywsgi": ("gevent_pywsgi", [], LOCAL),
+    "gevent with hooks": ("gevent", ["-c", "python:engineio_wsgi.gunicorn"], {}),
+}
 
 
 @pytest.fixture(params=KINDS)
 def gunicorn(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServerProcess]:
     """Three workers."""
-    server = ServerProcess(tmp_path, request.param, "-w", "3", options={"cluster": "local"})
+    kind, arguments, options = KINDS[request.param]
+    server = ServerProcess(tmp_path, kind, "-w", "3", *arguments, options=options)
     yield server
     server.stop()
 
@@ -77,3 +89,45 @@ def test_gevent(tmp_path: Path, handler: str) -> None:
         assert not group.complaints()
     finally:
         group.stop()
+
+
+def test_gunicorn_reloads_under_load(tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path, OURS, "-w", "2")
+    stop, ends = gevent.event.Event(), [0]
+
+    def newcomer() -> Nomad:
+        while True:
+            try:
+                return Nomad(server.served).open()
+            except AssertionError as refused:
+                # the worker that accepted it has been told to stop since
+                assert "503" in str(refused)
+
+    def talk_on() -> None:
+        session = newcomer()
+        while not stop.is_set():
+            posted = session.post("4x")
+            packet = session.recv() if posted.status == 200 else "1"
+            if packet == "1":
+                # its worker was told to stop; a new session finds a new worker
+                assert posted.status == 200 or posted.json()["code"] == 1
+                ends[0] += 1
+                session = newcomer()
+            else:
+                assert packet == "4x"
+
+    def pids() -> set[int]:
+        return {server.ask()["pid"] for _ in range(10)}
+
+    try:
+        old = pids()
+        talkers = [gevent.spawn(talk_on) for _ in range(4)]
+        server.signal(signal.SIGHUP)
+        server.until(lambda: not old & pids())
+        gevent.sleep(0.2)  # for the new ones to be under load, too
+        stop.set()
+        gevent.joinall(talkers, raise_error=True)
+        assert ends[0] >= 4, "every session was in a worker that has ended"
+    finally:
+        server.stop()
+    assert not server.complaints(), server.logs()[:3500]

@@ -18,6 +18,7 @@ from typing import Any
 import gevent
 from gevent import socket
 
+from engineio_wsgi.cluster.addresses import AbstractNames
 from support.clients import PollingSession
 from support.rawhttp import HttpConnection
 from support.rawwebsocket import WebSocketClient
@@ -68,6 +69,11 @@ def application(environ, start_response):
         import gevent
         gevent.spawn(server.close, 5)
     cluster = server.cluster
+    if environ["PATH_INFO"] == "/call":
+        name, arguments = json.loads(environ["wsgi.input"].read())
+        outcome = getattr(cluster if name in ("count", "workers") else server, name)(*arguments)
+        start_response("200 OK", [("Content-Type", "application/json")])
+        return [json.dumps(outcome).encode()]
     content = {"pid": os.getpid(), "clients": server.clients_count, "id": getattr(server, "worker_id", ""),
                "address": environ.get("REMOTE_ADDR"), "port": environ.get("REMOTE_PORT"), "scheme": environ["wsgi.url_scheme"],
                "counters": vars(cluster.counters) if cluster else {}, "adopted": cluster.adopted if cluster else 0,
@@ -139,6 +145,13 @@ class Worker(Served):
         content: dict[str, Any] = connection.get("/").json()
         connection.close()
         return content
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        """Call a method of the worker's server or cluster: what it returns."""
+        connection = self.connect()
+        outcome = connection.post("/call", json.dumps([name, arguments]).encode()).json()
+        connection.close()
+        return outcome
 
 
 class Workers:
@@ -231,9 +244,9 @@ class Nomad(PollingSession):
         websocket.wait_closed()
 
 
-def knock(worker_id: str) -> Any:
+def knock(worker_id: str, group: str = "local/engine.io") -> Any:
     """A connection to a worker's Unix socket."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     sock.settimeout(PATIENCE)
-    sock.connect(f"\0engineio_wsgi/{os.geteuid()}/{worker_id}")
+    sock.connect(AbstractNames(group).address(worker_id))
     return sock

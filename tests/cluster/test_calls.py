@@ -1,0 +1,207 @@
+"""What one process does for sessions that live in another: send, broadcast, disconnect, count."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import gevent
+import pytest
+from support.clients import PollingSession, WebSocketSession
+from support.rawwebsocket import Closed
+from support.workers import Workers
+
+from engineio_wsgi import ConfigurationError, Emitter
+from engineio_wsgi.cluster.addresses import AbstractNames
+
+UNKNOWN = "zzzz-no-such-session"
+
+
+@pytest.fixture
+def name() -> str:
+    """Of a cluster that nobody else has."""
+    return f"local:{uuid4()}"
+
+
+@pytest.fixture
+def group(tmp_path: Path, name: str) -> Iterator[Workers]:
+    """Three workers."""
+    workers = Workers(tmp_path, 3, cluster=name)
+    yield workers
+    workers.stop()
+
+
+def sessions_of(group: Workers) -> list[WebSocketSession]:
+    """A session of each worker."""
+    return [WebSocketSession(worker).open() for worker in group.workers]
+
+
+def test_a_broadcast_reaches_every_session_of_every_worker(group: Workers) -> None:
+    sessions = sessions_of(group)
+    for number in range(20):
+        group.workers[0].call("broadcast", str(number), [sessions[2].sid], True, True)
+    group.workers[0].call("broadcast", "last", [], True, True)
+    for session in sessions[:2]:
+        assert session.hear_many(21) == [*map(str, range(20)), "last"]
+    assert sessions[2].hear() == "last"
+
+
+def test_a_broadcast_stays_here_if_it_is_not_said_otherwise(group: Workers) -> None:
+    sessions = sessions_of(group)
+    group.workers[0].call("broadcast", "here")
+    group.workers[0].call("broadcast", "everywhere", [], True, True)
+    assert sessions[0].hear_many(2) == ["here", "everywhere"]
+    assert sessions[1].hear() == "everywhere"
+
+
+@pytest.mark.parametrize("data", ["text", "ü€😀", ""])
+def test_send_reaches_a_session_wherever_it_lives(group: Workers, data: str) -> None:
+    sessions = sessions_of(group)
+    for session in sessions:
+        assert group.workers[1].call("send", session.sid, data) is True
+        assert session.hear() == data
+
+
+def test_send_says_whether_it_did(group: Workers) -> None:
+    sessions = sessions_of(group)
+    sender = group.workers[0]
+    for sid in (UNKNOWN, sessions[1].sid[:4] + "forged", sessions[0].sid[:4] + "forged", "", "é" * 8, "x"):
+        assert sender.call("send", sid, "data") is False, sid
+        assert sender.call("disconnect", sid) is False, sid
+
+
+def test_disconnect_lets_the_client_fetch_what_waits_for_it(group: Workers) -> None:
+    sessions = [PollingSession(worker).open() for worker in group.workers]
+    for session in sessions:
+        assert group.workers[0].call("send", session.sid, "last words") is True
+        assert group.workers[0].call("disconnect", session.sid) is True
+        assert session.hear() == "last words"
+    group.wait_for_log("closed: forced close", 3)
+
+
+def test_count_and_workers(group: Workers, name: str) -> None:
+    assert group.workers[0].call("count") == 0
+    ids = sorted(worker.ask()["id"] for worker in group.workers)
+    sessions = [*sessions_of(group), WebSocketSession(group.workers[0]).open()]
+    for worker in group.workers:
+        assert worker.call("count") == 4
+        assert sorted(worker.call("workers")) == ids
+    assert sorted(session.sid[:4] for session in sessions[:3]) == ids
+    os.kill(group.workers[2].pid, signal.SIGKILL)
+    with gevent.Timeout(10):
+        while group.workers[0].call("count") != 3:
+            gevent.sleep(0.02)
+    assert sorted(group.workers[0].call("workers")) == sorted(session.sid[:4] for session in sessions[:2])
+
+
+def test_a_worker_that_is_stopped_holds_up_no_broadcast_to_others(group: Workers) -> None:
+    sessions = sessions_of(group)
+    os.kill(group.workers[1].pid, signal.SIGSTOP)
+    group.workers[0].call("broadcast", "hello", [], True, True)
+    assert sessions[2].hear() == "hello"
+    os.kill(group.workers[1].pid, signal.SIGCONT)
+    assert sessions[1].hear() == "hello"
+
+
+# -- processes that serve nothing
+
+
+SCRIPT = """
+import sys, threading
+{patch}
+import engineio_wsgi
+
+emitter = engineio_wsgi.Emitter(sys.argv[1])
+outcome = []
+
+def emit():
+    outcome.append(emitter.broadcast("to all", [sys.argv[2]]))
+    outcome.append(emitter.send(sys.argv[3], "to one") and emitter.send(sys.argv[3], b"binary"))
+    outcome.append(emitter.disconnect(sys.argv[2]))
+    outcome.append(emitter.send("zzzz-no-such-session", "x"))
+
+{how}
+print(outcome)
+"""
+HOWS = {
+    "plainly": ("", "emit()"),
+    "in a thread": ("", "thread = threading.Thread(target=emit); thread.start(); thread.join()"),
+    "in a greenlet": ("import gevent", "gevent.spawn(emit).join()"),
+    "monkey-patched": ("from gevent import monkey; monkey.patch_all()", "emit()"),
+}
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_emitter(group: Workers, name: str, how: str) -> None:
+    sessions = sessions_of(group)
+    patch, call = HOWS[how]
+    script = SCRIPT.format(patch=patch, how=call)
+    done = subprocess.run([sys.executable, "-W", "error", "-c", script, name, sessions[1].sid, sessions[2].sid],
+                          capture_output=True, text=True, timeout=30)
+    assert (done.stdout, done.stderr) == ("[3, True, True, False]\n", "")
+    assert sessions[0].hear() == "to all"
+    assert sessions[2].hear_many(3) == ["to all", "to one", b"binary"]
+    with pytest.raises(Closed):
+        sessions[1].hear()
+
+
+def test_emitter_counts(group: Workers, name: str) -> None:
+    sessions = sessions_of(group)
+    emitter = Emitter(name)
+    assert emitter.count() == 3
+    assert sorted(emitter.workers()) == sorted(session.sid[:4] for session in sessions)
+
+
+def test_emitter_of_another_cluster_reaches_nobody(group: Workers, name: str) -> None:
+    session = sessions_of(group)[0]
+    for emitter in (Emitter(name + "x"), Emitter(name, path="/chat")):
+        assert (emitter.count(), emitter.workers(), emitter.broadcast("x")) == (0, [], 0)
+        assert emitter.send(session.sid, "x") is False
+
+
+@pytest.mark.parametrize("cluster", [None, "elsewhere", 1])
+def test_emitter_refuses(cluster: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^cluster: expected"):
+        Emitter(cluster)
+
+
+@pytest.mark.parametrize("data", [1, None, ["x"]])
+def test_emitter_sends_text_and_bytes_only(name: str, data: Any) -> None:
+    with pytest.raises(TypeError, match=r"a message is str \(text\) or bytes-like"):
+        Emitter(name).send(UNKNOWN, data)
+
+
+def call_message(**changes: object) -> bytes:
+    head = {"group": "", "action": "send", "sids": ["x"], "text": True, "compress": True, **changes}
+    text = json.dumps(head).encode()
+    body = b"\xff\xfe"
+    return struct.pack("!BcII", 1, b"L", len(text), len(body)) + text + body
+
+
+GARBAGE: dict[str, dict[str, object]] = {
+    "no action": {"action": "explode"}, "sids of numbers": {"sids": [1]},
+    "two sids": {"sids": ["x", "y"]}, "no group": {"group": 1}, "text that is none": {"action": "broadcast", "sids": []},
+}
+
+
+def test_calls_that_are_none(group: Workers, name: str) -> None:
+    session = sessions_of(group)[0]
+    address = AbstractNames(f"{name}/engine.io").address(session.sid[:4])
+    for changes in GARBAGE.values():
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+            sock.settimeout(10)
+            sock.connect(address)
+            sock.send(call_message(**{"group": f"{name}/engine.io", **changes}))
+            assert sock.recv(100) == b""
+    group.wait_for_log("a message of another process was refused", len(GARBAGE))
+    session.say("still there")
+    assert session.hear() == "still there"
