@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from support.crossing import CrossingServer
 from support.rawhttp import HttpConnection
 from support.reference import ENABLED as REFERENCE
 from support.reference import ReferenceServer
@@ -21,10 +23,12 @@ from support.serving import LocalServer, Served
 
 #: seconds after which a test that hangs is failed
 DEADLINE = 60.0
-HANDLERS = ["reference"] if REFERENCE else ["ours", "stock"]
+#: TEST_HANDLERS=crossing: every request for a session comes to another worker than the session's
+HANDLERS = ["reference"] if REFERENCE else os.environ.get("TEST_HANDLERS", "ours,stock").split(",")
 MARKERS = (
     "ours: uses the Python API of our server, so there is nothing to compare with the reference server",
     "differs(why): our server behaves otherwise than the reference server, on purpose",
+    "alone(why): a second worker would see something else",
     "complains: errors are logged, and the test says so",
     "deadline(seconds): the test may take longer than others",
 )
@@ -36,17 +40,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Against the reference server, only what is said on the wire and meant to be the same is run."""
-    if not REFERENCE:
-        return
-    left_out = [item for item in items if item.get_closest_marker("ours") or item.get_closest_marker("differs")]
+    """Against the reference server and in a cluster, only what is meant to be the same there is run."""
+    markers = ("ours", "differs") if REFERENCE else ("alone",) if "crossing" in HANDLERS else ()
+    left_out = [item for item in items if any(item.get_closest_marker(marker) for marker in markers)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(params=HANDLERS)
 def handler(request: pytest.FixtureRequest) -> str:
-    """Which HTTP handler carries the engine: our own or gevent-websocket's."""
+    """What carries the engine: our own handler, gevent-websocket's, or a cluster of two workers."""
     return str(request.param)
 
 
@@ -129,6 +132,8 @@ def serve(handler: str) -> Iterator[Serve]:
             options.setdefault("allow_eio3", True)
         if handler == "reference":
             running.append(ReferenceServer(app, **options))
+        elif handler == "crossing":
+            running.append(CrossingServer(app, **options))
         else:
             running.append(LocalServer(app, handler, **options))
         served: Served = running[-1].served

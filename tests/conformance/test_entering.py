@@ -96,6 +96,7 @@ def test_serve_forever_ends_after_the_sessions(spawn: Callable[..., Any]) -> Non
     serving.link(lambda _: order.append("served"))
     closing = spawn(engine.close)
     assert session.hear() == "last words"
+    assert session.recv() == "1"
     gevent.joinall([serving], timeout=10)
     closing.get(timeout=10)
     assert order == ["server shutting down", "served"]
@@ -193,6 +194,7 @@ def test_middleware_is_wrap(start: Start) -> None:
     engine.close(timeout=0)
 
 
+@pytest.mark.alone("it has an application that the other worker has not")
 def test_several_servers_on_several_paths(serve: Any, transport: str) -> None:
     import engineio_wsgi
 
@@ -209,6 +211,7 @@ def test_several_servers_on_several_paths(serve: Any, transport: str) -> None:
     other.close(timeout=0)
 
 
+@pytest.mark.alone("it has an application that the other worker has not")
 def test_mounted_under_a_prefix(serve: Any, transport: str) -> None:
     """A dispatcher that moves a prefix to SCRIPT_NAME, as frameworks do."""
 
@@ -230,6 +233,7 @@ def test_mounted_under_a_prefix(serve: Any, transport: str) -> None:
 # -- by hand
 
 
+@pytest.mark.alone("it has an application that the other worker has not")
 def test_requests_passed_by_hand(serve: Any, transport: str) -> None:
     def by_hand(engine: Any) -> Any:
         def application(environ: dict[str, Any], start_response: Any) -> Any:
@@ -267,6 +271,7 @@ def test_an_upgrade_passed_by_hand(serve: Any) -> None:
     assert_echoes(moved)
 
 
+@pytest.mark.alone("it has an application that the other worker has not")
 def test_a_refused_websocket_passed_by_hand(serve: Any) -> None:
     served = serve(wsgi=websockets_by_hand)
     try:

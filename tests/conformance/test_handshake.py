@@ -257,6 +257,7 @@ def test_allow_request_that_fails_lets_nobody_in(serve: Any, transport: str) -> 
 # -- generate_id
 
 
+@pytest.mark.alone("ids of one's own get the worker's in front")
 @pytest.mark.ours
 def test_generate_id(serve: Any, transport: str) -> None:
     def generate(request: Any) -> str:
@@ -296,6 +297,7 @@ def test_generate_id_that_fails(serve: Any, transport: str) -> None:
     assert "no ids today" in str(error["context"]["error"])
 
 
+@pytest.mark.alone("ids of one's own get the worker's in front")
 @pytest.mark.ours
 def test_generate_id_twice_the_same(serve: Any) -> None:
     served = serve(generate_id=lambda request: "same")

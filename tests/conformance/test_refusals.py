@@ -41,6 +41,7 @@ def assert_refused(response: Response, code: int) -> None:
     assert body["message"].startswith(MESSAGES[code]), "a bad request may be told what is bad about it"
 
 
+@pytest.mark.alone("an unknown session is refused by the worker that was asked")
 @pytest.mark.parametrize(("query", "code", "context"), PLAIN, ids=[query for query, *_ in PLAIN])
 def test_plain_request(serve: Any, query: str, code: int, context: dict[str, str]) -> None:
     served = serve()
@@ -186,6 +187,7 @@ UPGRADES = [
 ]
 
 
+@pytest.mark.alone("an unknown session is refused by the worker that was asked")
 @pytest.mark.differs("answers with text/html, or a WebSocket that is closed at once")
 @pytest.mark.parametrize(("query", "code"), UPGRADES, ids=[query for query, _ in UPGRADES])
 def test_upgrade(serve: Any, query: str, code: int) -> None:

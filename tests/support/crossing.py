@@ -23,7 +23,7 @@ SILENCE = 0.05
 class CrossingServer(LocalServer):
     """`LocalServer`, and another worker before it."""
 
-    def __init__(self, app: str | None, handler: str, *, tls: dict[str, str] | None = None, **options: Any) -> None:
+    def __init__(self, app: str | None, *, tls: dict[str, str] | None = None, **options: Any) -> None:
         import engineio_wsgi
 
         if options.get("server") is None:
