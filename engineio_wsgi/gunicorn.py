@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import resource
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -213,6 +214,11 @@ class Worker(GeventWorker):  # type: ignore[misc]
         #: whether the worker goes on; gunicorn's
         self.alive: bool = True
         self._woken: Event | None = None
+
+    def init_process(self) -> None:
+        """What gunicorn calls in the new process. It sees to signals only after patching: until then a SIGTERM would be lost."""
+        signal.signal(signal.SIGTERM, self.handle_exit)
+        super().init_process()
 
     def handle_exit(self, sig: Any, frame: Any) -> None:
         """What gunicorn calls on SIGTERM."""

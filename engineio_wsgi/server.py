@@ -36,8 +36,18 @@ class HttpServer(WSGIServer):  # type: ignore[misc]
 
     def wrap_socket_and_handle(self, client_socket: Any, address: Any) -> object:
         """What gevent calls for each TLS connection."""
+        return _TlsGate(super().wrap_socket_and_handle)(client_socket, address)
+
+
+class _TlsGate:
+    """A server's handler of TLS connections. A client that fails in its handshake is no failure of the server's."""
+
+    def __init__(self, handle: Callable[[Any, Any], object]) -> None:
+        self._handle = handle
+
+    def __call__(self, sock: Any, address: Any) -> object:
         try:
-            return super().wrap_socket_and_handle(client_socket, address)
+            return self._handle(sock, address)
         except OSError as error:
             logger.debug("= %s: no TLS connection: %s", address, error)
             return None
@@ -89,6 +99,8 @@ class Server(Engine):
         http_server.application = self.wrap(http_server.application)
         if not hasattr(http_server.handler_class, "upgrade_websocket"):
             http_server.handler_class = WebSocketHandler
+        if not isinstance(http_server, HttpServer):
+            http_server.wrap_socket_and_handle = _TlsGate(http_server.wrap_socket_and_handle)
         if self.options.policy_file:
             http_server.set_handle(_PolicyGate(self, http_server.handle))
         return self

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Brings what the tests need beyond pip: npm packages into tests/node_modules, and Chromium through apt where that may be
-# done. Says what it had to leave out; the tests that need it then fail and say so, too.
+# Brings what the tests need beyond pip: npm packages into tests/node_modules, and programs (Chromium, nginx, HAProxy, Redis)
+# through apt where that may be done. Says what it had to leave out; the tests that need it then fail and say so, too.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -11,11 +11,20 @@ elif [ ! -d node_modules/playwright-core ] || [ package.json -nt node_modules/.p
     touch node_modules/.prepared
 fi
 
-if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null && ! command -v google-chrome >/dev/null; then
+# servers are where an ordinary user's PATH does not lead
+is_there() { PATH="$PATH:/usr/sbin:/usr/local/sbin" command -v "$1" >/dev/null; }
+
+missing=()
+is_there chromium || is_there chromium-browser || is_there google-chrome || missing+=(chromium)
+is_there nginx || missing+=(nginx)
+is_there haproxy || missing+=(haproxy)
+is_there redis-server || missing+=(redis-server)
+
+if [ ${#missing[@]} -gt 0 ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
     else
-        echo "prepare: left out: Chromium (install it as root: apt-get install chromium)" >&2
+        echo "prepare: left out: ${missing[*]} (install as root: apt-get install ${missing[*]})" >&2
     fi
 fi

@@ -63,6 +63,14 @@ def test_graceful_stop(start: Start) -> None:
     assert not server.complaints()
 
 
+def test_stop_while_the_worker_starts(start: Start) -> None:
+    """The signal is not lost: nobody has to be killed."""
+    server = start(OURS)
+    server.signal(SIGTERM)
+    assert server.wait() == 0
+    assert not server.complaints()
+
+
 def test_stop_does_not_wait_for_idle_connections(start: Start) -> None:
     server = start(OURS, "--keep-alive", "60")
     idle = server.served.connect()

@@ -1,0 +1,162 @@
+"""What a cluster on one machine costs: ``python bench/cluster.py [ROUNDS]``. Needs what ``bench/run.py`` needs.
+
+Three questions, and how each is answered:
+
+- What do two workers serve, compared with one? The load generator needs a core of its own to keep one worker busy, and there
+  is none left for it beside two. So what counts is the servers' CPU time for a message: two workers serve
+  ``2 × (time with one) / (time with two)`` as much on two cores that are theirs alone.
+- What does it cost when a request comes to another worker than its session's? A POST on a new connection to the owner, to
+  another worker (which hands the connection over), and to another worker as if through a proxy (which relays it), in turn;
+  the differences of the medians.
+- Does that grow with the number of workers? The same with 16.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+
+from run import compile_tools, cpu_seconds, free_port, generate, wait_for
+
+#: requests of each kind in a round
+REQUESTS = 300
+SECONDS = 2.0
+LOADS = {
+    "WS echo, 50 × 1 × 32 B": ["ws-echo", "connections=50", "size=32"],
+    "polling echo, 50 sessions, keep-alive": ["poll-echo", "connections=50"],
+}
+PROXY = "X-Forwarded-For: 192.0.2.1\r\n"
+
+
+def serve(shared: int, ports: list[int]) -> None:
+    """As many workers as there are ports: each listens on its own, and all on the shared one."""
+    cluster = None if len(ports) == 1 else "local:bench"
+    children = [child for port in ports if (child := _fork_worker(cluster, shared, port))]
+    signal.signal(signal.SIGTERM, lambda *_: [os.kill(child, signal.SIGKILL) for child in children])
+    print(*children, flush=True)
+    for _ in children:
+        os.wait()
+
+
+def _fork_worker(cluster: str | None, shared: int, port: int) -> int:
+    child = os.fork()
+    if child:
+        return child
+    import engineio_wsgi
+    from engineio_wsgi.server import HttpServer
+
+    server = engineio_wsgi.Server(cluster=cluster)
+    server.on("connection", lambda session: session.on("message", session.send))
+    for number in (shared, port):
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind(("127.0.0.1", number))
+        listener.listen(1024)
+        http = HttpServer(_as_gevent(listener), server.wrap(lambda environ, start: [b""]))
+        http.start()
+    http.serve_forever()
+    return 0
+
+
+def _as_gevent(listener: socket.socket) -> object:
+    from gevent import socket as gevent_socket
+
+    listener.setblocking(False)
+    return gevent_socket.socket(fileno=listener.detach())
+
+
+@contextmanager
+def workers(number: int) -> Iterator[tuple[int, list[int], list[int]]]:
+    """The shared port, the workers' own ports, and their processes."""
+    shared, ports = free_port(), [free_port() for _ in range(number)]
+    process = subprocess.Popen([sys.executable, __file__, "serve", str(shared), *map(str, ports)], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        pids = [int(word) for word in process.stdout.readline().split()]
+        for port in ports:
+            wait_for(port, process)
+        yield shared, ports, pids
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def cost(tools: dict[str, str], load: list[str], shared: int, pids: list[int]) -> float:
+    """Seconds of the workers' CPU time for one message."""
+    before = sum(map(cpu_seconds, pids))
+    output, _ = generate(tools, [*load, f"seconds={SECONDS}"], shared).communicate(timeout=60)
+    return (sum(map(cpu_seconds, pids)) - before) / int(json.loads(output)["operations"])
+
+
+def exchange(connection: socket.socket, request: bytes) -> bytes:
+    """One request and its response."""
+    connection.sendall(request)
+    response = connection.recv(65536)
+    head, _, body = response.partition(b"\r\n\r\n")
+    assert b" 200 OK" in head, response
+    return body
+
+
+def post(port: int, sid: str, headers: str = "") -> float:
+    """Seconds that a POST takes on a new connection, without those of the connection."""
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        began = perf_counter()
+        exchange(connection, f"POST /engine.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nHost: x\r\n{headers}"
+                             f"Content-Length: 2\r\n\r\n4x".encode())
+        return perf_counter() - began
+
+
+def hops(number: int) -> tuple[float, float, float]:
+    """Median seconds of a POST: to the owner, handed over, relayed; among so many workers."""
+    with workers(number) as (_, ports, _pids):
+        took: list[list[float]] = [[], [], []]
+        with socket.create_connection(("127.0.0.1", ports[0])) as connection:
+            opened = exchange(connection, b"GET /engine.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: x\r\n\r\n")
+            sid = json.loads(opened[1:])["sid"]
+            poll = f"GET /engine.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+            for turn in range(REQUESTS):
+                other = ports[1 + turn % (number - 1)]
+                for results, port, headers in zip(took, (ports[0], other, other), ("", "", PROXY), strict=True):
+                    results.append(post(port, sid, headers))
+                exchange(connection, poll)
+    owner, handed_over, relayed = map(statistics.median, took)
+    return owner, handed_over, relayed
+
+
+def main(rounds: int) -> None:
+    """Print the answers."""
+    with tempfile.TemporaryDirectory() as folder:
+        tools = compile_tools(Path(folder))
+        for name, load in LOADS.items():
+            ratios = []
+            for _ in range(rounds):
+                with workers(1) as (shared, _, pids):
+                    one = cost(tools, load, shared, pids)
+                with workers(2) as (shared, _, pids):
+                    two = cost(tools, load, shared, pids)
+                ratios.append(2 * one / two)
+            print(f"{name}: two workers serve {statistics.median(ratios):.2f} × what one does "
+                  f"({min(ratios):.2f} to {max(ratios):.2f})", flush=True)
+    for number in (2, 4, 16):
+        results = [hops(number) for _ in range(rounds)]
+        owner, handed_over, relayed = (statistics.median(column) * 1e6 for column in zip(*results, strict=True))
+        print(f"{number} workers: a POST to its owner {owner:.0f} µs, handed over + {handed_over - owner:.0f} µs, "
+              f"relayed + {relayed - owner:.0f} µs", flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["serve"]:
+        serve(int(sys.argv[2]), [int(port) for port in sys.argv[3:]])
+    else:
+        main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)

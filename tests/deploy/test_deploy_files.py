@@ -1,0 +1,228 @@
+"""The files of examples/deploy: that they agree with each other and with the engine, and that what they start does start."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import re
+import runpy
+import shlex
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from gevent import socket
+from support.deployment import DEPLOY, UNIX_SOCKET, Program, is_reachable, replaced
+from support.processes import ROOT
+
+import engineio_wsgi
+
+OPTIONS = engineio_wsgi.Server().options
+#: seconds after which the engine itself gives a silent client up
+PATIENCE = OPTIONS.ping_interval + OPTIONS.ping_timeout
+GUNICORN: dict[str, Any] = runpy.run_path(str(DEPLOY / "gunicorn.conf.py"))
+NGINX = (DEPLOY / "nginx.conf").read_text()
+HAPROXY = (DEPLOY / "haproxy.cfg").read_text()
+#: the home of a user who has none, where nobody can make one
+NOWHERE = "/proc/nowhere"
+COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+
+
+def read_unit() -> configparser.ConfigParser:
+    """The unit, whose keys are case-sensitive."""
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read(DEPLOY / "engineio.service")
+    return unit
+
+
+def read_dockerfile() -> list[tuple[str, str]]:
+    """Instructions and what follows them; none goes over several lines."""
+    lines = (DEPLOY / "Dockerfile").read_text().splitlines()
+    split = [line.partition(" ") for line in lines if line and not line.startswith("#")]
+    return [(instruction, rest) for instruction, _, rest in split]
+
+
+UNIT = read_unit()
+DOCKERFILE = read_dockerfile()
+
+
+def of_dockerfile(instruction: str) -> str:
+    """What follows an instruction that is there once."""
+    found = [rest for name, rest in DOCKERFILE if name == instruction]
+    assert len(found) == 1
+    return found[0]
+
+
+def seconds(pattern: str, text: str) -> float:
+    """A time of a configuration file."""
+    match = re.search(rf"^\s*{pattern}\s+(\d+)s;?$", text, re.MULTILINE)
+    assert match, pattern
+    return float(match[1])
+
+
+# -- what has to fit
+
+@pytest.mark.parametrize("name", ["proxy_read_timeout", "proxy_send_timeout"])
+def test_nginx_waits_longer_than_the_engine(name: str) -> None:
+    assert seconds(name, NGINX) > PATIENCE
+
+
+@pytest.mark.parametrize("name", ["client", "server", "tunnel", "http-keep-alive"])
+def test_haproxy_waits_longer_than_the_engine(name: str) -> None:
+    assert seconds(f"timeout {name}", HAPROXY) > PATIENCE
+
+
+def test_idle_connections_end_at_the_proxy_first() -> None:
+    assert seconds("keepalive_timeout", NGINX) < GUNICORN["keepalive"]
+
+
+def test_nginx_lets_the_engine_refuse_what_is_too_large() -> None:
+    sizes = {size for _, size in re.findall(r"client_(max_body|body_buffer)_size (\w+);", NGINX)}
+    assert sizes == {"1m"}
+    assert OPTIONS.max_http_buffer_size <= 1024 * 1024
+
+
+def test_whoever_stops_it_waits_longer_than_gunicorn() -> None:
+    assert int(UNIT["Service"]["TimeoutStopSec"]) > GUNICORN["graceful_timeout"]
+    assert int(COMPOSE["services"]["app"]["stop_grace_period"].removesuffix("s")) > GUNICORN["graceful_timeout"]
+
+
+def test_there_are_files_enough_for_the_clients() -> None:
+    clients = GUNICORN["worker_connections"]
+    assert int(UNIT["Service"]["LimitNOFILE"]) > clients
+    assert COMPOSE["services"]["app"]["ulimits"]["nofile"] > clients
+    files = re.search(r"worker_rlimit_nofile (\d+);", NGINX)
+    connections = re.search(r"worker_connections (\d+);", NGINX)
+    assert files and connections
+    assert int(files[1]) > int(connections[1]) > 2 * clients, "two for each client"
+    assert COMPOSE["services"]["nginx"]["ulimits"]["nofile"] >= int(files[1])
+
+
+def test_all_mean_the_same_socket() -> None:
+    folder = str(Path(UNIX_SOCKET).parent)
+    assert f" --bind unix:{UNIX_SOCKET} " in UNIT["Service"]["ExecStart"]
+    assert f'"--bind", "unix:{UNIX_SOCKET}",' in of_dockerfile("CMD")
+    assert f"server unix:{UNIX_SOCKET} " in NGINX
+    assert f"unix@{UNIX_SOCKET} " in HAPROXY
+    assert UNIT["Service"]["RuntimeDirectory"] == folder.removeprefix("/run/")
+    assert any(name == "RUN" and f" {folder} " in f"{rest} " for name, rest in DOCKERFILE)
+    for service in COMPOSE["services"].values():
+        assert f"socket:{folder}" in service["volumes"]
+
+
+# -- Docker, without its engine
+
+def test_compose_file() -> None:
+    """That it says what Compose would understand: there is no Docker here to ask."""
+    services = COMPOSE["services"]
+    assert set(services) == {"app", "nginx"}
+    assert (DEPLOY / services["app"]["build"] / "Dockerfile").is_file()
+    for service in services.values():
+        for source, *_ in (volume.split(":") for volume in service["volumes"]):
+            assert (DEPLOY / source).is_file() if source.startswith(".") else source in COMPOSE["volumes"]
+    assert services["nginx"]["depends_on"] == {"app": {"condition": "service_healthy"}}
+    assert of_dockerfile("HEALTHCHECK"), "what makes a container healthy"
+    assert [port.partition(":")[2] for port in services["nginx"]["ports"]] == ["80"]
+    assert "listen 80;" in NGINX
+    assert "ports" not in services["app"], "whoever reaches it may claim any address"
+
+
+def test_dockerfile_installs_what_there_is() -> None:
+    [install] = [rest for name, rest in DOCKERFILE if name == "RUN" and "pip install" in rest]
+    [requirement] = [word for word in shlex.split(install) if "[" in word]
+    match = re.fullmatch(r"(\S+)\[(\S+)\]", requirement)
+    assert match
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    assert match[1] == setup["metadata"]["name"]
+    assert {"flask", "gunicorn"} == set(match[2].split(",")) <= set(setup["options.extras_require"])
+
+
+@pytest.fixture
+def address(short_folder: Path) -> str:
+    """Where the test's application listens."""
+    return f"unix:{short_folder}/image"
+
+
+@pytest.fixture
+def container(tmp_path: Path, address: str) -> Iterator[Program]:
+    """The image's command in a folder with the image's files, and nothing else."""
+    *sources, target = of_dockerfile("COPY").split()
+    assert target == "./"
+    image = tmp_path / "image"
+    image.mkdir()
+    for source in sources:
+        shutil.copy(DEPLOY / source, image)
+    command = json.loads(replaced(of_dockerfile("CMD"), {f"unix:{UNIX_SOCKET}": address}))
+    assert command[0] == "gunicorn"
+    running = Program(tmp_path / "logs", [sys.executable, "-m", *command], lambda: is_reachable(address), cwd=image, HOME=NOWHERE)
+    yield running
+    running.stop()
+
+
+def is_healthy(address: str) -> bool:
+    """What the image's health check says."""
+    _, _, text = of_dockerfile("HEALTHCHECK").partition("CMD ")
+    command = json.loads(replaced(text, {UNIX_SOCKET: address.removeprefix("unix:")}))
+    assert command[0] == "python"
+    return subprocess.run([sys.executable, *command[1:]], stderr=subprocess.DEVNULL, timeout=20).returncode == 0
+
+
+def test_container(container: Program, address: str) -> None:
+    container.wait_for("Using worker: engineio_wsgi.gunicorn.Worker")
+    assert is_healthy(address)
+    mode = Path(address.removeprefix("unix:")).stat().st_mode
+    assert mode & stat.S_IWOTH, "nginx is another user"
+    container.signal(signal.Signals[of_dockerfile("STOPSIGNAL")])
+    assert container.wait() == 0
+    assert not is_healthy(address)
+    assert not container.complaints()
+
+
+# -- systemd
+
+def test_unit_is_one(tmp_path: Path) -> None:
+    """systemd's own check, where there is one, has nothing to say."""
+    copy = tmp_path / "engineio.service"
+    copy.write_text(replaced((DEPLOY / "engineio.service").read_text(), {"/srv/engineio/venv/bin/gunicorn": sys.executable}))
+    if checker := shutil.which("systemd-analyze"):
+        checked = subprocess.run([checker, "verify", str(copy)], capture_output=True, text=True, timeout=30)
+        assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+    assert set(UNIT.sections()) == {"Unit", "Service", "Install"}
+
+
+def test_unit_is_told_when_it_is_up(tmp_path: Path, short_folder: Path) -> None:
+    """``Type=notify``: what systemd waits for is said. Reload and stop are what gunicorn understands them to be."""
+    service = UNIT["Service"]
+    assert (service["Type"], service["WorkingDirectory"]) == ("notify", "/srv/engineio")
+    address = f"unix:{short_folder}/unit"
+    program, *arguments = shlex.split(replaced(service["ExecStart"], {f"unix:{UNIX_SOCKET}": address}))
+    assert program.endswith("/gunicorn")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+        notified.bind(f"{short_folder}/notify")
+        notified.settimeout(15)
+        running = Program(tmp_path / "logs", [sys.executable, "-m", "gunicorn", *arguments], lambda: is_reachable(address),
+                          NOTIFY_SOCKET=f"{short_folder}/notify", HOME=NOWHERE)
+        try:
+            assert b"READY=1" in notified.recv(1000)
+            assert is_healthy(address), "gunicorn's workers miss a signal that comes while they start"
+            *_, name, process = shlex.split(service["ExecReload"])
+            assert process == "$MAINPID"
+            running.signal(signal.Signals[f"SIG{name}"])
+            running.wait_for("Hang up: Master")
+            running.until(lambda: running.logs().count("Booting worker") == 2)
+            running.wait_for(r"Worker exiting \(pid")
+            assert is_healthy(address)
+            running.signal(signal.SIGTERM)
+            assert running.wait() == 0
+            assert not running.complaints()
+        finally:
+            running.stop()

@@ -1,0 +1,249 @@
+"""The files of examples/deploy at work: the application under gunicorn or gevent, and nginx or HAProxy in front of it.
+
+What is tested is the examples' own text: only addresses, and names of files and folders, are replaced in it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gevent import socket, ssl
+
+from support.processes import ROOT, ServerProcess
+from support.rawhttp import PATIENCE, HttpConnection
+from support.serving import EventLog, Served
+
+DEPLOY = ROOT / "examples" / "deploy"
+UNIX_SOCKET = "/run/engineio/gunicorn.sock"
+#: what nginx says of a client of ours that has earned it
+TOO_LARGE = "client intended to send too large body: 2000000 bytes"
+#: an address of this machine that no proxy here has
+CLIENT = "127.0.0.2"
+
+GEVENT = """
+import sys
+from gevent import socket
+from gevent.pywsgi import WSGIServer
+from engineio_wsgi import WebSocketHandler
+from app import app
+address = sys.argv[1]
+listener = socket.socket(socket.AF_UNIX if address.startswith("unix:") else socket.AF_INET)
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+host, _, port = address.removeprefix("unix:").partition(":")
+listener.bind((host, int(port)) if port else host)
+listener.listen(100)
+WSGIServer(listener, app, handler_class=WebSocketHandler, log=None).serve_forever()
+"""
+
+
+def free_port() -> int:
+    """A port of the loopback address that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def replaced(text: str, replacements: dict[str, str]) -> str:
+    """A file's text with other addresses; each of those that are replaced has to be there once."""
+    for old, new in replacements.items():
+        assert text.count(old) == 1, f"{old!r} is {text.count(old)} times in the file"
+        text = text.replace(old, new)
+    return text
+
+
+def is_reachable(address: str) -> bool:
+    """Whether somebody listens on ``unix:PATH`` or ``HOST:PORT``."""
+    host, _, port = address.removeprefix("unix:").partition(":")
+    with socket.socket(socket.AF_INET if port else socket.AF_UNIX) as probe:
+        try:
+            probe.connect((host, int(port)) if port else host)
+        except OSError:
+            return False
+        return True
+
+
+class Program(ServerProcess):
+    """Any server, from its start until it listens.
+
+    Args:
+        folder: for its logs.
+        command: the program and its arguments.
+        ready: whether it listens.
+        cwd: where it is started.
+        environment: variables that it has beside those of this process.
+    """
+
+    def __init__(self, folder: Path, command: list[str], ready: Callable[[], bool], *, cwd: Path = DEPLOY,
+                 **environment: str) -> None:
+        folder.mkdir(exist_ok=True)
+        self.error_log, self.output = folder / "error.log", folder / "output.log"
+        self.error_log.touch()
+        environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(folder),
+                   **environment}
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(command, cwd=cwd, env=environ, stdout=output, stderr=subprocess.STDOUT,
+                                            start_new_session=True)
+        try:
+            self.until(ready, self.logs)
+        except BaseException:
+            self.stop()
+            raise
+
+
+class Backend(Program):
+    """examples/deploy/app.py.
+
+    Args:
+        folder: for its logs.
+        how: ``"worker"`` (gunicorn, as gunicorn.conf.py says), ``"gevent"`` (gunicorn's worker of this name) or ``"server"``
+            (gevent's).
+        address: ``unix:PATH`` or ``HOST:PORT``.
+        workers: how many of gunicorn's.
+        options: the engine's.
+    """
+
+    def __init__(self, folder: Path, how: str, address: str, *, workers: int = 1, **options: float | str) -> None:
+        gunicorn = [sys.executable, "-m", "gunicorn", "-b", address, "-w", str(workers), "app:app"]
+        commands = {
+            "worker": gunicorn,
+            "gevent": [*gunicorn, "-k", "gevent"],
+            "server": [sys.executable, "-c", GEVENT, address],
+        }
+        self.kind = how
+        super().__init__(folder, commands[how], lambda: is_reachable(address),
+                         **{f"ENGINEIO_{name.upper()}": str(value) for name, value in options.items()})
+
+
+class Proxy(Program):
+    """nginx or HAProxy with the configuration of examples/deploy.
+
+    Args:
+        folder: for its configuration and logs.
+        kind: ``"nginx"`` or ``"haproxy"``.
+        backend: ``unix:PATH`` or ``HOST:PORT``.
+        certificate: ``certfile`` and ``keyfile``; with them the lines about TLS count, too.
+        hurried: whether the minutes of the file are seconds.
+
+    Attributes:
+        served: what listens for HTTP.
+        secured: what listens for HTTPS.
+    """
+
+    def __init__(self, folder: Path, kind: str, backend: str, certificate: dict[str, str], *, hurried: bool = False) -> None:
+        program = shutil.which(kind) or shutil.which(kind, path="/usr/sbin:/usr/local/sbin")
+        assert program, f"{kind} is not installed: tests/prepare.sh does it as root"
+        folder.mkdir(exist_ok=True)
+        self.kind = kind
+        plain, secure = free_port(), free_port()
+        write, self.configuration = {"nginx": (nginx_configuration, folder / "nginx.conf"),
+                                     "haproxy": (haproxy_configuration, folder / "haproxy.cfg")}[kind]
+        text = write(folder, backend, plain, secure, certificate)
+        self.configuration.write_text(re.sub(r"\b60s\b", "1s", text) if hurried else text)
+        super().__init__(folder, [program, *self._arguments(folder)], lambda: is_reachable(f"127.0.0.1:{plain}"), cwd=folder)
+        self.served = Site(("127.0.0.1", plain))
+        self.secured = Site(("127.0.0.1", secure), ssl.create_default_context(cafile=certificate["certfile"]))
+
+    def _arguments(self, folder: Path) -> list[str]:
+        if self.kind == "haproxy":
+            return ["-db", "-f", str(self.configuration)]
+        # its processes could not enter the test's folders if they became somebody else
+        user = " user root;" if os.geteuid() == 0 else ""
+        return ["-e", str(folder / "error.log"), "-c", str(self.configuration), "-g", f"daemon off;{user}"]
+
+    def complaints(self) -> list[str]:
+        """Lines of the logs that tell of something that went wrong."""
+        return [line for line in self.logs().splitlines()
+                if re.search(r"\[(warn|warning|error|crit|alert|emerg)\]|DOWN", line, re.IGNORECASE) and TOO_LARGE not in line]
+
+
+def nginx_configuration(folder: Path, backend: str, plain: int, secure: int, certificate: dict[str, str]) -> str:
+    """nginx.conf with the addresses of a test."""
+    kept = "".join(f"{name}_temp_path {folder}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    text = (DEPLOY / "nginx.conf").read_text()
+    return replaced(text, {
+        "pid /run/": f"pid {folder}/",
+        "error_log /var/log/nginx/": f"error_log {folder}/",
+        "access_log /var/log/nginx/": f"access_log {folder}/",
+        "http {\n": f"http {{\n{kept}\n",
+        f"server unix:{UNIX_SOCKET}": f"server {backend}",
+        # a small buffer in the kernel: what a slow client has not taken is in nginx
+        "listen 80;": f"listen 127.0.0.1:{plain} sndbuf=16k;",
+        "#listen 443 ssl;": f"listen 127.0.0.1:{secure} ssl;",
+        "#ssl_certificate /etc/ssl/certs/site.pem;": f"ssl_certificate {certificate['certfile']};",
+        "#ssl_certificate_key /etc/ssl/private/site.key;": f"ssl_certificate_key {certificate['keyfile']};",
+    })
+
+
+def haproxy_configuration(folder: Path, backend: str, plain: int, secure: int, certificate: dict[str, str]) -> str:
+    """haproxy.cfg with the addresses of a test."""
+    both = folder / "site.pem"
+    both.write_text(Path(certificate["certfile"]).read_text() + Path(certificate["keyfile"]).read_text())
+    return replaced((DEPLOY / "haproxy.cfg").read_text(), {
+        f"server gunicorn unix@{UNIX_SOCKET}": f"server gunicorn {backend.replace('unix:', 'unix@')}",
+        "bind :80\n": f"bind 127.0.0.1:{plain}\n",
+        "#bind :443 ssl crt /etc/haproxy/site.pem": f"bind 127.0.0.1:{secure} ssl crt {both}",
+    })
+
+
+class Site(Served):
+    """What the world sees: the proxy. Whoever connects has the address `CLIENT`."""
+
+    def __init__(self, address: tuple[str, int], tls: Any = None) -> None:
+        super().__init__(address, EventLog(), handler="proxied")
+        self._tls = tls
+
+    @property
+    def origin(self) -> str:
+        """The origin of the site's pages."""
+        return "{}://{}:{}".format("https" if self._tls else "http", *self.address)
+
+    def connect(self, **options: Any) -> HttpConnection:
+        """A new connection."""
+        return _ConnectionFrom(CLIENT, self.address, **({"tls": self._tls} if self._tls is not None else {}), **options)
+
+    def is_up(self) -> bool:
+        """Whether a request is answered."""
+        try:
+            connection = self.connect()
+            connection.get("/")
+            connection.close()
+        except OSError:
+            return False
+        return True
+
+    def settle(self) -> None:
+        """Return when the server has seen what was sent before, over whichever way it took: after a few round trips."""
+        for _ in range(3):
+            assert self.is_up()
+
+    def ask(self) -> dict[str, Any]:
+        """What the application tells of itself and of the request: ``url``, ``address``, ``sessions``."""
+        connection = self.connect()
+        content: dict[str, Any] = json.loads(connection.get("/").body)
+        connection.close()
+        return content
+
+
+class _ConnectionFrom(HttpConnection):
+    """A connection from an address of the test's choice."""
+
+    def __init__(self, source: str, address: tuple[str, int], *, tls: Any = None, receive_buffer: int | None = None) -> None:
+        # not what the base class does: it connects, and a connection that says nothing is what a server tells of in its log
+        self.address, self.buffer, self.method = address, b"", "GET"
+        self.sock = socket.socket()
+        self.opened.append(self)
+        if receive_buffer is not None:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.sock.settimeout(PATIENCE)
+        self.sock.bind((source, 0))
+        self.sock.connect(address)
+        if tls is not None:
+            self.sock = tls.wrap_socket(self.sock, server_hostname=address[0])
