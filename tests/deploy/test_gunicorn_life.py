@@ -68,7 +68,7 @@ def test_stop_while_the_worker_starts(start: Start) -> None:
     server = start(OURS)
     server.signal(SIGTERM)
     assert server.wait() == 0
-    assert not server.complaints()
+    assert "Worker exiting" in server.logs()
 
 
 def test_stop_does_not_wait_for_idle_connections(start: Start) -> None:
