@@ -32,6 +32,7 @@ from engineio_wsgi.http.hosts import HostPolicy
 from engineio_wsgi.http.release import can_upgrade, release_of
 from engineio_wsgi.http.takeover import Connection, check_handshake, close_accepted, take_over
 from engineio_wsgi.log import shorten
+from engineio_wsgi.options import Options
 from engineio_wsgi.protocol.deflate import Deflater, Inflater
 from engineio_wsgi.protocol.frames import FrameDecoder
 from engineio_wsgi.socket import Socket, as_message
@@ -68,8 +69,6 @@ class Engine(SessionHost):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._origins = OriginPolicy(self.options.cors)
-        self._hosts = HostPolicy(self.options.allowed_hosts)
         self._middlewares: list[Callable[[Application], Application]] = []
         self._application: Application = self._serve
         self._refusals = Throttle(REFUSAL_PERIOD)
@@ -78,6 +77,11 @@ class Engine(SessionHost):
         self._cluster: LocalCluster | None = None
         #: the engine with the application that it is wrapped around
         self.front: Application | None = None
+
+    def _configure(self, options: Options) -> None:
+        super()._configure(options)
+        self._origins = OriginPolicy(options.cors)
+        self._hosts = HostPolicy(options.allowed_hosts)
 
     def _become_worker(self) -> str:
         group = self.options.cluster or self.default_cluster

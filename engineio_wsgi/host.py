@@ -57,17 +57,21 @@ class SessionHost(Emitter):
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
-        #: the options, validated; a frozen dataclass
-        self.options = Options.create(**options)
+        self._configure(Options.create(**options))
         self._clients: dict[str, Socket] = {}
         #: the sessions of this process by id; a read-only view
         self.clients: Mapping[str, Socket] = MappingProxyType(self._clients)
         #: who is told what happens here: `metrics.observe` sets it
         self.observer = Observer()
-        self._quota = AddressQuota(self.options.max_sessions_per_address, self.options.max_handshakes_per_address)
         self._closing = False
         self._hub: Any = None
         self._emptied: Event | None = None
+
+    def _configure(self, options: Options) -> None:
+        """Everything that depends on the options; not after the first request."""
+        #: the options, validated; a frozen dataclass
+        self.options = options
+        self._quota = AddressQuota(options.max_sessions_per_address, options.max_handshakes_per_address)
 
     def _enter_hub(self) -> None:
         """Make what belongs to the process and its hub; not earlier than the first request, which is after any fork."""

@@ -9,14 +9,15 @@ from __future__ import annotations
 import _socket
 import array
 import os
-import socket as stdlib_socket
+import select
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 from typing import Any
 
 import gevent
-from gevent import monkey, socket
+from gevent import monkey
+from gevent.socket import wait_read, wait_write
 
 from engineio_wsgi.bridge import in_plain_thread
 from engineio_wsgi.cluster.addresses import belongs_to_us
@@ -29,11 +30,14 @@ RECORD_SIZE = 32_768
 #: file descriptors that are looked for beside a record; more than one is a mistake, and all are closed
 MAX_DESCRIPTORS = 4
 _INT_SIZE = array.array("i").itemsize
+_BESIDE_SIZE = _socket.CMSG_SPACE(MAX_DESCRIPTORS * _INT_SIZE)
 #: seconds between two attempts to reach a worker whose queue is full, at first and at most
 FIRST_RETRY, LAST_RETRY = 0.001, 0.05
 BACKLOG = 1024
 
-_PlainSocket: Any = monkey.get_original("socket", "socket")
+READ, WRITE = 1, 2
+_POLL_EVENTS = {READ: select.POLLIN, WRITE: select.POLLOUT}
+_poll: Callable[[], Any] = monkey.get_original("select", "poll")
 _sleep_thread: Callable[[float], None] = monkey.get_original("time", "sleep")
 
 
@@ -42,15 +46,15 @@ class OwnerGone(Exception):
 
 
 class Channel:
-    """One end of a conversation. For one greenlet at a time.
+    """One end of a conversation. For one greenlet, or one plain thread, at a time.
 
     Args:
-        sock: a connected gevent socket; it belongs to this object.
+        sock: a connected C socket, not blocking; it belongs to this object.
     """
 
     __slots__ = ("_descriptors", "sock")
 
-    def __init__(self, sock: Any) -> None:
+    def __init__(self, sock: _socket.socket) -> None:
         self.sock = sock
         self._descriptors: list[int] = []
 
@@ -65,11 +69,14 @@ class Channel:
             BadMessage: it is too large.
         """
         data = memoryview(message.encode())
-        beside = [] if descriptor is None else [(socket.SOL_SOCKET, stdlib_socket.SCM_RIGHTS, array.array("i", [descriptor]))]
+        beside = [] if descriptor is None else [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", [descriptor]))]
         while data or beside:
-            self._set_timeout(deadline)
-            sent = self.sock.sendmsg([data[:RECORD_SIZE]], beside, stdlib_socket.MSG_NOSIGNAL)
-            data, beside = data[sent:], []
+            try:
+                sent = self.sock.sendmsg([data[:RECORD_SIZE]], beside, _socket.MSG_NOSIGNAL)
+            except BlockingIOError:
+                _wait(self.sock, WRITE, deadline)
+            else:
+                data, beside = data[sent:], []
 
     def receive(self, deadline: float) -> Message:
         """The next message. Blocks until all of it has arrived.
@@ -78,30 +85,32 @@ class Channel:
             OSError: the other side has hung up (``ConnectionError``), or says nothing (``TimeoutError``).
             BadMessage: it is none.
         """
-        self._set_timeout(deadline)
-        first = self._receive_record()
+        first = self._receive_record(deadline)
         prefix = Prefix.parse(first)
         pieces = [first[PREFIX_SIZE:]]
         missing = prefix.head + prefix.body - len(pieces[0])
         while missing > 0:
-            self._set_timeout(deadline)
-            pieces.append(self._receive_record())
+            pieces.append(self._receive_record(deadline))
             missing -= len(pieces[-1])
         if missing:
             raise BadMessage("a message is longer than it says")
         return Message.decode(prefix, b"".join(pieces))
 
-    def _receive_record(self) -> bytes:
-        data, beside, flags, _ = self.sock.recvmsg(
-            RECORD_SIZE, stdlib_socket.CMSG_SPACE(MAX_DESCRIPTORS * _INT_SIZE), stdlib_socket.MSG_CMSG_CLOEXEC)
+    def _receive_record(self, deadline: float) -> bytes:
+        while True:
+            try:
+                data, beside, flags, _ = self.sock.recvmsg(RECORD_SIZE, _BESIDE_SIZE, _socket.MSG_CMSG_CLOEXEC)
+                break
+            except BlockingIOError:
+                _wait(self.sock, READ, deadline)
         for level, kind, content in beside:
-            if level == socket.SOL_SOCKET and kind == stdlib_socket.SCM_RIGHTS:
+            if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
                 numbers = array.array("i")
                 numbers.frombytes(content[:len(content) - len(content) % _INT_SIZE])
                 self._descriptors.extend(numbers)
         if not data:
             raise ConnectionResetError("the other worker has hung up")
-        if flags & (stdlib_socket.MSG_TRUNC | stdlib_socket.MSG_CTRUNC):
+        if flags & (_socket.MSG_TRUNC | _socket.MSG_CTRUNC):
             raise BadMessage("a record that no worker of this version sends")
         return bytes(data)
 
@@ -118,39 +127,53 @@ class Channel:
     def last_word(self) -> Message | None:
         """Wait no longer: what has come by now, or ``None``. The other side cannot send anything after this."""
         with suppress(OSError):
-            self.sock.shutdown(socket.SHUT_RD)
-            self.sock.settimeout(0)
+            self.sock.shutdown(_socket.SHUT_RD)
             data = self.sock.recv(RECORD_SIZE)
             return Message.decode(Prefix.parse(data), data[PREFIX_SIZE:]) if data else None
         return None
 
-    def _set_timeout(self, deadline: float) -> None:
-        left = deadline - monotonic()
-        if left <= 0:
-            raise TimeoutError("the other worker does not answer")
-        self.sock.settimeout(left)
+    def hang_up(self) -> None:
+        """End the conversation: whoever waits in it, on either side, gets a ``ConnectionError``."""
+        with suppress(OSError):
+            self.sock.shutdown(_socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Hang up. Harmless if repeated."""
+        """Give everything back. Harmless if repeated; nobody may be waiting."""
         for number in self._descriptors:
             os.close(number)
         self._descriptors = []
         self.sock.close()
 
 
+def _wait(sock: _socket.socket, event: int, deadline: float) -> None:
+    """Block until a socket can be read or written: a greenlet, or a plain thread, which shall not get a hub for that.
+
+    Raises:
+        TimeoutError: it is too late.
+    """
+    left = deadline - monotonic()
+    late = TimeoutError("the other worker does not answer")
+    if left <= 0:
+        raise late
+    if not in_plain_thread():
+        (wait_read if event == READ else wait_write)(sock.fileno(), left, late)
+        return
+    poll = _poll()
+    poll.register(sock.fileno(), _POLL_EVENTS[event])
+    if not poll.poll(left * 1000):
+        raise late
+
+
 def connect(address: str, deadline: float) -> Channel:
     """Begin a conversation with the worker that listens on ``address``. Blocks while its queue is full.
-
-    In a plain thread, which may have no hub and shall not get one, the conversation blocks the thread.
 
     Raises:
         OwnerGone: nobody listens, somebody else does, or the queue stays full.
     """
-    in_thread = in_plain_thread()
-    sock: Any = (_PlainSocket if in_thread else socket.socket)(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    sleep = _sleep_thread if in_thread else gevent.sleep
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     try:
-        _connect(sock, address, deadline, sleep)
+        sock.setblocking(False)
+        _connect(sock, address, deadline)
         if not belongs_to_us(sock):
             raise OwnerGone("another user's process has taken its name")
     except BaseException:
@@ -159,18 +182,16 @@ def connect(address: str, deadline: float) -> Channel:
     return Channel(sock)
 
 
-def _connect(sock: Any, address: str, deadline: float, sleep: Callable[[float], object]) -> None:
-    """gevent's own ``connect`` would ask again and again without a pause: an unconnected Unix socket counts as writable."""
+def _connect(sock: _socket.socket, address: str, deadline: float) -> None:
+    """It is asked again with pauses: an unconnected Unix socket counts as writable, so there is nothing to wait for."""
     pause = FIRST_RETRY
-    sock.settimeout(0)
     while True:
         try:
-            # the C socket's, and not the one that waits
-            getattr(sock, "_sock", sock).connect(address)
+            sock.connect(address)
         except BlockingIOError as error:
             if monotonic() + pause > deadline:
                 raise OwnerGone("its queue is full") from error
-            sleep(pause)
+            (_sleep_thread if in_plain_thread() else gevent.sleep)(pause)
             pause = min(2 * pause, LAST_RETRY)
         except OSError as error:
             raise OwnerGone(f"nobody answers there any more: {error.strerror}") from error

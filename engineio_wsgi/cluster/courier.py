@@ -135,8 +135,7 @@ class Courier:
 
         def leave() -> None:
             left.append(True)
-            # the greenlet below finds its socket closed, and the other worker hears that this one has hung up
-            channel.close()
+            channel.hang_up()
 
         watch = EndWatch(environ, leave)
         try:

@@ -5,6 +5,7 @@ Owns who is let in (the same user) and how many are inside. Knows nothing of wha
 
 from __future__ import annotations
 
+import _socket
 import errno
 import logging
 from collections.abc import Callable
@@ -12,7 +13,6 @@ from time import monotonic
 from typing import Any
 
 import gevent
-from gevent import socket
 
 from engineio_wsgi.cluster.addresses import Names, belongs_to_us
 from engineio_wsgi.cluster.channel import Channel, bind
@@ -67,7 +67,7 @@ class Doorway:
                 # too many files are open: the next turn of the loop tries again, and others run until then
                 self._complain("a worker's connection cannot be accepted: %s", error)
                 return
-            self._welcome(socket.socket(fileno=number))
+            self._welcome(_socket.socket(fileno=number))
             if self._visitors >= MAX_VISITORS:
                 self._watcher.stop()
                 return
@@ -77,6 +77,7 @@ class Doorway:
             self._complain("a connection of another user's process was closed%s", "")
             sock.close()
             return
+        sock.setblocking(False)
         self._visitors += 1
         gevent.spawn(self._converse, Channel(sock))
 

@@ -1,26 +1,45 @@
 """A chat for people who have logged in: Flask serves the pages, the engine carries the messages.
 
 Run it with ``python app.py [PORT]``, open http://127.0.0.1:8000 in two windows and log in under two names; or serve
-``app:application`` with any WSGI server that `engineio_wsgi` knows.
+``app:create_app()`` with gunicorn. Under ``flask run`` it works by polling.
 """
 
 from __future__ import annotations
 
 import json
-import secrets
+import os
 import sys
 
 import flask
 from gevent.pywsgi import WSGIServer
-from werkzeug.wrappers import Request, Response
+from werkzeug.wrappers import Response
 
 import engineio_wsgi as engine
+from engineio_wsgi.contrib.flask import EngineIO, FlaskSocket
 
-app = flask.Flask(__name__)
-app.secret_key = secrets.token_bytes(32)
+pages = flask.Blueprint("pages", __name__)
 
 
-@app.get("/")
+def logged_in(request: flask.Request) -> bool:
+    """Whether a handshake may open a session."""
+    if "user" not in flask.session:
+        raise engine.Forbidden("log in first")
+    return True
+
+
+engineio = EngineIO(allow_request=logged_in)
+
+
+def create_app() -> flask.Flask:
+    """The application; each worker has one of its own. All need the same SECRET_KEY, to read each other's cookies."""
+    app = flask.Flask(__name__)
+    app.config.from_mapping(SECRET_KEY=os.environ.get("SECRET_KEY", "for development only"), ENGINEIO_PING_INTERVAL=20)
+    app.register_blueprint(pages)
+    engineio.init_app(app)
+    return app
+
+
+@pages.get("/")
 def home() -> Response | str:
     """The chat, for those who are logged in."""
     if "user" not in flask.session:
@@ -28,40 +47,23 @@ def home() -> Response | str:
     return flask.render_template("chat.html", user=flask.session["user"])
 
 
-@app.get("/login")
+@pages.get("/login")
 def login_form() -> str:
     """The form that asks for a name."""
     return flask.render_template("login.html")
 
 
-@app.post("/login")
+@pages.post("/login")
 def login() -> Response:
     """Logs in: from now on the browser sends a signed cookie with every request, the engine's included."""
     flask.session["user"] = flask.request.form["user"].strip() or "nobody"
     return flask.redirect("/")
 
 
-def user_of(request: Request) -> str | None:
-    """Who sent a request that Flask has not dispatched: its session cookie says so."""
-    with app.request_context(request.environ):
-        return flask.session.get("user")
-
-
-def logged_in(request: Request) -> bool:
-    """Whether a handshake may open a session."""
-    if user_of(request) is None:
-        raise engine.Forbidden("log in first")
-    return True
-
-
-server = engine.Server(allow_request=logged_in)
-application = server.wrap(app)
-
-
-@server.on("connection")
-def connected(socket: engine.Socket) -> None:
+@engineio.on("connection")
+def connected(socket: FlaskSocket) -> None:
     """One person in the room, from the first message to the last."""
-    user = user_of(socket.request)
+    user = flask.session["user"]
     tell_all(user, "has come in")
     for text in socket:
         if isinstance(text, str):
@@ -69,11 +71,11 @@ def connected(socket: engine.Socket) -> None:
     tell_all(user, "has left")
 
 
-def tell_all(user: str | None, text: str) -> None:
-    """Everybody reads it, the speaker too."""
-    server.broadcast(json.dumps({"user": user, "text": text}))
+def tell_all(user: str, text: str) -> None:
+    """Everybody reads it, the speaker too, in whatever worker they are."""
+    engineio.broadcast(json.dumps({"user": user, "text": text}), cluster=True)
 
 
 if __name__ == "__main__":
     address = ("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 8000)
-    WSGIServer(address, application, handler_class=engine.WebSocketHandler).serve_forever()
+    WSGIServer(address, create_app(), handler_class=engine.WebSocketHandler).serve_forever()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gevent
 import gevent.event
 import pytest
 from prometheus_client import CollectorRegistry
-from support.clients import open_session, probe, upgrade
+from support.clients import PollingSession, open_session, probe, upgrade
 from support.rawwebsocket import TEXT, frame_bytes, handshake_headers
 
 from engineio_wsgi.errors import UsageError
@@ -371,3 +374,21 @@ def test_a_server_with_sessions_is_refused(serve: Any) -> None:
     open_session(served)
     with pytest.raises(UsageError, match=r"has sessions already: call observe\(server\) before it serves"):
         observe(served.server, CollectorRegistry())
+
+
+def test_the_dashboard_asks_for_series_that_there_are(watch: Any) -> None:
+    watched = watch()
+    upgrade(PollingSession(watched.served).open()).say("x")
+    series: dict[str, set[str]] = {}
+    for metric in watched.registry.collect():
+        for sample in metric.samples:
+            series.setdefault(sample.name, set()).update(sample.labels)
+    dashboard = json.loads((Path(__file__).parents[2] / "examples/deploy/grafana.json").read_text())
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    assert len(queries) >= 9
+    for query in queries:
+        name = re.search(r"engineio_\w+", query)
+        assert name, query
+        assert name[0] in series, query
+        grouped = re.search(r"by \(([\w, ]+)\)", query)
+        assert set(grouped[1].split(", ") if grouped else []) <= series[name[0]], query

@@ -72,11 +72,12 @@ class ServerProcess:
         arguments: gunicorn's.
         options: the engine's.
         tls: the client's context, if the server speaks TLS.
+        application: the text of the module ``app``.
     """
 
     def __init__(self, folder: Path, kind: str, *arguments: str, options: dict[str, Any] | None = None, tls: Any = None,
-                 bind: str = "127.0.0.1:0") -> None:
-        (folder / "app.py").write_text(APPLICATION)
+                 bind: str = "127.0.0.1:0", application: str = APPLICATION) -> None:
+        (folder / "app.py").write_text(application)
         self.kind = kind
         self.error_log, self.access_log, self.output = folder / "error.log", folder / "access.log", folder / "output.log"
         for path in (self.error_log, self.access_log):

@@ -66,6 +66,15 @@ def test_python_snippets_serve_an_echo(number: int):
     assert "engineio_wsgi" in sys.modules
 
 
-def test_there_are_three_snippets():
-    assert len(snippets("python")) == 2
+def test_there_are_four_snippets():
+    assert len(snippets("python")) == 3
     assert len(snippets("javascript")) == 1
+
+
+def test_the_flask_snippet_greets():
+    from engineio_wsgi.testing import Client
+
+    names: dict = {"__name__": "snippet"}
+    exec(compile(snippets("python")[2], "README.rst", "exec"), names)
+    with Client(names["app"]) as client:
+        assert client.receive() == "hello somebody"

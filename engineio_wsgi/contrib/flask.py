@@ -1,0 +1,243 @@
+"""Flask: an extension whose handlers have the application context, and the handshake's ``request`` and ``session``.
+
+In the application factory::
+
+    import flask
+    from engineio_wsgi.contrib.flask import EngineIO
+
+    engineio = EngineIO()
+
+    @engineio.on("connection")
+    def connected(socket):
+        socket.send(f"hello {flask.session['user']}")
+
+    def create_app():
+        app = flask.Flask(__name__)
+        app.config["ENGINEIO_PING_INTERVAL"] = 25
+        engineio.init_app(app)
+        return app
+
+Needs Flask: the extra ``[flask]``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import gevent
+
+try:
+    import flask
+except ModuleNotFoundError as missing:
+    if missing.name != "flask":
+        raise
+    raise ModuleNotFoundError("engineio_wsgi.contrib.flask needs Flask: pip install 'engineio-wsgi[flask]'",
+                              name=missing.name) from None
+
+from werkzeug.wrappers import Request
+
+from engineio_wsgi.admission import Demand
+from engineio_wsgi.errors import ConfigurationError, RequestRefused, UsageError
+from engineio_wsgi.events import Listener, StandIn
+from engineio_wsgi.middleware import Middleware
+from engineio_wsgi.options import Options
+from engineio_wsgi.server import Server
+from engineio_wsgi.socket import TRANSIENT, Socket
+from engineio_wsgi.transports.base import Entry
+
+__all__ = ["EngineIO", "FlaskSocket"]
+
+logger = logging.getLogger("engine")
+
+Environ = dict[str, Any]
+
+#: what the options are called in ``app.config``, and the extension in ``app.extensions``
+PREFIX, NAME = "ENGINEIO_", "engineio"
+#: where a request's environ has the application that it has come to
+APPLICATION = "engineio.flask.app"
+
+
+class EngineIO(Server):
+    """The engine of a Flask application, which it puts itself in front of.
+
+    Every handler runs in a request context of its own: that of the handshake. ``flask.current_app``, ``flask.request``,
+    ``flask.session`` and ``flask.g`` are there, and functions of ``teardown_appcontext`` run when it ends; so they do for
+    ``allow_request``, listeners, what ``socket.spawn`` runs and the callbacks of ``send``. ``before_request`` functions do not
+    run. The session can be read and not changed: there is no response that could carry its cookie.
+
+    Args:
+        app: the application; or call :meth:`init_app` later.
+        options: go before ``app.config["ENGINEIO_…"]``; see the option table of the documentation.
+
+    Raises:
+        ConfigurationError: an option that does not exist, or has an impossible value.
+
+    Example::
+
+        app = flask.Flask(__name__)
+        engineio = EngineIO(app, allow_request=lambda request: "user" in flask.session)
+    """
+
+    def __init__(self, app: flask.Flask | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self._given = options
+        self._app: flask.Flask | None = None
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: flask.Flask) -> None:
+        """Read the options from ``app.config``, and put the engine in front of ``app.wsgi_app``.
+
+        Middlewares that the engine has to see the work of, such as werkzeug's ``ProxyFix``, go round ``app.wsgi_app``
+        after this. Further applications, such as a factory makes for each test, share the engine and its sessions.
+
+        Raises:
+            ConfigurationError: ``app.config`` has an ``ENGINEIO_…`` that does not exist, is an impossible value, or differs
+                from what the first application has.
+            UsageError: the application has an engine already.
+        """
+        if NAME in app.extensions:
+            raise UsageError(f"the application {app.name!r} has an EngineIO already; for a second one under another path, wrap "
+                             "app.wsgi_app in a Server of its own")
+        options = Options.create(**{**options_from_config(app.config), **self._given})
+        if self._app is None:
+            self._configure(options)
+            self._app = app
+        elif options != self.options:
+            raise ConfigurationError(f"the options of the application {app.name!r} are not those of the first that this EngineIO "
+                                     "was given: make an EngineIO for each")
+        app.extensions[NAME] = self
+        app.wsgi_app = _AppMiddleware(app, self)  # type: ignore[method-assign]
+
+    @contextmanager
+    def context(self, environ: Mapping[str, Any]) -> Iterator[None]:
+        """The context of a handshake's request; ``environ`` may be any request's."""
+        with self._app_of(environ).request_context(_without_connection(environ)):
+            yield
+            if flask.session.modified:
+                logger.warning("flask.session was changed in a handler of the engine's, where nothing can be saved: change it in "
+                               "a view; for what belongs to one connection there is socket.data")
+
+    def _app_of(self, environ: Mapping[str, Any]) -> flask.Flask:
+        app: flask.Flask | None = environ.get(APPLICATION, self._app)
+        if app is None:
+            raise UsageError("this EngineIO has no application yet: call init_app(app)")
+        return app
+
+    def stand_in(self, listener: Listener) -> Listener:
+        """What is called for ``listener``."""
+        return _ContextListener(listener, self)
+
+    def request_of(self, environ: Environ) -> Request:
+        """Flask's request."""
+        return self._app_of(environ).request_class(_without_connection(environ))
+
+    def _admit(self, environ: Environ) -> str:
+        with self.context(environ):
+            return super()._admit(environ)
+
+    def _new_socket(self, sid: str, demand: Demand, environ: Environ) -> Socket:
+        return FlaskSocket(self, sid, demand.protocol, environ)
+
+
+class FlaskSocket(Socket):
+    """A session of :class:`EngineIO`."""
+
+    __slots__ = ()
+
+    @property
+    def environ(self) -> Environ:
+        """The environ of the handshake, without what belongs to its connection."""
+        return self._environ
+
+    @property
+    def request(self) -> Request:
+        """Flask's request of the handshake."""
+        if self._request is None:
+            self._request = self.server.request_of(self._environ)
+        return self._request
+
+    def stand_in(self, listener: Listener) -> Listener:
+        """What is called for ``listener``."""
+        return _ContextListener(listener, self.server, self._environ)
+
+    def spawn(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> gevent.Greenlet:
+        """Run ``function`` in a greenlet that is killed when the session closes, in a context of its own.
+
+        Raises:
+            SocketClosed: it has closed already.
+        """
+        return super().spawn(self._run, function, *args, **kwargs)
+
+    def _run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        with self.server.context(self._environ):
+            return function(*args, **kwargs)
+
+    def _special_entry(self, data: str | bytes, compress: bool, callback: Callable[[], object] | None) -> Entry:
+        return super()._special_entry(data, compress, callback and _ContextListener(callback, self.server, self._environ))
+
+
+class _AppMiddleware(Middleware):
+    """The engine in front of an application; its requests tell which one they have come to."""
+
+    def __init__(self, app: flask.Flask, engineio: EngineIO) -> None:
+        super().__init__(app.wsgi_app, engineio)
+        self._app = app
+
+    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Serve one request."""
+        environ[APPLICATION] = self._app
+        return super().__call__(environ, start_response)
+
+
+class _ContextListener(StandIn):
+    """A listener in the context of the request that it is about."""
+
+    __slots__ = ("engineio", "environ")
+
+    def __init__(self, listener: Listener, engineio: EngineIO, environ: Environ | None = None) -> None:
+        super().__init__(listener)
+        self.engineio = engineio
+        #: ``None`` if the request is to be found in the arguments
+        self.environ = environ
+
+    def __call__(self, *args: Any) -> Any:
+        """Call the listener."""
+        with self.engineio.context(_environ_in(args) if self.environ is None else self.environ):
+            return self.listener(*args)
+
+
+def _environ_in(args: tuple[Any, ...]) -> Environ:
+    """The environ of what a listener of the server's is called with: a session, a request, or a refusal of one."""
+    for each in args:
+        if isinstance(each, RequestRefused):
+            return _environ_in((each.request,))
+        if isinstance(each, (FlaskSocket, Request)):
+            return each.environ
+    raise UsageError(f"a listener was called with nothing of a request's: {args!r}")
+
+
+def _without_connection(environ: Mapping[str, Any]) -> Environ:
+    """What may be kept of an environ, and read when its connection is somewhere else."""
+    return {key: value for key, value in environ.items() if key not in TRANSIENT}
+
+
+def options_from_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``app.config`` says, for ``Server(**…)``: every option of the table can be set, as ``ENGINEIO_`` and its name.
+
+    Raises:
+        ConfigurationError: one that does not exist, or has an impossible value; the text names it.
+    """
+    options = {}
+    for key, value in config.items():
+        if key.startswith(PREFIX):
+            name = key.removeprefix(PREFIX).lower()
+            try:
+                Options.create(**{name: value})
+            except ConfigurationError as error:
+                raise ConfigurationError(f"app.config[{key!r}]: {str(error).removeprefix(name + ': ')}") from None
+            options[name] = value
+    return options

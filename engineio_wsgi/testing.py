@@ -1,0 +1,457 @@
+"""A client for tests: sessions of an application in the same process, without a port.
+
+Its bytes go through a pair of sockets to the real handler, so that an application's middlewares, ``allow_request`` and handlers
+run as they do for a browser. For one thread, with gevent or without: the server's part runs while the client waits.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Mapping
+from http.client import HTTPConnection, HTTPException, HTTPResponse
+from secrets import token_bytes
+from time import monotonic
+from typing import Any, Self
+from urllib.parse import urlencode
+
+import gevent
+from gevent import socket as gevent_socket
+from gevent.lock import Semaphore
+from gevent.queue import Empty, Queue
+
+from engineio_wsgi.errors import EngineError, ProtocolError, SocketClosed
+from engineio_wsgi.host import running
+from engineio_wsgi.http.adoption import Adopter
+from engineio_wsgi.packet import Packet, PacketType
+from engineio_wsgi.protocol import v4
+from engineio_wsgi.protocol.frames import Close, FrameDecoder, Opcode, Ping, Pong, encode_close, encode_frame
+from engineio_wsgi.socket import Socket, as_message
+
+__all__ = ["Client", "Refused"]
+
+#: seconds that the server's part of anything may take
+PATIENCE = 10.0
+#: bytes of the largest message that a test may want to see
+MAX_MESSAGE = 1 << 30
+#: bytes of the head of a response
+MAX_HEAD = 65_536
+#: what the client's address is, unless a test says otherwise
+ADDRESS = "127.0.0.1"
+END = Packet(PacketType.CLOSE)
+
+
+class Refused(EngineError):
+    """A handshake or another request was refused.
+
+    Attributes:
+        status: of HTTP, such as 403.
+        code: of the protocol's error table; ``None`` if the answer is not the engine's.
+        message: what the answer says.
+    """
+
+    def __init__(self, status: int, body: bytes) -> None:
+        self.status = status
+        self.code: int | None = None
+        self.message = body.decode("utf-8", "replace")
+        try:
+            answer = json.loads(body)
+            self.code, self.message = answer["code"], answer["message"]
+        except (ValueError, TypeError, KeyError):
+            pass
+        super().__init__(f"{status}: {self.message[:200]}" + ("" if self.code is None else f" (code {self.code})"))
+
+
+class Client:
+    """One session of a WSGI application that has an engine. Connects at once.
+
+    Args:
+        app: the application as it is deployed: what ``server.wrap`` returned, a Flask application with the extension, ….
+        path: the engine's, with a slash at the end if it has one.
+        transport: ``"polling"`` or ``"websocket"``; see also :meth:`upgrade`.
+        headers: of every request.
+        cookies: of every request, by name; values may be ``str``, what ``get_cookie`` of Flask's test client returns, or
+            Django's test client's ``cookies`` altogether.
+        query: what the query of every request holds beside the protocol's.
+        heartbeat: whether pings are answered; a test of what happens without says ``False``.
+        remote_address: the client's, as the application sees it.
+
+    Raises:
+        Refused: the handshake was refused.
+        ProtocolError: the application has answered something that is no handshake.
+
+    Example::
+
+        with Client(app, cookies={"session": flask_client.get_cookie("session")}) as client:
+            client.send("hello")
+            assert client.receive() == "hello tobi"
+    """
+
+    def __init__(self, app: Any, path: str = "/engine.io/", *, transport: str = "polling",
+                 headers: Mapping[str, str] | None = None, cookies: Mapping[str, Any] | None = None,
+                 query: Mapping[str, str] | None = None, heartbeat: bool = True, remote_address: str = ADDRESS) -> None:
+        self._adopter = Adopter(app)
+        self._address = remote_address
+        self._headers = {"Host": "localhost", **_cookie_header(cookies), **(headers or {})}
+        self._path = path
+        self._query = {**(query or {}), "EIO": "4"}
+        self._heartbeat = heartbeat
+        self._inbox: Any = Queue()
+        self._ended = False
+        self._upgrading = False
+        #: the name of the transport in use
+        self.transport = transport
+        self._carrier: _Polling | _WebSocket = self._websocket() if transport == "websocket" else _Polling(self)
+        try:
+            opened = self._carrier.open()
+            #: what the server says of the session: ``sid``, ``upgrades``, ``pingInterval``, …
+            self.handshake: dict[str, Any] = _handshake_of(opened)
+        except BaseException:
+            self._carrier.end()
+            raise
+        self._query["sid"] = self.sid
+        #: the server's end of the session; ``None`` if its engine is in another process
+        self.socket: Socket | None = next((host.clients[self.sid] for host in list(running) if self.sid in host.clients), None)
+        for packet in opened[1:]:
+            self.take(packet)
+        self._reader = gevent.spawn(self._carrier.read)
+
+    @property
+    def sid(self) -> str:
+        """The session's id."""
+        return str(self.handshake["sid"])
+
+    @property
+    def connected(self) -> bool:
+        """Whether the session is open, as far as the client has heard."""
+        return not self._ended
+
+    @property
+    def close_reason(self) -> str | None:
+        """Why the session has ended, as ``close`` listeners are told; ``None`` while it has not."""
+        return None if self.socket is None else self.socket.close_reason
+
+    # -- messages
+
+    def send(self, *data: str | bytes) -> None:
+        """Send messages; ``str`` is text, bytes-like is binary. Blocks until the server has read them.
+
+        Raises:
+            SocketClosed: the session has ended.
+            Refused: the server has not taken them.
+            TypeError: something else was to be sent.
+        """
+        packets = [Packet(PacketType.MESSAGE, as_message(each)) for each in data]
+        if self._ended:
+            raise SocketClosed("the session has ended", self.close_reason)
+        self._carrier.send(packets)
+
+    def receive(self, timeout: float = 5.0) -> str | bytes:
+        """The next message. Blocks until there is one.
+
+        Raises:
+            TimeoutError: there was none within ``timeout`` seconds.
+            SocketClosed: the session has ended, and there will be none.
+        """
+        try:
+            packet: Packet = self._inbox.get(timeout=timeout)
+        except Empty:
+            raise TimeoutError(f"no message within {timeout:g} s; the session is open, over {self.transport}") from None
+        if packet is END:
+            self._inbox.put(END)
+            raise SocketClosed(f"no message will come: the session has ended ({self.close_reason or 'the server is gone'})",
+                               self.close_reason)
+        return packet.data
+
+    def wait_closed(self, timeout: float = 5.0) -> str | None:
+        """Block until the session has ended on both sides. Returns why: see :attr:`close_reason`.
+
+        Raises:
+            TimeoutError: it has not within ``timeout`` seconds.
+        """
+        deadline = monotonic() + timeout
+        while not self._ended or (self.socket is not None and not self.socket.closed):
+            if monotonic() > deadline:
+                raise TimeoutError(f"the session is still open after {timeout:g} s, over {self.transport}")
+            gevent.sleep(0.001)
+        return self.close_reason
+
+    # -- the session's life
+
+    def upgrade(self) -> None:
+        """Move a polling session to a WebSocket. Blocks until it has moved.
+
+        Raises:
+            Refused: the server does not want that.
+        """
+        candidate = self._websocket()
+        self._upgrading = True
+        try:
+            candidate.open(probing=True)
+        except BaseException:
+            candidate.end()
+            self._upgrading = False
+            self._reader.join(0)
+            if self._reader.dead:
+                self._reader = gevent.spawn(self._carrier.read)
+            raise
+        # the server answers the poll that is waiting, which ends the reader
+        self._reader.join(PATIENCE)
+        candidate.write(Packet(PacketType.UPGRADE))
+        self._carrier.end()
+        self._carrier, self.transport, self._upgrading = candidate, "websocket", False
+        self._reader = gevent.spawn(candidate.read)
+
+    def close(self) -> None:
+        """End the session as a client does that leaves, and wait for the server to have seen it. Harmless if repeated."""
+        if not self._ended:
+            self._carrier.goodbye()
+            self._end()
+            if self.socket is not None:
+                self.socket.wait_closed(PATIENCE)
+        self._clear_away()
+
+    def vanish(self) -> None:
+        """End the connections without a goodbye, as a browser does that crashes. Does not wait for anything."""
+        self._end()
+        self._clear_away()
+
+    def _clear_away(self) -> None:
+        self._carrier.end()
+        self._reader.kill()
+        self._adopter.close(PATIENCE)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    # -- for the carriers
+
+    def connect(self) -> Any:
+        """A new connection to the application: a gevent socket."""
+        ours, theirs = gevent_socket.socketpair()
+        ours.settimeout(None)
+        origin = {"SERVER_NAME": "localhost", "SERVER_PORT": "80"}
+        self._adopter.adopt(theirs, (self._address, 0), environ=origin)
+        return ours
+
+    def target(self, transport: str) -> str:
+        """What a request asks for."""
+        return f"{self._path}?{urlencode({**self._query, 'transport': transport})}"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every request has."""
+        return self._headers
+
+    @property
+    def upgrading(self) -> bool:
+        """Whether polling has to stop."""
+        return self._upgrading
+
+    def take(self, packet: Packet) -> None:
+        """A packet has arrived."""
+        if packet.type is PacketType.MESSAGE:
+            self._inbox.put(packet)
+        elif packet.type is PacketType.PING and self._heartbeat:
+            self._carrier.send([Packet(PacketType.PONG, packet.data)])
+        elif packet.type is PacketType.CLOSE:
+            self._end()
+
+    def _end(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._inbox.put(END)
+
+    def _websocket(self) -> _WebSocket:
+        return _WebSocket(self)
+
+
+class _Connection(HTTPConnection):
+    """HTTP over a connection that exists."""
+
+    def __init__(self, sock: Any) -> None:
+        super().__init__("localhost")
+        self.sock = sock
+        self.auto_open = 0
+
+
+class _Polling:
+    """The GETs and POSTs of a session."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._getting = _Connection(client.connect())
+        self._posting = _Connection(client.connect())
+        # pongs are posted while a test is posting
+        self._one_at_a_time = Semaphore()
+
+    def open(self) -> list[Packet]:
+        """Shake hands; the packets of the first response."""
+        return v4.decode_payload(self._request(self._getting, "GET"))
+
+    def read(self) -> None:
+        """Poll until the session has ended or moves."""
+        client = self._client
+        while client.connected and not client.upgrading:
+            try:
+                packets = v4.decode_payload(self._request(self._getting, "GET"))
+            except (Refused, OSError, HTTPException):
+                packets = [END]
+            for packet in packets:
+                client.take(packet)
+
+    def send(self, packets: list[Packet]) -> None:
+        """POST packets."""
+        try:
+            with self._one_at_a_time:
+                self._request(self._posting, "POST", v4.encode_payload(packets))
+        except (OSError, HTTPException) as error:
+            raise SocketClosed(f"the server has closed the connection: {error}", self._client.close_reason) from error
+
+    def goodbye(self) -> None:
+        """Tell the server that the client leaves; it may know already."""
+        try:
+            self.send([Packet(PacketType.CLOSE)])
+        except (Refused, SocketClosed):
+            return
+
+    def end(self) -> None:
+        """Close the connections."""
+        self._getting.close()
+        self._posting.close()
+
+    def _request(self, connection: _Connection, method: str, body: bytes | None = None) -> bytes:
+        headers = self._client.headers if body is None else {**self._client.headers, "Content-Type": "text/plain;charset=UTF-8"}
+        connection.request(method, self._client.target("polling"), body, headers)
+        response = connection.getresponse()
+        content = response.read()
+        if response.status != 200:
+            raise Refused(response.status, content)
+        return content
+
+
+class _WebSocket:
+    """The WebSocket of a session, or one that a session may move to."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._sock = client.connect()
+        self._decoder = FrameDecoder(MAX_MESSAGE, masked=False)
+        self._items: list[Any] = []
+
+    def open(self, probing: bool = False) -> list[Packet]:
+        """Shake hands; the first packet, or the answer to a probe."""
+        headers = {
+            **self._client.headers, "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": b64encode(token_bytes(16)).decode(),
+        }  # fmt: skip
+        lines = [f"GET {self._client.target('websocket')} HTTP/1.1", *[f"{name}: {value}" for name, value in headers.items()]]
+        self._sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
+        self._take_head()
+        if probing:
+            self.write(Packet(PacketType.PING, "probe"))
+        packet = self._next()
+        if probing and (packet.type, packet.data) != (PacketType.PONG, "probe"):
+            raise ProtocolError(f"the answer to the probe was {packet!r}")
+        return [packet]
+
+    def _take_head(self) -> None:
+        """Take the response, which frames may follow at once, from the connection.
+
+        Raises:
+            Refused: it is none that switches protocols.
+        """
+        with gevent.Timeout(PATIENCE, TimeoutError("the WebSocket handshake was not answered")):
+            while b"\r\n\r\n" not in (head := self._sock.recv(MAX_HEAD, gevent_socket.MSG_PEEK)):
+                if not head:
+                    raise ProtocolError("the connection was closed instead of a response to the WebSocket handshake")
+                gevent.sleep(0.001)
+        if head.startswith(b"HTTP/1.1 101 "):
+            self._sock.recv(head.index(b"\r\n\r\n") + 4)
+            return
+        response = HTTPResponse(self._sock)
+        response.begin()
+        raise Refused(response.status, response.read())
+
+    def read(self) -> None:
+        """Read until the session has ended."""
+        while self._client.connected:
+            self._client.take(self._next())
+
+    def _next(self) -> Packet:
+        """The next packet; the end of the connection is one, too."""
+        while True:
+            while self._items:
+                item = self._items.pop(0)
+                if isinstance(item, Ping):
+                    self._write(Opcode.PONG, item.payload)
+                elif isinstance(item, Close):
+                    return END
+                elif not isinstance(item, Pong):
+                    return v4.decode_packet(item)
+            try:
+                data = self._sock.recv(MAX_HEAD)
+            except OSError:
+                data = b""
+            if not data:
+                return END
+            self._items = self._decoder.feed(data)
+
+    def send(self, packets: list[Packet]) -> None:
+        """Send packets, and let the server read them."""
+        for packet in packets:
+            self.write(packet)
+        gevent.sleep(0)
+
+    def write(self, packet: Packet) -> None:
+        """Send one packet."""
+        frame = v4.encode_packet(packet)
+        if isinstance(frame, str):
+            self._write(Opcode.TEXT, frame.encode("utf-8", "replace"))
+        else:
+            self._write(Opcode.BINARY, frame)
+
+    def _write(self, opcode: int, payload: bytes) -> None:
+        try:
+            self._sock.sendall(_masked(encode_frame(opcode, payload), len(payload)))
+        except OSError as error:
+            raise SocketClosed(f"the server has closed the connection: {error}", self._client.close_reason) from error
+
+    def goodbye(self) -> None:
+        """Tell the server that the client leaves; it may know already."""
+        close = encode_close()
+        try:
+            self._sock.sendall(_masked(close, len(close) - 2))
+        except OSError:
+            return
+
+    def end(self) -> None:
+        """Close the connection."""
+        self._sock.close()
+
+
+def _masked(frame: bytes, size: int) -> bytes:
+    """A server's frame with a payload of ``size`` bytes as a client's: the mask is there, and changes nothing."""
+    head = len(frame) - size
+    return frame[:1] + bytes((frame[1] | 0x80,)) + frame[2:head] + bytes(4) + frame[head:]
+
+
+def _handshake_of(packets: list[Packet]) -> dict[str, Any]:
+    """What the first packet of a session says.
+
+    Raises:
+        ProtocolError: it is another one.
+    """
+    if not packets or packets[0].type is not PacketType.OPEN:
+        raise ProtocolError(f"a session does not begin with {packets[:1]!r}")
+    opened: dict[str, Any] = json.loads(packets[0].data)
+    return opened
+
+
+def _cookie_header(cookies: Mapping[str, Any] | None) -> dict[str, str]:
+    """The header that brings cookies."""
+    pairs = [f"{name}={getattr(value, 'value', value)}" for name, value in (cookies or {}).items()]
+    return {"Cookie": "; ".join(pairs)} if pairs else {}

@@ -1,0 +1,332 @@
+"""`contrib.flask`: an application with a login, under gevent's server, gunicorn and ``flask run``."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import flask
+import gevent
+import pytest
+from support.clients import PollingSession, WebSocketSession, open_session, upgrade
+from support.processes import ServerProcess
+from support.rawhttp import HttpConnection
+from support.rawwebsocket import Refused, WebSocketClient
+from support.serving import LocalServer, Served
+from support.workers import Nomad
+
+from engineio_wsgi import ConfigurationError, Forbidden, Server
+from engineio_wsgi.contrib.flask import EngineIO
+from engineio_wsgi.errors import UsageError
+from engineio_wsgi.testing import Client
+
+pytestmark = pytest.mark.ours
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Site:
+    """An application with a login, and its engine."""
+
+    def __init__(self, **options: Any) -> None:
+        self.ended: list[str] = []
+        self.engineio = EngineIO(**options)
+        self.app = flask.Flask("site")
+        self.app.config["SECRET_KEY"] = "secret"
+        pages = flask.Blueprint("pages", __name__)
+        pages.add_url_rule("/login/<user>", view_func=self.login)
+        self.app.register_blueprint(pages)
+        self.app.teardown_appcontext(lambda error: self.ended.append(flask.g.pop("name", "")))
+
+    def login(self, user: str) -> str:
+        flask.session["user"] = user
+        return f"hello {user}"
+
+    def serve(self) -> Served:
+        self.engineio.init_app(self.app)
+        self.running = LocalServer(None, "ours", server=self.engineio, wsgi=lambda _: self.app)
+        return self.running.served
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    """One that is stopped when the test ends."""
+    made = Site()
+    yield made
+    if hasattr(made, "running"):
+        made.running.stop()
+
+
+def logged_in(served: Served, user: str) -> list[tuple[str, str]]:
+    """The cookie of somebody who has logged in."""
+    response = served.connect().get(f"/login/{user}")
+    return [("Cookie", (response.header("Set-Cookie") or "").split(";")[0])]
+
+
+def test_handlers_know_who_has_logged_in(site: Site, transport: str) -> None:
+    @site.engineio.on("connection")
+    def connected(socket: Any) -> None:
+        socket.send(f"hello {flask.session['user']} of {flask.current_app.name}, {flask.request.args['color']}")
+        socket.on("message", lambda data: socket.send(f"{flask.session['user']}: {data}"))
+
+    served = site.serve()
+    sessions = [open_session(served, transport, headers=logged_in(served, user), color="red") for user in ("tobi", "loki")]
+    for session, user in zip(sessions, ("tobi", "loki"), strict=True):
+        assert session.hear() == f"hello {user} of site, red"
+        session.say("hi")
+        assert session.hear() == f"{user}: hi"
+
+
+def test_every_kind_of_handler_has_the_context(site: Site) -> None:
+    seen: list[tuple[str, str]] = []
+
+    def note(what: str) -> None:
+        seen.append((what, flask.session["user"]))
+
+    site.engineio = engineio = EngineIO(allow_request=lambda request: note("allow_request") is None,
+                                        generate_id=lambda request: note("generate_id") or "an id of its own")
+
+    for event in ("initial_headers", "headers"):
+        engineio.on(event, lambda headers, request, event=event: note(event))
+
+    @engineio.on("connection")
+    def connected(socket: Any) -> None:
+        note("connection")
+        for event in ("message", "packet_create", "drain", "upgrade", "close"):
+            socket.on(event, lambda *_, event=event: note(event))
+        socket.once("message", lambda _: note("once"))
+        socket.send("x", callback=lambda: note("callback"))
+        socket.spawn(note, "spawn")
+
+    served = site.serve()
+    session = PollingSession(served, headers=logged_in(served, "tobi")).open()
+    assert session.hear() == "x"
+    session.say("y")
+    moved = upgrade(session)
+    moved.close()
+    served.events.wait("close")
+    assert {user for _, user in seen} == {"tobi"}
+    assert {what for what, _ in seen} == {
+        "allow_request", "generate_id", "initial_headers", "headers", "connection", "message", "packet_create", "drain",
+        "upgrade", "close", "once", "callback", "spawn"}
+
+
+def test_refusals_have_the_context_of_their_request(site: Site) -> None:
+    seen: list[str] = []
+    site.engineio = EngineIO(allow_request=lambda request: "user" in flask.session)
+    site.engineio.on("connection_error", lambda error: seen.append(flask.request.args["transport"]))
+    served = site.serve()
+    assert served.connect().get("/engine.io/?EIO=4&transport=polling").status == 403
+    assert served.connect().get("/engine.io/?EIO=4&transport=nonsense").json()["code"] == 0
+    assert seen == ["polling", "nonsense"]
+    assert open_session(served, headers=logged_in(served, "tobi")).sid
+
+
+def test_a_refusal_with_a_text(site: Site) -> None:
+    def log_in_first(request: flask.Request) -> bool:
+        raise Forbidden("log in first")
+
+    site.engineio = EngineIO(allow_request=log_in_first)
+    assert site.serve().connect().get("/engine.io/?EIO=4&transport=polling").json() == {"code": 4, "message": "log in first"}
+
+
+def test_a_context_ends_with_its_handler(site: Site) -> None:
+    """``g`` is a handler's own, and teardown functions run: for a long one at its end."""
+
+    @site.engineio.on("connection")
+    def connected(socket: Any) -> None:
+        flask.g.name = "the long one"
+
+        @socket.on("close")
+        def close(reason: str, _: Any) -> None:
+            assert "name" not in flask.g
+            flask.g.name = "close"
+
+        for message in socket:
+            socket.send(f"{message} {flask.g.name} {flask.session['user']}")
+
+    served = site.serve()
+    session = open_session(served, headers=logged_in(served, "tobi"))
+    session.say("one", "two")
+    assert session.hear_many(2) == ["one the long one tobi", "two the long one tobi"]
+    assert "the long one" not in site.ended
+    session.close()
+    served.events.wait("close")
+    with gevent.Timeout(10):
+        while not {"the long one", "close"} <= set(site.ended):
+            gevent.sleep(0.01)
+
+
+def test_contexts_of_handlers_that_block_do_not_mix(site: Site) -> None:
+    @site.engineio.on("connection")
+    def connected(socket: Any) -> None:
+        @socket.on("message")
+        def message(data: str) -> None:
+            gevent.sleep(0.01)
+            socket.send(flask.session["user"])
+            assert not flask.current_app.testing
+
+    served = site.serve()
+    users = [f"user{number}" for number in range(10)]
+    sessions = [WebSocketSession(served, headers=logged_in(served, user)).open() for user in users]
+    for _ in range(3):
+        for session in sessions:
+            session.say("who?")
+    assert [session.hear_many(3) for session in sessions] == [[user] * 3 for user in users]
+
+
+def test_a_changed_session_is_told(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    @site.engineio.on("connection")
+    def connected(socket: Any) -> None:
+        flask.session["score"] = 1
+        socket.send("done")
+
+    with caplog.at_level(logging.WARNING, "engine"):
+        assert open_session(site.serve()).hear() == "done"
+    assert "flask.session was changed in a handler" in caplog.text
+
+
+@pytest.mark.complains
+def test_a_handler_that_fails(site: Site) -> None:
+    @site.engineio.on("connection")
+    def connected(socket: Any) -> None:
+        @socket.on("message")
+        def message(data: str) -> None:
+            socket.send(flask.session.get("user", "nobody") if data == "who?" else flask.session["no such key"])
+
+    served = site.serve()
+    session = open_session(served, "websocket", headers=logged_in(served, "tobi"))
+    session.say("fail", "who?")
+    assert session.hear() == "tobi"
+    assert site.ended, "what belongs to the failed handler has been torn down"
+
+
+# -- options
+
+
+def test_options_of_the_configuration(site: Site) -> None:
+    site.app.config.update(ENGINEIO_PING_INTERVAL=7, ENGINEIO_PING_TIMEOUT=3, ENGINEIO_PATH="/live", OTHER=1)
+    site.engineio = EngineIO(ping_timeout=4)
+    site.engineio.on("connection", lambda socket: socket.send("hello"))
+    session = open_session(site.serve())
+    assert (session.info["pingInterval"], session.info["pingTimeout"]) == (7000, 4000)
+    assert site.running.served.path == "/live/"
+    assert session.hear() == "hello"
+
+
+@pytest.mark.parametrize(("key", "value", "text"), [
+    ("ENGINEIO_PING_INTERVALL", 1, r"app\.config\['ENGINEIO_PING_INTERVALL'\]: .*ping_interval"),
+    ("ENGINEIO_PING_INTERVAL", "soon", r"app\.config\['ENGINEIO_PING_INTERVAL'\]: expected a number of seconds"),
+])
+def test_a_configuration_that_is_wrong(site: Site, key: str, value: Any, text: str) -> None:
+    site.app.config[key] = value
+    with pytest.raises(ConfigurationError, match=text):
+        site.engineio.init_app(site.app)
+    assert "engineio" not in site.app.extensions
+
+
+def test_what_is_wrong_with_an_argument_is_said_at_once() -> None:
+    with pytest.raises(ConfigurationError, match="ping_interval"):
+        EngineIO(ping_interval="soon")
+
+
+def test_an_application_has_one_engine(site: Site) -> None:
+    site.engineio.init_app(site.app)
+    with pytest.raises(UsageError, match="'site' has an EngineIO already"):
+        EngineIO(site.app)
+    assert site.app.extensions["engineio"] is site.engineio
+    assert isinstance(site.engineio, Server)
+
+
+def test_a_factory_that_is_called_for_each_test() -> None:
+    """The extension is made once; each application is its handlers' current_app."""
+    engineio = EngineIO()
+    engineio.on("connection", lambda socket: socket.send(flask.current_app.name))
+    for name in ("first", "second"):
+        app = flask.Flask(name)
+        engineio.init_app(app)
+        with Client(app) as client:
+            assert client.receive() == name
+    other = flask.Flask("other")
+    other.config["ENGINEIO_PING_INTERVAL"] = 1
+    with pytest.raises(ConfigurationError, match="the options of the application 'other' are not those of the first"):
+        engineio.init_app(other)
+
+
+def test_without_flask() -> None:
+    script = "import sys; sys.modules['flask'] = None; import engineio_wsgi.contrib.flask"
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environ)
+    assert "needs Flask: pip install 'engineio-wsgi[flask]'" in done.stderr.splitlines()[-1]
+
+
+# -- servers
+
+APPLICATION = '''
+import flask, os
+from engineio_wsgi.contrib.flask import EngineIO
+
+engineio = EngineIO()
+
+@engineio.on("connection")
+def connected(socket):
+    socket.send("hello " + flask.request.args.get("name", "nobody"))
+    socket.on("message", socket.send)
+
+def create_app():
+    app = flask.Flask(__name__)
+    app.add_url_rule("/", view_func=lambda: {"pid": os.getpid()})
+    engineio.init_app(app)
+    return app
+
+app = create_app()
+'''
+
+
+def test_gunicorn(tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path, "engineio_wsgi.gunicorn.Worker", application=APPLICATION)
+    try:
+        session = PollingSession(server.served, name="tobi").open()
+        assert session.hear() == "hello tobi"
+        moved = upgrade(session)
+        moved.say("x")
+        assert moved.hear() == "x"
+    finally:
+        server.stop()
+    assert not server.complaints(), server.logs()
+
+
+@pytest.mark.parametrize("more", [[], ["--debug"]])
+def test_flask_run(tmp_path: Path, more: list[str]) -> None:
+    """The development server: polling works, a WebSocket is declined and breaks nothing, and the log says so once."""
+    (tmp_path / "app.py").write_text(APPLICATION)
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flask", "--app", "app:create_app", "run", "--port", "0", *more], cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        with gevent.Timeout(20):
+            while not (match := re.search(r"Running on http://127.0.0.1:(\d+)", log.read_text())):
+                gevent.sleep(0.05)
+        served = Served(("127.0.0.1", int(match[1])), None, handler="ours")
+        session = Nomad(served, name="tobi").open()
+        assert session.info["upgrades"] == []
+        assert session.hear() == "hello tobi"
+        with pytest.raises(Refused):
+            WebSocketClient.open(served.connect(), session.target(transport="websocket"))
+        for number in range(3):
+            session.say(str(number))
+            assert session.hear() == str(number)
+    finally:
+        os.killpg(process.pid, 9)
+        process.wait()
+        HttpConnection.close_all()
+    text = log.read_text()
+    assert text.count("so only polling is offered") == 1, text
+    assert "Traceback" not in text
