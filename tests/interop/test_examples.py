@@ -143,7 +143,7 @@ def manage(arguments: list[str], environment: dict[str, str]) -> None:
     """Django's command line."""
     subprocess.run(
         [sys.executable, "manage.py", *arguments],
-        cwd=EXAMPLES / "django_login",
+        cwd=EXAMPLES / "django_site",
         env=environment_with(environment),
         check=True,
         stdout=subprocess.PIPE,
@@ -168,7 +168,7 @@ def test_django_login(run: Run, tmp_path: Path) -> None:
     environment = {"DATABASE": str(tmp_path / "db.sqlite3"), "DJANGO_SUPERUSER_PASSWORD": "secret"}
     manage(["migrate", "--verbosity=0"], environment)
     manage(["createsuperuser", "--noinput", "--username=tobi", "--email=tobi@example.com"], environment)
-    served = run("django_login/manage.py", "runengineio", "--noreload", **environment)
+    served = run("django_site/manage.py", "runengineio", "--noreload", **environment)
     refused = served.connect().get(f"{served.path}?EIO=4&transport=polling")
     assert (refused.status, refused.json()["message"]) == (403, "log in first")
     tobi = django_login(served, "tobi", "secret")
