@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Protocol
 
 from engineio_wsgi.cluster.addresses import choose_names, is_worker_id
 from engineio_wsgi.cluster.calls import ask
 from engineio_wsgi.cluster.channel import OwnerGone
+from engineio_wsgi.cluster.location import RedisLocation, group_of, names_redis
 from engineio_wsgi.cluster.messages import Action, Call, Kind, Message, Result
 from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.host import WORKER_ID_SIZE
@@ -16,8 +18,47 @@ from engineio_wsgi.socket import as_message
 __all__ = ["Emitter"]
 
 
+class _Reach(Protocol):
+    """A way to the workers."""
+
+    def workers(self) -> list[str]:
+        """The ids of all workers."""
+        ...
+
+    def ask(self, worker: str, message: Message) -> int:
+        """Have one worker carry out a call. Blocks. Returns how many sessions it concerned; 0 if it has not answered."""
+        ...
+
+    def ask_all(self, message: Message) -> int:
+        """The same of all workers."""
+        ...
+
+
+class _LocalReach:
+    """The way to those of this machine."""
+
+    def __init__(self, group: str) -> None:
+        self._names = choose_names(group)
+
+    def workers(self) -> list[str]:
+        return self._names.workers()
+
+    def ask(self, worker: str, message: Message) -> int:
+        try:
+            reply = ask(self._names.address(worker), message)
+        except OwnerGone:
+            return 0
+        return Result.of(reply).sessions if reply.kind is Kind.RESULT else 0
+
+    def ask_all(self, message: Message) -> int:
+        return sum([self.ask(worker, message) for worker in self.workers()])
+
+
 class Emitter:
-    """Reaches the sessions of a cluster's workers from another process of the same user. With gevent and without it.
+    """Reaches the sessions of a cluster's workers from another process. With gevent and without it.
+
+    The workers of one machine (``"local"``) are reached by processes of the same user; those of several, by whoever reaches
+    their Redis.
 
     Every method blocks until the workers concerned have answered, for 5 seconds at most: in a plain thread the thread, in a
     greenlet that greenlet only. Safe to use from any thread. Nothing is kept open between two calls.
@@ -29,6 +70,8 @@ class Emitter:
     Raises:
         ConfigurationError: ``cluster`` names none.
 
+    Every method raises ``ConnectionError`` where Redis cannot be reached.
+
     Example::
 
         emitter = Emitter("local:shop")
@@ -39,16 +82,21 @@ class Emitter:
         options = Options.create(cluster=cluster, path=path)
         if options.cluster is None:
             raise ConfigurationError("cluster: expected what the servers have there; None serves nobody else's sessions")
-        self._group = options.cluster + options.path
-        self._names = choose_names(self._group)
+        self._group = group_of(options.cluster, options.path)
+        self._reach: _Reach = _LocalReach(self._group)
+        if names_redis(options.cluster):
+            # redis-py is there only where it is needed
+            from engineio_wsgi.cluster.guest import Guest
+
+            self._reach = Guest(RedisLocation.parse(options.cluster), self._group)
 
     def workers(self) -> list[str]:
         """The ids of all workers: what their session ids begin with."""
-        return self._names.workers()
+        return self._reach.workers()
 
     def count(self) -> int:
         """How many sessions there are; a worker that does not answer is left out."""
-        return self._ask_all(Call(self._group, Action.COUNT).message())
+        return self._reach.ask_all(Call(self._group, Action.COUNT).message())
 
     def send(self, sid: str, data: str | bytes, compress: bool = True) -> bool:
         """Send one message to a session.
@@ -71,7 +119,8 @@ class Emitter:
         Raises:
             TypeError: ``data`` is neither text nor binary.
         """
-        return self._ask_all(Call(self._group, Action.BROADCAST, tuple(exclude), compress=compress).message(as_message(data)))
+        call = Call(self._group, Action.BROADCAST, tuple(exclude), compress=compress)
+        return self._reach.ask_all(call.message(as_message(data)))
 
     def disconnect(self, sid: str) -> bool:
         """Close a session, after what waits for its client has been fetched. Returns whether there is such a session."""
@@ -79,14 +128,4 @@ class Emitter:
 
     def _ask_owner(self, call: Call, data: str | bytes = b"") -> bool:
         owner = call.sids[0][:WORKER_ID_SIZE]
-        return is_worker_id(owner) and self._ask(owner, call.message(data)) > 0
-
-    def _ask_all(self, message: Message) -> int:
-        return sum([self._ask(worker, message) for worker in self.workers()])
-
-    def _ask(self, worker: str, message: Message) -> int:
-        try:
-            reply = ask(self._names.address(worker), message)
-        except OwnerGone:
-            return 0
-        return Result.of(reply).sessions if reply.kind is Kind.RESULT else 0
+        return is_worker_id(owner) and self._reach.ask(owner, call.message(data)) > 0

@@ -21,7 +21,7 @@ from engineio_wsgi.admission import Demand, Errand, ask_application, examine
 from engineio_wsgi.advice import Advice
 from engineio_wsgi.bridge import call_in_hub, in_plain_thread, start_hub
 from engineio_wsgi.cluster.calls import send_or_not
-from engineio_wsgi.cluster.local import UNREACHED, LocalCluster
+from engineio_wsgi.cluster.routing import UNREACHED, Cluster
 from engineio_wsgi.errors import ErrorCode, PayloadTooLarge, RequestRefused, ServerClosing
 from engineio_wsgi.host import SessionHost
 from engineio_wsgi.http import responses
@@ -74,7 +74,7 @@ class Engine(SessionHost):
         self._refusals = Throttle(REFUSAL_PERIOD)
         self._advice = Advice()
         self._entering = Lock()
-        self._cluster: LocalCluster | None = None
+        self._cluster: Cluster | None = None
         #: the engine with the application that it is wrapped around
         self.front: Application | None = None
 
@@ -87,11 +87,11 @@ class Engine(SessionHost):
         group = self.options.cluster or self.default_cluster
         if group is None:
             return super()._become_worker()
-        self._cluster = LocalCluster(self, group)
+        self._cluster = Cluster(self, group)
         return self._cluster.worker_id
 
     @property
-    def cluster(self) -> LocalCluster | None:
+    def cluster(self) -> Cluster | None:
         """This worker and the others; ``None`` without the option. Not before any fork: from now on, this process is a worker."""
         if self._hub is None and (self.options.cluster or self.default_cluster) is not None:
             self._enter_hub()

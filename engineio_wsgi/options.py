@@ -17,6 +17,7 @@ from contextvars import ContextVar
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, NamedTuple, TypeVar
 
+from engineio_wsgi.cluster.location import REDIS_URLS, RedisLocation, names_redis
 from engineio_wsgi.errors import ConfigurationError
 
 __all__ = ["Cookie", "Cors", "Deflate", "HttpCompression", "Options", "from_environ", "option_defaults", "option_table",
@@ -292,9 +293,13 @@ def _build(name: str, kind: type[T], arguments: Mapping[str, Any]) -> T:
 
 
 def _cluster(name: str, value: Any) -> str | None:
-    if value is not None and not (isinstance(value, str) and CLUSTER.fullmatch(value)):
-        raise _wrong(name, value, 'None, "local", or "local:NAME"; this version serves a session from one machine only')
-    if value is not None and not _has_unix_sockets():
+    if value is None:
+        return None
+    if isinstance(value, str) and names_redis(value):
+        RedisLocation.parse(value)
+    elif not (isinstance(value, str) and CLUSTER.fullmatch(value)):
+        raise _wrong(name, value, f'None, "local", "local:NAME", or the URL of a Redis: {REDIS_URLS}')
+    if not _has_unix_sockets():
         raise _wrong(name, value, "None: this platform has no Unix sockets that keep messages apart (SOCK_SEQPACKET)")
     return value
 
@@ -411,7 +416,8 @@ class Options:
         None, _callable, "callable(request) -> str, for ids of your own", shown="worker mark + 120 random bits")
     policy_file: bool = _option(False, _flag, "whether Flash policy requests are answered", _parse_flag)
     cluster: str | None = _option(None, _cluster, "which workers serve each other's sessions: None, each its own; local, all of "
-                                  "this user's on this machine; local:NAME, those of one application", str)
+                                  "this user's on this machine; local:NAME, those of one application; "
+                                  "the URL of a Redis, those of several machines", str)
 
     def __post_init__(self) -> None:
         for declared in fields(self):

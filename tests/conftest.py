@@ -17,18 +17,22 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from support.crossing import CrossingServer
 from support.rawhttp import HttpConnection
+from support.redis import RedisServer
 from support.reference import ENABLED as REFERENCE
 from support.reference import ReferenceServer
 from support.serving import LocalServer, Served
 
 #: seconds after which a test that hangs is failed
 DEADLINE = 60.0
-#: TEST_HANDLERS=crossing: every request for a session comes to another worker than the session's
+#: TEST_HANDLERS=crossing: every request for a session comes to another worker than the session's; crossing-machines: on another
+#: machine than the session's
 HANDLERS = ["reference"] if REFERENCE else os.environ.get("TEST_HANDLERS", "ours,stock").split(",")
+_LEFT_OUT = {"crossing": ("alone",), "crossing-machines": ("alone", "near")}
 MARKERS = (
     "ours: uses the Python API of our server, so there is nothing to compare with the reference server",
     "differs(why): our server behaves otherwise than the reference server, on purpose",
     "alone(why): a second worker would see something else",
+    "near(why): another machine would see something else",
     "complains: errors are logged, and the test says so",
     "deadline(seconds): the test may take longer than others",
 )
@@ -41,7 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Against the reference server and in a cluster, only what is meant to be the same there is run."""
-    markers = ("ours", "differs") if REFERENCE else ("alone",) if "crossing" in HANDLERS else ()
+    markers = ("ours", "differs") if REFERENCE else _LEFT_OUT.get(HANDLERS[0], ())
     left_out = [item for item in items if any(item.get_closest_marker(marker) for marker in markers)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
@@ -123,7 +127,7 @@ Serve = Callable[..., Served]
 
 
 @pytest.fixture
-def serve(handler: str) -> Iterator[Serve]:
+def serve(handler: str, request: pytest.FixtureRequest) -> Iterator[Serve]:
     """A factory of running servers: ``serve(app="echo", **options)``; see `support.serving.LocalServer`."""
     running: list[Any] = []
 
@@ -134,6 +138,8 @@ def serve(handler: str) -> Iterator[Serve]:
             running.append(ReferenceServer(app, **options))
         elif handler == "crossing":
             running.append(CrossingServer(app, **options))
+        elif handler == "crossing-machines":
+            running.append(CrossingServer(app, cluster=request.getfixturevalue("shared_redis").url, **options))
         else:
             running.append(LocalServer(app, handler, **options))
         served: Served = running[-1].served
@@ -142,6 +148,14 @@ def serve(handler: str) -> Iterator[Serve]:
     yield start
     for server in running:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One for all tests that do it no harm."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.kill()
 
 
 @pytest.fixture(scope="session")

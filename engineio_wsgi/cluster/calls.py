@@ -18,7 +18,7 @@ from engineio_wsgi.cluster.messages import Action, BadMessage, Call, Kind, Messa
 from engineio_wsgi.errors import SocketClosed, WriteTimeout
 from engineio_wsgi.throttle import Throttle
 
-__all__ = ["Caller", "SessionsHere", "ask", "perform", "send_or_not"]
+__all__ = ["Caller", "LocalCaller", "SessionsHere", "ask", "perform", "send_or_not"]
 
 logger = logging.getLogger("engine.cluster")
 
@@ -88,7 +88,31 @@ def ask(address: str, message: Message) -> Message:
         channel.close()
 
 
-class Caller:
+class Caller(Protocol):
+    """The way of calls to the other workers."""
+
+    def others(self) -> list[str]:
+        """The ids of the other workers."""
+        ...
+
+    def ask(self, worker: str, message: Message) -> int:
+        """Have one worker carry out a call. Blocks until it has. Returns how many sessions it concerned.
+
+        Raises:
+            OwnerGone: it does not exist, or has not answered.
+        """
+        ...
+
+    def ask_all(self, message: Message) -> dict[str, int]:
+        """The same of all others at once; who does not answer is left out."""
+        ...
+
+    def tell_all(self, message: Message) -> None:
+        """Have all others carry out a call some time, each after what it was told before. Does not block."""
+        ...
+
+
+class LocalCaller:
     """The way to the other workers of this machine.
 
     Args:
@@ -106,16 +130,12 @@ class Caller:
         return [worker for worker in self._names.workers() if worker != self._worker_id]
 
     def ask(self, worker: str, message: Message) -> int:
-        """Have one worker carry out a call. Blocks until it has. Returns how many sessions it concerned.
-
-        Raises:
-            OwnerGone: it does not exist, or has not answered.
-        """
+        """See :class:`Caller`."""
         reply = ask(self._names.address(worker), message)
         return Result.of(reply).sessions if reply.kind is Kind.RESULT else 0
 
     def ask_all(self, message: Message) -> dict[str, int]:
-        """The same of all others at once; who is gone is left out."""
+        """See :class:`Caller`."""
         asked = {worker: gevent.spawn(self._ask_quietly, worker, message) for worker in self.others()}
         gevent.joinall(list(asked.values()))
         return {worker: greenlet.value for worker, greenlet in asked.items() if greenlet.value is not None}
@@ -127,7 +147,7 @@ class Caller:
             return None
 
     def tell_all(self, message: Message) -> None:
-        """Have all others carry out a call some time, each after what it was told before. Does not block."""
+        """See :class:`Caller`."""
         for worker in self.others():
             queue = self._waiting.get(worker)
             if queue is None:

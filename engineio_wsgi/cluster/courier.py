@@ -5,8 +5,9 @@ Owns the conversation with the session's worker. Which of the two is right for a
 
 from __future__ import annotations
 
+from functools import cached_property
 from time import monotonic
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from gevent import socket
 
@@ -22,28 +23,57 @@ from engineio_wsgi.http.calling import Answered
 from engineio_wsgi.http.peer import EndWatch
 from engineio_wsgi.wire import Wire, detach
 
-__all__ = ["ClientGone", "Courier"]
+__all__ = ["ClientGone", "Courier", "LocalCourier", "RequestCopy"]
 
 
 class ClientGone(Exception):
     """Nobody waits for the answer any more."""
 
 
-class Courier:
-    """The way from this worker to the others.
+class RequestCopy:
+    """A request for other workers to answer. Its body is read once, when it is first asked for, which may block.
 
     Args:
-        names: of their sockets.
-        answer_timeout: seconds that the answer to a relayed request may take: as long as a poll can wait.
-        body_limit: bytes of a request's body, with more of which it is refused.
+        environ: of the request.
+        group: of workers that serve each other's sessions.
+        sid: the session that it is for.
+        body_limit: bytes of a body, with more of which the session refuses it.
     """
 
-    def __init__(self, names: Names, answer_timeout: float, body_limit: int) -> None:
-        self._names = names
-        self._answer_timeout = answer_timeout
+    def __init__(self, environ: dict[str, Any], group: str, sid: str, body_limit: int) -> None:
+        self.environ = environ
+        self._group = group
+        self.sid = sid
         self._body_limit = body_limit
 
-    # -- connections
+    @cached_property
+    def message(self) -> Message:
+        """The message that asks for an answer."""
+        texts = {key: value for key, value in self.environ.items() if type(value) is str}
+        texts["CONTENT_LENGTH"], body = self._read_body()
+        return Request(self._group, self.sid, texts).message(body)
+
+    def _read_body(self) -> tuple[str, bytes]:
+        """``CONTENT_LENGTH`` and body. What is wrong with it is seen by the session, as if it had read it itself."""
+        announced = self.environ.get("CONTENT_LENGTH") or ""
+        if self.environ["REQUEST_METHOD"] != "POST":
+            return announced, b""
+        try:
+            body = read_body(self.environ, self._body_limit)
+        except PayloadTooLarge as error:
+            return str(error.size), b""
+        except ProtocolError:
+            return announced, b""
+        except OSError:
+            return announced or "1", b""
+        return str(len(body)), body
+
+
+class Courier(Protocol):
+    """A way from this worker to others."""
+
+    #: whether any connection can go it, and stay there; if not, only those that become WebSockets
+    moves_connections: ClassVar[bool]
 
     def hand_over(self, owner: str, connection: Connection, departure: Departure) -> Refusal | None:
         """Give a connection and its request to their session's worker. Blocks until it has taken them.
@@ -54,6 +84,36 @@ class Courier:
         Raises:
             OwnerGone: there is no such worker, or it does not answer.
         """
+        ...
+
+    def relay(self, owner: str, request: RequestCopy) -> Answered | Refusal:
+        """Have a request answered by its session's worker. Blocks until it is.
+
+        Raises:
+            OwnerGone: there is no such worker, it does not answer, or it has ended meanwhile.
+            ClientGone: the client has left meanwhile.
+        """
+        ...
+
+
+class LocalCourier:
+    """The way to the workers of this machine.
+
+    Args:
+        names: of their sockets.
+        answer_timeout: seconds that the answer to a relayed request may take: as long as a poll can wait.
+    """
+
+    moves_connections: ClassVar[bool] = True
+
+    def __init__(self, names: Names, answer_timeout: float) -> None:
+        self._names = names
+        self._answer_timeout = answer_timeout
+
+    # -- connections
+
+    def hand_over(self, owner: str, connection: Connection, departure: Departure) -> Refusal | None:
+        """See :class:`Courier`."""
         if departure.secure:
             return self._hand_over_secure(owner, connection, departure)
         refusal = self._offer(owner, connection.message(departure.as_read()), departure.sock.fileno())
@@ -99,36 +159,15 @@ class Courier:
 
     # -- requests
 
-    def relay(self, owner: str, group: str, sid: str, environ: dict[str, Any]) -> Answered | Refusal:
-        """Have a request answered by its session's worker. Blocks until it is.
-
-        Raises:
-            OwnerGone: there is no such worker, it does not answer, or it has ended meanwhile.
-            ClientGone: the client has left meanwhile.
-        """
-        texts = {key: value for key, value in environ.items() if type(value) is str}
-        texts["CONTENT_LENGTH"], body = self._read_body(environ)
+    def relay(self, owner: str, request: RequestCopy) -> Answered | Refusal:
+        """See :class:`Courier`."""
+        message = request.message
         channel = self._connect(owner)
         try:
-            refusal = self._settle(channel, Request(group, sid, texts).message(body))
-            return self._await_answer(channel, environ) if refusal is None else refusal
+            refusal = self._settle(channel, message)
+            return self._await_answer(channel, request.environ) if refusal is None else refusal
         finally:
             channel.close()
-
-    def _read_body(self, environ: dict[str, Any]) -> tuple[str, bytes]:
-        """A request's ``CONTENT_LENGTH`` and body. What is wrong with it is seen by the session, as if it had read it itself."""
-        announced = environ.get("CONTENT_LENGTH") or ""
-        if environ["REQUEST_METHOD"] != "POST":
-            return announced, b""
-        try:
-            body = read_body(environ, self._body_limit)
-        except PayloadTooLarge as error:
-            return str(error.size), b""
-        except ProtocolError:
-            return announced, b""
-        except OSError:
-            return announced or "1", b""
-        return str(len(body)), body
 
     def _await_answer(self, channel: Channel, environ: dict[str, Any]) -> Answered:
         left: list[bool] = []
@@ -148,7 +187,6 @@ class Courier:
         finally:
             watch.stop()
         return Answered(answer.status, answer.headers, message.body)
-
 
 
 def _ask(channel: Channel, message: Message, descriptor: int | None) -> Message:

@@ -16,7 +16,7 @@ from engineio_wsgi.errors import PeerError
 
 __all__ = [
     "PREFIX_SIZE", "VERSION", "Action", "Answer", "BadMessage", "Call", "Connection", "Kind", "Message", "Prefix", "Refusal",
-    "Request", "Result",
+    "Request", "Result", "check_version",
 ]  # fmt: skip
 
 #: of the format; a worker that speaks another one is not spoken to
@@ -32,6 +32,12 @@ MAX_BODY = 1 << 30
 
 class BadMessage(PeerError):
     """What arrived is no message, or one of another version."""
+
+
+def check_version(version: int) -> None:
+    """Raise :class:`BadMessage` if a worker of another version speaks."""
+    if version != VERSION:
+        raise BadMessage(f"it speaks version {version}, this worker {VERSION}: run one version of engineio_wsgi")
 
 
 class Kind(enum.Enum):
@@ -51,6 +57,17 @@ class Kind(enum.Enum):
     CALL = b"L"
     #: what came of it: the head says a number
     RESULT = b"V"
+    #: between machines: bytes of a connection, in the body
+    DATA = b"D"
+    #: so many of them have gone on to the client, or to the session
+    ROOM = b"M"
+    #: the conversation is over
+    END = b"E"
+
+    @property
+    def begins(self) -> bool:
+        """Whether a conversation can begin with it."""
+        return self in (Kind.CONNECTION, Kind.REQUEST)
 
 
 class Prefix(NamedTuple):
@@ -70,8 +87,7 @@ class Prefix(NamedTuple):
         if len(data) < PREFIX_SIZE:
             raise BadMessage(f"{len(data)} bytes are no message")
         version, letter, head, body = _PREFIX.unpack_from(data)
-        if version != VERSION:
-            raise BadMessage(f"it speaks version {version}, this worker {VERSION}: run one version of engineio_wsgi")
+        check_version(version)
         if head > MAX_HEAD or body > MAX_BODY:
             raise BadMessage(f"a head of {head} and a body of {body} bytes are too large")
         try:

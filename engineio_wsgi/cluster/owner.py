@@ -139,7 +139,8 @@ class Owner:
         else:
             raise BadMessage(f"a conversation does not begin with {message.kind.name}")
 
-    def _refusal(self, group: str, sid: str) -> Refusal | None:
+    def refusal(self, group: str, sid: str) -> Refusal | None:
+        """Why nothing of a session's can be taken here; ``None`` if it can."""
         if group != self._group:
             logger.warning("another application's worker has sent a request: its group is %.80r, this one's %r; workers that "
                            "serve each other's sessions have the same options cluster and path", group, self._group)
@@ -148,12 +149,18 @@ class Owner:
 
     # -- connections
 
+    def refusal_of(self, connection: Connection) -> Refusal | None:
+        """Why a connection cannot be taken here; ``None`` if it can."""
+        refusal = self.refusal(connection.group, connection.sid)
+        if refusal is None and connection.accepted is None:
+            adopter = self._adopting()
+            if adopter is None or (adopter.full and not connection.upgrade):
+                return Refusal.FULL
+        return refusal
+
     def _take_connection(self, channel: Channel, connection: Connection, read_ahead: bytes) -> None:
         deadline = monotonic() + PATIENCE
-        refusal = self._refusal(connection.group, connection.sid)
-        adopter = self._adopting()
-        if refusal is None and connection.accepted is None and (adopter is None or (adopter.full and not connection.upgrade)):
-            refusal = Refusal.FULL
+        refusal = self.refusal_of(connection)
         if refusal is not None:
             channel.send(refusal.message(), deadline)
             return
@@ -165,10 +172,15 @@ class Owner:
             os.close(number)
             raise
         channel.close()
+        self.take(number, connection, read_ahead)
+
+    def take(self, number: int, connection: Connection, read_ahead: bytes) -> None:
+        """Serve a connection that :meth:`refusal_of` does not refuse. Its file descriptor belongs to this object now."""
         self._counters.adopted += 1
         if connection.accepted is not None:
             self._take_websocket(number, connection.accepted, read_ahead)
             return
+        adopter = self._adopting()
         assert adopter is not None
         origin = {**connection.origin, HOPS: connection.hops + 1}
         adopter.adopt(number, connection.address, read_ahead=read_ahead, environ=origin)
@@ -185,17 +197,23 @@ class Owner:
     # -- requests
 
     def _take_request(self, channel: Channel, request: Request, body: bytes) -> None:
-        refusal = self._refusal(request.group, request.sid)
+        refusal = self.refusal(request.group, request.sid)
         deadline = monotonic() + PATIENCE
         channel.send(Message(Kind.TAKEN) if refusal is None else refusal.message(), deadline)
-        if refusal is not None:
-            return
+        if refusal is None:
+            # when the client leaves, the other worker hangs up
+            answer = self.answer(request, body, {"engineio.socket": channel.sock})
+            channel.send(answer, monotonic() + PATIENCE)
+
+    def answer(self, request: Request, body: bytes, client: Mapping[str, Any]) -> Message:
+        """Answer a request that :meth:`refusal` does not refuse. Blocks as long as a poll has to wait.
+
+        Args:
+            client: what the environ has by which an :class:`EndWatch` sees that the client has left.
+        """
         self._counters.answered += 1
-        environ = _environ_of(request.environ, body)
-        # when the client leaves, the other worker hangs up
-        environ["engineio.socket"] = channel.sock
-        answered = self._call(environ)
-        channel.send(Answer(answered.status, answered.headers).message(answered.body), monotonic() + PATIENCE)
+        answered = self._call({**_environ_of(request.environ, body), **client})
+        return Answer(answered.status, answered.headers).message(answered.body)
 
     def _call(self, environ: dict[str, Any]) -> Answered:
         try:

@@ -1,19 +1,55 @@
-"""A TLS connection whose other half is in another worker: bytes from the one to the other, both ways.
+"""A connection whose other half is in another worker: bytes from the one to the other, both ways.
 
 Owns both connections until they end. No greenlet waits for them.
 """
 
 from __future__ import annotations
 
-from engineio_wsgi.wire import RECV_SIZE, Wire
+from collections.abc import Callable
+from typing import Protocol
 
-__all__ = ["pump"]
+from engineio_wsgi.wire import RECV_SIZE
+
+__all__ = ["Pumped", "pump"]
 
 #: bytes that may wait for one side; then nothing more is read from the other
 MAX_WAITING = 262_144
 
 
-def pump(one: Wire, other: Wire) -> None:
+class Pumped(Protocol):
+    """What is needed of a connection: a part of what a :class:`Wire` is, with the same meanings."""
+
+    unsent: int
+    lost: OSError | None
+    on_drained: Callable[[], object] | None
+
+    @property
+    def recv(self) -> Callable[[int], bytes]:
+        """Read what is there."""
+        ...
+
+    def watch(self, on_readable: Callable[[], object]) -> None:
+        """Call back when there is something."""
+        ...
+
+    def unwatch(self) -> None:
+        """Do not call back."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Send."""
+        ...
+
+    def linger(self) -> None:
+        """Close politely."""
+        ...
+
+    def close(self) -> None:
+        """Close."""
+        ...
+
+
+def pump(one: Pumped, other: Pumped) -> None:
     """Carry what comes from either to the other until both have ended. Does not block."""
     _Direction(one, other).start()
     _Direction(other, one).start()
@@ -24,7 +60,7 @@ class _Direction:
 
     __slots__ = ("_ended", "_source", "_target")
 
-    def __init__(self, source: Wire, target: Wire) -> None:
+    def __init__(self, source: Pumped, target: Pumped) -> None:
         self._source = source
         self._target = target
         self._ended = False

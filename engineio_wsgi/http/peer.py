@@ -10,10 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 import gevent
+from gevent.event import Event
 
-__all__ = ["EndWatch", "buffered_reader", "client_socket"]
+__all__ = ["ENDED", "EndWatch", "buffered_reader", "client_socket"]
 
 READ = 1
+#: in the environ of a request whose client is connected to another machine: a gevent event that is set when it leaves
+ENDED = "engineio.ended"
 #: the first bytes of a TLS alert: as such (TLS 1.2), or encrypted as application data of just its size (TLS 1.3,
 #: RFC 8446 section 5.2: 2 bytes, their type, and a 16-byte tag)
 TLS_ALERTS = (b"\x15\x03", b"\x17\x03")
@@ -42,12 +45,16 @@ def _raw(sock: Any) -> Any:
 class EndWatch:
     """Calls ``on_end()`` in the hub when the client of a waiting request closes or resets its connection.
 
-    Where the connection cannot be found, nothing is watched: the heartbeat will notice.
+    Where the connection cannot be found, nothing is watched: the heartbeat will notice. Where it is on another machine, the
+    environ has an event under :data:`ENDED`.
     """
 
-    __slots__ = ("_on_end", "_socket", "_tls", "_watcher")
+    __slots__ = ("_ended", "_on_end", "_socket", "_tls", "_watcher")
 
     def __init__(self, environ: dict[str, Any], on_end: Callable[[], object]) -> None:
+        self._ended: Event | None = environ.get(ENDED)
+        if self._ended is not None:
+            self._ended.rawlink(self._on_ended)
         sock = client_socket(environ)
         self._on_end = on_end
         self._socket = _raw(sock)
@@ -57,6 +64,10 @@ class EndWatch:
         if number >= 0:
             self._watcher = gevent.get_hub().loop.io(number, READ)
             self._watcher.start(self._on_readable)
+
+    def _on_ended(self, _: Event) -> None:
+        self.stop()
+        self._on_end()
 
     def _on_readable(self) -> None:
         try:
@@ -72,6 +83,8 @@ class EndWatch:
 
     def stop(self) -> None:
         """Stop watching; harmless if repeated."""
+        if self._ended is not None:
+            self._ended.unlink(self._on_ended)
         if self._watcher is not None:
             self._watcher.stop()
             self._watcher.close()

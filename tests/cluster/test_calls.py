@@ -18,6 +18,7 @@ import gevent
 import pytest
 from support.clients import PollingSession, WebSocketSession
 from support.rawwebsocket import Closed
+from support.redis import RedisServer
 from support.workers import Workers
 
 from engineio_wsgi import ConfigurationError, Emitter
@@ -26,16 +27,19 @@ from engineio_wsgi.cluster.addresses import AbstractNames
 UNKNOWN = "zzzz-no-such-session"
 
 
-@pytest.fixture
-def name() -> str:
+@pytest.fixture(params=["local", "redis"])
+def name(request: pytest.FixtureRequest) -> str:
     """Of a cluster that nobody else has."""
-    return f"local:{uuid4()}"
+    if request.param == "local":
+        return f"local:{uuid4()}"
+    redis: RedisServer = request.getfixturevalue("shared_redis")
+    return f"{redis.url}?group={uuid4()}"
 
 
 @pytest.fixture
 def group(tmp_path: Path, name: str) -> Iterator[Workers]:
     """Three workers."""
-    workers = Workers(tmp_path, 3, cluster=name)
+    workers = Workers(tmp_path, 3, cluster=name, apart=name.startswith("redis"))
     yield workers
     workers.stop()
 
@@ -193,6 +197,7 @@ GARBAGE: dict[str, dict[str, object]] = {
 }
 
 
+@pytest.mark.parametrize("name", ["local"], indirect=True)
 def test_calls_that_are_none(group: Workers, name: str) -> None:
     session = sessions_of(group)[0]
     address = AbstractNames(f"{name}/engine.io").address(session.sid[:4])

@@ -201,6 +201,7 @@ def test_a_second_get_while_one_is_open(serve: Any, eio: int) -> None:
     assert session.served.events.wait("close")["reason"] == "transport error"
 
 
+@pytest.mark.near("a request is relayed once it is complete")
 def test_a_second_post_while_one_is_open(serve: Any) -> None:
     session = polling(serve())
     session.posting.send(session.posting.head("POST", session.target(), [("Content-Length", "5")]) + b"4")

@@ -1,17 +1,21 @@
 """A server whose clients cross from one worker to another: the conformance suite runs over it as over any other.
 
-Two engines in one process, as two workers of a machine. The one that the test has in its hands owns all sessions; whatever
-connection begins with a request that names a session is accepted by the other.
+Two engines in one process, as two workers of a machine, or of two machines with a Redis. The one that the test has in its
+hands owns all sessions; whatever connection begins with a request that names a session is accepted by the other.
 """
 
 from __future__ import annotations
 
+import os
+from itertools import count
 from typing import Any
 
 import gevent
 import gevent.pywsgi
 from gevent import socket
 
+from engineio_wsgi.cluster import routing
+from engineio_wsgi.cluster.addresses import AbstractNames
 from support.serving import ErrorText, LocalServer, fallback, handler_class, server_context
 
 #: bytes of a connection that are looked at
@@ -23,11 +27,16 @@ SILENCE = 0.05
 class CrossingServer(LocalServer):
     """`LocalServer`, and another worker before it."""
 
-    def __init__(self, app: str | None, *, tls: dict[str, str] | None = None, **options: Any) -> None:
+    def __init__(self, app: str | None, *, cluster: str = "local", tls: dict[str, str] | None = None, **options: Any) -> None:
         import engineio_wsgi
 
         if options.get("server") is None:
-            options["cluster"] = "local"
+            options["cluster"] = cluster
+        self._choose_names = routing.choose_names
+        if cluster != "local":
+            # as on two machines: neither finds the other's socket
+            machines = count(1)
+            routing.choose_names = lambda group: AbstractNames(f"{group} of {os.getpid()} {next(machines)}")
         super().__init__(app, "ours", tls=tls, **options)
         given = {name: value for name, value in options.items() if name not in ("wsgi", "server")}
         self.other_errors = ErrorText()
@@ -47,6 +56,7 @@ class CrossingServer(LocalServer):
 
     def stop(self) -> None:
         """Stop both; the other worker has never had a session."""
+        routing.choose_names = self._choose_names
         assert self.other.clients_count == 0
         super().stop()
         self.other.close(timeout=0)

@@ -32,7 +32,7 @@ PATIENCE = 15.0
 SCRIPT = '''
 import itertools, json, logging, os, socket, sys
 import engineio_wsgi
-from engineio_wsgi.cluster import courier, owner
+from engineio_wsgi.cluster import addresses, courier, owner, routing
 from gevent.pywsgi import WSGIServer, WSGIHandler
 from geventwebsocket.handler import WebSocketHandler as StockHandler
 
@@ -40,7 +40,14 @@ logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(messag
 sharing, number, handler = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 options, tls = json.loads(sys.argv[4]), json.loads(sys.argv[5])
 limit = options.pop("limit", None)
-owner.PATIENCE = courier.PATIENCE = options.pop("patience", owner.PATIENCE)
+patience = options.pop("patience", owner.PATIENCE)
+owner.PATIENCE = courier.PATIENCE = patience
+if options.pop("apart", False):
+    # nobody finds the others' sockets, as on another machine
+    routing.choose_names = lambda group: addresses.AbstractNames(f"{group} of {os.getpid()}")
+if str(options.get("cluster")).startswith("redis"):
+    from engineio_wsgi.cluster import remote
+    remote.PATIENCE = patience
 if options.pop("own_ids", False):
     options["generate_id"] = lambda request, numbers=itertools.count(1): f"number {next(numbers)}"
 # made before the fork, as with gunicorn --preload
@@ -164,7 +171,8 @@ class Workers:
         handler: ``"ours"``, ``"stock"`` (gevent-websocket's) or ``"pywsgi"``.
         tls: the client's context, if the workers speak TLS; their certificate is ``certificate`` then.
         options: the engine's, beside ``cluster``; ``limit`` connections for each worker; ``own_ids`` for sessions called
-            "number 1" and so on; ``patience``, the seconds that workers give each other.
+            "number 1" and so on; ``patience``, the seconds that workers give each other; ``apart``, if each is to be on a machine
+            of its own.
     """
 
     def __init__(self, folder: Path, number: int = 3, *, sharing: str = "fork", handler: str = "ours", tls: Any = None,

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engineio_wsgi import Server
+from engineio_wsgi.cluster.location import RedisLocation
 from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.options import (
     Cookie,
@@ -153,7 +154,8 @@ REFUSED = {
     "per_message_deflate": [5, "yes", HttpCompression(), {"level": 10}],
     "http_compression": [5, Deflate(), {"threshold": -1}],
     "initial_packet": [5, {}],
-    "cluster": ["redis://", True],
+    "cluster": ["elsewhere", "local:", "redis:/x", "http://redis", True, "redis://", "redis://host:port", "redis://host/x", "redis://h/0/1",
+                "redis+sentinel://host", "redis+cluster://host/1", "redis://host/?group=a b", "redis://h?relay_websockets=2"],
 }
 
 
@@ -227,8 +229,28 @@ def test_webtransport_says_why():
     assert "HTTP/3" in refusal(transports=["polling", "webtransport"])
 
 
-def test_cluster_says_that_this_version_has_none():
-    assert "this version" in refusal(cluster="redis://localhost")
+REDIS_URLS = {
+    "redis://host": "redis://host:6379/0",
+    "rediss://user:secret@host:1/2": "rediss://host:1/2",
+    "redis+sentinel://:secret@a,b:5/service/3": "redis+sentinel://a:26379,b:5/service/3",
+    "redis+cluster://[::1]:7000,b:7001?group=shop&ssl_ca_certs=x": "redis+cluster://::1:7000,b:7001/0?group=shop",
+}
+
+
+@pytest.mark.parametrize("url", REDIS_URLS)
+def test_urls_of_redis(url: str):
+    assert Options(cluster=url).cluster == url
+    assert str(RedisLocation.parse(url)) == REDIS_URLS[url]
+
+
+def test_a_refused_url_shows_no_password():
+    for url in ("redis://:secret@host/x", "redis+sentinel://u:secret@host", "rediss://u:secret@h:port"):
+        assert "secret" not in refusal(cluster=url)
+
+
+def test_redis_needs_its_extra(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("engineio_wsgi.cluster.location.find_spec", lambda name: None)
+    assert refusal(cluster="redis://host") == "cluster: redis-py is missing; pip install engineio-wsgi[redis]"
 
 
 @pytest.mark.parametrize(("slash", "resource"), [(True, "/live/"), (False, "/live")])

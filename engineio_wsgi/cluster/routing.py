@@ -1,24 +1,27 @@
-"""The workers of one machine, together: a request finds the worker of its session, whichever has accepted it.
+"""The workers that serve each other's sessions, together: a request finds its session's, whichever has accepted it.
 
-Owns the decision whether a request is somebody else's, and whether its connection is given away or the request relayed. A
-session's worker is named in the first characters of its id, so that nobody has to be asked and nothing has to be registered.
+Owns the decision whether a request is somebody else's, and whether its connection is given away or the request relayed: on
+this machine, or by way of Redis to another. A session's worker is named in the first characters of its id, so that nobody has
+to be asked and nothing has to be registered.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from time import monotonic
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import gevent
 
 from engineio_wsgi.bridge import wait_for_hub
 from engineio_wsgi.cluster.addresses import Names, choose_names, is_worker_id
-from engineio_wsgi.cluster.calls import Caller
+from engineio_wsgi.cluster.calls import Caller, LocalCaller, perform
 from engineio_wsgi.cluster.channel import OwnerGone
-from engineio_wsgi.cluster.courier import ClientGone, Courier
+from engineio_wsgi.cluster.courier import ClientGone, Courier, LocalCourier, RequestCopy
 from engineio_wsgi.cluster.departure import Departure, departure_of
 from engineio_wsgi.cluster.doorway import Doorway
+from engineio_wsgi.cluster.location import RedisLocation, group_of, names_redis
 from engineio_wsgi.cluster.messages import Action, Call, Connection, Refusal
 from engineio_wsgi.cluster.owner import HOPS, Counters, Host, Owner
 from engineio_wsgi.errors import ConfigurationError
@@ -28,9 +31,12 @@ from engineio_wsgi.log import shorten
 from engineio_wsgi.protocol.handshake import asks_for_websocket
 from engineio_wsgi.threads import current_thread
 
-__all__ = ["UNREACHED", "LocalCluster"]
+__all__ = ["UNREACHED", "Cluster"]
 
 logger = logging.getLogger("engine.cluster")
+
+if TYPE_CHECKING:
+    from engineio_wsgi.cluster.exchange import Exchange
 
 T = TypeVar("T")
 Environ = dict[str, Any]
@@ -48,44 +54,66 @@ MAX_HOPS = 3
 MARGIN = 10.0
 
 
-class LocalCluster:
-    """This worker and the others of its machine. Made in the hub, after any fork.
+class Cluster:
+    """This worker and the others. Made in the hub, after any fork.
 
     Args:
         host: the engine.
-        group: of workers that serve each other's sessions.
-        names: of their sockets.
+        cluster: what the option says.
+        names: of the sockets of this machine's workers.
 
     Raises:
-        ConfigurationError: there can be no such sockets here.
+        ConfigurationError: there can be no such sockets here, or Redis cannot be reached.
     """
 
-    def __init__(self, host: Host, group: str, names: Names | None = None) -> None:
+    def __init__(self, host: Host, cluster: str, names: Names | None = None) -> None:
         options = host.options
         self.counters = Counters()
         self._host = host
-        # engines under different paths are different applications, even in one process
-        self._group = group + options.path
+        location = RedisLocation.parse(cluster) if names_redis(cluster) else None
+        self._group = group_of(cluster, options.path)
         self._names = choose_names(self._group) if names is None else names
         self._owner = Owner(host, self._group, self.counters)
-        self._courier = Courier(self._names, options.ping_interval + options.ping_timeout + MARGIN,
-                                options.max_http_buffer_size)
+        self._answer_timeout = options.ping_interval + options.ping_timeout + MARGIN
+        self._couriers: list[Courier] = [LocalCourier(self._names, self._answer_timeout)]
         #: what this worker's session ids begin with
         self.worker_id = ""
-        self._doorway = self._open()
+        self._caller: Caller
+        self._exchange: Exchange | None = None
+        self._doorway = self._open(location)
         self._own_mark = "sid=" + self.worker_id
         self._thread = current_thread()
         self._loop: Any = gevent.get_hub().loop
-        self._caller = Caller(self._names, self.worker_id)
 
-    def _open(self) -> Doorway:
+    def _open(self, location: RedisLocation | None) -> Doorway:
+        """Find an id that nobody else has, and be reachable by it."""
         for _ in range(MAX_ATTEMPTS):
             self.worker_id = new_worker_id()
             try:
-                return Doorway(self._names, self.worker_id, self._owner.receive)
+                doorway = Doorway(self._names, self.worker_id, self._owner.receive)
             except FileExistsError:
                 continue
+            try:
+                self._caller = LocalCaller(self._names, self.worker_id) if location is None else self._join(location)
+            except FileExistsError:
+                doorway.close()
+                continue
+            except BaseException:
+                doorway.close()
+                raise
+            return doorway
         raise ConfigurationError(f"cluster: {MAX_ATTEMPTS} worker ids in a row are taken")
+
+    def _join(self, location: RedisLocation) -> Exchange:
+        """Be one of several machines' workers. Blocks until Redis is reached."""
+        # redis-py is there only where it is needed
+        from engineio_wsgi.cluster.exchange import Exchange
+        from engineio_wsgi.cluster.remote import RemoteCourier, RemoteOwner
+
+        self._exchange = Exchange(location, self._group, self.worker_id, RemoteOwner(self._owner).begun,
+                                  lambda call, body: perform(self._host, call, body))
+        self._couriers.append(RemoteCourier(self._exchange, self._answer_timeout, location.relay_websockets))
+        return self._exchange
 
     @property
     def adopted(self) -> int:
@@ -137,10 +165,21 @@ class LocalCluster:
                 handler: Any) -> Iterable[bytes] | str:
         """The same once it is known whose the request is. Returns a text if it was not taken: why."""
         departure = departure_of(environ, handler)
+        request = RequestCopy(environ, self._group, sid, self._host.options.max_http_buffer_size)
+        reasons: list[str] = []
+        for courier in self._couriers:
+            try:
+                return self._send_by(courier, owner, departure, request, start_response)
+            except OwnerGone as error:
+                reasons.append(str(error))
+        raise OwnerGone("; ".join(reasons))
+
+    def _send_by(self, courier: Courier, owner: str, departure: Departure | None, request: RequestCopy,
+                 start_response: StartResponse | None) -> Iterable[bytes] | str:
+        environ = request.environ
         upgrade = asks_for_websocket(environ)
-        if departure is not None and (upgrade or _may_leave(environ)):
-            connection = self._connection(sid, environ, departure, upgrade)
-            refusal = self._courier.hand_over(owner, connection, departure)
+        if departure is not None and (upgrade or (courier.moves_connections and _may_leave(environ))):
+            refusal = courier.hand_over(owner, self._connection(request.sid, environ, departure, upgrade), departure)
             if refusal is None:
                 self.counters.handed_over += 1
                 return departure.end(start_response)
@@ -148,14 +187,14 @@ class LocalCluster:
                 return _REFUSALS[refusal]
         if upgrade or start_response is None:
             return "the connection cannot be given away by this server, or the worker has too many"
-        return self._relay(owner, sid, environ, start_response)
+        return self._relay(courier, owner, request, start_response)
 
     def _connection(self, sid: str, environ: Environ, departure: Departure, upgrade: bool) -> Connection:
         origin = {key: environ[key] for key in ("wsgi.url_scheme", "SERVER_NAME", "SERVER_PORT")}
         return Connection(self._group, sid, departure.address, origin, environ.get(HOPS, 0), upgrade, departure.accepted)
 
-    def _relay(self, owner: str, sid: str, environ: Environ, start_response: StartResponse) -> Iterable[bytes] | str:
-        answered = self._courier.relay(owner, self._group, sid, environ)
+    def _relay(self, courier: Courier, owner: str, request: RequestCopy, start_response: StartResponse) -> Iterable[bytes] | str:
+        answered = courier.relay(owner, request)
         if isinstance(answered, Refusal):
             return _REFUSALS[answered]
         self.counters.relayed += 1
@@ -218,9 +257,12 @@ class LocalCluster:
 
         Blocks for ``timeout`` seconds at most. Harmless if repeated.
         """
+        deadline = monotonic() + timeout
         self._doorway.close()
         if not self._owner.close(timeout):
             logger.warning("%d connections from other workers did not end in time", self.adopted)
+        if self._exchange is not None:
+            self._exchange.close(deadline - monotonic())
 
 
 _REFUSALS = {

@@ -1,0 +1,294 @@
+"""This worker among those of other machines: its links to them, and the calls that need none.
+
+Owns the names of the channels, the links to the other workers, and what is answered to whom. Knows Redis only as a bus.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from hashlib import sha256
+from itertools import count
+from time import monotonic
+
+import gevent
+from gevent.event import Event
+
+from engineio_wsgi.cluster.addresses import is_worker_id
+from engineio_wsgi.cluster.bus import Bus, Outgoing
+from engineio_wsgi.cluster.calls import CALL_TIMEOUT
+from engineio_wsgi.cluster.channel import OwnerGone
+from engineio_wsgi.cluster.location import RedisLocation
+from engineio_wsgi.cluster.messages import Action, BadMessage, Call, Kind, Message, Result
+from engineio_wsgi.cluster.peer import NO_LINK, Conversation, Envelope, Peer
+from engineio_wsgi.cluster.redis_link import RedisLink, Unreachable
+from engineio_wsgi.errors import ConfigurationError
+from engineio_wsgi.throttle import Throttle
+
+__all__ = ["Channels", "Exchange"]
+
+logger = logging.getLogger("engine.cluster")
+
+#: seconds after Redis was reached in which a worker that does not listen may only not have come back yet
+GRACE = 3.0
+#: seconds until it is tried again
+GRACE_PAUSE = 0.1
+#: seconds that Redis has to hear that something was taken back; if it does not, it has not heard the message itself either
+FLUSH_TIMEOUT = 1.0
+#: links that may be idle before they are looked through
+MAX_IDLE = 256
+#: seconds for which the same complaint is not logged again
+COMPLAINT_PERIOD = 60.0
+#: what the names of those begin with who only make calls: no worker's id does
+GUEST_MARK = "~"
+
+
+class Channels:
+    """The channels of a group.
+
+    Args:
+        group: of workers that serve each other's sessions.
+    """
+
+    def __init__(self, group: str) -> None:
+        #: the part by which a Redis Cluster finds the node of all of them
+        self.slot_key = sha256(group.encode()).hexdigest()[:12]
+        self._prefix = f"engineio:{{{self.slot_key}}}:"
+        #: for everybody
+        self.all = self._prefix + "*"
+
+    def of(self, name: str) -> str:
+        """The channel of one worker."""
+        return self._prefix + name
+
+    def workers(self, link: RedisLink) -> list[str]:
+        """The ids of those that listen now: Redis keeps the list. Blocks.
+
+        Raises:
+            Unreachable: Redis is not there.
+        """
+        names = link.ask("PUBSUB", "SHARDCHANNELS" if link.sharded else "CHANNELS", self._prefix + "*")
+        ids = (name.decode("ascii", "replace")[len(self._prefix):] for name in names)
+        return sorted(each for each in ids if is_worker_id(each))
+
+
+class Exchange:
+    """One worker's place among those of all machines. Made in the hub, after any fork. Blocks until it listens.
+
+    Args:
+        location: of Redis.
+        group: of workers that serve each other's sessions.
+        name: this worker's id.
+        begun: called with each conversation that another worker begins, and its first message. Must not block.
+        perform: carries out a call of another process. May block; of broadcasts, it must not.
+
+    Raises:
+        ConfigurationError: Redis cannot be reached.
+        FileExistsError: the id is taken.
+    """
+
+    def __init__(self, location: RedisLocation, group: str, name: str, begun: Callable[[Conversation, Message], object],
+                 perform: Callable[[Call, bytes], Result]) -> None:
+        self.name = name
+        self.begun = begun
+        self._perform = perform
+        self._group = group
+        self._channels = Channels(group)
+        self._peers: dict[str, Peer] = {}
+        self._numbers = count(1)
+        self._asked: dict[int, _Answers] = {}
+        self._complaints = Throttle(COMPLAINT_PERIOD)
+        self._link = RedisLink(location, self._channels.slot_key)
+        try:
+            if name in self.workers_now():
+                raise FileExistsError(f"the worker id {name} is taken")
+            self._bus = Bus(self._link, [self._channels.of(name), self._channels.all], self._receive, self._come_back)
+        except Unreachable as error:
+            raise ConfigurationError(f"cluster: {error}") from error
+
+    # -- links
+
+    def begin(self, worker: str, message: Message) -> tuple[Conversation, int]:
+        """Begin a conversation with another worker. Does not block. Returns it, and the number of the message.
+
+        Raises:
+            OwnerGone: it takes nothing.
+        """
+        conversation = self._peer(worker).begin()
+        return conversation, conversation.send(message)
+
+    def take_back(self, conversation: Conversation, number: int) -> None:
+        """End a conversation whose first message shall not take effect any more. Blocks until Redis knows, for a moment."""
+        conversation.peer.withdraw(number)
+        conversation.end()
+        self._bus.flush(FLUSH_TIMEOUT)
+
+    def _peer(self, name: str) -> Peer:
+        peer = self._peers.get(name)
+        if peer is None:
+            if len(self._peers) >= MAX_IDLE:
+                self._sweep()
+            peer = self._peers[name] = Peer(self, name)
+        return peer
+
+    def _sweep(self) -> None:
+        for name, peer in list(self._peers.items()):
+            if peer.idle:
+                peer.close()
+                del self._peers[name]
+
+    def post(self, receiver: str, data: bytes) -> bool:
+        """Carry an envelope to another worker, or lose it. Does not block."""
+
+        def heard(listeners: int) -> None:
+            if not listeners:
+                self._unheard(receiver)
+
+        return self._bus.publish(Outgoing(self._channels.of(receiver), data, False, heard))
+
+    def _unheard(self, name: str) -> None:
+        """Nobody listens to a worker's channel: it is gone, unless Redis itself was."""
+        peer = self._peers.get(name)
+        if peer is None:
+            return
+        if monotonic() - self._bus.up_since < GRACE:
+            if not peer.waits:
+                peer.waits = True
+                gevent.spawn_later(GRACE_PAUSE, self._try_again, peer)
+            return
+        del self._peers[name]
+        peer.close()
+
+    @staticmethod
+    def _try_again(peer: Peer) -> None:
+        peer.waits = False
+        peer.post_again()
+
+    def _come_back(self) -> None:
+        """Redis has been away: what was on its way may be lost, in both directions."""
+        for peer in self._peers.values():
+            peer.post_again()
+            peer.ask_again()
+
+    # -- what arrives
+
+    def _receive(self, data: bytes) -> None:
+        try:
+            envelope, message = Envelope.open(data)
+            if envelope.origin == self.name:
+                return
+            if envelope.link == NO_LINK:
+                self._receive_call(envelope, message)
+            else:
+                self._peer(envelope.origin).receive(envelope, message)
+        except BadMessage as error:
+            if self._complaints.passes(str(error), monotonic()):
+                logger.warning("a message on Redis was refused: %s", error)
+
+    def _receive_call(self, envelope: Envelope, message: Message | None) -> None:
+        if message is not None and message.kind is Kind.CALL:
+            call = Call.of(message)
+            if call.group != self._group:
+                raise BadMessage(f"it is for the group {call.group!r}")
+            if call.action is Action.BROADCAST:
+                # in the order in which they come
+                self._answer(envelope, self._perform(call, message.body))
+            else:
+                gevent.spawn(self._carry_out, envelope, call, message.body)
+        elif message is not None and message.kind is Kind.RESULT:
+            answers = self._asked.get(-envelope.conversation)
+            if answers is not None:
+                answers.add(envelope.origin, Result.of(message).sessions)
+
+    def _carry_out(self, envelope: Envelope, call: Call, body: bytes) -> None:
+        try:
+            self._answer(envelope, self._perform(call, body))
+        except BadMessage as error:
+            logger.warning("a call on Redis was refused: %s", error)
+
+    def _answer(self, envelope: Envelope, result: Result) -> None:
+        if envelope.conversation:
+            self._post_call(self._channels.of(envelope.origin), -envelope.conversation, result.message())
+
+    # -- calls: each is carried out once, or not at all if Redis goes away meanwhile
+
+    def _post_call(self, channel: str, number: int, message: Message, heard: Callable[[int], object] | None = None) -> bool:
+        envelope = Envelope(self.name, NO_LINK, 0, 0, NO_LINK, 0, number)
+        return self._bus.publish(Outgoing(channel, envelope.pack(message.encode()), True, heard))
+
+    def workers_now(self) -> list[str]:
+        """The ids of all workers that listen. Blocks.
+
+        Raises:
+            Unreachable: Redis is not there.
+        """
+        return self._channels.workers(self._link)
+
+    def others(self) -> list[str]:
+        """The ids of the other workers; none while Redis is away. Blocks."""
+        try:
+            return [worker for worker in self.workers_now() if worker != self.name]
+        except Unreachable:
+            return []
+
+    def ask(self, worker: str, message: Message) -> int:
+        """Have one worker carry out a call. Blocks until it has. Returns how many sessions it concerned.
+
+        Raises:
+            OwnerGone: it does not exist, or has not answered.
+        """
+        answers = self._ask(self._channels.of(worker), message, lambda heard: heard)
+        if worker not in answers:
+            raise OwnerGone("it does not exist, or has not answered")
+        return answers[worker]
+
+    def ask_all(self, message: Message) -> dict[str, int]:
+        """The same of all others at once; who does not answer is left out."""
+        # this worker hears it, too
+        return self._ask(self._channels.all, message, lambda heard: heard - 1)
+
+    def _ask(self, channel: str, message: Message, expected: Callable[[int], int]) -> dict[str, int]:
+        answers = _Answers()
+        number = next(self._numbers)
+        self._asked[number] = answers
+        try:
+            if self._post_call(channel, number, message, lambda heard: answers.expect(expected(heard))):
+                answers.complete.wait(CALL_TIMEOUT)
+        finally:
+            del self._asked[number]
+        return answers.sessions
+
+    def tell_all(self, message: Message) -> None:
+        """Have all others carry out a call some time, each after what it was told before. Does not block."""
+        if not self._post_call(self._channels.all, 0, message) and self._complaints.passes("full", monotonic()):
+            logger.warning("too much waits for Redis, and broadcasts to other machines are dropped")
+
+    def close(self, timeout: float) -> None:
+        """Say what is left to say, for ``timeout`` seconds at most, and be nobody any more."""
+        self._bus.close(timeout)
+        for peer in self._peers.values():
+            peer.close()
+        self._peers.clear()
+
+
+class _Answers:
+    """What came of a call that several were asked for."""
+
+    def __init__(self) -> None:
+        self.sessions: dict[str, int] = {}
+        self._expected = -1
+        self.complete = Event()
+
+    def expect(self, number: int) -> None:
+        """So many have heard it."""
+        self._expected = number
+        self._look()
+
+    def add(self, worker: str, sessions: int) -> None:
+        """One has answered."""
+        self.sessions[worker] = sessions
+        self._look()
+
+    def _look(self) -> None:
+        if len(self.sessions) == self._expected:
+            self.complete.set()

@@ -1,0 +1,94 @@
+"""Calls over Redis by somebody who is no worker: asked, answered, and gone again.
+
+Owns the connections of one call. Keeps nothing between two.
+"""
+
+from __future__ import annotations
+
+import secrets
+from time import monotonic
+from typing import Any
+
+from engineio_wsgi.cluster.calls import CALL_TIMEOUT
+from engineio_wsgi.cluster.exchange import GUEST_MARK, Channels
+from engineio_wsgi.cluster.location import RedisLocation
+from engineio_wsgi.cluster.messages import BadMessage, Message, Result
+from engineio_wsgi.cluster.peer import NO_LINK, Envelope
+from engineio_wsgi.cluster.redis_link import LOST, RedisLink, Unreachable
+
+__all__ = ["Guest"]
+
+#: random bytes of a guest's name
+NAME_BYTES = 8
+
+
+class Guest:
+    """Reaches the workers of all machines. From any thread; with gevent and without it.
+
+    Args:
+        location: of Redis.
+        group: of workers that serve each other's sessions.
+    """
+
+    def __init__(self, location: RedisLocation, group: str) -> None:
+        self._channels = Channels(group)
+        self._link = RedisLink(location, self._channels.slot_key)
+
+    def workers(self) -> list[str]:
+        """The ids of all workers. Blocks.
+
+        Raises:
+            ConnectionError: Redis cannot be reached.
+        """
+        try:
+            return self._channels.workers(self._link)
+        except Unreachable as error:
+            raise ConnectionError(str(error)) from error
+
+    def ask(self, worker: str, message: Message) -> int:
+        """Have one worker carry out a call. Blocks. Returns how many sessions it concerned; 0 if nobody has answered.
+
+        Raises:
+            ConnectionError: Redis cannot be reached.
+        """
+        return self._ask(self._channels.of(worker), message)
+
+    def ask_all(self, message: Message) -> int:
+        """The same of all workers."""
+        return self._ask(self._channels.all, message)
+
+    def _ask(self, channel: str, message: Message) -> int:
+        name = GUEST_MARK + secrets.token_urlsafe(NAME_BYTES)
+        data = Envelope(name, NO_LINK, 0, 0, NO_LINK, 0, 1).pack(message.encode())
+        verbs = ("SSUBSCRIBE", "SPUBLISH") if self._link.sharded else ("SUBSCRIBE", "PUBLISH")
+        connections: list[Any] = []
+        try:
+            connections.append(self._link.connect())
+            listener = connections[0]
+            listener.send_command(verbs[0], self._channels.of(name))
+            listener.read_response()
+            connections.append(self._link.connect())
+            connections[1].send_command(verbs[1], channel, data)
+            return _collect(listener, connections[1].read_response())
+        except Unreachable as error:
+            raise ConnectionError(str(error)) from error
+        except LOST as error:
+            raise ConnectionError(f"Redis was lost, and nobody knows what was done: {error}") from error
+        finally:
+            for connection in connections:
+                connection.disconnect()
+
+
+def _collect(listener: Any, expected: int) -> int:
+    """The sum of what so many answer; of those who have answered in time."""
+    sessions = 0
+    deadline = monotonic() + CALL_TIMEOUT
+    while expected and monotonic() < deadline:
+        try:
+            _, _, data = listener.read_response(disable_decoding=True)
+            message = Envelope.open(data)[1]
+            sessions += 0 if message is None else Result.of(message).sessions
+        except (BadMessage, *LOST):
+            break
+        expected -= 1
+    return sessions

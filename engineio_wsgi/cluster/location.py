@@ -1,0 +1,137 @@
+"""Where the Redis of a cluster is: what its URL may be, and what of it may be shown.
+
+Owns the URLs. Knows no sockets, and does not need redis-py.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+from typing import NamedTuple, Self
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
+
+from engineio_wsgi.errors import ConfigurationError
+
+__all__ = ["REDIS_URLS", "RedisLocation", "group_of", "names_redis"]
+
+#: by the scheme: whether TLS is spoken, and whom to ask for the address of the server itself
+SCHEMES = {
+    "redis": (False, ""), "rediss": (True, ""),
+    "redis+sentinel": (False, "sentinel"), "rediss+sentinel": (True, "sentinel"),
+    "redis+cluster": (False, "cluster"), "rediss+cluster": (True, "cluster"),
+}  # fmt: skip
+PORTS = {"": 6379, "sentinel": 26379, "cluster": 6379}
+GROUP = re.compile(r"[0-9A-Za-z._-]{1,64}")
+FLAGS = {"yes": True, "no": False}
+REDIS_URLS = ('redis://HOST:PORT/DB, rediss://… (TLS), redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB or '
+            'redis+cluster://HOST:PORT,HOST:PORT')
+
+
+def names_redis(text: str) -> bool:
+    """Whether an option's value is meant to be the URL of a Redis."""
+    return text.partition("://")[0] in SCHEMES and "://" in text
+
+
+def group_of(cluster: str, path: str) -> str:
+    """What workers that serve each other's sessions have in common, and others have not.
+
+    Args:
+        cluster: what their option ``cluster`` says.
+        path: what their option ``path`` says: engines under different paths are different applications, even in one process.
+    """
+    return (RedisLocation.parse(cluster).mark if names_redis(cluster) else cluster) + path
+
+
+class RedisLocation(NamedTuple):
+    """A Redis, or those who know where it is.
+
+    Attributes:
+        secure: whether it speaks TLS.
+        finder: ``"sentinel"`` or ``"cluster"``; empty if the address is the server's own.
+        addresses: hosts and ports.
+        service: by which Sentinel knows the server.
+        db: the number of the database. It is a part of the group's name only: publish and subscribe know no databases.
+        username: empty for the default user.
+        password: empty for none.
+        group: of workers that serve each other's sessions, beside others on the same Redis.
+        relay_websockets: whether a WebSocket that arrives at another machine than its session's is relayed; if not, its
+            session stays with polling.
+        settings: what else the URL says, for redis-py's connection: ``ssl_ca_certs``, for example.
+    """
+
+    secure: bool
+    finder: str
+    addresses: tuple[tuple[str, int], ...]
+    service: str
+    db: int
+    username: str
+    password: str
+    group: str
+    relay_websockets: bool
+    settings: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        """Read a URL.
+
+        Raises:
+            ConfigurationError: it is not one, or redis-py is missing. The text shows no password.
+        """
+        try:
+            parts = urlsplit(url)
+            secure, finder = SCHEMES[parts.scheme]
+            user, _, hosts = parts.netloc.rpartition("@")
+            addresses = tuple(_address(host, PORTS[finder]) for host in hosts.split(","))
+        except (ValueError, KeyError) as error:
+            raise _wrong(str(error)) from None
+        username, _, password = user.partition(":")
+        service, db = _path(parts, finder)
+        settings = dict(parse_qsl(parts.query))
+        group = settings.pop("group", "")
+        if group and not GROUP.fullmatch(group):
+            raise _wrong("group may have letters, digits and ._- only")
+        relay = settings.pop("relay_websockets", "yes")
+        if relay not in FLAGS:
+            raise _wrong("relay_websockets is yes or no")
+        if find_spec("redis") is None:
+            raise ConfigurationError("cluster: redis-py is missing; pip install engineio-wsgi[redis]")
+        return cls(secure, finder, addresses, service, db, unquote(username), unquote(password), group, FLAGS[relay],
+                   tuple(settings.items()))
+
+    @property
+    def mark(self) -> str:
+        """What workers that serve each other's sessions have in common. Hosts may have other names on other machines."""
+        return f"redis:{self.service}:{self.db}:{self.group}"
+
+    def __str__(self) -> str:
+        """The URL without what is secret."""
+        scheme = ("rediss" if self.secure else "redis") + (f"+{self.finder}" if self.finder else "")
+        hosts = ",".join(f"{host}:{port}" for host, port in self.addresses)
+        path = "/".join(["", *([self.service] if self.service else []), str(self.db)])
+        query = urlencode({"group": self.group}) if self.group else ""
+        return f"{scheme}://{hosts}{path}" + (f"?{query}" if query else "")
+
+
+def _address(text: str, default_port: int) -> tuple[str, int]:
+    parts = urlsplit(f"//{text}")
+    if not parts.hostname:
+        raise ValueError("a host is missing")
+    return parts.hostname, parts.port or default_port
+
+
+def _path(parts: SplitResult, finder: str) -> tuple[str, int]:
+    names = [unquote(name) for name in parts.path.split("/") if name]
+    service = ""
+    if finder == "sentinel":
+        if not names:
+            raise _wrong("the service that Sentinel shall be asked for is missing")
+        service = names.pop(0)
+    db = "/".join(names) or "0"
+    if not re.fullmatch("[0-9]{1,9}", db) or (finder == "cluster" and db != "0"):
+        raise _wrong("a database is a number, and a Redis Cluster has only 0")
+    return service, int(db)
+
+
+def _wrong(why: str) -> ConfigurationError:
+    # what was given has a password in it, perhaps
+    return ConfigurationError(f"cluster: expected {REDIS_URLS}; got a URL that cannot be used: {why}")

@@ -1,0 +1,162 @@
+"""Connections to Redis that hold up nobody: redis-py's, over gevent's sockets where there is a hub.
+
+Owns the way to the server that keeps the channels: through Sentinel, or through the nodes of a Redis Cluster. Knows nothing
+of what is said on the channels. redis-py's own pools, and the parser of hiredis, are left out on purpose: they wait for a
+socket in ways that stop every other greenlet.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gevent import socket as gevent_socket
+from gevent import ssl as gevent_ssl
+from redis._parsers import _RESP2Parser
+from redis.backoff import NoBackoff
+from redis.connection import Connection, SSLConnection
+from redis.crc import key_slot
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from engineio_wsgi.bridge import in_plain_thread
+from engineio_wsgi.cluster.location import RedisLocation
+
+__all__ = ["LOST", "TIMEOUT", "RedisLink", "Unreachable"]
+
+#: what it means that a connection is gone; `OSError` where redis-py has let one through
+LOST = (RedisError, OSError)
+#: seconds that Redis has for anything at all
+TIMEOUT = 5.0
+
+
+class Unreachable(Exception):
+    """No server was found. The text says where, and why."""
+
+
+class _GeventConnection(Connection):
+    """redis-py's connection over a socket that only the calling greenlet waits for."""
+
+    def _connect(self) -> Any:
+        sock = gevent_socket.create_connection((self.host, self.port), self.socket_connect_timeout)
+        sock.setsockopt(gevent_socket.IPPROTO_TCP, gevent_socket.TCP_NODELAY, 1)
+        sock.settimeout(self.socket_timeout)
+        return sock
+
+
+class _GeventSSLConnection(SSLConnection):
+    """The same with TLS. The settings are redis-py's."""
+
+    def _connect(self) -> Any:
+        sock = _GeventConnection._connect(self)  # type: ignore[arg-type]  # it is all that a connection has
+        context = gevent_ssl.SSLContext(gevent_ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = self.check_hostname
+        context.verify_mode = self.cert_reqs
+        context.load_default_certs()
+        if self.ca_certs or self.ca_path or self.ca_data:
+            context.load_verify_locations(self.ca_certs, self.ca_path, self.ca_data)
+        if self.certfile:
+            context.load_cert_chain(self.certfile, self.keyfile, self.certificate_password)
+        try:
+            return context.wrap_socket(sock, server_hostname=self.host)
+        except OSError:
+            sock.close()
+            raise
+
+
+class RedisLink:
+    """The way to one Redis. Holds no connection itself.
+
+    Args:
+        location: of the server.
+        slot_key: the part of the channels' names by which a Redis Cluster decides which node keeps them.
+    """
+
+    def __init__(self, location: RedisLocation, slot_key: str) -> None:
+        self.location = location
+        self._slot_key = slot_key
+        #: in a Redis Cluster, a channel belongs to a node; elsewhere there is only one
+        self.sharded = location.finder == "cluster"
+
+    def connect(self) -> Any:
+        """A connection to the server that keeps the channels: redis-py's. Whoever waits in it waits for :data:`TIMEOUT` at most.
+
+        Blocks: the calling greenlet, or a plain thread.
+
+        Raises:
+            Unreachable: there is none.
+        """
+        address, reasons = self._find()
+        if address is not None:
+            connection = self._connection(address, self.location.username, self.location.password)
+            try:
+                connection.connect()
+            except LOST as error:
+                reasons.append(_reason(error))
+            else:
+                return connection
+        raise Unreachable(f"{self.location} cannot be reached: {'; '.join(reasons)}")
+
+    def ask(self, *command: str) -> Any:
+        """The reply to one command, over a connection of its own. Blocks.
+
+        Raises:
+            Unreachable: Redis is not there.
+        """
+        connection = self.connect()
+        try:
+            return self._ask(connection, *command)
+        except LOST as error:
+            raise Unreachable(f"{self.location}: {_reason(error)}") from error
+
+    def _find(self) -> tuple[tuple[str, int] | None, list[str]]:
+        """The server's address, and what went wrong while it was looked for."""
+        location = self.location
+        if not location.finder:
+            return location.addresses[0], []
+        ask = self._ask_sentinel if location.finder == "sentinel" else self._ask_node
+        reasons: list[str] = []
+        for address in location.addresses:
+            try:
+                return ask(address), reasons
+            except LOST as error:
+                reasons.append(f"{address[0]}:{address[1]}: {_reason(error)}")
+        return None, reasons
+
+    def _ask_sentinel(self, address: tuple[str, int]) -> tuple[str, int]:
+        # a password is the server's: Sentinel has its own, if any, and few give it one
+        reply = self._ask(self._connection(address, "", ""), "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.location.service)
+        if not reply:
+            raise RedisError(f"it knows no service {self.location.service!r}")
+        return reply[0].decode(), int(reply[1])
+
+    def _ask_node(self, address: tuple[str, int]) -> tuple[str, int]:
+        connection = self._connection(address, self.location.username, self.location.password)
+        slot = key_slot(self._slot_key.encode())
+        for first, last, (host, port, *_), *_ in self._ask(connection, "CLUSTER", "SLOTS"):
+            if first <= slot <= last:
+                # a node that does not know its own name answers with none: it is the one that was asked
+                return host.decode() or address[0], port
+        raise RedisError(f"no node serves the slot {slot}")
+
+    @staticmethod
+    def _ask(connection: Any, *command: str) -> Any:
+        try:
+            connection.connect()
+            connection.send_command(*command)
+            return connection.read_response(disable_decoding=True)
+        finally:
+            connection.disconnect()
+
+    def _connection(self, address: tuple[str, int], username: str, password: str) -> Any:
+        plain = in_plain_thread()
+        settings: dict[str, Any] = dict(self.location.settings)
+        kind: type[Connection] = Connection if plain else _GeventConnection
+        if self.location.secure:
+            kind = SSLConnection if plain else _GeventSSLConnection
+        return kind(host=address[0], port=address[1], username=username or None, password=password or None, protocol=2,
+                    socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, socket_keepalive=True, parser_class=_RESP2Parser,
+                    retry=Retry(NoBackoff(), 0), **settings)
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,161 @@
+"""Requests between machines: asked of a session's worker over Redis, and answered for others.
+
+Owns what is said in the conversations of an exchange. A plain request is sent there and its answer comes back. A WebSocket
+stays connected to the worker that has accepted it, and its bytes go to and fro; the session's worker serves them as if the
+connection were its own.
+"""
+
+from __future__ import annotations
+
+import logging
+from time import monotonic
+from typing import ClassVar
+
+import gevent
+from gevent import socket
+
+from engineio_wsgi.cluster.channel import OwnerGone
+from engineio_wsgi.cluster.courier import ClientGone, RequestCopy
+from engineio_wsgi.cluster.departure import Departure
+from engineio_wsgi.cluster.exchange import Exchange
+from engineio_wsgi.cluster.messages import Answer, BadMessage, Connection, Kind, Message, Refusal, Request
+from engineio_wsgi.cluster.owner import PATIENCE, Owner
+from engineio_wsgi.cluster.peer import Conversation
+from engineio_wsgi.cluster.pump import pump
+from engineio_wsgi.cluster.stream import Stream
+from engineio_wsgi.http.calling import Answered
+from engineio_wsgi.http.peer import ENDED, EndWatch
+from engineio_wsgi.wire import Wire, detach
+
+__all__ = ["RemoteCourier", "RemoteOwner"]
+
+logger = logging.getLogger("engine.cluster")
+
+
+class RemoteCourier:
+    """The way to the workers of other machines.
+
+    Args:
+        exchange: to reach them by.
+        answer_timeout: seconds that the answer to a request may take: as long as a poll can wait.
+        relay_websockets: whether a WebSocket can go this way; if not, its session stays with polling.
+    """
+
+    #: only what becomes a WebSocket: every other request can come to its session's machine by itself the next time
+    moves_connections: ClassVar[bool] = False
+
+    def __init__(self, exchange: Exchange, answer_timeout: float, relay_websockets: bool) -> None:
+        self._exchange = exchange
+        self._answer_timeout = answer_timeout
+        self._relay_websockets = relay_websockets
+
+    def hand_over(self, owner: str, connection: Connection, departure: Departure) -> Refusal | None:
+        """See :class:`Courier`."""
+        if not self._relay_websockets:
+            raise OwnerGone("it is on another machine, and WebSockets are not relayed (relay_websockets=no)")
+        conversation, number = self._exchange.begin(owner, connection.message(departure.as_read()))
+        try:
+            reply = conversation.receive(monotonic() + PATIENCE)
+            if reply.kind is not Kind.TAKEN:
+                refusal = Refusal.of(reply)
+                conversation.end()
+                return refusal
+        except (TimeoutError, BadMessage) as error:
+            self._exchange.take_back(conversation, number)
+            raise OwnerGone(str(error)) from error
+        except BaseException:
+            conversation.end()
+            raise
+        pump(departure.leave(), Stream(conversation))
+        return None
+
+    def relay(self, owner: str, request: RequestCopy) -> Answered | Refusal:
+        """See :class:`Courier`."""
+        conversation, number = self._exchange.begin(owner, request.message)
+        left: list[bool] = []
+
+        def leave() -> None:
+            left.append(True)
+            conversation.end()
+
+        watch = EndWatch(request.environ, leave)
+        try:
+            return _answer_in(self._await(conversation, number))
+        except (OwnerGone, BadMessage) as error:
+            if left:
+                raise ClientGone from error
+            raise OwnerGone(str(error)) from error
+        finally:
+            watch.stop()
+            conversation.end()
+
+    def _await(self, conversation: Conversation, number: int) -> Message:
+        """The answer. Who has not even acknowledged the request after a while is not waited for any longer."""
+        deadline = monotonic() + self._answer_timeout
+        try:
+            return conversation.receive(min(deadline, monotonic() + PATIENCE))
+        except TimeoutError:
+            if conversation.peer.is_unacked(number):
+                self._exchange.take_back(conversation, number)
+                raise OwnerGone(f"it was not reached for {PATIENCE:g} s") from None
+        try:
+            return conversation.receive(deadline)
+        except TimeoutError as error:
+            raise OwnerGone(f"it has not answered: {error}") from error
+
+
+def _answer_in(message: Message) -> Answered | Refusal:
+    if message.kind is Kind.REFUSED:
+        return Refusal.of(message)
+    answer = Answer.of(message)
+    return Answered(answer.status, answer.headers, message.body)
+
+
+class RemoteOwner:
+    """What this worker does for those of other machines.
+
+    Args:
+        owner: does the same for those of this one.
+    """
+
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+
+    def begun(self, conversation: Conversation, message: Message) -> None:
+        """Another worker asks for something. Does not block."""
+        gevent.spawn(self._converse, conversation, message)
+
+    def _converse(self, conversation: Conversation, message: Message) -> None:
+        if conversation.ended.is_set():
+            # it has given up before its turn came
+            return
+        try:
+            if message.kind is Kind.REQUEST:
+                self._answer(conversation, Request.of(message), message.body)
+            else:
+                self._take(conversation, Connection.of(message), message.body)
+        except BadMessage as error:
+            logger.warning("a message on Redis was refused: %s", error)
+            conversation.end()
+        except OwnerGone as error:
+            logger.debug("= a worker that had asked for something is gone: %s", error)
+            conversation.end()
+
+    def _answer(self, conversation: Conversation, request: Request, body: bytes) -> None:
+        refusal = self._owner.refusal(request.group, request.sid)
+        if refusal is not None:
+            conversation.send(refusal.message())
+        else:
+            conversation.send(self._owner.answer(request, body, {ENDED: conversation.ended}))
+        conversation.end(tell=False)
+
+    def _take(self, conversation: Conversation, connection: Connection, read_ahead: bytes) -> None:
+        refusal = self._owner.refusal_of(connection)
+        if refusal is not None:
+            conversation.send(refusal.message())
+            conversation.end(tell=False)
+            return
+        near, far = socket.socketpair()
+        conversation.send(Message(Kind.TAKEN))
+        pump(Wire(detach(near)), Stream(conversation))
+        self._owner.take(far.detach(), connection, read_ahead)

@@ -1,0 +1,408 @@
+"""Workers of several machines, over a real Redis: a request finds its session, on whichever machine it arrives."""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+import redis as real_redis
+from support.clients import PollingSession
+from support.rawwebsocket import Closed, Refused
+from support.redis import RedisServer, free_port
+from support.workers import Nomad, Worker, Workers
+
+from engineio_wsgi import Emitter
+
+Start = Callable[..., Workers]
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """One that a test may treat as it likes."""
+    server = RedisServer(tmp_path / "redis")
+    yield server
+    server.resume()
+    server.kill()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """A factory of groups of workers, each on a machine of its own."""
+    groups: list[Workers] = []
+
+    def begin(server: RedisServer, number: int = 2, **options: Any) -> Workers:
+        folder = tmp_path / str(len(groups))
+        folder.mkdir()
+        groups.append(Workers(folder, number, **{"cluster": server.url, "apart": True, **options}))
+        return groups[-1]
+
+    yield begin
+    for group in groups:
+        group.stop()
+
+
+@pytest.fixture
+def pair(start: Start, shared_redis: RedisServer) -> tuple[Workers, Worker, Worker]:
+    """Two workers on two machines."""
+    group = start(shared_redis)
+    return group, *group.workers
+
+
+def settled(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds."""
+    with gevent.Timeout(10, AssertionError("it does not come about")):
+        while not condition():
+            gevent.sleep(0.02)
+
+
+def test_every_request_on_a_connection_of_its_own(start: Start, shared_redis: RedisServer) -> None:
+    group = start(shared_redis, 3)
+
+    def talk(name: int) -> None:
+        session = Nomad(group.shared).open()
+        for number in range(10):
+            session.say(f"{name} {number}")
+            assert session.hear() == f"{name} {number}"
+        websocket = session.upgrade()
+        session.say("last post")
+        assert session.recv() in ("6", "4last post")
+        websocket.send("5")
+        websocket.send("4by websocket")
+        while websocket.recv() != "4by websocket":
+            pass
+        websocket.close()
+        websocket.wait_closed()
+
+    gevent.joinall([gevent.spawn(talk, name) for name in range(20)], raise_error=True)
+    assert group.total("relayed") > 100
+    assert group.total("failed") == 0
+    group.wait_for_log("closed: transport close", 20)
+    assert not group.complaints()
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 65_535, 65_536, 900_000])
+def test_bodies_of_every_size(pair: tuple[Workers, Worker, Worker], size: int) -> None:
+    _, owner, other = pair
+    session = PollingSession(owner).open()
+    session.served = other
+    session.getting, session.posting = other.connect(), other.connect()
+    text = "ü" * (size // 2) + "x" * (size % 2)
+    session.say(text)
+    assert session.hear() == text
+    assert other.ask()["counters"]["relayed"] == 2
+
+
+def test_websocket_over_another_machine(pair: tuple[Workers, Worker, Worker]) -> None:
+    group, owner, other = pair
+    session = Nomad(owner).open()
+    session.served = other
+    websocket = session.upgrade()
+    websocket.send("5")
+    for text in ("", "x", "ü" * 50_000, "y" * 900_000):
+        websocket.send("4" + text)
+        assert websocket.recv() == "4" + text
+    websocket.send("4push 5000")
+    assert [websocket.recv() for _ in range(5000)] == [f"4{number}" for number in range(5000)]
+    websocket.send("4who")
+    port = websocket.http.sock.getsockname()[1]
+    assert str(owner.pid) in websocket.recv() and port
+    websocket.close()
+    websocket.wait_closed()
+    group.wait_for_log("closed: transport close")
+    assert owner.ask()["clients"] == 0
+    assert not group.complaints()
+
+
+def test_websocket_that_does_not_read_stops_its_session(pair: tuple[Workers, Worker, Worker]) -> None:
+    _, owner, other = pair
+    session = Nomad(owner).open()
+    session.served = other
+    websocket = session.upgrade()
+    websocket.send("5")
+    websocket.send("4push 200000")
+    before = _resident(other.pid)
+    settled(lambda: owner.ask()["clients"] == 1)
+    assert _resident(other.pid) - before < 10_000, "what nobody reads stays with the session"
+    assert [websocket.recv() for _ in range(200_000)] == [f"4{number}" for number in range(200_000)]
+
+
+def _resident(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0])
+
+
+def test_websockets_can_be_left_where_they_arrive(start: Start, shared_redis: RedisServer) -> None:
+    group = start(shared_redis, cluster=shared_redis.url + "?relay_websockets=no")
+    owner, other = group.workers
+    session = Nomad(owner).open()
+    session.served = other
+    with pytest.raises(Refused) as refused:
+        session.upgrade()
+    assert refused.value.response.json()["code"] == 1
+    session.say("by polling")
+    assert session.hear() == "by polling"
+    group.wait_for_log("relay_websockets=no")
+
+
+def test_workers_of_one_machine_hand_their_connections_over(start: Start, shared_redis: RedisServer) -> None:
+    group = start(shared_redis, apart=False)
+    owner, other = group.workers
+    session = Nomad(owner).open()
+    session.served = other
+    session.say("x")
+    assert session.hear() == "x"
+    assert other.ask()["counters"]["handed_over"] == 2
+
+
+def test_client_that_leaves_a_poll(pair: tuple[Workers, Worker, Worker]) -> None:
+    group, owner, other = pair
+    session = Nomad(owner).open()
+    session.served = other
+    session.start_poll()
+    settled(lambda: owner.ask()["counters"]["answered"] == 1)
+    session.getting.close()
+    group.wait_for_log("closed: transport close")
+    assert owner.ask()["clients"] == 0
+
+
+def test_worker_that_dies_with_a_poll_in_its_hands(pair: tuple[Workers, Worker, Worker]) -> None:
+    group, owner, other = pair
+    session, neighbour = Nomad(owner).open(), Nomad(owner).open()
+    session.served = other
+    session.start_poll()
+    settled(lambda: owner.ask()["counters"]["answered"] == 1)
+    os.kill(other.pid, signal.SIGKILL)
+    neighbour.say("fine")
+    assert neighbour.hear() == "fine"
+    # the next answer finds nobody, as with a client that has left
+    session.served = owner
+    session.post("4x")
+    assert owner.ask()["clients"] >= 1
+    assert not group.complaints()
+
+
+def test_dead_owner(pair: tuple[Workers, Worker, Worker]) -> None:
+    group, owner, other = pair
+    session, upgraded, neighbour = Nomad(owner).open(), Nomad(owner).open(), Nomad(other).open()
+    session.served = upgraded.served = other
+    websocket = upgraded.upgrade()
+    session.start_poll()
+    settled(lambda: owner.ask()["counters"]["answered"] == 1)
+    # it counts as one that may only not have come back yet, for as long as Redis has not been there for long
+    gevent.sleep(3)
+    os.kill(owner.pid, signal.SIGKILL)
+    session.posting = other.connect()
+    assert PollingSession.post(session, "4x").json() == {"code": 1, "message": "Session ID unknown"}
+    assert session.getting.response().json()["code"] == 1
+    with pytest.raises((Closed, ConnectionError)):
+        websocket.recv()
+    group.wait_for_log('"name": "OWNER_GONE"', 2)
+    neighbour.say("fine")
+    assert neighbour.hear() == "fine"
+
+
+def test_owner_that_does_not_answer(start: Start, shared_redis: RedisServer) -> None:
+    group = start(shared_redis, patience=0.5)
+    owner, other = group.workers
+    session, neighbour = Nomad(owner).open(), Nomad(other).open()
+    session.served = other
+    os.kill(owner.pid, signal.SIGSTOP)
+    posting = gevent.spawn(session.post, "4too late")
+    for number in range(20):
+        neighbour.say(str(number))
+        assert neighbour.hear() == str(number)
+    assert not posting.ready()
+    assert posting.get().json()["code"] == 1
+    os.kill(owner.pid, signal.SIGCONT)
+    # what was answered with an error does not take effect afterwards
+    session.say("in time")
+    assert session.hear() == "in time"
+
+
+def test_redis_goes_away_and_comes_back(start: Start, redis: RedisServer) -> None:
+    group = start(redis)
+    owner, other = group.workers
+    session, upgraded, neighbour = Nomad(owner).open(), Nomad(owner).open(), Nomad(owner).open()
+    session.served = upgraded.served = other
+    websocket = upgraded.upgrade()
+    websocket.send("5")
+    said = 40
+
+    def talk() -> None:
+        for number in range(said):
+            session.say(str(number))
+            assert session.hear() == str(number)
+
+    def talk_by_websocket() -> None:
+        for number in range(10 * said):
+            websocket.send(f"4{number}")
+        assert [websocket.recv() for _ in range(10 * said)] == [f"4{number}" for number in range(10 * said)]
+
+    talking = [gevent.spawn(talk), gevent.spawn(talk_by_websocket)]
+    for _ in range(2):
+        gevent.sleep(0.1)
+        redis.kill()
+        # sessions of one's own worker never notice
+        neighbour.say("here")
+        assert neighbour.hear() == "here"
+        gevent.sleep(0.3)
+        redis.start()
+    gevent.joinall(talking, raise_error=True)
+    assert group.total("failed") == 0
+
+
+def test_redis_that_stays_away(start: Start, redis: RedisServer) -> None:
+    group = start(redis, patience=0.5)
+    owner, other = group.workers
+    session = Nomad(owner).open()
+    session.served = other
+    session.say("x")
+    assert session.hear() == "x"
+    redis.kill()
+    group.wait_for_log("Redis is lost", 2)
+    assert session.post("4too late").json()["code"] == 1
+    redis.start()
+    group.wait_for_log("Redis is there again", 2)
+    session.say("in time")
+    assert session.hear() == "in time"
+
+
+def test_redis_that_is_not_there_at_the_start(tmp_path: Path, start: Start, redis: RedisServer) -> None:
+    redis.kill()
+    group = start(redis)
+    assert group.workers[0].connect().get("/").status == 500
+    group.wait_for_log(f"cluster: {redis.url} cannot be reached")
+
+
+def test_forged_ids_cost_one_lookup(pair: tuple[Workers, Worker, Worker]) -> None:
+    _, owner, other = pair
+    ours = Nomad(owner).open().sid[:4]
+    connection = other.connect()
+    gevent.sleep(3)
+    before = _resident(other.pid)
+    odd = ["yyyyzzzz", ours + "forged", "..%2F..%2Fx", "%00abc", "a", "%C3%BC%C3%BC%C3%BC%C3%BC"]
+    for sid in [*odd, *[f"{number:04}x" for number in range(1000)]]:
+        response = connection.get(f"/engine.io/?EIO=4&transport=polling&sid={sid}")
+        assert response.json()["code"] == 1
+    assert _resident(other.pid) - before < 2000
+
+
+# -- how a Redis may be deployed
+
+
+def talks(group: Workers) -> None:
+    """A session is served from the other machine, and called from there."""
+    owner, other = group.workers
+    session = Nomad(owner).open()
+    session.served = other
+    for number in range(5):
+        session.say(str(number))
+        assert session.hear() == str(number)
+    assert other.call("count") == owner.ask()["clients"]
+    assert other.call("send", session.sid, "called") is True
+    assert session.hear() == "called"
+    assert sorted(other.call("workers")) == sorted(worker.ask()["id"] for worker in group.workers)
+
+
+def emitted(group: Workers, url: str) -> None:
+    """The same from a process that serves nothing."""
+    session = Nomad(group.workers[0]).open()
+    emitter = Emitter(url)
+    assert emitter.send(session.sid, "emitted") is True
+    assert session.hear() == "emitted"
+    assert len(emitter.workers()) == 2
+    assert emitter.broadcast("to all") == emitter.count()
+
+
+def test_with_a_password_and_tls(tmp_path: Path, start: Start, certificate: dict[str, str]) -> None:
+    files = [f'tls-cert-file "{certificate["certfile"]}"', f'tls-key-file "{certificate["keyfile"]}"',
+             f'tls-ca-cert-file "{certificate["certfile"]}"', "tls-auth-clients no"]
+    server = RedisServer(tmp_path / "redis", *files, "requirepass sesame", secure=True)
+    url = f"rediss://:sesame@127.0.0.1:{server.port}/3?ssl_ca_certs={certificate['certfile']}"
+    try:
+        group = start(server, cluster=url)
+        talks(group)
+        emitted(group, url)
+        assert "sesame" not in group.log()
+    finally:
+        server.kill()
+
+
+def test_with_sentinel_and_a_failover(tmp_path: Path, start: Start) -> None:
+    first = RedisServer(tmp_path / "first")
+    second = RedisServer(tmp_path / "second", f"replicaof 127.0.0.1 {first.port}", "repl-diskless-sync-delay 0")
+    sentinel = RedisServer(
+        tmp_path / "sentinel", f"sentinel monitor main 127.0.0.1 {first.port} 1", "sentinel down-after-milliseconds main 300",
+        "sentinel failover-timeout main 1000", mode=("--sentinel",))
+    url = f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{sentinel.port}/main/0"
+    try:
+        settled(lambda: "slave0" in second_known(first))
+        settled(lambda: str(second.port) in str(sentinel.ask("SENTINEL", "REPLICAS", "main")))
+        group = start(first, cluster=url)
+        talks(group)
+        emitted(group, url)
+        first.kill()
+        group.wait_for_log("Redis is there again", 2)
+        talks(group)
+    finally:
+        for server in (sentinel, second, first):
+            server.kill()
+
+
+def second_known(server: RedisServer) -> str:
+    """What a server says of its replicas."""
+    return str(server.ask("INFO", "replication"))
+
+
+def test_on_a_cluster_of_three_nodes(tmp_path: Path, start: Start) -> None:
+    ports = [free_port() for _ in range(3)]
+    nodes = [RedisServer(tmp_path / f"node {port}", "cluster-enabled yes", "cluster-node-timeout 1000", f"cluster-port {port}")
+             for port in ports]
+    try:
+        for number, node in enumerate(nodes):
+            node.ask("CLUSTER", "ADDSLOTSRANGE", str(number * 5461), str(16383 if number == 2 else number * 5461 + 5460))
+            node.ask("CLUSTER", "MEET", "127.0.0.1", str(nodes[0].port), str(ports[0]))
+        for node in nodes:
+            settled(lambda node=node: "cluster_state:ok" in str(node.ask("CLUSTER", "INFO")))  # type: ignore[misc]
+        for group_name in ("a", "b", "c"):
+            url = f"redis+cluster://127.0.0.1:{nodes[0].port},127.0.0.1:{nodes[1].port}?group={group_name}"
+            group = start(nodes[0], cluster=url)
+            talks(group)
+            emitted(group, url)
+    finally:
+        for node in nodes:
+            node.kill()
+
+
+# -- what others may write into the channels
+
+
+def test_garbage_in_the_channels(start: Start, redis: RedisServer) -> None:
+    group = start(redis)
+    owner, other = group.workers
+    session = Nomad(owner).open()
+    session.served = other
+    session.say("x")
+    assert session.hear() == "x"
+    channels = redis.ask("PUBSUB", "CHANNELS", "*")
+    assert len(channels) == 3
+    origin = b"\x01" + b"evil".ljust(12, b"\0")
+    garbage = ["", "x", "GET / HTTP/1.1\r\n\r\n", b"\x02" * 100, b"\x01" + b"\xff" * 100, origin + b"\xff" * 48,
+               origin + bytes(48) + b"{",
+               origin + bytes(40) + struct.pack("!q", 1) + struct.pack("!BcII", 1, b"R", 2, 0) + b"{}",
+               origin + bytes(40) + struct.pack("!q", 1) + struct.pack("!BcII", 1, b"L", 2, 0) + b"{}",
+               origin + b"\1" * 40 + struct.pack("!q", 1) + struct.pack("!BcII", 1, b"R", 2, 0) + b"{}"]
+    with real_redis.Redis(port=redis.port) as client:
+        for channel in channels:
+            for data in garbage:
+                assert client.publish(channel, data) >= 1
+    session.say("still there")
+    assert session.hear() == "still there"
+    assert "speaks version 2, this worker 1: run one version of engineio_wsgi" in group.log()
+    assert not [line for line in group.complaints() if "refused" not in line], group.complaints()
