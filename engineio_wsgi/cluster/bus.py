@@ -1,7 +1,7 @@
 """Channels on a Redis that workers of several machines share: one connection to listen, one to speak.
 
-Owns both connections, their coming back, and the queue between them: one greenlet sends everything that waits as one pipeline,
-and learns for each message how many have heard it. Knows nothing of what is said.
+Owns both connections, their coming back, and what waits for them: what is said in one turn of the event loop is one pipeline,
+and for each message it is learnt how many have heard it. Knows nothing of what is said.
 """
 
 from __future__ import annotations
@@ -13,28 +13,26 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 import gevent
-from gevent.event import Event
-from redis.exceptions import TimeoutError as RedisTimeout
+from gevent.event import AsyncResult, Event
 
-from engineio_wsgi.cluster.redis_link import LOST, TIMEOUT, RedisLink, Unreachable
+from engineio_wsgi.cluster.redis_link import TIMEOUT, RedisLink, Unreachable
+from engineio_wsgi.cluster.redis_wire import RedisWire, command
 from engineio_wsgi.throttle import Throttle
 
 __all__ = ["Bus", "Outgoing"]
 
 logger = logging.getLogger("engine.cluster")
 
-#: messages of one pipeline
-MAX_BATCH = 512
-#: bytes that wait while Redis is away; what comes beyond them is dropped
+#: bytes that Redis has not taken yet; what comes beyond them is dropped
 MAX_WAITING = 16_000_000
 #: seconds between two attempts to reach Redis, at first and at most
 FIRST_RETRY, LAST_RETRY = 0.05, 1.0
-#: seconds between two looks whether everything has been sent
+#: seconds between two looks whether everything has been heard
 FLUSH_PAUSE = 0.005
-#: messages that are received before other greenlets get their turn
-MAX_RECEIVED = 64
 #: seconds for which the same complaint is not logged again
 COMPLAINT_PERIOD = 60.0
+CONFIRMATIONS = (b"subscribe", b"ssubscribe")
+MESSAGES = (b"message", b"smessage")
 
 
 class Outgoing(NamedTuple):
@@ -59,7 +57,7 @@ class Bus:
     Args:
         link: the way to Redis.
         channels: to listen to.
-        receive: called with each message, in their order. Must not block.
+        receive: called in the hub with each message, in their order. Must not block.
         on_up: called each time that Redis has been reached, the first time excepted. Must not block.
 
     Raises:
@@ -73,94 +71,91 @@ class Bus:
         self._receive = receive
         self._on_up = on_up
         self._queue: deque[Outgoing] = deque()
+        self._sent: deque[Outgoing] = deque()
         self._waiting = 0
-        self._unanswered = 0
-        self._something = Event()
+        self._flushing = False
+        self._loop: Any = gevent.get_hub().loop
+        self._listening = Event()
+        self._missing = 0
+        self._lost: AsyncResult = AsyncResult()
+        self._listener: RedisWire | None = None
+        self._speaker: RedisWire | None = None
         #: whether Redis is there
         self.up = False
         #: of the monotonic clock: since when
         self.up_since = 0.0
         self._publish = b"SPUBLISH" if link.sharded else b"PUBLISH"
         self._complaints = Throttle(COMPLAINT_PERIOD)
-        self._greenlet = gevent.spawn(self._stay, *self._reach())
+        self._reach()
+        self._greenlet = gevent.spawn(self._stay)
 
     # -- connections
 
-    def _reach(self) -> tuple[Any, Any]:
-        listener = self._link.connect()
+    def _reach(self) -> None:
+        self._lost = AsyncResult()
+        self._missing = len(self._channels)
+        self._listening.clear()
         try:
-            verb = "SSUBSCRIBE" if self._link.sharded else "SUBSCRIBE"
-            listener.send_command(verb, *self._channels)
-            for _ in self._channels:
-                listener.read_response()
-            speaker = self._link.connect()
-        except BaseException as error:
-            listener.disconnect()
-            if isinstance(error, LOST):
-                raise Unreachable(str(error)) from error
+            self._listener = RedisWire(self._link.open(), TIMEOUT, self._on_listened, self._lost.set)
+            verb = b"SSUBSCRIBE" if self._link.sharded else b"SUBSCRIBE"
+            for channel in self._channels:
+                self._listener.send(command(verb, channel.encode()))
+            self._speaker = RedisWire(self._link.open(), TIMEOUT, self._on_answered, self._lost.set)
+            if not self._listening.wait(TIMEOUT):
+                raise Unreachable(f"{self._link.location} does not let this worker listen: {self._lost.value}")
+        except BaseException:
+            self._hang_up()
             raise
         self.up = True
         self.up_since = monotonic()
-        return listener, speaker
+        self._flush_soon()
 
-    def _stay(self, listener: Any, speaker: Any) -> None:
+    def _hang_up(self) -> None:
+        self.up = False
+        for wire in (self._listener, self._speaker):
+            if wire is not None:
+                wire.close()
+        self._listener = self._speaker = None
+        # what was sent may have been heard: who sends it anew knows how to tell, and nothing else is said twice
+        self._sent.clear()
+        self._queue = deque(each for each in self._queue if each.lasting)
+        self._waiting = sum(len(each.data) for each in self._queue)
+
+    def _stay(self) -> None:
         pause = FIRST_RETRY
         while True:
-            lost = self._serve(listener, speaker)
+            lost = self._lost.get()
+            self._hang_up()
             if self._complaints.passes(str(lost), monotonic()):
                 logger.warning("Redis is lost (%s): requests for other machines' sessions wait for it", lost)
             # one that is there and refuses everything shall not be asked all the time
             pause = FIRST_RETRY if monotonic() - self.up_since > LAST_RETRY else min(2 * pause, LAST_RETRY)
-            listener, speaker = self._reach_again(pause)
+            self._reach_again(pause)
             logger.info("Redis is there again")
             self._on_up()
 
-    def _serve(self, listener: Any, speaker: Any) -> BaseException | None:
-        """Listen and speak until one of the two is lost. Returns why."""
-        loops = [gevent.spawn(_until_lost, self._listen, listener), gevent.spawn(_until_lost, self._speak, speaker)]
-        try:
-            error: BaseException | None = gevent.wait(loops, count=1)[0].value
-            return error
-        finally:
-            self.up = False
-            gevent.killall(loops)
-            listener.disconnect()
-            speaker.disconnect()
-            # who sends them anew would send them twice
-            self._queue = deque(each for each in self._queue if each.lasting)
-            self._unanswered = 0
-            self._waiting = sum(len(each.data) for each in self._queue)
-
-    def _reach_again(self, pause: float) -> tuple[Any, Any]:
+    def _reach_again(self, pause: float) -> None:
         while True:
             gevent.sleep(pause)
             try:
-                return self._reach()
+                self._reach()
             except Unreachable as error:
                 logger.debug("= %s", error)
                 pause = min(2 * pause, LAST_RETRY)
+            else:
+                return
 
     # -- listening
 
-    def _listen(self, connection: Any) -> None:
-        silent = False
-        received = 0
-        while True:
-            try:
-                message = connection.read_response(disable_decoding=True, disconnect_on_error=False)
-            except RedisTimeout:
-                if silent:
-                    raise
-                # nobody has said anything for a while, or Redis is gone without a word: it has to answer
-                silent = True
-                connection.send_command("PING", check_health=False)
-                continue
-            silent = False
-            if message[0] in (b"message", b"smessage"):
-                self._receive(message[2])
-                received += 1
-                if received % MAX_RECEIVED == 0:
-                    gevent.sleep(0)
+    def _on_listened(self, reply: Any) -> None:
+        if not isinstance(reply, list):
+            self._lost.set(reply)
+        elif reply[0] in MESSAGES:
+            self._receive(reply[2])
+        elif reply[0] in CONFIRMATIONS:
+            self._missing -= 1
+            if not self._missing:
+                self._listening.set()
 
     # -- speaking
 
@@ -174,50 +169,41 @@ class Bus:
             return False
         self._queue.append(outgoing)
         self._waiting += len(outgoing.data)
-        self._something.set()
+        if self.up:
+            self._flush_soon()
         return True
 
-    def _speak(self, connection: Any) -> None:
-        while True:
-            self._something.wait(TIMEOUT)
-            self._send(connection, self._next_batch())
+    def _flush_soon(self) -> None:
+        if not self._flushing:
+            self._flushing = True
+            self._loop.run_callback(self._flush)
 
-    def _next_batch(self) -> list[Outgoing]:
-        queue = self._queue
-        batch = [queue.popleft() for _ in range(min(len(queue), MAX_BATCH))]
-        self._waiting -= sum(len(each.data) for each in batch)
-        if not queue:
-            self._something.clear()
-        return batch
+    def _flush(self) -> None:
+        self._flushing = False
+        batch = self._queue
+        if self._speaker is None or not batch:
+            return
+        self._queue = deque()
+        self._sent.extend(batch)
+        self._speaker.send(b"".join([command(self._publish, each.channel.encode(), each.data) for each in batch]))
 
-    def _send(self, connection: Any, batch: list[Outgoing]) -> None:
-        """One pipeline; without anything to say, a sign of life."""
-        commands: list[tuple[Any, ...]] = [(self._publish, each.channel, each.data) for each in batch] or [("PING",)]
-        connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-        if not batch:
-            connection.read_response()
-        self._unanswered = len(batch)
-        for each in batch:
-            heard = connection.read_response()
-            self._unanswered -= 1
+    def _on_answered(self, reply: Any) -> None:
+        if isinstance(reply, int):
+            each = self._sent.popleft()
+            self._waiting -= len(each.data)
             if each.on_heard is not None:
-                each.on_heard(heard)
+                each.on_heard(reply)
+        elif reply != b"PONG":
+            self._lost.set(reply)
 
     def flush(self, timeout: float) -> None:
         """Block until Redis has everything that was published, for ``timeout`` seconds at most."""
         deadline = monotonic() + timeout
-        while self.up and (self._queue or self._unanswered) and monotonic() < deadline:
+        while self.up and self._waiting and monotonic() < deadline:
             gevent.sleep(FLUSH_PAUSE)
 
     def close(self, timeout: float) -> None:
         """Send what waits, for ``timeout`` seconds at most, and hear nothing more. Harmless if repeated."""
         self.flush(timeout)
         gevent.kill(self._greenlet)
-
-
-def _until_lost(loop: Callable[[Any], object], connection: Any) -> BaseException | None:
-    try:
-        loop(connection)
-    except LOST as error:
-        return error
-    return None
+        self._hang_up()

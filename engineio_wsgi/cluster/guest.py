@@ -32,7 +32,7 @@ class Guest:
 
     def __init__(self, location: RedisLocation, group: str) -> None:
         self._channels = Channels(group)
-        self._link = RedisLink(location, self._channels.slot_key)
+        self._link = RedisLink(location, self._channels.slot_key, in_hub=False)
 
     def workers(self) -> list[str]:
         """The ids of all workers. Blocks.

@@ -1,7 +1,7 @@
 """Connections to Redis that hold up nobody: redis-py's, over gevent's sockets where there is a hub.
 
 Owns the way to the server that keeps the channels: through Sentinel, or through the nodes of a Redis Cluster. Knows nothing
-of what is said on the channels. redis-py's own pools, and the parser of hiredis, are left out on purpose: they wait for a
+of what is said on the channels. redis-py's own pools, and its parser over hiredis, are left out on purpose: they wait for a
 socket in ways that stop every other greenlet.
 """
 
@@ -20,6 +20,7 @@ from redis.retry import Retry
 
 from engineio_wsgi.bridge import in_plain_thread
 from engineio_wsgi.cluster.location import RedisLocation
+from engineio_wsgi.wire import Wire, detach
 
 __all__ = ["LOST", "TIMEOUT", "RedisLink", "Unreachable"]
 
@@ -69,10 +70,13 @@ class RedisLink:
     Args:
         location: of the server.
         slot_key: the part of the channels' names by which a Redis Cluster decides which node keeps them.
+        in_hub: whether connections are for greenlets, whichever makes them. If not, it depends on who does: a plain thread shall
+            not get a hub for that.
     """
 
-    def __init__(self, location: RedisLocation, slot_key: str) -> None:
+    def __init__(self, location: RedisLocation, slot_key: str, in_hub: bool = True) -> None:
         self.location = location
+        self._in_hub = in_hub
         self._slot_key = slot_key
         #: in a Redis Cluster, a channel belongs to a node; elsewhere there is only one
         self.sharded = location.finder == "cluster"
@@ -80,7 +84,7 @@ class RedisLink:
     def connect(self) -> Any:
         """A connection to the server that keeps the channels: redis-py's. Whoever waits in it waits for :data:`TIMEOUT` at most.
 
-        Blocks: the calling greenlet, or a plain thread.
+        Blocks.
 
         Raises:
             Unreachable: there is none.
@@ -95,6 +99,17 @@ class RedisLink:
             else:
                 return connection
         raise Unreachable(f"{self.location} cannot be reached: {'; '.join(reasons)}")
+
+    def open(self) -> Wire:
+        """The same, as what redis-py had to do for it has been done: a connection that nothing else reads or writes.
+
+        Raises:
+            Unreachable: there is none.
+        """
+        connection = self.connect()
+        # nothing has been asked for, so nothing has been read ahead
+        sock, connection._sock = connection._sock, None
+        return Wire(detach(sock))
 
     def ask(self, *command: str) -> Any:
         """The reply to one command, over a connection of its own. Blocks.
@@ -148,7 +163,7 @@ class RedisLink:
             connection.disconnect()
 
     def _connection(self, address: tuple[str, int], username: str, password: str) -> Any:
-        plain = in_plain_thread()
+        plain = not self._in_hub and in_plain_thread()
         settings: dict[str, Any] = dict(self.location.settings)
         kind: type[Connection] = Connection if plain else _GeventConnection
         if self.location.secure:

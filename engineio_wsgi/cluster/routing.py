@@ -78,6 +78,8 @@ class Cluster:
         self._couriers: list[Courier] = [LocalCourier(self._names, self._answer_timeout)]
         #: what this worker's session ids begin with
         self.worker_id = ""
+        #: workers that have been found on other machines
+        self._far: set[str] = set()
         self._caller: Caller
         self._exchange: Exchange | None = None
         self._doorway = self._open(location)
@@ -167,11 +169,17 @@ class Cluster:
         departure = departure_of(environ, handler)
         request = RequestCopy(environ, self._group, sid, self._host.options.max_http_buffer_size)
         reasons: list[str] = []
-        for courier in self._couriers:
+        # a worker of another machine never becomes one of this
+        for courier in self._couriers[owner in self._far:]:
             try:
-                return self._send_by(courier, owner, departure, request, start_response)
+                outcome = self._send_by(courier, owner, departure, request, start_response)
             except OwnerGone as error:
                 reasons.append(str(error))
+            else:
+                if not courier.moves_connections:
+                    self._far.add(owner)
+                return outcome
+        self._far.discard(owner)
         raise OwnerGone("; ".join(reasons))
 
     def _send_by(self, courier: Courier, owner: str, departure: Departure | None, request: RequestCopy,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import struct
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -278,6 +280,21 @@ def test_redis_that_is_not_there_at_the_start(tmp_path: Path, start: Start, redi
     group = start(redis)
     assert group.workers[0].connect().get("/").status == 500
     group.wait_for_log(f"cluster: {redis.url} cannot be reached")
+
+
+def test_a_server_that_is_made_outside_of_any_greenlet(shared_redis: RedisServer) -> None:
+    command = [sys.executable, "-m", "engineio_wsgi", "--bind", "127.0.0.1:0", "--cluster", shared_redis.url + "?group=demo"]
+    demo = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert demo.stdout is not None
+    try:
+        port = int(demo.stdout.readline().split(":")[-1].split("/")[0])
+        session = PollingSession(Worker(demo.pid, port, None)).open()
+        assert Emitter(shared_redis.url + "?group=demo").count() == 1
+        assert session.sid[:4] in Emitter(shared_redis.url + "?group=demo").workers()
+    finally:
+        demo.terminate()
+        assert demo.wait(10) == 0
+        demo.stdout.close()
 
 
 def test_forged_ids_cost_one_lookup(pair: tuple[Workers, Worker, Worker]) -> None:

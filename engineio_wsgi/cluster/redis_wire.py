@@ -1,0 +1,95 @@
+"""One connection to Redis without a greenlet: commands out, replies in, and whether the server still lives.
+
+Owns the connection and the reading of replies, by hiredis' parser, which knows no sockets. Whose connection it is has been
+settled by redis-py before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+import hiredis
+
+from engineio_wsgi.wire import RECV_SIZE, Wire
+
+__all__ = ["RedisWire", "command"]
+
+
+def command(*words: bytes) -> bytes:
+    """A command's bytes (the Redis serialization protocol)."""
+    return b"*%d\r\n" % len(words) + b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
+
+
+PING = command(b"PING")
+
+
+class RedisWire:
+    """A connection on which somebody has logged in. Everything here is the hub's.
+
+    Args:
+        wire: the connection.
+        patience: seconds after which a server that says nothing is asked for a sign of life, and has to give one.
+        on_reply: called with each reply, which may be an error. Must not block.
+        on_lost: called once, with the reason, when the connection is of no use any more.
+    """
+
+    def __init__(self, wire: Wire, patience: float, on_reply: Callable[[Any], object],
+                 on_lost: Callable[[Exception], object]) -> None:
+        self._wire = wire
+        self._on_reply = on_reply
+        self._on_lost = on_lost
+        self._reader = hiredis.Reader()
+        self._heard = True
+        self._asked = False
+        self._timer: Any = gevent.get_hub().loop.timer(patience, patience)
+        self._timer.start(self._look)
+        wire.watch(self._read)
+
+    def send(self, data: bytes) -> None:
+        """Send commands. Never blocks."""
+        try:
+            self._wire.write(data)
+        except OSError as error:
+            self._lose(error)
+
+    def _read(self) -> None:
+        try:
+            data = self._wire.recv(RECV_SIZE)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._lose(error)
+            return
+        if not data:
+            self._lose(ConnectionResetError("it has closed the connection"))
+            return
+        self._heard = True
+        self._reader.feed(data)
+        try:
+            while (reply := self._reader.gets()) is not False:
+                self._on_reply(reply)
+        except hiredis.ProtocolError as error:
+            self._lose(error)
+
+    def _look(self) -> None:
+        if self._heard:
+            self._heard = self._asked = False
+        elif self._asked:
+            self._lose(TimeoutError("it does not answer"))
+        else:
+            self._asked = True
+            self.send(PING)
+
+    def _lose(self, error: Exception) -> None:
+        on_lost = self._on_lost
+        self.close()
+        on_lost(error)
+
+    def close(self) -> None:
+        """Close it; nothing is called any more. Harmless if repeated."""
+        self._on_reply = self._on_lost = lambda _: None
+        self._timer.stop()
+        self._timer.close()
+        self._wire.close()
