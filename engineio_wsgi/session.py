@@ -188,11 +188,8 @@ class Session(Emitter):
             for data in messages:
                 self.notify("packet", Packet(PacketType.MESSAGE, data))
         if self.busy or not self.message_listeners:
-            self._bound_inbox(messages)
+            self._count_in(sum(map(size_of, messages)) + OVERHEAD * len(messages))
         self._wake_receiver()
-
-    def _bound_inbox(self, messages: Sequence[str | bytes]) -> None:
-        self._count_in(sum(map(size_of, messages)) + OVERHEAD * len(messages))
 
     def _count_in(self, size: int) -> None:
         # counted up only, and reset when the inbox has run empty: nothing is counted twice on the way out

@@ -92,6 +92,8 @@ class Upgrade:
         if not data:
             self.abandon("the candidate was closed")
             return
+        if self._candidate.meter is not None:
+            self._candidate.meter.bytes_in += len(data)
         self._on_frames(self._candidate.feed(data))
 
     def _on_frames(self, items: list[Any]) -> None:

@@ -83,7 +83,7 @@ class WebSocketTransport(Transport):
         self._workers = workers
         self._loop = gevent.get_hub().loop
         #: from bytes to what they contain: see ``FrameDecoder.feed``
-        self.feed: Callable[[bytes], list[Any]] = decoder.feed if meter is None else meter.counting(decoder.feed)
+        self.feed: Callable[[bytes], list[Any]] = decoder.feed
         self._codec: Any = v4 if protocol == 4 else v3
         self._binary = binary
         self._binary_prefix = 0 if protocol == 4 else 1
@@ -151,6 +151,8 @@ class WebSocketTransport(Transport):
             return
         session = self.session
         session.heard = monotonic()
+        if self.meter is not None:
+            self.meter.bytes_in += len(data)
         items = self.feed(data)
         if len(items) == 1:
             # the bulk of real traffic: one message a recv, which need not be queued
