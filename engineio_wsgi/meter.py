@@ -41,9 +41,6 @@ class Meter:
 
     def on_sent(self, entries: Sequence[Any]) -> None:
         """``entries`` of a write buffer were written; those that are no messages do not count."""
-        if len(entries) == 1 and type(entries[0]) is str:
-            self.messages_out += 1
-            return
         self.messages_out += len(entries)
         # one look at all of them: nearly always, there is none
         if Packet in map(type, entries):

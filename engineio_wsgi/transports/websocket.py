@@ -160,15 +160,20 @@ class WebSocketTransport(Transport):
             if type(item) is str and item[:1] == "4":
                 session.deliver(item[1:])
                 return
-            if type(item) is bytes and not self._binary_prefix:
-                session.deliver(item)
-                return
-            if item == "3":
-                # what idle sessions consist of
-                session.on_packet(PONG)
+            if self._take_alone(item):
                 return
         self.take(items)
         session.run_turn()
+
+    def _take_alone(self, item: Any) -> bool:
+        if type(item) is bytes and not self._binary_prefix:
+            self.session.deliver(item)
+            return True
+        if item == "3":
+            # what idle sessions consist of
+            self.session.on_packet(PONG)
+            return True
+        return False
 
     def take(self, items: list[Any]) -> None:
         """Queue the messages among decoded ``items`` and act on the rest, all in order. Runs no listener."""
@@ -266,7 +271,10 @@ class WebSocketTransport(Transport):
             return
         if self.meter is not None:
             self.meter.bytes_out += len(data)
-            self.meter.on_sent(entries)
+            if len(entries) == 1 and type(entries[0]) is str:
+                self.meter.messages_out += 1
+            else:
+                self.meter.on_sent(entries)
         if wire.unsent or session.watched:
             self._account_for(entries, frames)
         else:
