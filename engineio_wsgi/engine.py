@@ -93,9 +93,19 @@ class Engine(SessionHost):
     @property
     def cluster(self) -> Cluster | None:
         """This worker and the others; ``None`` without the option. Not before any fork: from now on, this process is a worker."""
+        self.join_cluster()
+        return self._cluster
+
+    def join_cluster(self) -> None:
+        """Be one of the workers from now on, and not only from the first request; nothing without the option.
+
+        Blocks while Redis is looked for. Not before any fork.
+
+        Raises:
+            ConfigurationError: Redis cannot be reached, or this platform has not what workers find each other by.
+        """
         if self._hub is None and (self.options.cluster or self.default_cluster) is not None:
             self._enter_hub()
-        return self._cluster
 
     def _enter(self, environ: Environ) -> None:
         """The first request: find the hub, or make one that runs, if the server has only threads."""

@@ -26,7 +26,8 @@ from gevent.event import Event
 from gevent.pool import Group, Pool
 
 from engineio_wsgi.engine import Engine
-from engineio_wsgi.host import running
+from engineio_wsgi.errors import ConfigurationError
+from engineio_wsgi.host import hosts
 from engineio_wsgi.http.adoption import ConnectionRoster, RosteredHandler
 from engineio_wsgi.server import HttpServer
 from engineio_wsgi.throttle import Throttle
@@ -35,7 +36,7 @@ from engineio_wsgi.wire import Wire
 
 try:
     from gunicorn import sock as gunicorn_sock
-    from gunicorn.errors import HaltServer
+    from gunicorn.errors import AppImportError, HaltServer
     from gunicorn.http.wsgi import base_environ
     from gunicorn.workers.ggevent import GeventWorker
 except ModuleNotFoundError as missing:
@@ -220,6 +221,11 @@ class Worker(GeventWorker):  # type: ignore[misc]
         signal.signal(signal.SIGTERM, self.handle_exit)
         super().init_process()
 
+    def load_wsgi(self) -> None:
+        """What gunicorn calls to get the application."""
+        super().load_wsgi()
+        _join_workers(self.cfg)
+
     def handle_exit(self, sig: Any, frame: Any) -> None:
         """What gunicorn calls on SIGTERM."""
         super().handle_exit(sig, frame)
@@ -241,7 +247,6 @@ class Worker(GeventWorker):  # type: ignore[misc]
     def run(self) -> None:
         """The worker's life: serve until it was asked to stop, then end what is there."""
         self._woken = Event()
-        _join_workers(self.cfg)
         _tell_of_max_requests(self.cfg)
         servers = [self._serve(listener) for listener in self.sockets]
         watch = LimitWatch(self.worker_connections)
@@ -298,10 +303,20 @@ def _wait_until(condition: Callable[[], bool], deadline: float) -> None:
 
 
 def _join_workers(cfg: Any) -> None:
-    """Several workers serve each other's sessions: those of one gunicorn, and of the one that takes its place (``USR2``)."""
+    """Several workers serve each other's sessions: those of one gunicorn, and of the one that takes its place (``USR2``).
+
+    They do so from the start. A cluster that cannot be joined ends gunicorn.
+    """
     if cfg.workers > 1:
         mark = sha256(repr(sorted(map(str, cfg.address))).encode()).hexdigest()[:12]
         Engine.default_cluster = f"local:gunicorn-{mark}"
+    try:
+        for host in list(hosts):
+            if isinstance(host, Engine):
+                host.join_cluster()
+    except ConfigurationError as error:
+        # the way in which gunicorn says one line, and stops
+        raise AppImportError(str(error)) from error
 
 
 def _tell_of_max_requests(cfg: Any) -> None:
@@ -312,7 +327,7 @@ def _tell_of_max_requests(cfg: Any) -> None:
 
 def _close_engines(timeout: float) -> None:
     """Close the sessions of this process. Blocks until they have fetched what waits for them, for ``timeout`` seconds at most."""
-    gevent.joinall([gevent.spawn(engine.close, max(timeout, 0.0)) for engine in list(running)])
+    gevent.joinall([gevent.spawn(engine.close, max(timeout, 0.0)) for engine in list(hosts)])
 
 
 def post_worker_init(worker: Any) -> None:

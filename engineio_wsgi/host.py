@@ -32,15 +32,15 @@ from engineio_wsgi.transports import transports
 from engineio_wsgi.transports.base import CloseReason, Prepared, Transport
 from engineio_wsgi.workers import Workers
 
-__all__ = ["WORKER_ID_SIZE", "SessionHost", "new_worker_id", "running"]
+__all__ = ["WORKER_ID_SIZE", "SessionHost", "hosts", "new_worker_id"]
 
 logger = logging.getLogger("engine")
 
 #: characters at the head of a session id that name the worker which owns the session
 WORKER_ID_SIZE = 4
 
-#: the hosts that have something to close when this process ends
-running: WeakSet[SessionHost] = WeakSet()
+#: those of this process: what is to be closed when it ends
+hosts: WeakSet[SessionHost] = WeakSet()
 
 
 def new_worker_id() -> str:
@@ -66,6 +66,7 @@ class SessionHost(Emitter):
         self._closing = False
         self._hub: Any = None
         self._emptied: Event | None = None
+        hosts.add(self)
 
     def _configure(self, options: Options) -> None:
         """Everything that depends on the options; not after the first request."""
@@ -80,7 +81,6 @@ class SessionHost(Emitter):
             logger.warning("gevent has patched some modules and not %s: listeners that use them will block every session; "
                            "call monkey.patch_all() first of all, or not at all", ", ".join(missing))
         hub = gevent.get_hub()
-        running.add(self)
         self._thread = current_thread()
         self.workers = Workers(hub)
         self.heartbeat_timer = HeartbeatTimer(hub.loop, min(self.options.ping_interval, self.options.ping_timeout))

@@ -21,7 +21,7 @@ from gevent.lock import Semaphore
 from gevent.queue import Empty, Queue
 
 from engineio_wsgi.errors import EngineError, ProtocolError, SocketClosed
-from engineio_wsgi.host import running
+from engineio_wsgi.host import hosts
 from engineio_wsgi.http.adoption import Adopter
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.protocol import v4
@@ -111,7 +111,7 @@ class Client:
             raise
         self._query["sid"] = self.sid
         #: the server's end of the session; ``None`` if its engine is in another process
-        self.socket: Socket | None = next((host.clients[self.sid] for host in list(running) if self.sid in host.clients), None)
+        self.socket: Socket | None = next((host.clients[self.sid] for host in list(hosts) if self.sid in host.clients), None)
         for packet in opened[1:]:
             self.take(packet)
         self._reader = gevent.spawn(self._carrier.read)

@@ -17,7 +17,7 @@ import redis as real_redis
 from support.clients import PollingSession
 from support.rawwebsocket import Closed, Refused
 from support.redis import RedisServer, free_port
-from support.workers import Nomad, Worker, Workers
+from support.workers import ROOT, Nomad, Worker, Workers
 
 from engineio_wsgi import Emitter
 
@@ -423,3 +423,19 @@ def test_garbage_in_the_channels(start: Start, redis: RedisServer) -> None:
     assert session.hear() == "still there"
     assert "speaks version 2, this worker 1: run one version of engineio_wsgi" in group.log()
     assert not [line for line in group.complaints() if "refused" not in line], group.complaints()
+
+
+KINDS = [("-k", "engineio_wsgi.gunicorn.Worker"), ("-k", "gevent", "-c", "python:engineio_wsgi.gunicorn")]
+
+
+@pytest.mark.parametrize("arguments", KINDS)
+def test_gunicorn_does_not_start_without_redis(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    (tmp_path / "app.py").write_text("import engineio_wsgi\napp = engineio_wsgi.Server.from_environ().wrap(lambda *_: [])\n")
+    url = f"redis://:sesame@127.0.0.1:{free_port()}"
+    done = subprocess.run(
+        [sys.executable, "-m", "gunicorn", "-b", "127.0.0.1:0", *arguments, "app:app"], cwd=tmp_path, timeout=30,
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT), "ENGINEIO_CLUSTER": url})
+    assert done.returncode == 4
+    assert f"cluster: {url.replace(':sesame@', '')}/0 cannot be reached: Error 111" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "sesame" not in done.stderr
