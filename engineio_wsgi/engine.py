@@ -423,6 +423,7 @@ class Engine(SessionHost):
 
 
 def _bad_id(error: Exception) -> RequestRefused:
+    logger.error("generate_id failed; nobody is let in", exc_info=error)
     return RequestRefused(ErrorCode.BAD_REQUEST, context={"name": "ID_GENERATION_ERROR", "error": error})
 
 

@@ -39,6 +39,8 @@ logger = logging.getLogger("engine")
 #: characters at the head of a session id that name the worker which owns the session
 WORKER_ID_SIZE = 4
 
+#: seconds that ``close`` listeners have when the server closes, and seconds between two looks whether they have returned
+CLOSE_LISTENERS_TIMEOUT, LOOK_PERIOD = 2.0, 0.01
 #: those of this process: what is to be closed when it ends
 hosts: WeakSet[SessionHost] = WeakSet()
 
@@ -190,7 +192,8 @@ class SessionHost(Emitter):
     def close(self, timeout: float = 10.0) -> None:
         """Take no more sessions, and close all there are, after what waits for each has been fetched.
 
-        Blocks until they are closed; those that are not after ``timeout`` seconds are closed without further ado.
+        Blocks until they are closed and their ``close`` listeners have returned. Those that are not closed after ``timeout``
+        seconds are closed without further ado, and ``close`` listeners that take longer than 2 seconds are not waited for.
         Harmless when repeated; handshakes are answered with 503 from now on.
         """
         self._closing = True
@@ -211,7 +214,8 @@ class SessionHost(Emitter):
 
     def _close_all(self, timeout: float) -> None:
         deadline = monotonic() + timeout
-        for socket in list(self._clients.values()):
+        sockets = list(self._clients.values())
+        for socket in sockets:
             socket.end_when_drained(CloseReason.SERVER_SHUTTING_DOWN)
         if self._emptied is None:
             self._emptied = Event()
@@ -219,3 +223,8 @@ class SessionHost(Emitter):
             self._emptied.wait(max(0.0, deadline - monotonic()))
         for socket in list(self._clients.values()):
             socket.end(CloseReason.SERVER_SHUTTING_DOWN)
+        # they may have to wait for a listener that does not return, and it is they who save what is to be saved
+        deadline = monotonic() + CLOSE_LISTENERS_TIMEOUT
+        while sockets and monotonic() < deadline:
+            sockets = [socket for socket in sockets if not socket.over]
+            gevent.sleep(LOOK_PERIOD if sockets else 0)

@@ -76,7 +76,7 @@ class Session(Emitter):
     __slots__ = (
         "__weakref__", "_close_emitted", "_ending", "_hub", "_loop", "_progress", "_timer", "busy", "busy_with",
         "close_description", "close_reason", "creation_watched", "direct_listeners", "events", "heard", "heartbeat", "host", "id",
-        "inbox", "inbox_size", "max_buffered", "message_listeners", "outbox", "outbox_size", "packet_watched", "protocol",
+        "inbox", "inbox_size", "max_buffered", "message_listeners", "outbox", "outbox_size", "over", "packet_watched", "protocol",
         "reading_paused", "receiver", "spawned", "stalled_since", "state", "transport", "turn_began",
         "upgrade", "upgraded", "watched",
     )
@@ -125,6 +125,8 @@ class Session(Emitter):
         self.close_reason: str | None = None
         self.close_description: object = None
         self._close_emitted = False
+        #: whether the ``close`` listeners have returned
+        self.over = False
         self._ending: str | None = None
         self._timer: Any = None
         self.spawned: set[gevent.Greenlet] | None = None
@@ -486,6 +488,7 @@ class Session(Emitter):
             self.events = _NO_EVENTS
         self.outbox = []
         self.outbox_size = 0
+        self.over = True
 
 
 _ON_PACKET: dict[PacketType, Callable[[Session, Packet], None]] = {

@@ -284,6 +284,7 @@ def test_generate_id_of_a_subclass(serve: Any) -> None:
 
 
 @pytest.mark.ours
+@pytest.mark.complains
 def test_generate_id_that_fails(serve: Any, transport: str) -> None:
     def generate(request: Any) -> str:
         raise RuntimeError("no ids today")
@@ -299,6 +300,7 @@ def test_generate_id_that_fails(serve: Any, transport: str) -> None:
 
 @pytest.mark.alone("ids of one's own get the worker's in front")
 @pytest.mark.ours
+@pytest.mark.complains
 def test_generate_id_twice_the_same(serve: Any) -> None:
     served = serve(generate_id=lambda request: "same")
     open_session(served)
