@@ -31,7 +31,7 @@ from engineio_wsgi.http.cors import OriginPolicy
 from engineio_wsgi.http.hosts import HostPolicy
 from engineio_wsgi.http.release import can_upgrade, release_of
 from engineio_wsgi.http.takeover import Connection, check_handshake, close_accepted, take_over
-from engineio_wsgi.log import shorten
+from engineio_wsgi.log import shorten, tell_of_client
 from engineio_wsgi.options import Options
 from engineio_wsgi.protocol.deflate import Deflater, Inflater
 from engineio_wsgi.protocol.frames import FrameDecoder
@@ -181,7 +181,7 @@ class Engine(SessionHost):
             status, headers, body = responses.refused(refusal)
         except PayloadTooLarge as error:
             self.observer.on_refused(int(ErrorCode.BAD_REQUEST))
-            logger.info("< %s", error)
+            tell_of_client(logger, environ.get("REMOTE_ADDR"), type(error), "< %s", error)
             status, headers, body = responses.too_large(error)
         headers.extend(self._origins.headers(environ))
         start_response(status, self._announce_headers(headers, environ))
@@ -337,7 +337,8 @@ class Engine(SessionHost):
         try:
             connection = take_over(websocket, headers, options.per_message_deflate)
         except (OSError, WebSocketError) as error:
-            logger.info("< a client left during its WebSocket handshake: %s", error)
+            address = environ.get("REMOTE_ADDR")
+            tell_of_client(logger, address, "left", "< a client left during its WebSocket handshake: %s", error)
             return
         session = demand.session
         if session is None:

@@ -24,6 +24,7 @@ from engineio_wsgi.http.connection import Connection
 from engineio_wsgi.http.input import NO_BODY, open_body
 from engineio_wsgi.http.requests import InvalidRequest, RequestHead, check_partial_head, fill_environ, parse_head
 from engineio_wsgi.http.responder import Responder
+from engineio_wsgi.log import tell_of_client
 from engineio_wsgi.options import Deflate
 from engineio_wsgi.protocol.deflate import DeflateSettings
 from engineio_wsgi.protocol.handshake import HandshakeRefused, asks_for_websocket
@@ -237,8 +238,9 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
 
     def _on_failure(self, error: Exception) -> None:
         """What left the application: somebody else's fault, or a bug of its own."""
+        address = self.client_address
         if self._wire is not None and isinstance(error, WebSocketError):
-            logger.info("< %s: a WebSocket broke off: %s", self.client_address, error)
+            tell_of_client(logger, address, "broke off", "< %s: a WebSocket broke off: %s", address, error)
         elif self._connection.lost or (isinstance(error, OSError) and error.errno in self.ignored_socket_errors):
             self.close_connection = True
         elif isinstance(error, InvalidRequest):
@@ -254,7 +256,8 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
         self._answer("500 Internal Server Error", (), "Internal Server Error")
 
     def _refuse(self, error: InvalidRequest) -> None:
-        logger.info("< %s: refused, %s: %s", self.client_address, error.status, error.detail)
+        address = self.client_address
+        tell_of_client(logger, address, error.status, "< %s: refused, %s: %s", address, error.status, error.detail)
         is_request = self.environ is not None
         if not is_request:
             self._begin_nothing()

@@ -15,12 +15,30 @@ from collections.abc import Mapping
 from time import monotonic
 from typing import TextIO
 
-__all__ = ["DebugHandler", "Scopes", "set_up_debug", "shorten"]
+from engineio_wsgi.throttle import Throttle
+
+__all__ = ["DebugHandler", "Scopes", "set_up_debug", "shorten", "tell_of_client"]
 
 #: characters of a session id that a log may show: it is a credential
 SHOWN = 6
+#: seconds for which the same misdeed of the same address is not logged again
+TOLD_PERIOD = 60.0
 #: ANSI colours that can be told apart on light and dark terminals
 COLOURS = (31, 32, 33, 34, 35, 36)
+
+_told = Throttle(TOLD_PERIOD)
+
+
+def tell_of_client(logger: logging.Logger, address: object, kind: object, text: str, *details: object) -> None:
+    """One line at INFO on a client that did what it must not; the same of the same address once a minute.
+
+    Args:
+        address: the client's, as ``REMOTE_ADDR`` or as a socket has it.
+        kind: of misdeed.
+    """
+    host = address[0] if isinstance(address, tuple) else address
+    if _told.passes((host, kind), monotonic()):
+        logger.info(text, *details)
 
 
 def shorten(sid: str) -> str:

@@ -94,8 +94,7 @@ class Session(Emitter):
         self.message_listeners: tuple[Listener, ...] = ()
         #: those to which a message may go without being queued, if nothing else is
         self.direct_listeners: tuple[Listener, ...] = ()
-        # messages that wait for a listener or for receive(), and calls of other listeners; a deque of its own is
-        # 0.7 KB, so an idle session shares an empty one
+        # messages that wait, and calls of other listeners; a deque is 0.7 KB, so idle sessions share an empty one
         self.inbox = _NO_MESSAGES
         self.inbox_size = 0
         self.events = _NO_EVENTS
@@ -214,6 +213,11 @@ class Session(Emitter):
             self._tell_progress()
             if self.state is ReadyState.OPEN:
                 self.transport.resume()
+
+    @property
+    def remote_address(self) -> str | None:
+        """The client's address."""
+        raise NotImplementedError
 
     def notify(self, event: str, *args: object) -> None:
         """Have the listeners of ``event``, if there are any, called in their turn."""
@@ -492,7 +496,5 @@ class Session(Emitter):
 
 
 _ON_PACKET: dict[PacketType, Callable[[Session, Packet], None]] = {
-    PacketType.PING: Session._on_ping,
-    PacketType.PONG: Session._on_pong,
-    PacketType.CLOSE: Session._on_close_packet,
-}
+    PacketType.PING: Session._on_ping, PacketType.PONG: Session._on_pong, PacketType.CLOSE: Session._on_close_packet,
+}  # fmt: skip

@@ -76,6 +76,11 @@ class Upgrade:
         # until it has won, what happens to the candidate happens to the attempt, not to the session
         candidate.session = self  # type: ignore[assignment]
 
+    @property
+    def remote_address(self) -> str | None:
+        """The address of the session's client."""
+        return self._session.remote_address
+
     def start(self) -> None:
         """Listen to the candidate."""
         self._candidate.wire.watch(self._on_readable)

@@ -19,6 +19,7 @@ from geventwebsocket.exceptions import WebSocketError
 
 from engineio_wsgi.errors import UsageError
 from engineio_wsgi.frame_writer import FrameWriter
+from engineio_wsgi.log import tell_of_client
 from engineio_wsgi.protocol.deflate import DeflateParameters, Deflater, DeflateSettings, Inflater, negotiate
 from engineio_wsgi.protocol.frames import (
     Close,
@@ -336,7 +337,8 @@ class WebSocket:
         self._finish(encode_close(close.code))
 
     def _on_violation(self, violation: Violation) -> None:
-        logger.info("< violation: %s (close code %d)", violation.reason, violation.code)
+        address = self.environ.get("REMOTE_ADDR")
+        tell_of_client(logger, address, violation.code, "< violation: %s (close code %d)", violation.reason, violation.code)
         self._finish(encode_close(violation.code, violation.reason))
 
     # -- sending

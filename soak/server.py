@@ -1,9 +1,12 @@
-"""The server of the soak test: an echo, a broadcast every second, and /stats, which says what the process holds."""
+"""The server of the soak test, and of ``hostile/``: an echo, a broadcast every second, and /stats, which says what the process
+holds. Takes more options of the engine's as JSON.
+"""
 
 from __future__ import annotations
 
 import gc
 import json
+import logging
 import os
 import sys
 from typing import Any
@@ -44,7 +47,8 @@ def broadcast() -> None:
         server.broadcast("to everybody")
 
 
-server = engineio_wsgi.Server(ping_interval=5.0, ping_timeout=4.0, max_buffered=200_000)
+options = {"ping_interval": 5.0, "ping_timeout": 4.0, "max_buffered": 200_000}
+server = engineio_wsgi.Server(**{**options, **json.loads(sys.argv[1] if sys.argv[1:] else "{}")})
 
 
 @server.on("connection")
@@ -62,6 +66,7 @@ def connected(socket: Any) -> None:
 
 def main() -> None:
     """Serve on a port of the system's choice, and print it."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     http = engineio_wsgi.server.HttpServer(("127.0.0.1", 0), server.wrap(stats))
     http.start()
     print(http.server_port, flush=True)

@@ -22,6 +22,9 @@ from support.reference import ENABLED as REFERENCE
 from support.reference import ReferenceServer
 from support.serving import LocalServer, Served
 
+from engineio_wsgi.log import TOLD_PERIOD
+from engineio_wsgi.throttle import Throttle
+
 #: seconds after which a test that hangs is failed
 DEADLINE = 60.0
 #: TEST_HANDLERS=crossing: every request for a session comes to another worker than the session's; crossing-machines: on another
@@ -106,6 +109,12 @@ def no_complaints(request: pytest.FixtureRequest) -> Iterator[None]:
         assert failures, "nothing was logged"
     else:
         assert not failures, failures
+
+
+@pytest.fixture(autouse=True)
+def nothing_told_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test's clients have done is news again in the next one."""
+    monkeypatch.setattr("engineio_wsgi.log._told", Throttle(TOLD_PERIOD))
 
 
 @pytest.fixture(autouse=True)

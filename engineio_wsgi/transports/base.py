@@ -92,6 +92,11 @@ class SessionPort(Protocol):
         ...
 
     @property
+    def remote_address(self) -> str | None:
+        """The client's address."""
+        ...
+
+    @property
     def closing(self) -> bool:
         """Whether the session ends as soon as its client has fetched what is left."""
         ...

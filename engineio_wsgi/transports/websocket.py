@@ -15,6 +15,7 @@ from typing import Any
 import gevent
 
 from engineio_wsgi.errors import ProtocolError, RequestRefused
+from engineio_wsgi.log import tell_of_client
 from engineio_wsgi.meter import Meter
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.protocol import v3, v4
@@ -206,7 +207,8 @@ class WebSocketTransport(Transport):
             self._close_code = item.code or 1000
             self.session.end(CloseReason.TRANSPORT_CLOSE, item.reason or None)
         elif type(item) is Violation:
-            logger.info("< violation: %s (close code %d)", item.reason, item.code)
+            address = self.session.remote_address
+            tell_of_client(logger, address, item.code, "< violation: %s (close code %d)", item.reason, item.code)
             self._close_code = item.code
             self.session.end(CloseReason.TRANSPORT_ERROR, ProtocolError(item.reason))
         else:

@@ -9,6 +9,9 @@ import gevent.event
 import pytest
 from support.plain import PlainServer, records_of, serving
 
+from engineio_wsgi import log
+from engineio_wsgi.throttle import Throttle
+
 pytestmark = pytest.mark.ours
 
 #: seconds; nothing here waits for longer where it works
@@ -25,6 +28,8 @@ def refused(server: PlainServer, data: bytes) -> tuple[int, str]:
     """The status and the log's line of a request that is refused; another connection does not notice."""
     other = server.connect()
     assert other.get("/").status == 200
+    # it would be told once a minute
+    log._told = Throttle(log.TOLD_PERIOD)
     with records_of("engine.http") as records:
         connection = server.connect(data)
         response = connection.response()

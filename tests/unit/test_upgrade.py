@@ -87,6 +87,8 @@ class OldTransport:
 class FakeSession:
     """What an upgrade asks of its session, written down in ``log``."""
 
+    remote_address = "192.0.2.7"
+
     closed = False
 
     def __init__(self, loop: FakeLoop) -> None:
