@@ -120,7 +120,7 @@ class Exchange:
     def take_back(self, conversation: Conversation, number: int) -> None:
         """End a conversation whose first message shall not take effect any more. Blocks until Redis knows, for a moment."""
         conversation.peer.withdraw(number)
-        conversation.end()
+        conversation.end(take_back=True)
         self._bus.flush(FLUSH_TIMEOUT)
 
     def _peer(self, name: str) -> Peer:

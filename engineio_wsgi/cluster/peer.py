@@ -96,7 +96,7 @@ class Conversation:
     ``None`` when the other side has ended the conversation or its worker is gone.
     """
 
-    __slots__ = ("_arrived", "_inbox", "ended", "number", "on_message", "peer")
+    __slots__ = ("_arrived", "_inbox", "ended", "number", "on_message", "peer", "taken_back")
 
     def __init__(self, peer: Peer, number: int) -> None:
         self.peer = peer
@@ -105,6 +105,8 @@ class Conversation:
         self._arrived = Event()
         #: set once the other side has ended it, or its worker is gone
         self.ended = Event()
+        #: whether it was ended so that nothing comes of it, and not because its client has left
+        self.taken_back = False
         self.on_message: Callable[[Message | None], object] | None = None
 
     def send(self, message: Message) -> int:
@@ -135,6 +137,7 @@ class Conversation:
     def deliver(self, message: Message) -> None:
         """A message has arrived."""
         if message.kind is Kind.END:
+            self.taken_back = message.head.get("taken back") is True
             self.peer.forget(self)
             self.finish()
         elif self.on_message is not None:
@@ -158,11 +161,17 @@ class Conversation:
         if self.ended.is_set():
             on_message(None)
 
-    def end(self, tell: bool = True) -> None:
-        """Nothing more is said or heard here. Harmless if repeated."""
+    def end(self, tell: bool = True, take_back: bool = False) -> None:
+        """Nothing more is said or heard here. Harmless if repeated.
+
+        Args:
+            tell: whether the other side needs to be told.
+            take_back: whether nothing is to come of what was said, if nothing has come of it yet.
+        """
         self.on_message = None
         if self.peer.forget(self) and tell and not self.ended.is_set():
-            self.peer.send(self.number, Message(Kind.END).encode(), beyond_limit=True)
+            head = {"taken back": True} if take_back else {}
+            self.peer.send(self.number, Message(Kind.END, head).encode(), beyond_limit=True)
         self.ended.set()
         self._arrived.set()
 

@@ -126,8 +126,7 @@ class RemoteOwner:
         gevent.spawn(self._converse, conversation, message)
 
     def _converse(self, conversation: Conversation, message: Message) -> None:
-        if conversation.ended.is_set():
-            # it has given up before its turn came
+        if conversation.taken_back:
             return
         try:
             if message.kind is Kind.REQUEST:

@@ -173,6 +173,17 @@ def test_client_that_leaves_a_poll(pair: tuple[Workers, Worker, Worker]) -> None
     assert owner.ask()["clients"] == 0
 
 
+def test_client_that_leaves_when_it_has_said_what_it_had_to(pair: tuple[Workers, Worker, Worker]) -> None:
+    _, owner, other = pair
+    session = Nomad(owner).open()
+    body = b"4said in full"
+    for _ in range(10):
+        connection = other.connect()
+        connection.send(connection.head("POST", session.target(), [("Content-Length", str(len(body)))]) + body)
+        connection.close()
+    assert session.hear_many(10) == ["said in full"] * 10
+
+
 def test_worker_that_dies_with_a_poll_in_its_hands(pair: tuple[Workers, Worker, Worker]) -> None:
     group, owner, other = pair
     session, neighbour = Nomad(owner).open(), Nomad(owner).open()
@@ -307,7 +318,7 @@ def test_forged_ids_cost_one_lookup(pair: tuple[Workers, Worker, Worker]) -> Non
     for sid in [*odd, *[f"{number:04}x" for number in range(1000)]]:
         response = connection.get(f"/engine.io/?EIO=4&transport=polling&sid={sid}")
         assert response.json()["code"] == 1
-    assert _resident(other.pid) - before < 2000
+    assert _resident(other.pid) - before < 5000
 
 
 # -- how a Redis may be deployed
