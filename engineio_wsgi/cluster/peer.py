@@ -196,6 +196,7 @@ class Peer:
         self._arrived = 0
         self._arrived_size = 0
         self._ack_timer: Any = None
+        self._ack_wanted = False
         self._asked_again_at = -1
         self._last_conversation = 0
         self._conversations: dict[int, Conversation] = {}
@@ -259,8 +260,7 @@ class Peer:
     def _post(self, number: int, conversation: int, message: bytes = b"") -> None:
         first = self._unacked[0][0] if self._unacked else self._sent + 1
         envelope = Envelope(self._postman.name, self._link, first, number, self._other_link, self._arrived, conversation)
-        if self._ack_timer is not None:
-            self._ack_timer.stop()
+        self._ack_wanted = False
         self._arrived_size = 0
         self._postman.post(self.name, envelope.pack(message))
 
@@ -310,10 +310,22 @@ class Peer:
         if self._arrived_size > ACK_SIZE:
             self._post(0, 0)
             return
+        self._ack_wanted = True
         if self._ack_timer is None:
+            # it runs out even if something goes back meanwhile: stopping it for each message costs more
             self._ack_timer = gevent.get_hub().loop.timer(ACK_DELAY)
-        if not self._ack_timer.active:
-            self._ack_timer.start(self._post, 0, 0)
+            self._ack_timer.start(self._on_ack_due)
+
+    def _on_ack_due(self) -> None:
+        self._stop_timer()
+        if self._ack_wanted:
+            self._post(0, 0)
+
+    def _stop_timer(self) -> None:
+        if self._ack_timer is not None:
+            self._ack_timer.stop()
+            self._ack_timer.close()
+            self._ack_timer = None
 
     def _deliver(self, number: int, message: Message) -> None:
         # what they have begun is negative here
@@ -342,7 +354,4 @@ class Peer:
     def close(self) -> None:
         """Forget the link."""
         self.fail()
-        if self._ack_timer is not None:
-            self._ack_timer.stop()
-            self._ack_timer.close()
-            self._ack_timer = None
+        self._stop_timer()
