@@ -1,8 +1,10 @@
 """A network that fails in the ways in which real ones do: a proxy between clients and the server under test.
 
 What loss and reordering do to TCP is that bytes come late, in odd pieces and many at once; that, and what a proxy can do itself,
-is here: delay, stalls, connections that vanish without a word, halves that are closed, resets, and a NAT that gives everybody a
-new address.
+is here: delay, stalls of one direction or both, connections that vanish without a word, halves that are closed (a FIN is passed
+on, and the other direction goes on), resets, and a NAT that gives everybody a new address. It lives in the event loop in which
+it was made: made in another thread, it goes on while the server's loop is blocked. Connections that have to fare differently
+take two networks.
 """
 
 from __future__ import annotations
@@ -20,9 +22,16 @@ from gevent import socket
 from gevent.event import Event
 from gevent.server import StreamServer
 
-from support.serving import Served
+from support.serving import PATIENCE, Served
 
 RECV_SIZE = 65_536
+#: bytes of the pieces into which a bumpy network cuts: single ones, odd ones, and what fits into a packet
+PIECES = (1, 2, 7, 50, 500, 1400)
+#: how many of the pieces are held up, and for how many seconds: what it takes to send a lost packet again
+STALLED = 0.05
+STALL = (0.05, 0.2)
+#: seconds between two pieces, so that the receiver gets them one by one: a sleep of 0 would not let the loop look at its sockets
+APART = 0.0002
 
 
 class BadNetwork:
@@ -36,6 +45,7 @@ class BadNetwork:
 
     Attributes:
         served: the server, as clients see it from this side.
+        stalls: how often a bumpy network has held something up.
     """
 
     def __init__(self, served: Served, *, delay: float = 0.0, bumpy: bool = False, seed: int = 0) -> None:
@@ -43,11 +53,12 @@ class BadNetwork:
         self.delay = delay
         self.bumpy = bumpy
         self.random = random.Random(seed)
+        self.stalls = 0
         #: where the server sees clients come from
         self.source = "127.0.0.1"
-        #: set while anything gets through
-        self.flowing = Event()
-        self.flowing.set()
+        #: set while anything gets to the server, and back from it
+        self.up, self.down = Event(), Event()
+        self.recover()
         self._links: list[_Link] = []
         self._server = StreamServer(("127.0.0.1", 0), self._accept)
         self._server.start()
@@ -57,15 +68,21 @@ class BadNetwork:
         far = socket.create_connection(self._address, source_address=(self.source, 0))
         # the server would close it when this returns
         near = socket.socket(fileno=sock.detach())
+        for end in (near, far):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._links.append(_Link(self, near, far))
 
-    def stall(self) -> None:
-        """Nothing gets through any more, either way."""
-        self.flowing.clear()
+    def stall(self, *, up: bool = True, down: bool = True) -> None:
+        """Nothing gets to the server (``up``) or back from it (``down``) any more."""
+        if up:
+            self.up.clear()
+        if down:
+            self.down.clear()
 
     def recover(self) -> None:
         """All that has been held up comes at once."""
-        self.flowing.set()
+        self.up.set()
+        self.down.set()
 
     def vanish(self) -> None:
         """Nothing that is connected gets anything through ever again, and nobody is told."""
@@ -82,6 +99,12 @@ class BadNetwork:
         for link in self._links:
             link.reset()
 
+    def wait_left(self) -> None:
+        """Return when the server has closed its end of every connection that has vanished."""
+        with gevent.Timeout(PATIENCE, AssertionError("the server has kept a dead connection")):
+            for link in self._links:
+                link.wait_left()
+
     def stop(self) -> None:
         """End everything."""
         self._server.stop()
@@ -90,81 +113,100 @@ class BadNetwork:
             link.close()
 
 
+#: makes a network that is stopped when the test ends: ``join(served, delay=…)``
+Join = Callable[..., BadNetwork]
+
+
 class _Link:
     """One connection through the network."""
 
     def __init__(self, network: BadNetwork, near: Any, far: Any) -> None:
-        self._sockets = (near, far)
-        self._greenlets = [gevent.spawn(_Way().carry, network, *ends) for ends in ((near, far), (far, near))]
+        self._near, self._far = near, far
+        ways = (_Way(network, network.up, near, far), _Way(network, network.down, far, near))
+        self._greenlets = [gevent.spawn(way.carry) for way in ways]
 
     def vanish(self) -> None:
         gevent.killall(self._greenlets)
 
     def reset(self) -> None:
         self.vanish()
-        for sock in self._sockets:
+        for sock in (self._near, self._far):
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            sock.close()
+        self.close()
+
+    def wait_left(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            while self._far.recv(RECV_SIZE):
+                pass
 
     def close(self) -> None:
-        for sock in self._sockets:
-            sock.close()
+        self._near.close()
+        self._far.close()
 
 
 class _Way:
     """One direction of a link."""
 
-    def __init__(self) -> None:
+    def __init__(self, network: BadNetwork, flowing: Event, source: Any, target: Any) -> None:
+        self._network = network
+        self._flowing = flowing
+        self._source = source
+        self._target = target
+        #: when it may arrive, and what; nothing (``b""``) is the end
         self._waiting: deque[tuple[float, bytes]] = deque()
         self._something = Event()
 
-    def carry(self, network: BadNetwork, source: Any, target: Any) -> None:
+    def carry(self) -> None:
         """Until the end, which is passed on: one direction can be closed without the other."""
-        reader = gevent.spawn(self._read, network, source)
+        reader = gevent.spawn(self._read)
         try:
-            while self._deliver(network, target):
-                pass
-        except OSError:
-            return
+            with contextlib.suppress(OSError):
+                while data := self._next():
+                    self._deliver(data)
+                self._flowing.wait()
+                self._target.shutdown(socket.SHUT_WR)
         finally:
             reader.kill()
 
-    def _read(self, network: BadNetwork, source: Any) -> None:
+    def _read(self) -> None:
         data = b"x"
         while data:
             try:
-                data = source.recv(RECV_SIZE)
+                data = self._source.recv(RECV_SIZE)
             except OSError:
                 data = b""
-            self._waiting.append((monotonic() + network.delay, data))
+            self._waiting.append((monotonic() + self._network.delay, data))
             self._something.set()
 
-    def _deliver(self, network: BadNetwork, target: Any) -> bool:
-        self._something.wait()
-        if not self._waiting:
+    def _next(self) -> bytes:
+        while not self._waiting:
             self._something.clear()
-            return True
+            self._something.wait()
         due, data = self._waiting.popleft()
         gevent.sleep(max(0.0, due - monotonic()))
-        network.flowing.wait()
-        if not data:
-            target.shutdown(socket.SHUT_WR)
-            return False
-        for piece in _pieces(data, network.random) if network.bumpy else [data]:
-            target.sendall(piece)
-            if network.bumpy and network.random.random() < 0.05:
-                gevent.sleep(network.random.uniform(0.05, 0.2))
-        return True
+        return data
 
+    def _deliver(self, data: bytes) -> None:
+        chance = self._network.random
+        while data:
+            size = len(data)
+            if self._network.bumpy and chance.random() >= STALLED:
+                size = chance.choice(PIECES)
+            elif self._network.bumpy:
+                data += self._held_up()
+                size = len(data)
+            self._flowing.wait()
+            self._target.sendall(data[:size])
+            data = data[size:]
+            if data:
+                gevent.sleep(APART)
 
-def _pieces(data: bytes, chance: random.Random) -> list[bytes]:
-    pieces = []
-    while data:
-        size = chance.choice((1, 2, 7, 50, 500, 1400))
-        pieces.append(data[:size])
-        data = data[size:]
-    return pieces
-
-
-Join = Callable[..., BadNetwork]
+    def _held_up(self) -> bytes:
+        """Stall, and return all that has arrived meanwhile."""
+        self._network.stalls += 1
+        gevent.sleep(self._network.random.uniform(*STALL))
+        held = []
+        while self._waiting and self._waiting[0][1] and self._waiting[0][0] <= monotonic():
+            held.append(self._waiting.popleft()[1])
+        return b"".join(held)
