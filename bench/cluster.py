@@ -8,7 +8,8 @@ Three questions, and how each is answered:
 - What does it cost when a request comes to another worker than its session's? A POST on a new connection to the owner, to
   another worker (which hands the connection over), and to another worker as if through a proxy (which relays it), in turn;
   the differences of the medians.
-- Does that grow with the number of workers? The same with 16.
+- Does that grow with the number of workers? The same with 16: once with the requests coming to one of the others, as with two,
+  and once to each of the others in turn, each of which then finds the processor's caches full of the others' memory.
 """
 
 from __future__ import annotations
@@ -117,8 +118,8 @@ def post(port: int, sid: str, headers: str = "") -> float:
         return perf_counter() - began
 
 
-def hops(number: int) -> tuple[float, float, float]:
-    """Median seconds of a POST: to the owner, handed over, relayed; among so many workers."""
+def hops(number: int, others: int) -> tuple[float, float, float]:
+    """Median seconds of a POST: to the owner, handed over, relayed; among so many workers, of which so many others are asked."""
     with workers(number) as (_, ports, _pids):
         took: list[list[float]] = [[], [], []]
         with socket.create_connection(("127.0.0.1", ports[0])) as connection:
@@ -126,7 +127,7 @@ def hops(number: int) -> tuple[float, float, float]:
             sid = json.loads(opened[1:])["sid"]
             poll = f"GET /engine.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
             for turn in range(REQUESTS):
-                other = ports[1 + turn % (number - 1)]
+                other = ports[1 + turn % others]
                 for results, port, headers in zip(took, (ports[0], other, other), ("", "", PROXY), strict=True):
                     results.append(post(port, sid, headers))
                 exchange(connection, poll)
@@ -148,10 +149,10 @@ def main(rounds: int) -> None:
                 ratios.append(2 * one / two)
             print(f"{name}: two workers serve {statistics.median(ratios):.2f} × what one does "
                   f"({min(ratios):.2f} to {max(ratios):.2f})", flush=True)
-    for number in (2, 4, 16):
-        results = [hops(number) for _ in range(rounds)]
+    for number, others in ((2, 1), (16, 1), (16, 15)):
+        results = [hops(number, others) for _ in range(rounds)]
         owner, handed_over, relayed = (statistics.median(column) * 1e6 for column in zip(*results, strict=True))
-        print(f"{number} workers: a POST to its owner {owner:.0f} µs, handed over + {handed_over - owner:.0f} µs, "
+        print(f"{number} workers, {others} asked: a POST to its owner {owner:.0f} µs, handed over + {handed_over - owner:.0f} µs, "
               f"relayed + {relayed - owner:.0f} µs", flush=True)
 
 

@@ -1,7 +1,8 @@
-"""One conversation between two workers: messages with a deadline, and a file descriptor beside one of them.
+"""Conversations between two workers: messages with a deadline, and a file descriptor beside one of them.
 
-Owns the ``SOCK_SEQPACKET`` socket and the cutting of messages into records. For each request there is a conversation of its
-own: whoever is slow, stopped or dead holds up nobody else, and who hangs up has given up.
+Owns the ``SOCK_SEQPACKET`` socket and the cutting of messages into records. A request under way has a channel to itself:
+whoever is slow, stopped or dead holds up nobody else, and who hangs up has given up. One that has been answered leaves the
+channel to the next.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from engineio_wsgi.bridge import in_plain_thread
 from engineio_wsgi.cluster.addresses import belongs_to_us
 from engineio_wsgi.cluster.messages import PREFIX_SIZE, BadMessage, Message, Prefix
 
-__all__ = ["Channel", "OwnerGone", "bind", "connect"]
+__all__ = ["PATIENCE", "Channel", "OwnerGone", "bind", "connect"]
 
+#: seconds that workers give each other for everything that is no answer of the application's
+PATIENCE = 5.0
 #: bytes of a record: far below what a socket's buffer takes, so that a long message never waits for an empty one
 RECORD_SIZE = 32_768
 #: file descriptors that are looked for beside a record; more than one is a mistake, and all are closed
@@ -46,7 +49,7 @@ class OwnerGone(Exception):
 
 
 class Channel:
-    """One end of a conversation. For one greenlet, or one plain thread, at a time.
+    """One end of conversations, one after the other. For one greenlet, or one plain thread, at a time.
 
     Args:
         sock: a connected C socket, not blocking; it belongs to this object.
@@ -85,7 +88,25 @@ class Channel:
             OSError: the other side has hung up (``ConnectionError``), or says nothing (``TimeoutError``).
             BadMessage: it is none.
         """
-        first = self._receive_record(deadline)
+        return self._receive_rest(self._receive_record(deadline), deadline)
+
+    def await_conversation(self, patience: float) -> Message | None:
+        """The message that the next conversation begins with; ``None`` if there will be none. Blocks as long as that takes.
+
+        Args:
+            patience: seconds that the rest of it may take.
+
+        Raises:
+            OSError: the other side has hung up in the middle of it, or says no more (``TimeoutError``).
+            BadMessage: it is none.
+        """
+        try:
+            first = self._receive_record(None)
+        except ConnectionError:
+            return None
+        return self._receive_rest(first, monotonic() + patience)
+
+    def _receive_rest(self, first: bytes, deadline: float) -> Message:
         prefix = Prefix.parse(first)
         pieces = [first[PREFIX_SIZE:]]
         missing = prefix.head + prefix.body - len(pieces[0])
@@ -96,13 +117,13 @@ class Channel:
             raise BadMessage("a message is longer than it says")
         return Message.decode(prefix, b"".join(pieces))
 
-    def _receive_record(self, deadline: float) -> bytes:
+    def _receive_record(self, deadline: float | None) -> bytes:
         while True:
-            try:
+            # nobody answers so fast that it would be worth a look before the wait
+            _wait(self.sock, READ, deadline)
+            with suppress(BlockingIOError):
                 data, beside, flags, _ = self.sock.recvmsg(RECORD_SIZE, _BESIDE_SIZE, _socket.MSG_CMSG_CLOEXEC)
                 break
-            except BlockingIOError:
-                _wait(self.sock, READ, deadline)
         for level, kind, content in beside:
             if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
                 numbers = array.array("i")
@@ -133,7 +154,7 @@ class Channel:
         return None
 
     def hang_up(self) -> None:
-        """End the conversation: whoever waits in it, on either side, gets a ``ConnectionError``."""
+        """End all conversation: whoever waits in it, on either side, gets a ``ConnectionError``."""
         with suppress(OSError):
             self.sock.shutdown(_socket.SHUT_RDWR)
 
@@ -145,22 +166,22 @@ class Channel:
         self.sock.close()
 
 
-def _wait(sock: _socket.socket, event: int, deadline: float) -> None:
+def _wait(sock: _socket.socket, event: int, deadline: float | None) -> None:
     """Block until a socket can be read or written: a greenlet, or a plain thread, which shall not get a hub for that.
 
     Raises:
         TimeoutError: it is too late.
     """
-    left = deadline - monotonic()
+    left = None if deadline is None else deadline - monotonic()
     late = TimeoutError("the other worker does not answer")
-    if left <= 0:
+    if left is not None and left <= 0:
         raise late
     if not in_plain_thread():
         (wait_read if event == READ else wait_write)(sock.fileno(), left, late)
         return
     poll = _poll()
     poll.register(sock.fileno(), _POLL_EVENTS[event])
-    if not poll.poll(left * 1000):
+    if not poll.poll(None if left is None else left * 1000):
         raise late
 
 

@@ -5,6 +5,7 @@ Owns the conversation with the session's worker. Which of the two is right for a
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cached_property
 from time import monotonic
 from typing import Any, ClassVar, Protocol
@@ -12,10 +13,10 @@ from typing import Any, ClassVar, Protocol
 from gevent import socket
 
 from engineio_wsgi.cluster.addresses import Names
-from engineio_wsgi.cluster.channel import Channel, OwnerGone, connect
+from engineio_wsgi.cluster.channel import PATIENCE, Channel, OwnerGone, connect
 from engineio_wsgi.cluster.departure import Departure, forget_descriptor
+from engineio_wsgi.cluster.idle import IdleChannels
 from engineio_wsgi.cluster.messages import Answer, BadMessage, Connection, Kind, Message, Refusal, Request
-from engineio_wsgi.cluster.owner import PATIENCE
 from engineio_wsgi.cluster.pump import pump
 from engineio_wsgi.errors import PayloadTooLarge, ProtocolError
 from engineio_wsgi.http.bodies import read_body
@@ -109,6 +110,7 @@ class LocalCourier:
     def __init__(self, names: Names, answer_timeout: float) -> None:
         self._names = names
         self._answer_timeout = answer_timeout
+        self._idle = IdleChannels()
 
     # -- connections
 
@@ -139,21 +141,20 @@ class LocalCourier:
         return None
 
     def _offer(self, owner: str, message: Message, descriptor: int | None = None) -> Refusal | None:
-        channel = self._connect(owner)
-        try:
-            return self._settle(channel, message, descriptor)
-        finally:
-            channel.close()
+        channel, refusal = self._begin(owner, message, descriptor)
+        self._idle.keep(owner, channel)
+        return refusal
 
-    def _connect(self, owner: str) -> Channel:
-        return connect(self._names.address(owner), monotonic() + PATIENCE)
-
-    @staticmethod
-    def _settle(channel: Channel, message: Message, descriptor: int | None = None) -> Refusal | None:
-        """Send the first message of a conversation, and learn whether the other worker has taken what it is about."""
+    def _begin(self, owner: str, message: Message, descriptor: int | None = None) -> tuple[Channel, Refusal | None]:
+        """Begin a conversation, and learn whether the other worker has taken what it is about."""
         try:
-            reply = _ask(channel, message, descriptor)
-            return None if reply.kind is Kind.TAKEN else Refusal.of(reply)
+            channel = self._idle.take(owner)
+            if channel is not None:
+                # if that worker has ended it meanwhile, it has taken nothing, which it would have said
+                with suppress(ConnectionError):
+                    return channel, _settle(channel, message, descriptor)
+            channel = connect(self._names.address(owner), monotonic() + PATIENCE)
+            return channel, _settle(channel, message, descriptor)
         except (OSError, BadMessage) as error:
             raise OwnerGone(str(error)) from error
 
@@ -161,13 +162,10 @@ class LocalCourier:
 
     def relay(self, owner: str, request: RequestCopy) -> Answered | Refusal:
         """See :class:`Courier`."""
-        message = request.message
-        channel = self._connect(owner)
-        try:
-            refusal = self._settle(channel, message)
-            return self._await_answer(channel, request.environ) if refusal is None else refusal
-        finally:
-            channel.close()
+        channel, refusal = self._begin(owner, request.message)
+        answered = self._await_answer(channel, request.environ) if refusal is None else refusal
+        self._idle.keep(owner, channel)
+        return answered
 
     def _await_answer(self, channel: Channel, environ: dict[str, Any]) -> Answered:
         left: list[bool] = []
@@ -180,13 +178,30 @@ class LocalCourier:
         try:
             message = channel.receive(monotonic() + self._answer_timeout)
             answer = Answer.of(message)
-        except (OSError, BadMessage) as error:
+        except BaseException as error:
+            channel.close()
             if left:
                 raise ClientGone from error
-            raise OwnerGone(f"it has not answered: {error}") from error
+            if isinstance(error, (OSError, BadMessage)):
+                raise OwnerGone(f"it has not answered: {error}") from error
+            raise
         finally:
             watch.stop()
         return Answered(answer.status, answer.headers, message.body)
+
+    def close(self) -> None:
+        """Keep nothing open any more."""
+        self._idle.close()
+
+
+def _settle(channel: Channel, message: Message, descriptor: int | None) -> Refusal | None:
+    """Send the first message of a conversation, and wait for the reply. A channel where that fails is closed."""
+    try:
+        reply = _ask(channel, message, descriptor)
+        return None if reply.kind is Kind.TAKEN else Refusal.of(reply)
+    except BaseException:
+        channel.close()
+        raise
 
 
 def _ask(channel: Channel, message: Message, descriptor: int | None) -> Message:

@@ -1,6 +1,7 @@
-"""Where other workers knock: the listening socket, and a greenlet for each conversation.
+"""Where other workers knock: the listening socket, and a greenlet for each channel.
 
-Owns who is let in (the same user) and how many are inside. Knows nothing of what they want.
+Owns who is let in (the same user), how many are inside, and that they can come with one request after the other. Knows nothing
+of what they want.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import Any
 import gevent
 
 from engineio_wsgi.cluster.addresses import Names, belongs_to_us
-from engineio_wsgi.cluster.channel import Channel, bind
-from engineio_wsgi.cluster.messages import BadMessage
+from engineio_wsgi.cluster.channel import PATIENCE, Channel, bind
+from engineio_wsgi.cluster.messages import BadMessage, Message
 from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.throttle import Throttle
 
@@ -25,9 +26,10 @@ __all__ = ["Doorway"]
 logger = logging.getLogger("engine.cluster")
 
 READ = 1
-#: conversations at a time: each is another worker's request, which has a place there, too. More wait outside
+#: channels at a time: each carries another worker's request, which has a place there, too, or is kept for the next (few are).
+#: More wait outside
 MAX_VISITORS = 10_000
-#: conversations that are begun in one turn of the loop
+#: channels that are accepted in one turn of the loop
 MAX_ACCEPTED = 64
 #: seconds for which the same complaint is not logged again
 COMPLAINT_PERIOD = 60.0
@@ -39,18 +41,21 @@ class Doorway:
     Args:
         names: of the sockets.
         worker_id: this worker's.
-        receive: takes a conversation; called in a greenlet of its own. May raise ``OSError`` and ``BadMessage``.
+        receive: takes a conversation, of which this is the first message; called in the channel's greenlet. May raise
+            ``OSError`` and ``BadMessage``, which end the channel.
 
     Raises:
         ConfigurationError: there can be no such sockets here.
         FileExistsError: the id is taken.
     """
 
-    def __init__(self, names: Names, worker_id: str, receive: Callable[[Channel], object]) -> None:
+    def __init__(self, names: Names, worker_id: str, receive: Callable[[Channel, Message], object]) -> None:
         self._names = names
         self._worker_id = worker_id
         self._receive = receive
         self._visitors = 0
+        #: channels between two conversations
+        self._idle: set[Channel] = set()
         self._complaints = Throttle(COMPLAINT_PERIOD)
         self._listener = _listen(names, worker_id)
         self._watcher: Any = gevent.get_hub().loop.io(self._listener.fileno(), READ)
@@ -79,11 +84,12 @@ class Doorway:
             return
         sock.setblocking(False)
         self._visitors += 1
-        gevent.spawn(self._converse, Channel(sock))
+        gevent.spawn(self._attend, Channel(sock))
 
-    def _converse(self, channel: Channel) -> None:
+    def _attend(self, channel: Channel) -> None:
         try:
-            self._receive(channel)
+            while (message := self._next(channel)) is not None:
+                self._receive(channel, message)
         except BadMessage as error:
             self._complain("a message of another process was refused: %s", error)
         except OSError as error:
@@ -94,12 +100,22 @@ class Doorway:
             if self._watcher is not None and not self._watcher.active:
                 self._watcher.start(self._accept)
 
+    def _next(self, channel: Channel) -> Message | None:
+        """What the next conversation begins with; ``None`` if there is none."""
+        if self._watcher is None:
+            return None
+        self._idle.add(channel)
+        try:
+            return channel.await_conversation(PATIENCE)
+        finally:
+            self._idle.discard(channel)
+
     def _complain(self, text: str, detail: object) -> None:
         if self._complaints.passes((text, str(detail)), monotonic()):
             logger.warning(text, detail)
 
     def close(self) -> None:
-        """Let nobody in any more; who is inside may finish. Harmless if repeated."""
+        """Let nobody in any more; who is inside may finish its request. Harmless if repeated."""
         if self._watcher is None:
             return
         self._watcher.stop()
@@ -107,6 +123,8 @@ class Doorway:
         self._watcher = None
         self._listener.close()
         self._names.release(self._worker_id)
+        for channel in self._idle:
+            channel.hang_up()
 
 
 def _listen(names: Names, worker_id: str) -> Any:

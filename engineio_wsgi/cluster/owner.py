@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Protocol
 
+import gevent
 from gevent.socket import socket as GeventSocket
 
 from engineio_wsgi.cluster.calls import perform
-from engineio_wsgi.cluster.channel import Channel
+from engineio_wsgi.cluster.channel import PATIENCE, Channel
 from engineio_wsgi.cluster.messages import Answer, BadMessage, Call, Connection, Kind, Message, Refusal, Request
 from engineio_wsgi.handler import WebSocketHandler
 from engineio_wsgi.http.adoption import Adopter
@@ -26,14 +27,12 @@ from engineio_wsgi.options import Options
 from engineio_wsgi.websocket import WebSocket
 from engineio_wsgi.wire import Wire, detach
 
-__all__ = ["HOPS", "PATIENCE", "Counters", "Host", "Owner"]
+__all__ = ["HOPS", "Counters", "Host", "Owner"]
 
 logger = logging.getLogger("engine.cluster")
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
-#: seconds that workers give each other for everything that is no answer of the application's
-PATIENCE = 5.0
 #: adopted connections at a time, where the server has no limit of its own; with more, requests are relayed
 MAX_ADOPTED = 10_000
 #: in the environ of an adopted connection's requests: how often it has changed its worker
@@ -122,14 +121,17 @@ class Owner:
         """How many connections there are that came from other workers, WebSockets of sessions not counted."""
         return 0 if self._adopter is None else len(self._adopter.roster)
 
-    def receive(self, channel: Channel) -> None:
+    def receive(self, channel: Channel, message: Message) -> None:
         """Do what another worker asks for. Blocks until it is done.
+
+        Args:
+            channel: to that worker.
+            message: the first of the conversation.
 
         Raises:
             OSError: the other worker hung up.
             BadMessage: it is not one of ours.
         """
-        message = channel.receive(monotonic() + PATIENCE)
         if message.kind is Kind.CONNECTION:
             self._take_connection(channel, Connection.of(message), message.body)
         elif message.kind is Kind.REQUEST:
@@ -171,14 +173,16 @@ class Owner:
         except BaseException:
             os.close(number)
             raise
-        channel.close()
         self.take(number, connection, read_ahead)
 
     def take(self, number: int, connection: Connection, read_ahead: bytes) -> None:
-        """Serve a connection that :meth:`refusal_of` does not refuse. Its file descriptor belongs to this object now."""
+        """Serve a connection that :meth:`refusal_of` does not refuse. Its file descriptor belongs to this object now.
+
+        Does not block.
+        """
         self._counters.adopted += 1
         if connection.accepted is not None:
-            self._take_websocket(number, connection.accepted, read_ahead)
+            gevent.spawn(self._take_websocket, number, connection.accepted, read_ahead)
             return
         adopter = self._adopting()
         assert adopter is not None

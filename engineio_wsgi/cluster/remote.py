@@ -14,12 +14,12 @@ from typing import ClassVar
 import gevent
 from gevent import socket
 
-from engineio_wsgi.cluster.channel import OwnerGone
+from engineio_wsgi.cluster.channel import PATIENCE, OwnerGone
 from engineio_wsgi.cluster.courier import ClientGone, RequestCopy
 from engineio_wsgi.cluster.departure import Departure
 from engineio_wsgi.cluster.exchange import Exchange
 from engineio_wsgi.cluster.messages import Answer, BadMessage, Connection, Kind, Message, Refusal, Request
-from engineio_wsgi.cluster.owner import PATIENCE, Owner
+from engineio_wsgi.cluster.owner import Owner
 from engineio_wsgi.cluster.peer import Conversation
 from engineio_wsgi.cluster.pump import pump
 from engineio_wsgi.cluster.stream import Stream

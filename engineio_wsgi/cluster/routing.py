@@ -75,7 +75,8 @@ class Cluster:
         self._names = choose_names(self._group) if names is None else names
         self._owner = Owner(host, self._group, self.counters)
         self._answer_timeout = options.ping_interval + options.ping_timeout + MARGIN
-        self._couriers: list[Courier] = [LocalCourier(self._names, self._answer_timeout)]
+        self._near = LocalCourier(self._names, self._answer_timeout)
+        self._couriers: list[Courier] = [self._near]
         #: what this worker's session ids begin with
         self.worker_id = ""
         #: workers that have been found on other machines
@@ -267,6 +268,7 @@ class Cluster:
         """
         deadline = monotonic() + timeout
         self._doorway.close()
+        self._near.close()
         if not self._owner.close(timeout):
             logger.warning("%d connections from other workers did not end in time", self.adopted)
         if self._exchange is not None:

@@ -32,7 +32,7 @@ PATIENCE = 15.0
 SCRIPT = '''
 import itertools, json, logging, os, socket, sys
 import engineio_wsgi
-from engineio_wsgi.cluster import addresses, courier, owner, routing
+from engineio_wsgi.cluster import addresses, channel, courier, doorway, owner, routing
 from gevent.pywsgi import WSGIServer, WSGIHandler
 from geventwebsocket.handler import WebSocketHandler as StockHandler
 
@@ -40,8 +40,8 @@ logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(messag
 sharing, number, handler = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 options, tls = json.loads(sys.argv[4]), json.loads(sys.argv[5])
 limit = options.pop("limit", None)
-patience = options.pop("patience", owner.PATIENCE)
-owner.PATIENCE = courier.PATIENCE = patience
+patience = options.pop("patience", channel.PATIENCE)
+doorway.PATIENCE = owner.PATIENCE = courier.PATIENCE = patience
 if options.pop("apart", False):
     # nobody finds the others' sockets, as on another machine
     routing.choose_names = lambda group: addresses.AbstractNames(f"{group} of {os.getpid()}")

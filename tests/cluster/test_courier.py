@@ -1,0 +1,131 @@
+"""The channels between two workers of a machine: kept for the next request, and made anew when they have ended."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from time import monotonic
+from typing import Any
+
+import gevent
+import gevent.event
+import pytest
+
+from engineio_wsgi.cluster.addresses import AbstractNames
+from engineio_wsgi.cluster.channel import Channel, OwnerGone
+from engineio_wsgi.cluster.courier import LocalCourier, RequestCopy
+from engineio_wsgi.cluster.doorway import Doorway
+from engineio_wsgi.cluster.messages import Answer, Kind, Message
+
+OWNER = "abcd"
+
+
+class Owner:
+    """Answers every request with its query, once it is told to."""
+
+    def __init__(self) -> None:
+        self.names = AbstractNames(f"courier {os.getpid()}")
+        self.channels: list[Channel] = []
+        self.waiting = 0
+        self.go_on = gevent.event.Event()
+        self.go_on.set()
+        self.doorway = Doorway(self.names, OWNER, self.receive)
+
+    def receive(self, channel: Channel, message: Message) -> None:
+        """Take a request, and answer it."""
+        self.channels.append(channel)
+        channel.send(Message(Kind.TAKEN), monotonic() + 5)
+        self.waiting += 1
+        self.go_on.wait()
+        query: str = message.head["environ"]["QUERY_STRING"]
+        channel.send(Answer("200 OK", []).message(query.encode()), monotonic() + 5)
+
+    def wait_for(self, number: int) -> None:
+        """Until so many requests have come."""
+        while self.waiting < number:
+            gevent.sleep(0)
+
+
+@pytest.fixture
+def owner() -> Iterator[Owner]:
+    """A worker that listens."""
+    owner = Owner()
+    yield owner
+    owner.doorway.close()
+
+
+@pytest.fixture
+def courier(owner: Owner) -> Iterator[LocalCourier]:
+    """The way to it."""
+    courier = LocalCourier(owner.names, 5)
+    yield courier
+    courier.close()
+
+
+def relay(courier: LocalCourier, query: str, worker: str = OWNER) -> str:
+    """The body of the answer to a request, or why there is none."""
+    try:
+        answered: Any = courier.relay(worker, RequestCopy({"REQUEST_METHOD": "GET", "QUERY_STRING": query}, "group", "sid", 1000))
+    except OwnerGone as error:
+        return str(error)
+    return str(answered.body.decode())
+
+
+def ask(*arguments: Any) -> str:
+    """The same in a greenlet, as requests are, and not in the thread that has none."""
+    return str(gevent.spawn(relay, *arguments).get())
+
+
+def test_requests_after_one_another_share_a_channel(owner: Owner, courier: LocalCourier) -> None:
+    assert [ask(courier, str(number)) for number in range(5)] == ["0", "1", "2", "3", "4"]
+    assert len(set(map(id, owner.channels))) == 1
+
+
+def test_requests_at_a_time_have_channels_of_their_own(owner: Owner, courier: LocalCourier) -> None:
+    owner.go_on.clear()
+    asked = [gevent.spawn(relay, courier, str(number)) for number in range(20)]
+    owner.wait_for(20)
+    owner.go_on.set()
+    gevent.joinall(asked, raise_error=True)
+    assert sorted(int(one.value) for one in asked) == list(range(20))
+    first = set(map(id, owner.channels))
+    assert len(first) == 20
+    # a few are kept, and they are the next ones'
+    owner.channels.clear()
+    assert [ask(courier, "x") for _ in range(20)] == ["x"] * 20
+    assert not {id(channel) for channel in owner.channels} - first
+
+
+def test_channel_that_has_ended_meanwhile(owner: Owner, courier: LocalCourier) -> None:
+    ask(courier, "first")
+    owner.channels[0].hang_up()
+    assert ask(courier, "again") == "again"
+    assert len(set(map(id, owner.channels))) == 2
+
+
+def test_channel_that_ends_with_a_request_in_it(owner: Owner, courier: LocalCourier) -> None:
+    ask(courier, "first")
+    owner.go_on.clear()
+    asked = gevent.spawn(relay, courier, "second")
+    owner.wait_for(2)
+    owner.channels[-1].hang_up()
+    assert asked.get() == "it has not answered: the other worker has hung up"
+    assert owner.waiting == 2, "what was taken is not sent again"
+
+
+def test_owner_that_has_closed(owner: Owner, courier: LocalCourier) -> None:
+    ask(courier, "first")
+    owner.doorway.close()
+    assert ask(courier, "second") == "nobody answers there any more: Connection refused"
+
+
+def test_channels_to_workers_that_come_and_go(owner: Owner, courier: LocalCourier) -> None:
+    files = len(os.listdir("/proc/self/fd"))
+    for number in range(200):
+        doorway = Doorway(owner.names, f"{number:04}", owner.receive)
+        assert ask(courier, "x", f"{number:04}") == "x"
+        doorway.close()
+    gevent.sleep(0)
+    assert len(os.listdir("/proc/self/fd")) < files + 100
+    courier.close()
+    assert len(os.listdir("/proc/self/fd")) <= files
