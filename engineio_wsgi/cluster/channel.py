@@ -158,11 +158,14 @@ class Channel:
         with suppress(OSError):
             self.sock.shutdown(_socket.SHUT_RDWR)
 
+    def close_descriptors(self) -> None:
+        """Give those back that came in a conversation which is over, and that nobody has taken."""
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
     def close(self) -> None:
         """Give everything back. Harmless if repeated; nobody may be waiting."""
-        for number in self._descriptors:
-            os.close(number)
-        self._descriptors = []
+        self.close_descriptors()
         self.sock.close()
 
 

@@ -90,6 +90,7 @@ class Doorway:
         try:
             while (message := self._next(channel)) is not None:
                 self._receive(channel, message)
+                channel.close_descriptors()
         except BadMessage as error:
             self._complain("a message of another process was refused: %s", error)
         except OSError as error:

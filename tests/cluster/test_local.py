@@ -175,6 +175,26 @@ def test_forged_ids_cost_one_lookup(pair: tuple[Workers, Worker, Worker]) -> Non
     settled(lambda: other.ask()["files"] <= files)
 
 
+def test_connections_that_are_refused_leave_nothing_at_the_other_worker(pair: tuple[Workers, Worker, Worker]) -> None:
+    group, owner, other = pair
+    session = Nomad(owner).open()
+
+    def is_refused() -> None:
+        connection = other.connect()
+        assert connection.get(f"/engine.io/?EIO=4&transport=polling&sid={session.sid[:4]}forged").json()["code"] == 1
+        connection.close()
+
+    is_refused()
+    files = owner.ask()["files"]
+    for _ in range(10):
+        is_refused()
+    settled(lambda: owner.ask()["files"] <= files)
+    session.served = other
+    session.say("as if nothing had happened")
+    assert session.hear() == "as if nothing had happened"
+    assert not group.complaints()
+
+
 VIA_PROXY = [("X-Forwarded-For", "203.0.113.9")]
 
 
