@@ -9,41 +9,16 @@ import os
 import signal
 import socket
 import struct
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import gevent
 import pytest
 from support import codec
 from support.clients import PollingSession
 from support.rawwebsocket import Refused
-from support.workers import Nomad, Worker, Workers, knock
+from support.workers import Nomad, Worker, Workers, knock, settled
 
 Start = Callable[..., Workers]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """A factory of groups of workers."""
-    groups: list[Workers] = []
-
-    def begin(*arguments: Any, **options: Any) -> Workers:
-        folder = tmp_path / str(len(groups))
-        folder.mkdir()
-        groups.append(Workers(folder, *arguments, **options))
-        return groups[-1]
-
-    yield begin
-    for group in groups:
-        group.stop()
-
-
-def settled(condition: Callable[[], bool]) -> None:
-    """Wait until a condition holds."""
-    with gevent.Timeout(10, AssertionError("it does not come about")):
-        while not condition():
-            gevent.sleep(0.02)
 
 
 @pytest.mark.parametrize("sharing", ["fork", "reuseport"])
@@ -140,25 +115,6 @@ def test_dead_owner(pair: tuple[Workers, Worker, Worker]) -> None:
     assert f'"owner": "{session.sid[:4]}"' in group.log()
     neighbour.say("fine")
     assert neighbour.hear() == "fine"
-
-
-def test_owner_that_does_not_answer(start: Start) -> None:
-    group = start(2, patience=0.5)
-    owner, other = group.workers
-    session, neighbour = Nomad(owner).open(), Nomad(other).open()
-    session.served = other
-    os.kill(owner.pid, signal.SIGSTOP)
-    posting = gevent.spawn(session.post, "4too late")
-    for number in range(20):
-        neighbour.say(str(number))
-        assert neighbour.hear() == str(number)
-    assert not posting.ready()
-    assert posting.get().json()["code"] == 1
-    group.wait_for_log("it has not answered for 0.5 s")
-    os.kill(owner.pid, signal.SIGCONT)
-    # what was answered with an error does not take effect afterwards
-    session.say("in time")
-    assert session.hear() == "in time"
 
 
 def test_forged_ids_cost_one_lookup(pair: tuple[Workers, Worker, Worker]) -> None:

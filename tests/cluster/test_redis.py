@@ -17,7 +17,7 @@ import redis as real_redis
 from support.clients import PollingSession
 from support.rawwebsocket import Closed, Refused
 from support.redis import RedisServer, free_port
-from support.workers import ROOT, Nomad, Worker, Workers
+from support.workers import ROOT, Nomad, Worker, Workers, settled
 
 from engineio_wsgi import Emitter
 
@@ -34,19 +34,13 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+def start(start: Start) -> Start:
     """A factory of groups of workers, each on a machine of its own."""
-    groups: list[Workers] = []
 
     def begin(server: RedisServer, number: int = 2, **options: Any) -> Workers:
-        folder = tmp_path / str(len(groups))
-        folder.mkdir()
-        groups.append(Workers(folder, number, **{"cluster": server.url, "apart": True, **options}))
-        return groups[-1]
+        return start(number, **{"cluster": server.url, "apart": True, **options})
 
-    yield begin
-    for group in groups:
-        group.stop()
+    return begin
 
 
 @pytest.fixture
@@ -54,13 +48,6 @@ def pair(start: Start, shared_redis: RedisServer) -> tuple[Workers, Worker, Work
     """Two workers on two machines."""
     group = start(shared_redis)
     return group, *group.workers
-
-
-def settled(condition: Callable[[], bool]) -> None:
-    """Wait until a condition holds."""
-    with gevent.Timeout(10, AssertionError("it does not come about")):
-        while not condition():
-            gevent.sleep(0.02)
 
 
 def test_every_request_on_a_connection_of_its_own(start: Start, shared_redis: RedisServer) -> None:

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -40,6 +41,7 @@ logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(messag
 sharing, number, handler = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 options, tls = json.loads(sys.argv[4]), json.loads(sys.argv[5])
 limit = options.pop("limit", None)
+channel.BACKLOG = options.pop("backlog", channel.BACKLOG)
 patience = options.pop("patience", channel.PATIENCE)
 doorway.PATIENCE = owner.PATIENCE = courier.PATIENCE = patience
 if options.pop("apart", False):
@@ -171,8 +173,8 @@ class Workers:
         handler: ``"ours"``, ``"stock"`` (gevent-websocket's) or ``"pywsgi"``.
         tls: the client's context, if the workers speak TLS; their certificate is ``certificate`` then.
         options: the engine's, beside ``cluster``; ``limit`` connections for each worker; ``own_ids`` for sessions called
-            "number 1" and so on; ``patience``, the seconds that workers give each other; ``apart``, if each is to be on a machine
-            of its own.
+            "number 1" and so on; ``patience``, the seconds that workers give each other; ``backlog`` of their Unix sockets;
+            ``apart``, if each is to be on a machine of its own.
     """
 
     def __init__(self, folder: Path, number: int = 3, *, sharing: str = "fork", handler: str = "ours", tls: Any = None,
@@ -250,6 +252,13 @@ class Nomad(PollingSession):
         """End the session, and wait until the server has seen it."""
         websocket.close()
         websocket.wait_closed()
+
+
+def settled(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds."""
+    with gevent.Timeout(PATIENCE, AssertionError("it does not come about")):
+        while not condition():
+            gevent.sleep(0.02)
 
 
 def knock(worker_id: str, group: str = "local/engine.io") -> Any:
