@@ -66,7 +66,8 @@ def command_of(kind: str, port: int, certificate: dict[str, str]) -> list[str]:
     if kind == "command":
         return [sys.executable, "-m", "engineio_wsgi", "serve", "app:app", "--bind", address, *files]
     if kind in GUNICORN:
-        return [sys.executable, "-m", "gunicorn", "-k", GUNICORN[kind], "-b", address, *files, "app:app"]
+        # that socket is reported some time later, when a test may already be reading the log
+        return [sys.executable, "-m", "gunicorn", "--no-control-socket", "-k", GUNICORN[kind], "-b", address, *files, "app:app"]
     text = PYTHON[kind].replace("PORT", str(port))
     names = f"import app; CERTIFICATE, KEY = {certificate['certfile']!r}, {certificate['keyfile']!r}; "
     return [sys.executable, "-c", names + text]

@@ -73,24 +73,29 @@ class ServerProcess:
         options: the engine's.
         tls: the client's context, if the server speaks TLS.
         application: the text of the module ``app``.
+        environment: variables that it has beside those of this process.
+        mains: more programs.
     """
 
     def __init__(self, folder: Path, kind: str, *arguments: str, options: dict[str, Any] | None = None, tls: Any = None,
-                 bind: str = "127.0.0.1:0", application: str = APPLICATION) -> None:
+                 bind: str = "127.0.0.1:0", application: str = APPLICATION, environment: dict[str, str] | None = None,
+                 mains: dict[str, str] | None = None) -> None:
         (folder / "app.py").write_text(application)
         self.kind = kind
         self.error_log, self.access_log, self.output = folder / "error.log", folder / "access.log", folder / "output.log"
         for path in (self.error_log, self.access_log):
             path.touch()
-        command = [sys.executable, "-c", MAINS[kind]] if kind in MAINS else [
+        programs = {**MAINS, **(mains or {})}
+        command = [sys.executable, "-c", programs[kind]] if kind in programs else [
             sys.executable, "-m", "gunicorn", "-k", kind, "-b", bind, "--error-logfile", str(self.error_log),
-            "--access-logfile", str(self.access_log), "--graceful-timeout", "5", *arguments, "app:app"]
-        environ = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(folder), "OPTIONS": json.dumps(options or {})}
+            "--access-logfile", str(self.access_log), "--graceful-timeout", "5", "--no-control-socket", *arguments, "app:app"]
+        environ = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(folder), "OPTIONS": json.dumps(options or {}),
+                   **(environment or {})}
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(command, cwd=folder, env=environ, stdout=output, stderr=subprocess.STDOUT,
                                             start_new_session=True)
         match = self.wait_for(r"Listening at: \w+://127.0.0.1:(\d+)" if bind.startswith("127") else r"Listening at: (\w+):")
-        if kind not in MAINS:
+        if kind not in programs:
             self.wait_for("Booting worker")
         port = int(match[1]) if match[1].isdigit() else 0
         self.served = _Served(("127.0.0.1", port), tls, kind)
