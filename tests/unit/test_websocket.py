@@ -504,6 +504,7 @@ def test_sending_to_nobody(scene: Scene) -> None:
         (frame_bytes(TEXT, b"x" * 101), 1009),
         (frame_bytes(CLOSE, b"\x03\xed"), 1002),
     ],
+    ids=["unmasked", "not UTF-8", "too large", "reserved code"],
 )
 def test_violations(scene: Scene, data: bytes, code: int) -> None:
     websocket = scene.open(max_size=100)

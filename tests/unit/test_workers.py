@@ -238,7 +238,7 @@ def test_a_submitted_task_that_blocks_holds_up_no_other():
 
 
 @pytest.mark.complains
-@pytest.mark.parametrize("error", [ValueError("x"), gevent.Timeout()], ids=repr)
+@pytest.mark.parametrize("error", [ValueError("x"), gevent.Timeout()])
 def test_a_submitted_task_that_fails_holds_up_no_other(caplog: pytest.LogCaptureFixture, error: BaseException):
     workers = Workers()
     done = Event()

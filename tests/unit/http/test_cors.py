@@ -140,7 +140,7 @@ ORIGINS = [
 ]
 
 
-@pytest.mark.parametrize("origins", ORIGINS, ids=repr)
+@pytest.mark.parametrize("origins", ORIGINS)
 def test_configured_origins(origins: Any) -> None:
     cors = Cors(origins=origins)
     assert allows(cors, environ(PAGE))
