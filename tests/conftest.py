@@ -16,6 +16,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from support.crossing import CrossingServer
+from support.outposts import KINDS, Outposts
 from support.rawhttp import HttpConnection
 from support.redis import RedisServer
 from support.reference import ENABLED as REFERENCE
@@ -27,13 +28,15 @@ from engineio_wsgi.throttle import Throttle
 
 #: seconds after which a test that hangs is failed
 DEADLINE = 60.0
-#: TEST_HANDLERS=crossing: every request for a session comes to another worker than the session's; crossing-machines: on another
-#: machine than the session's
-HANDLERS = ["reference"] if REFERENCE else os.environ.get("TEST_HANDLERS", "ours,stock").split(",")
-_LEFT_OUT = {"crossing": ("alone",), "crossing-machines": ("alone", "near")}
+#: with TEST_CROSSING=yes, every request for a session comes to another worker than the session's: each kind of server, and one
+#: that is on another machine
+CROSSING = bool(os.environ.get("TEST_CROSSING"))
+HANDLERS = ["reference"] if REFERENCE else [*KINDS, "machines"] if CROSSING else ["ours", "stock"]
 MARKERS = (
     "ours: uses the Python API of our server, so there is nothing to compare with the reference server",
     "differs(why): our server behaves otherwise than the reference server, on purpose",
+    "own_handler: gevent-websocket's handler leaves no room for it",
+    "own_loop(why): a loop of gunicorn's that reads HTTP itself does it otherwise",
     "alone(why): a second worker would see something else",
     "near(why): another machine would see something else",
     "complains: errors are logged, and the test says so",
@@ -48,18 +51,35 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Against the reference server and in a cluster, only what is meant to be the same there is run."""
-    markers = ("ours", "differs") if REFERENCE else _LEFT_OUT.get(HANDLERS[0], ())
-    crossing = HANDLERS[0] in _LEFT_OUT
-    left_out = [item for item in items if any(item.get_closest_marker(marker) for marker in markers) or
-                # nothing crosses where no engine is served
-                (crossing and "handler" not in getattr(item, "fixturenames", ()))]
+    left_out = [item for item in items if not _is_meant(item)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
 
 
+#: the markers of tests that are not for everything which carries an engine
+_NOT_FOR = {
+    "reference": ("ours", "differs", "own_handler"),
+    "stock": ("own_handler",),
+    "gunicorn": ("alone",),
+    "gevent": ("alone", "own_loop"),
+    "gevent_pywsgi": ("alone", "own_loop"),
+    "plain": ("alone",),
+    "machines": ("alone", "near"),
+}
+
+
+def _is_meant(item: Any) -> bool:
+    """Whether a test is for what carries its engine. Of those that serve none, nothing can cross."""
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    handler = parameters.get("handler", "reference" if REFERENCE else "nothing")
+    if CROSSING and handler == "nothing":
+        return False
+    return not any(map(item.get_closest_marker, _NOT_FOR.get(handler, ())))
+
+
 @pytest.fixture(params=HANDLERS)
 def handler(request: pytest.FixtureRequest) -> str:
-    """What carries the engine: our own handler, gevent-websocket's, or a cluster of two workers."""
+    """What carries the engine: our own handler, gevent-websocket's, or what the other workers of a cluster run under."""
     return str(request.param)
 
 
@@ -148,10 +168,9 @@ def serve(handler: str, request: pytest.FixtureRequest) -> Iterator[Serve]:
             options.setdefault("allow_eio3", True)
         if handler == "reference":
             running.append(ReferenceServer(app, **options))
-        elif handler == "crossing":
-            running.append(CrossingServer(app, **options))
-        elif handler == "crossing-machines":
-            running.append(CrossingServer(app, cluster=request.getfixturevalue("shared_redis").url, **options))
+        elif CROSSING:
+            cluster = request.getfixturevalue("shared_redis").url if handler == "machines" else f"local:{os.getpid()}"
+            running.append(CrossingServer(app, request.getfixturevalue("outposts")(handler), cluster=cluster, **options))
         else:
             running.append(LocalServer(app, handler, **options))
         served: Served = running[-1].served
@@ -160,6 +179,22 @@ def serve(handler: str, request: pytest.FixtureRequest) -> Iterator[Serve]:
     yield start
     for server in running:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def outposts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Outposts]]:
+    """The workers of a kind."""
+    started: dict[str, Outposts] = {}
+
+    def start(kind: str) -> Outposts:
+        if kind not in started:
+            far = kind == "machines"
+            started[kind] = Outposts(tmp_path_factory.mktemp(kind), "plain" if far else kind, apart=far)
+        return started[kind]
+
+    yield start
+    for running in started.values():
+        running.stop()
 
 
 @pytest.fixture(scope="session")

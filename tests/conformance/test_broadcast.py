@@ -195,8 +195,8 @@ def test_a_middleware_sees_the_engines_requests(serve: Any, transport: str) -> N
     assert served.connect().get("/elsewhere").header("X-Middleware") is None
 
 
-@pytest.mark.parametrize("handler", ["ours"])
-def test_a_middleware_adds_headers_to_an_upgrade(serve: Any, handler: str) -> None:
+@pytest.mark.own_handler
+def test_a_middleware_adds_headers_to_an_upgrade(serve: Any) -> None:
     served = serve(app="echo")
     served.server.use(add_header_and_user)
     session = WebSocketSession(served).open()

@@ -258,8 +258,8 @@ def test_the_states(serve: Any) -> None:
     assert states == [("connection", "open"), ("close", "closed")]
 
 
-@pytest.mark.parametrize("handler", ["ours"])
-def test_close_listeners_do_not_wait_for_a_listener_that_blocks(serve: Any, handler: str) -> None:
+@pytest.mark.own_handler
+def test_close_listeners_do_not_wait_for_a_listener_that_blocks(serve: Any) -> None:
     served = serve(app=None)
     go = gevent.event.Event()
     done = gevent.event.Event()

@@ -32,13 +32,8 @@ def compressed_session(serve: Any, **options: Any) -> WebSocketSession:
     return session
 
 
-@pytest.fixture(params=["ours"])
-def handler(request: pytest.FixtureRequest) -> str:
-    """The stock handler accepts without extensions."""
-    return str(request.param)
-
-
-pytestmark = pytest.mark.ours
+# gevent-websocket's handler accepts without extensions
+pytestmark = [pytest.mark.ours, pytest.mark.own_handler]
 
 
 def test_off_by_default(serve: Any) -> None:

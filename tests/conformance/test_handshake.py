@@ -135,8 +135,8 @@ def test_cookie_comes_with_the_handshake_only(serve: Any) -> None:
 
 
 @pytest.mark.ours
-@pytest.mark.parametrize("handler", ["ours"])
-def test_cookie_on_a_websocket(serve: Any, handler: str) -> None:
+@pytest.mark.own_handler
+def test_cookie_on_a_websocket(serve: Any) -> None:
     session = WebSocketSession(serve(cookie=True)).open()
     assert (session.ws.response.header("Set-Cookie") or "").startswith(f"io={session.sid};")
 
@@ -174,8 +174,8 @@ def test_headers_of_polling(serve: Any) -> None:
 
 
 @pytest.mark.ours
-@pytest.mark.parametrize("handler", ["ours"])
-def test_headers_of_a_websocket(serve: Any, handler: str) -> None:
+@pytest.mark.own_handler
+def test_headers_of_a_websocket(serve: Any) -> None:
     served = serve()
     seen: list[tuple[str, str | None]] = []
     listen_to_headers(served.server, seen)

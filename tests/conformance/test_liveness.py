@@ -50,8 +50,8 @@ def test_the_end_is_noticed_while_a_listener_is_busy(serve: Any, transport: str)
     assert ended.wait(6)
 
 
-@pytest.mark.parametrize("handler", ["ours"])
-def test_half_a_handshake_leaves_nothing(serve: Any, handler: str) -> None:
+@pytest.mark.own_handler
+def test_half_a_handshake_leaves_nothing(serve: Any) -> None:
     served = serve(**NEVER)
     for text in ("GET", "GET /engine.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: x\r\n"):
         connection = served.connect()
@@ -171,7 +171,7 @@ def test_nothing_is_left_behind(serve: Any) -> None:
     assert greenlets() - before_greenlets < 10
 
 
-def test_an_idle_session_holds_no_greenlet(serve: Any, handler: str) -> None:
+def test_an_idle_session_holds_no_greenlet(serve: Any) -> None:
     served = serve(app="echo", **NEVER)
     before = greenlets()
     sessions = [open_session(served, "websocket") for _ in range(50)]

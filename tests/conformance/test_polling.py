@@ -170,6 +170,7 @@ def test_too_large(serve: Any, eio: int) -> None:
 
 
 @pytest.mark.differs("closes the connection or not, as it happens")
+@pytest.mark.own_loop("has read on to the end by the time it would refuse")
 def test_too_large_a_chunked_body(serve: Any) -> None:
     session = polling(serve(max_http_buffer_size=1000))
     session.posting.send(session.posting.head("POST", session.target(), [("Transfer-Encoding", "chunked")]))
@@ -179,6 +180,7 @@ def test_too_large_a_chunked_body(serve: Any) -> None:
 
 
 @pytest.mark.differs("refuses the connection")
+@pytest.mark.own_loop("refuses it, and logs that")
 @pytest.mark.parametrize("length", ["-1", "1e3", "0x10", "+5", "5, 5", ""])
 def test_a_length_that_is_none(serve: Any, length: str) -> None:
     session = polling(serve())

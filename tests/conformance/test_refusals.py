@@ -248,9 +248,9 @@ def test_polling_when_only_websocket_is_served(serve: Any) -> None:
 
 
 @pytest.mark.ours
-@pytest.mark.parametrize("handler", ["ours"])
+@pytest.mark.own_handler
 @pytest.mark.parametrize("missing", ["Upgrade", "Connection"])
-def test_upgrade_through_a_proxy_that_drops_headers_names_them(serve: Any, handler: str, missing: str) -> None:
+def test_upgrade_through_a_proxy_that_drops_headers_names_them(serve: Any, missing: str) -> None:
     served = serve()
     headers = [
         ("Connection", "Upgrade"),
@@ -265,7 +265,7 @@ def test_upgrade_through_a_proxy_that_drops_headers_names_them(serve: Any, handl
 
 
 @pytest.mark.ours
-@pytest.mark.parametrize("handler", ["ours"])
+@pytest.mark.own_handler
 @pytest.mark.parametrize(
     ("name", "value", "statuses"),
     [
@@ -275,7 +275,7 @@ def test_upgrade_through_a_proxy_that_drops_headers_names_them(serve: Any, handl
         ("Sec-WebSocket-Version", "12", {400, 426}),
     ],
 )
-def test_bad_websocket_handshake(serve: Any, handler: str, name: str, value: str, statuses: set[int]) -> None:
+def test_bad_websocket_handshake(serve: Any, name: str, value: str, statuses: set[int]) -> None:
     served = serve()
     headers = {
         "Connection": "Upgrade",
