@@ -13,7 +13,7 @@ from support.redis import RedisServer
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_workers_of_one_machine(tmp_path: Path, kind: str) -> None:
-    check(Outposts(tmp_path, kind), "local:crossing")
+    check(Outposts(tmp_path, kind), f"local:{tmp_path.name}")
 
 
 def test_machines(tmp_path: Path, shared_redis: RedisServer) -> None:
@@ -32,6 +32,7 @@ def check(outposts: Outposts, cluster: str) -> None:
     websocket = WebSocketSession(server.served, sid=session.sid)
     websocket.send("2probe")
     assert websocket.recv() == "3probe"
+    server.served.settle()
     assert outposts.crossed() == 9
     websocket.ws.close()
     server.stop()

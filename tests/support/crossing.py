@@ -23,7 +23,7 @@ from support.serving import LocalServer, Served
 #: bytes of a connection that are looked at
 ENOUGH = 4096
 #: seconds for which a connection may be silent before it goes to the owner
-SILENCE = 0.05
+SILENCE = 0.5
 
 
 class CrossingServer(LocalServer):
