@@ -35,10 +35,10 @@ def gunicorn(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServerP
     server.stop()
 
 
-def talk(served: Any, name: int) -> int:
+def talk(served: Any, name: int, messages: int = 8) -> int:
     """Polls, posts and an upgrade, on a connection each. Returns how many of the last three moved to another worker."""
     session = Nomad(served).open()
-    for number in range(8):
+    for number in range(messages):
         session.say(f"{name} {number}")
         assert session.hear() == f"{name} {number}"
     # a connection that has moved serves everything where it is
@@ -62,6 +62,17 @@ def test_gunicorn(gunicorn: ServerProcess) -> None:
         if name > 5 and moved > 10:
             break
     assert moved > 10
+    assert not gunicorn.complaints(), gunicorn.logs()[:3500]
+
+
+@pytest.mark.parametrize("gunicorn", ["ours"], indirect=True)
+def test_a_thousand_sessions(gunicorn: ServerProcess) -> None:
+    """Each request of which may come to any worker: none is refused."""
+    names = iter(range(1000))
+    guests = [gevent.spawn(lambda: sum(talk(gunicorn.served, name, 1) for name in names)) for _ in range(20)]
+    gevent.joinall(guests, raise_error=True)
+    assert sum(guest.value for guest in guests) > 100
+    assert " 400 " not in gunicorn.logs()
     assert not gunicorn.complaints(), gunicorn.logs()[:3500]
 
 
