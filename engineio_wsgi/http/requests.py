@@ -146,7 +146,8 @@ def _parse_unknown(head: bytes, limits: HeadLimits) -> RequestHead:
         _take_odd_target(request)
     if "HTTP_HOST" not in request.variables and request.version == "HTTP/1.1":
         raise InvalidRequest(BAD_REQUEST, "an HTTP/1.1 request needs a Host header")
-    if not is_upgrade and len(request.variables) == len(lines) - 3 and request.path[:1] == "/":
+    # a target that names another host than the Host header says nothing about the next request
+    if not is_upgrade and len(request.variables) == len(lines) - 3 and words[1][:1] == "/":
         _remember(head[len(line):], request.variables)
     return request
 

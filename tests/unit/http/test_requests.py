@@ -111,6 +111,14 @@ def test_absolute_targets(target: str, path: str, host: str) -> None:
     assert request.variables["HTTP_HOST"] == host
 
 
+@pytest.mark.parametrize("line", ["GET http://other/a HTTP/1.1", "OPTIONS * HTTP/1.1", "GET /a HTTP/1.0", "HEAD /a HTTP/1.1"])
+def test_a_request_says_nothing_about_the_next_with_the_same_headers(line: str) -> None:
+    fields = ("Host: h", f"X-Line: {line}")
+    parse(line, *fields)
+    request = parse("GET /b HTTP/1.1", *fields)
+    assert (request.path, request.variables["HTTP_HOST"], request.close) == ("/b", "h", False)
+
+
 def test_the_asterisk_is_for_options() -> None:
     assert parse("OPTIONS * HTTP/1.1", "Host: h").path == "*"
     assert refusal("GET * HTTP/1.1", "Host: h").status == "400 Bad Request"
