@@ -36,14 +36,14 @@ class RequestCopy:
 
     Args:
         environ: of the request.
-        group: of workers that serve each other's sessions.
+        terms: what workers that send each other requests have in common.
         sid: the session that it is for.
         body_limit: bytes of a body, with more of which the session refuses it.
     """
 
-    def __init__(self, environ: dict[str, Any], group: str, sid: str, body_limit: int) -> None:
+    def __init__(self, environ: dict[str, Any], terms: str, sid: str, body_limit: int) -> None:
         self.environ = environ
-        self._group = group
+        self._terms = terms
         self.sid = sid
         self._body_limit = body_limit
 
@@ -52,7 +52,7 @@ class RequestCopy:
         """The message that asks for an answer."""
         texts = {key: value for key, value in self.environ.items() if type(value) is str}
         texts["CONTENT_LENGTH"], body = self._read_body()
-        return Request(self._group, self.sid, texts).message(body)
+        return Request(self._terms, self.sid, texts).message(body)
 
     def _read_body(self) -> tuple[str, bytes]:
         """``CONTENT_LENGTH`` and body. What is wrong with it is seen by the session, as if it had read it itself."""

@@ -134,7 +134,7 @@ class Connection(NamedTuple):
     """A client's connection that changes its worker.
 
     Attributes:
-        group: of workers that serve each other's sessions.
+        terms: what workers that send each other requests have in common.
         sid: the session whose worker gets it.
         address: the client's, as ``accept`` has returned it.
         origin: what the environs of its requests hold beside what is the request's own.
@@ -143,7 +143,7 @@ class Connection(NamedTuple):
         accepted: the environ of the WebSocket handshake that has been answered on it already; else ``None``.
     """
 
-    group: str
+    terms: str
     sid: str
     address: Any
     origin: dict[str, str]
@@ -165,7 +165,7 @@ class Connection(NamedTuple):
         if not isinstance(hops, int) or not 0 <= hops < 256 or not isinstance(address, (str, tuple)):
             raise BadMessage("a connection without an address or its hops")
         accepted = None if head.get("accepted") is None else _texts(head, "accepted")
-        return cls(_text(head, "group"), _text(head, "sid"), address, _texts(head, "origin"), hops,
+        return cls(_text(head, "terms"), _text(head, "sid"), address, _texts(head, "origin"), hops,
                    head.get("upgrade") is True, accepted)
 
 
@@ -173,12 +173,12 @@ class Request(NamedTuple):
     """A request that is answered by another worker than the one that its client is connected to.
 
     Attributes:
-        group: as above.
+        terms: as above.
         sid: the session that it is for.
         environ: the part of the WSGI environ that is text.
     """
 
-    group: str
+    terms: str
     sid: str
     environ: dict[str, str]
 
@@ -192,7 +192,7 @@ class Request(NamedTuple):
         environ = _texts(message.head, "environ")
         if "REQUEST_METHOD" not in environ:
             raise BadMessage("a request without a method")
-        return cls(_text(message.head, "group"), _text(message.head, "sid"), environ)
+        return cls(_text(message.head, "terms"), _text(message.head, "sid"), environ)
 
 
 class Refusal(enum.Enum):
@@ -202,8 +202,8 @@ class Refusal(enum.Enum):
     UNKNOWN = "unknown"
     #: it has as many connections as it may have; a request, which needs none, can still be sent
     FULL = "full"
-    #: it belongs to another application
-    OTHER_GROUP = "group"
+    #: it belongs to another application, or has been given other options
+    OTHER_TERMS = "terms"
 
     def message(self) -> Message:
         """The message that says so."""
@@ -250,7 +250,7 @@ class Call(NamedTuple):
     """Something to be done for the sessions of another worker.
 
     Attributes:
-        group: as above.
+        group: of workers that serve each other's sessions.
         action: what.
         sids: the session that it is for; of a broadcast, those that it is not for.
         text: whether the body is text.

@@ -24,6 +24,7 @@ from engineio_wsgi.handler import WebSocketHandler
 from engineio_wsgi.http.adoption import Adopter
 from engineio_wsgi.http.calling import Answered, call
 from engineio_wsgi.options import Options
+from engineio_wsgi.throttle import Throttle
 from engineio_wsgi.websocket import WebSocket
 from engineio_wsgi.wire import Wire, detach
 
@@ -35,6 +36,11 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 #: adopted connections at a time, where the server has no limit of its own; with more, requests are relayed
 MAX_ADOPTED = 10_000
+#: options that are applied to a request by the worker that it comes to, and have to be those of its session's: how long an answer
+#: is waited for, and how large a body may be
+SHARED_OPTIONS = ("ping_interval", "ping_timeout", "max_http_buffer_size")
+#: seconds for which the same complaint is not logged again
+COMPLAINT_PERIOD = 60.0
 #: in the environ of an adopted connection's requests: how often it has changed its worker
 HOPS = "engineio.hops"
 
@@ -102,6 +108,9 @@ class Owner:
     def __init__(self, host: Host, group: str, counters: Counters) -> None:
         self._host = host
         self._group = group
+        #: what other workers have to have in common with this one, to send requests here
+        self.terms = " ".join([group, *[f"{name}={getattr(host.options, name)}" for name in SHARED_OPTIONS]])
+        self._complaints = Throttle(COMPLAINT_PERIOD)
         self._counters = counters
         self._adopter: Adopter | None = None
 
@@ -141,19 +150,20 @@ class Owner:
         else:
             raise BadMessage(f"a conversation does not begin with {message.kind.name}")
 
-    def refusal(self, group: str, sid: str) -> Refusal | None:
+    def refusal(self, terms: str, sid: str) -> Refusal | None:
         """Why nothing of a session's can be taken here; ``None`` if it can."""
-        if group != self._group:
-            logger.warning("another application's worker has sent a request: its group is %.80r, this one's %r; workers that "
-                           "serve each other's sessions have the same options cluster and path", group, self._group)
-            return Refusal.OTHER_GROUP
+        if terms != self.terms:
+            if self._complaints.passes(terms, monotonic()):
+                logger.warning("requests of a worker with other options are refused: it has %.300r, this one %r; "
+                               "workers that serve each other's sessions have the same", terms, self.terms)
+            return Refusal.OTHER_TERMS
         return None if sid in self._host.clients else Refusal.UNKNOWN
 
     # -- connections
 
     def refusal_of(self, connection: Connection) -> Refusal | None:
         """Why a connection cannot be taken here; ``None`` if it can."""
-        refusal = self.refusal(connection.group, connection.sid)
+        refusal = self.refusal(connection.terms, connection.sid)
         if refusal is None and connection.accepted is None:
             adopter = self._adopting()
             if adopter is None or (adopter.full and not connection.upgrade):
@@ -201,7 +211,7 @@ class Owner:
     # -- requests
 
     def _take_request(self, channel: Channel, request: Request, body: bytes) -> None:
-        refusal = self.refusal(request.group, request.sid)
+        refusal = self.refusal(request.terms, request.sid)
         deadline = monotonic() + PATIENCE
         channel.send(Message(Kind.TAKEN) if refusal is None else refusal.message(), deadline)
         if refusal is None:
@@ -230,7 +240,7 @@ class Owner:
     # -- calls
 
     def _take_call(self, channel: Channel, call: Call, body: bytes) -> None:
-        reply = Refusal.OTHER_GROUP.message() if call.group != self._group else perform(self._host, call, body).message()
+        reply = Refusal.OTHER_TERMS.message() if call.group != self._group else perform(self._host, call, body).message()
         channel.send(reply, monotonic() + PATIENCE)
 
     # -- the end

@@ -141,7 +141,7 @@ class RemoteOwner:
             conversation.end()
 
     def _answer(self, conversation: Conversation, request: Request, body: bytes) -> None:
-        refusal = self._owner.refusal(request.group, request.sid)
+        refusal = self._owner.refusal(request.terms, request.sid)
         if refusal is not None:
             conversation.send(refusal.message())
         else:

@@ -168,7 +168,7 @@ class Cluster:
                 handler: Any) -> Iterable[bytes] | str:
         """The same once it is known whose the request is. Returns a text if it was not taken: why."""
         departure = departure_of(environ, handler)
-        request = RequestCopy(environ, self._group, sid, self._host.options.max_http_buffer_size)
+        request = RequestCopy(environ, self._owner.terms, sid, self._host.options.max_http_buffer_size)
         reasons: list[str] = []
         # a worker of another machine never becomes one of this
         for courier in self._couriers[owner in self._far:]:
@@ -200,7 +200,7 @@ class Cluster:
 
     def _connection(self, sid: str, environ: Environ, departure: Departure, upgrade: bool) -> Connection:
         origin = {key: environ[key] for key in ("wsgi.url_scheme", "SERVER_NAME", "SERVER_PORT")}
-        return Connection(self._group, sid, departure.address, origin, environ.get(HOPS, 0), upgrade, departure.accepted)
+        return Connection(self._owner.terms, sid, departure.address, origin, environ.get(HOPS, 0), upgrade, departure.accepted)
 
     def _relay(self, courier: Courier, owner: str, request: RequestCopy, start_response: StartResponse) -> Iterable[bytes] | str:
         answered = courier.relay(owner, request)
@@ -278,7 +278,7 @@ class Cluster:
 _REFUSALS = {
     Refusal.UNKNOWN: "the worker knows no such session",
     Refusal.FULL: "the worker has too many connections",
-    Refusal.OTHER_GROUP: "the worker belongs to another application",
+    Refusal.OTHER_TERMS: "the worker has other options",
 }
 
 

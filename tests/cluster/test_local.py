@@ -332,9 +332,12 @@ def message(kind: bytes, head: object, body: bytes = b"", version: int = 1) -> b
     return struct.pack("!BcII", version, kind, len(text), len(body)) + text + body
 
 
+TERMS = "local/engine.io ping_interval=25.0 ping_timeout=20.0 max_http_buffer_size=1000000"
+
+
 def connection_head(sid: str, **changes: object) -> dict[str, object]:
     """A valid offer of a connection."""
-    return {"group": "local/engine.io", "sid": sid, "address": ["192.0.2.1", 1], "origin": {}, "hops": 0, "upgrade": False,
+    return {"terms": TERMS, "sid": sid, "address": ["192.0.2.1", 1], "origin": {}, "hops": 0, "upgrade": False,
             "accepted": None, **changes}
 
 
@@ -350,8 +353,8 @@ GARBAGE = {
     "no object": message(b"R", [1, 2]),
     "no JSON": struct.pack("!BcII", 1, b"R", 3, 0) + b"{{{",
     "deep": struct.pack("!BcII", 1, b"R", 20_000, 0) + b"[" * 20_000,
-    "no environ": message(b"R", {"group": "local/engine.io", "sid": "x"}),
-    "an environ of numbers": message(b"R", {"group": "local/engine.io", "sid": "x", "environ": {"REQUEST_METHOD": 1}}),
+    "no environ": message(b"R", {"terms": TERMS, "sid": "x"}),
+    "an environ of numbers": message(b"R", {"terms": TERMS, "sid": "x", "environ": {"REQUEST_METHOD": 1}}),
     "no address": message(b"C", connection_head("x", address=None)),
     "too many hops": message(b"C", connection_head("x", hops=10**9)),
 }
@@ -404,10 +407,30 @@ def test_another_application(start: Start, other: dict[str, str]) -> None:
     assert connection.get(f"{path}/?EIO=4&transport=polling&sid={session.sid}").json()["code"] == 1
     shop.wait_for_log("nobody answers there any more")
     visitor = knock(session.sid[:4], "local:chat/engine.io")
-    visitor.send(message(b"R", {"group": "local:shop/engine.io", "sid": session.sid, "environ": {"REQUEST_METHOD": "GET"}}))
+    terms = TERMS.replace("local", "local:shop")
+    visitor.send(message(b"R", {"terms": terms, "sid": session.sid, "environ": {"REQUEST_METHOD": "GET"}}))
     assert visitor.recv(1000)[1:2] == b"N"
     visitor.close()
-    chat.wait_for_log("its group is 'local:shop/engine.io', this one's 'local:chat/engine.io'")
+    chat.wait_for_log(f"it has '{terms}', this one '{TERMS.replace('local', 'local:chat')}'")
+
+
+@pytest.mark.parametrize("difference", [{"ping_interval": 5.0}, {"ping_timeout": 5.0}, {"max_http_buffer_size": 1_000_001}])
+def test_a_worker_with_other_options(start: Start, difference: dict[str, float]) -> None:
+    ours, other = start(1), start(1, **difference)
+    session = Nomad(ours.workers[0]).open()
+    session.served = other.workers[0]
+    for _ in range(3):
+        assert session.post("4x").json()["code"] == 1
+    with pytest.raises(Refused):
+        session.upgrade()
+    other.wait_for_log("the worker has other options")
+    [(name, value)] = difference.items()
+    assert ours.log().count("requests of a worker with other options are refused") == 1
+    assert f"{name}={value}" in ours.log()
+    # what is done for sessions wherever they live knows no options
+    assert other.workers[0].call("send", session.sid, "hello") is True
+    session.served = ours.workers[0]
+    assert session.hear() == "hello"
 
 
 def test_ids_of_ones_own(start: Start) -> None:

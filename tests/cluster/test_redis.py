@@ -308,6 +308,21 @@ def test_forged_ids_cost_one_lookup(pair: tuple[Workers, Worker, Worker]) -> Non
     assert _resident(other.pid) - before < 5000
 
 
+def test_a_worker_with_other_options(start: Start, shared_redis: RedisServer) -> None:
+    cluster = shared_redis.url + "?group=options"
+    ours, other = start(shared_redis, 1, cluster=cluster), start(shared_redis, 1, cluster=cluster, ping_interval=5)
+    session = Nomad(ours.workers[0]).open()
+    session.served = other.workers[0]
+    assert session.post("4x").json()["code"] == 1
+    with pytest.raises(Refused):
+        session.upgrade()
+    ours.wait_for_log("requests of a worker with other options are refused")
+    assert "ping_interval=5.0" in ours.log()
+    session.served = ours.workers[0]
+    session.say("as if nothing had happened")
+    assert session.hear() == "as if nothing had happened"
+
+
 # -- how a Redis may be deployed
 
 
