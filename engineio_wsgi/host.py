@@ -15,7 +15,7 @@ from typing import Any
 from weakref import WeakSet
 
 import gevent
-from gevent.event import Event
+from gevent.event import AsyncResult, Event
 
 from engineio_wsgi.errors import ServerClosing
 from engineio_wsgi.events import Emitter, Listener
@@ -67,6 +67,8 @@ class SessionHost(Emitter):
         self.observer = Observer()
         self._closing = False
         self._hub: Any = None
+        #: the outcome of :meth:`_enter_hub`, while it is under way
+        self._entered: AsyncResult | None = None
         self._emptied: Event | None = None
         hosts.add(self)
 
@@ -77,7 +79,28 @@ class SessionHost(Emitter):
         self._quota = AddressQuota(options.max_sessions_per_address, options.max_handshakes_per_address)
 
     def _enter_hub(self) -> None:
-        """Make what belongs to the process and its hub; not earlier than the first request, which is after any fork."""
+        """Begin to serve in this process and its hub, once; not earlier than the first request, which is after any fork.
+
+        Blocks while a cluster is joined: requests that come meanwhile wait for the same outcome.
+        """
+        if self._hub is not None:
+            return
+        if self._entered is not None:
+            self._entered.get()
+            return
+        self._entered = entered = AsyncResult()
+        try:
+            self._settle_in_hub()
+        except BaseException as error:
+            entered.set_exception(error)
+            raise
+        else:
+            entered.set(None)
+        finally:
+            self._entered = None
+
+    def _settle_in_hub(self) -> None:
+        """Make what belongs to the process and its hub."""
         missing = half_patched()
         if missing:
             logger.warning("gevent has patched some modules and not %s: listeners that use them will block every session; "

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.redis import RedisServer
 from support.workers import Workers
 
 
@@ -24,3 +25,12 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Workers]]:
     yield begin
     for group in groups:
         group.stop()
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """One that a test may treat as it likes."""
+    server = RedisServer(tmp_path / "redis")
+    yield server
+    server.resume()
+    server.kill()

@@ -7,7 +7,7 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,6 @@ from support.workers import ROOT, Nomad, Worker, Workers, settled
 from engineio_wsgi import Emitter
 
 Start = Callable[..., Workers]
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    """One that a test may treat as it likes."""
-    server = RedisServer(tmp_path / "redis")
-    yield server
-    server.resume()
-    server.kill()
 
 
 @pytest.fixture
@@ -278,6 +269,15 @@ def test_redis_that_is_not_there_at_the_start(tmp_path: Path, start: Start, redi
     group = start(redis)
     assert group.workers[0].connect().get("/").status == 500
     group.wait_for_log(f"cluster: {redis.url} cannot be reached")
+
+
+def test_the_first_requests_of_a_worker_come_together(start: Start, shared_redis: RedisServer) -> None:
+    """All wait until it has joined, once."""
+    group = start(shared_redis, 1, cluster=shared_redis.url + "?group=together")
+    opening = [gevent.spawn(lambda: PollingSession(group.workers[0]).open().sid) for _ in range(10)]
+    gevent.joinall(opening, raise_error=True)
+    assert {one.value[:4] for one in opening} == set(group.workers[0].call("workers"))
+    assert len(group.workers[0].call("workers")) == 1
 
 
 def test_a_server_that_is_made_outside_of_any_greenlet(shared_redis: RedisServer) -> None:

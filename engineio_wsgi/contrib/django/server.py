@@ -81,8 +81,8 @@ class EngineIO(Server):
         """Django's request; one that is no handshake, or was refused, has been through no middleware."""
         return environ.get(DJANGO_REQUEST) or django_request(environ)
 
-    def _enter_hub(self) -> None:
-        super()._enter_hub()
+    def _settle_in_hub(self) -> None:
+        super()._settle_in_hub()
         if not monkey.is_module_patched("threading"):
             logger.warning("gevent has not patched the standard library: all handlers share one database connection, and each "
                            "query blocks every session; start with manage.py runengineio or gunicorn -k gevent, or call "
