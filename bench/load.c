@@ -21,10 +21,10 @@
 static const unsigned char MASK[4] = {0x37, 0xfa, 0x21, 0x3d};
 
 struct settings {
-    int port, connections, outstanding, size, raw, count, rate, workers;
+    int port, home, connections, outstanding, size, raw, count, rate, workers;
     double seconds;
 };
-static struct settings set = {0, 50, 1, 32, 0, 100, 10000, 16, 2.0};
+static struct settings set = {0, 0, 50, 1, 32, 0, 100, 10000, 16, 2.0};
 
 struct connection {
     int fd, posting;
@@ -47,13 +47,15 @@ static double now(void) {
 
 /* ---- blocking pieces: connecting and shaking hands */
 
-static int dial(void) {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(set.port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+static int dial_port(int port) {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1;
     if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address)) die("connect");
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     return fd;
 }
+
+static int dial(void) { return dial_port(set.port); }
 
 static void say(int fd, const char *data, size_t size) {
     while (size) {
@@ -207,10 +209,15 @@ static void exchange(struct connection *c, const char *method, const char *sid, 
     if (strncmp(c->in, "HTTP/1.1 200", 12)) die("a poll was refused");
 }
 
+/* The session may have its home at another port than the one that it is spoken to through. */
 static void open_polling(struct connection *c) {
-    c->fd = dial();
+    c->fd = dial_port(set.home ? set.home : set.port);
     exchange(c, "GET", NULL, NULL, 0);
     take_sid(c);
+    if (set.home) {
+        close(c->fd);
+        c->fd = dial();
+    }
     c->used = 0;
 }
 
@@ -580,7 +587,7 @@ int main(int count, char **arguments) {
         {"ws-churn", websocket_churn}, {"poll-churn", polling_churn}, {"upgrade-churn", upgrade_churn}, {"idle", idle},
     };
     struct { const char *name; int *value; } values[] = {
-        {"connections", &set.connections}, {"outstanding", &set.outstanding}, {"size", &set.size}, {"raw", &set.raw},
+        {"home", &set.home}, {"connections", &set.connections}, {"outstanding", &set.outstanding}, {"size", &set.size}, {"raw", &set.raw},
         {"count", &set.count}, {"rate", &set.rate}, {"workers", &set.workers},
     };
     struct rlimit files = {65536, 65536};

@@ -2,8 +2,9 @@
 
 Two workers that cannot find each other's sockets, as on two machines, and one Redis, all on this one. The same session is
 spoken to through its own worker and through the other one, in turn, on connections that stay: a POST, then the GET that fetches
-its echo; and an echo over a WebSocket. Printed are the medians, the difference for each request, and what 64 polling clients
-at a time get through the other worker, with Redis, both workers and the clients sharing the machine's cores.
+its echo; and an echo over a WebSocket. Printed are the medians and the difference for each request. Then what 64 polling clients
+at a time get, at their own worker and through the other one, with Redis, both workers and the load generator sharing the
+machine's cores.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from time import perf_counter, sleep
 
 from cluster import exchange
-from run import free_port
+from run import compile_tools, free_port
 
 REQUESTS = 1000
-CLIENTS, TURNS = 64, 50
+CLIENTS, SECONDS = 64, 3.0
 #: seconds after which something is wrong
 PATIENCE = 10.0
 
@@ -151,34 +153,24 @@ def latencies(ports: list[int]) -> dict[str, list[float]]:
     return results
 
 
-def throughput(ports: list[int]) -> float:
-    """Echoes a second of many clients through the other worker."""
-    import gevent
-    from gevent import monkey
-
-    monkey.patch_socket()
-    sids = [open_session(ports[0]) for _ in range(CLIENTS)]
-
-    def talk(sid: str) -> None:
-        with connect(ports[1]) as connection:
-            for _ in range(TURNS):
-                post_and_get(connection, sid)
-
-    began = perf_counter()
-    gevent.joinall([gevent.spawn(talk, sid) for sid in sids], raise_error=True)
-    return CLIENTS * TURNS / (perf_counter() - began)
+def throughput(load: str, home: int, port: int) -> float:
+    """Echoes a second of many clients, whose sessions are one worker's, through a worker."""
+    command = [load, "poll-echo", str(port), f"home={home}", f"connections={CLIENTS}", f"seconds={SECONDS}"]
+    result = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=60).stdout)
+    return float(result["operations"] / result["seconds"])
 
 
 def main(rounds: int) -> None:
     """Print the answers."""
-    with machines() as ports:
+    with machines() as ports, tempfile.TemporaryDirectory() as folder:
         rows = [latencies(ports) for _ in range(rounds)]
         for name, requests in (("POST, and GET of its echo", 2), ("echo over a WebSocket", 1)):
             near, far = (statistics.median(row[name][side] for row in rows) * 1e6 for side in (0, 1))
             print(f"{name}: {near:.0f} µs at its own worker, {far:.0f} µs through Redis: "
                   f"+ {(far - near) / requests:.0f} µs for each request", flush=True)
-        print(f"{CLIENTS} polling clients through Redis: {statistics.median(throughput(ports) for _ in range(rounds)):,.0f} "
-              "echoes a second", flush=True)
+        load = compile_tools(Path(folder))["load"]
+        near, far = (statistics.median(throughput(load, ports[0], port) for _ in range(rounds)) for port in ports)
+        print(f"{CLIENTS} polling clients: {near:,.0f} echoes a second at their own worker, {far:,.0f} through Redis", flush=True)
 
 
 if __name__ == "__main__":

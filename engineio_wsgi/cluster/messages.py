@@ -24,6 +24,9 @@ VERSION = 1
 #: version, kind, bytes of the head, bytes of the body
 _PREFIX = Struct("!BcII")
 PREFIX_SIZE = _PREFIX.size
+#: ``json.dumps`` would make an encoder, and ``json.loads`` guess an encoding, for each message: 1.6 of 10 µs
+_write_json = json.JSONEncoder(separators=(",", ":")).encode
+_read_json = json.JSONDecoder().decode
 #: bytes of a head: the headers of a request and their quoting
 MAX_HEAD = 262_144
 #: bytes of a body. What a client may send has a limit of its own, ``max_http_buffer_size``
@@ -109,7 +112,7 @@ class Message(NamedTuple):
         Raises:
             BadMessage: it is too large to be sent.
         """
-        head = json.dumps(self.head, separators=(",", ":")).encode("ascii") if self.head else b""
+        head = _write_json(self.head).encode("ascii") if self.head else b""
         if len(head) > MAX_HEAD or len(self.body) > MAX_BODY:
             raise BadMessage(f"a head of {len(head)} and a body of {len(self.body)} bytes are too large")
         return _PREFIX.pack(VERSION, self.kind.value, len(head), len(self.body)) + head + self.body
@@ -122,7 +125,7 @@ class Message(NamedTuple):
             BadMessage: the head is not what it has to be.
         """
         try:
-            head = json.loads(data[:prefix.head]) if prefix.head else {}
+            head = _read_json(data[:prefix.head].decode("ascii")) if prefix.head else {}
         except (ValueError, RecursionError) as error:
             raise BadMessage("the head is not JSON") from error
         if not isinstance(head, dict):
