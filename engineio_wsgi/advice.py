@@ -29,6 +29,11 @@ class Advice:
 
     def polling_only(self, environ: Mapping[str, Any]) -> None:
         """The server that requests come through has no WebSockets, and its connections cannot be taken over."""
+        if environ["SERVER_PROTOCOL"].startswith("HTTP/2"):
+            self._say("HTTP/2", "clients speak HTTP/2 to this server (%s), which answers a connection's requests one after the "
+                      "other: a waiting poll holds up the rest, and there are no WebSockets; let a proxy speak HTTP/2, and "
+                      "HTTP/1.1 to this server", environ.get("SERVER_SOFTWARE"))
+            return
         self._say("polling only", "connections cannot be taken over from this server (%s), so only polling is offered; for "
                   "WebSockets use gunicorn -k engineio_wsgi.gunicorn.Worker, gunicorn -k gevent or gevent.pywsgi",
                   environ.get("SERVER_SOFTWARE") or "unknown")

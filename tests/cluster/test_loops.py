@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +12,13 @@ import gevent
 import gevent.event
 import pytest
 from support.clients import PollingSession
+from support.http2 import Http2Connection
 from support.processes import ServerProcess
 from support.workers import Nomad, Workers
 
 OURS = "engineio_wsgi.gunicorn.Worker"
 LOCAL = {"cluster": "local"}
+TARGET = "/engine.io/?EIO=4&transport=polling"
 #: worker class, arguments, options. Our worker, and others with our hooks, need not be told that there are several
 KINDS: dict[str, tuple[str, list[str], dict[str, str]]] = {
     "ours": (OURS, [], {}),
@@ -87,6 +90,30 @@ def test_gunicorn_behind_a_proxy(gunicorn: ServerProcess) -> None:
             assert session.hear() == str(turn)
     assert [connection.get("/").json()["pid"] for connection in connections] == pids
     assert not gunicorn.complaints(), gunicorn.logs()[:3500]
+
+
+def test_http2_stays_where_it_is(tmp_path: Path) -> None:
+    """Its connection is one of many streams, and what is for another worker's session is relayed."""
+    server = ServerProcess(tmp_path, "gevent", "-w", "3", "--http-protocols", "h2,h1", "--http2-cleartext", "prior-knowledge",
+                           options=LOCAL)
+    try:
+        opening = Http2Connection(server.served)
+        opened = opening.request("GET", TARGET)[1].decode()
+        owner, target = opening.json("/")["pid"], f"{TARGET}&sid={json.loads(opened[1:])['sid']}"
+        strangers = 0
+        for number in range(100):
+            connection = Http2Connection(server.served)
+            assert connection.request("POST", target, f"4{number}".encode()) == (200, b"ok")
+            assert connection.request("GET", target) == (200, f"4{number}".encode())
+            strangers += connection.json("/")["pid"] != owner
+            connection.close()
+            if strangers > 5:
+                break
+        assert strangers > 5
+        [complaint] = server.complaints()
+        assert "let a proxy speak HTTP/2" in complaint
+    finally:
+        server.stop()
 
 
 @pytest.mark.parametrize("handler", ["pywsgi", "stock"])
