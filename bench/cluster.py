@@ -176,8 +176,9 @@ def main(rounds: int) -> None:
     for number, others in ((2, 1), (16, 1), (16, 15)):
         results = [hops(number, others) for _ in range(rounds)]
         owner, handed_over, relayed, own = (statistics.median(column) * 1e6 for column in zip(*results, strict=True))
-        print(f"{number} workers, {others} asked: a POST to its owner {owner:.0f} µs, handed over + {handed_over - owner:.0f} µs, "
-              f"relayed + {relayed - owner:.0f} µs; to one of those asked, for its own session, + {own - owner:.0f} µs", flush=True)
+        print(f"{number} workers, {others} asked: a POST to its owner {owner:.0f} µs, "
+              f"handed over + {handed_over - owner:.0f} µs, relayed + {relayed - owner:.0f} µs; "
+              f"to one of those asked, for its own session, + {own - owner:.0f} µs", flush=True)
 
 
 if __name__ == "__main__":
