@@ -237,10 +237,7 @@ class Engine(SessionHost):
         if "connection_error" not in self._listeners:
             return
         refusal.request = self.request_of(environ)
-        try:
-            self.emit("connection_error", refusal)
-        except Exception:
-            logger.exception("a listener (connection_error) failed")
+        self._announce("connection_error", refusal)
 
     def request_of(self, environ: Environ) -> Any:
         """A request as the application gets to see it. A framework's subclass answers the framework's."""

@@ -126,6 +126,17 @@ class SessionHost(Emitter):
             for socket in self._clients.values():
                 socket.watched = True
 
+    def announce(self, event: str, argument: object) -> None:
+        """Call the server's listeners of an event that nobody waits for, in a greenlet of their own."""
+        if event in self._listeners:
+            gevent.spawn(self._announce, event, argument)
+
+    def _announce(self, event: str, argument: object) -> None:
+        try:
+            self.emit(event, argument)
+        except Exception:
+            logger.exception("a listener (%s) failed", event)
+
     @property
     def clients_count(self) -> int:
         """How many sessions this process has."""

@@ -58,18 +58,20 @@ class Bus:
         link: the way to Redis.
         channels: to listen to.
         receive: called in the hub with each message, in their order. Must not block.
-        on_up: called each time that Redis has been reached, the first time excepted. Must not block.
+        on_up: called each time that Redis has been reached again, with the seconds that it was away. Must not block.
+        on_down: called each time that Redis is lost, with what is known of the reason. Must not block.
 
     Raises:
         Unreachable: Redis is not there.
     """
 
     def __init__(self, link: RedisLink, channels: list[str], receive: Callable[[bytes], object],
-                 on_up: Callable[[], object]) -> None:
+                 on_up: Callable[[float], object], on_down: Callable[[Exception], object]) -> None:
         self._link = link
         self._channels = channels
         self._receive = receive
         self._on_up = on_up
+        self._on_down = on_down
         self._queue: deque[Outgoing] = deque()
         self._sent: deque[Outgoing] = deque()
         self._waiting = 0
@@ -125,14 +127,16 @@ class Bus:
         pause = FIRST_RETRY
         while True:
             lost = self._lost.get()
+            lost_at = monotonic()
             self._hang_up()
+            self._on_down(lost)
             if self._complaints.passes(str(lost), monotonic()):
                 logger.warning("Redis is lost (%s): requests for other machines' sessions wait for it", lost)
             # one that is there and refuses everything shall not be asked all the time
             pause = FIRST_RETRY if monotonic() - self.up_since > LAST_RETRY else min(2 * pause, LAST_RETRY)
             self._reach_again(pause)
             logger.info("Redis is there again")
-            self._on_up()
+            self._on_up(self.up_since - lost_at)
 
     def _reach_again(self, pause: float) -> None:
         while True:

@@ -81,6 +81,7 @@ class Exchange:
         name: this worker's id.
         begun: called with each conversation that another worker begins, and its first message. Must not block.
         perform: carries out a call of another process. May block; of broadcasts, it must not.
+        announce: called with the name of an event and its argument. Must not block.
 
     Raises:
         ConfigurationError: Redis cannot be reached.
@@ -88,10 +89,11 @@ class Exchange:
     """
 
     def __init__(self, location: RedisLocation, group: str, name: str, begun: Callable[[Conversation, Message], object],
-                 perform: Callable[[Call, bytes], Result]) -> None:
+                 perform: Callable[[Call, bytes], Result], announce: Callable[[str, object], object]) -> None:
         self.name = name
         self.begun = begun
         self._perform = perform
+        self._announce = announce
         self._group = group
         self._channels = Channels(group)
         self._peers: dict[str, Peer] = {}
@@ -102,7 +104,8 @@ class Exchange:
         try:
             if name in self.workers_now():
                 raise FileExistsError(f"the worker id {name} is taken")
-            self._bus = Bus(self._link, [self._channels.of(name), self._channels.all], self._receive, self._come_back)
+            self._bus = Bus(self._link, [self._channels.of(name), self._channels.all], self._receive, self._come_back,
+                            lambda lost: announce("cluster_lost", lost))
         except Unreachable as error:
             raise ConfigurationError(f"cluster: {error}") from error
 
@@ -164,8 +167,14 @@ class Exchange:
         peer.waits = False
         peer.post_again()
 
-    def _come_back(self) -> None:
-        """Redis has been away: what was on its way may be lost, in both directions."""
+    @property
+    def connected(self) -> bool:
+        """Whether Redis is there."""
+        return self._bus.up
+
+    def _come_back(self, away: float) -> None:
+        """Redis has been away for so many seconds: what was on its way may be lost, in both directions."""
+        self._announce("cluster_back", away)
         for peer in self._peers.values():
             peer.post_again()
             peer.ask_again()

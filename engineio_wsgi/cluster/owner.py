@@ -65,6 +65,10 @@ class Host(Protocol):
         """To all sessions of this process."""
         ...
 
+    def announce(self, event: str, argument: object) -> None:
+        """Have the listeners of an event called. Does not block."""
+        ...
+
 
 @dataclass
 class Counters:

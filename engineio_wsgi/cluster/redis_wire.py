@@ -22,6 +22,8 @@ def command(*words: bytes) -> bytes:
     return b"*%d\r\n" % len(words) + b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
 
 
+#: seconds between two looks whether something was heard
+LOOK_PERIOD = 1.0
 PING = command(b"PING")
 
 
@@ -30,7 +32,7 @@ class RedisWire:
 
     Args:
         wire: the connection.
-        patience: seconds after which a server that says nothing is asked for a sign of life, and has to give one.
+        patience: seconds that a server may say nothing; after the first of them it is asked for a sign of life.
         on_reply: called with each reply, which may be an error. Must not block.
         on_lost: called once, with the reason, when the connection is of no use any more.
     """
@@ -41,9 +43,10 @@ class RedisWire:
         self._on_reply = on_reply
         self._on_lost = on_lost
         self._reader = hiredis.Reader()
-        self._heard = True
-        self._asked = False
-        self._timer: Any = gevent.get_hub().loop.timer(patience, patience)
+        self._patience = patience
+        #: looks in a row at which nothing had been heard
+        self._silent = 0
+        self._timer: Any = gevent.get_hub().loop.timer(LOOK_PERIOD, LOOK_PERIOD)
         self._timer.start(self._look)
         wire.watch(self._read)
 
@@ -65,7 +68,7 @@ class RedisWire:
         if not data:
             self._lose(ConnectionResetError("it has closed the connection"))
             return
-        self._heard = True
+        self._silent = 0
         self._reader.feed(data)
         try:
             while (reply := self._reader.gets()) is not False:
@@ -74,12 +77,10 @@ class RedisWire:
             self._lose(error)
 
     def _look(self) -> None:
-        if self._heard:
-            self._heard = self._asked = False
-        elif self._asked:
-            self._lose(TimeoutError("it does not answer"))
-        else:
-            self._asked = True
+        self._silent += 1
+        if self._silent * LOOK_PERIOD > self._patience:
+            self._lose(TimeoutError(f"it has not answered for {self._patience:g} s"))
+        elif self._silent == 2:
             self.send(PING)
 
     def _lose(self, error: Exception) -> None:

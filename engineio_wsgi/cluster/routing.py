@@ -114,9 +114,18 @@ class Cluster:
         from engineio_wsgi.cluster.remote import RemoteCourier, RemoteOwner
 
         self._exchange = Exchange(location, self._group, self.worker_id, RemoteOwner(self._owner).begun,
-                                  lambda call, body: perform(self._host, call, body))
+                                  lambda call, body: perform(self._host, call, body), self._host.announce)
         self._couriers.append(RemoteCourier(self._exchange, self._answer_timeout, location.relay_websockets))
         return self._exchange
+
+    @property
+    def connected(self) -> bool:
+        """Whether the workers of other machines can be reached: Redis is there. On one machine, always.
+
+        While it is not, sessions of this worker go on. So it is nothing to restart a worker for, and no reason for a balancer to
+        take it out; it is for a dashboard. The server's events ``cluster_lost`` and ``cluster_back`` tell when it changes.
+        """
+        return self._exchange is None or self._exchange.connected
 
     @property
     def adopted(self) -> int:

@@ -264,6 +264,56 @@ def test_redis_that_stays_away(start: Start, redis: RedisServer) -> None:
     assert session.hear() == "in time"
 
 
+def test_redis_that_says_nothing(start: Start, redis: RedisServer) -> None:
+    """Its connections stay, and nothing comes of them."""
+    group = start(redis)
+    owner, other = group.workers
+    session, neighbour = Nomad(owner).open(), Nomad(other).open()
+    session.served = other
+    assert other.ask()["connected"] is True
+    redis.pause()
+    posting = gevent.spawn(session.post, "4too late")
+    group.wait_for_log("lost: it has not answered for 5 s", 2)
+    assert other.ask()["connected"] is False
+    assert posting.get().json()["code"] == 1
+    neighbour.say("here")
+    assert neighbour.hear() == "here"
+    redis.resume()
+    group.wait_for_log("back after", 2)
+    assert other.ask()["connected"] is True
+    session.say("in time")
+    assert session.hear() == "in time"
+
+
+def test_listening_that_ends_again_and_again(start: Start, redis: RedisServer) -> None:
+    """As when too much waits for who listens; what is said goes on to be taken."""
+    group = start(redis)
+    owner, other = group.workers
+    session, upgraded = Nomad(owner).open(), Nomad(owner).open()
+    session.served = upgraded.served = other
+    websocket = upgraded.upgrade()
+    websocket.send("5")
+    said = 2000
+
+    def talk() -> None:
+        for number in range(said // 20):
+            session.say(str(number))
+            assert session.hear() == str(number)
+
+    def talk_by_websocket() -> None:
+        for number in range(said):
+            websocket.send(f"4{number}")
+        assert [websocket.recv() for _ in range(said)] == [f"4{number}" for number in range(said)]
+
+    talking = [gevent.spawn(talk), gevent.spawn(talk_by_websocket)]
+    while not all(one.ready() for one in talking):
+        redis.ask("CLIENT", "KILL", "TYPE", "pubsub")
+        gevent.sleep(0.15)
+    gevent.joinall(talking, raise_error=True)
+    assert group.total("failed") == 0
+    group.wait_for_log("back after", 2)
+
+
 def test_redis_that_is_not_there_at_the_start(tmp_path: Path, start: Start, redis: RedisServer) -> None:
     redis.kill()
     group = start(redis)

@@ -100,7 +100,7 @@ def test_redis_is_away_for_half_a_minute(start: Callable[..., Workers], redis: R
         gevent.sleep(PAUSE)
     redis.start()
     back = monotonic()
-    group.wait_for_log("Redis is there again", 2)
+    group.wait_for_log("back after", 2)
     stop.set()
     gevent.joinall([*talking, *websockets], raise_error=True)
     for talker in talkers:

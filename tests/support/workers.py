@@ -68,6 +68,9 @@ def connected(socket):
             socket.send(data)
     socket.on("close", lambda reason, _: print("closed:", reason, file=sys.stderr, flush=True))
 
+server.on("cluster_lost", lambda error: print("lost:", error, file=sys.stderr, flush=True))
+server.on("cluster_back", lambda seconds: print("back after", seconds, file=sys.stderr, flush=True))
+
 @server.on("connection_error")
 def refused(error):
     context = {key: str(value) for key, value in error.context.items()}
@@ -86,6 +89,7 @@ def application(environ, start_response):
     content = {"pid": os.getpid(), "clients": server.clients_count, "id": getattr(server, "worker_id", ""),
                "address": environ.get("REMOTE_ADDR"), "port": environ.get("REMOTE_PORT"), "scheme": environ["wsgi.url_scheme"],
                "counters": vars(cluster.counters) if cluster else {}, "adopted": cluster.adopted if cluster else 0,
+               "connected": cluster.connected if cluster else None,
                "files": len(os.listdir("/proc/self/fd")), "hops": environ.get("engineio.hops", 0)}
     body = json.dumps(content).encode()
     start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
@@ -149,7 +153,7 @@ class Worker(Served):
         return super().connect(**({"tls": self._tls} if self._tls is not None else {}), **options)
 
     def ask(self) -> dict[str, Any]:
-        """What the worker says of itself: ``pid``, ``clients``, ``id``, ``counters``, ``adopted``, ``files``."""
+        """What the worker says of itself: ``pid``, ``clients``, ``id``, ``counters``, ``adopted``, ``connected``, ``files``."""
         connection = self.connect()
         content: dict[str, Any] = connection.get("/").json()
         connection.close()
