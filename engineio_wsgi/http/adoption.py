@@ -17,6 +17,7 @@ from gevent.event import Event
 from gevent.pywsgi import LoggingLogAdapter, SecureEnviron
 
 from engineio_wsgi.handler import WebSocketHandler
+from engineio_wsgi.http.connection import Connection
 
 __all__ = ["Adopter", "ConnectionRoster", "RosteredHandler"]
 
@@ -97,6 +98,11 @@ class RosteredHandler(WebSocketHandler):
         if self.server.roster.stopping:
             self.close_connection = True
         return super().start_response(status, headers, exc_info)
+
+    def _leave(self, connection: Connection) -> None:
+        """The greenlet ends, once the client has got what was written last: it does not wait for a request any more."""
+        self.server.roster.begin(self)
+        super()._leave(connection)
 
     def hang_up(self) -> None:
         """Let a waiting connection find its end; a request that has arrived already is still answered."""

@@ -255,3 +255,14 @@ def test_graceful_stop(start: Callable[[str], SecureServer], kind: str) -> None:
     HttpConnection.close_all()
     assert server.wait() == 0
     assert not server.complaints()
+
+
+def test_stop_while_a_refused_client_lingers(start: Callable[[str], SecureServer]) -> None:
+    """Its connection is no longer one that waits for a request, and not gone either."""
+    server = start("worker")
+    refused = server.served.connect()
+    refused.send(b"nonsense\r\n\r\nand more")
+    assert refused.response().status == 400
+    server.signal(SIGTERM)
+    assert server.wait() == 0
+    assert "Traceback" not in server.logs(), server.logs()
