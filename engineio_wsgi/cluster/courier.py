@@ -9,6 +9,7 @@ from contextlib import suppress
 from functools import cached_property
 from time import monotonic
 from typing import Any, ClassVar, Protocol
+from weakref import WeakSet
 
 from gevent import socket
 
@@ -17,7 +18,7 @@ from engineio_wsgi.cluster.channel import PATIENCE, Channel, OwnerGone, connect
 from engineio_wsgi.cluster.departure import Departure, forget_descriptor
 from engineio_wsgi.cluster.idle import IdleChannels
 from engineio_wsgi.cluster.messages import Answer, BadMessage, Connection, Kind, Message, Refusal, Request
-from engineio_wsgi.cluster.pump import pump
+from engineio_wsgi.cluster.pump import Pump
 from engineio_wsgi.errors import PayloadTooLarge, ProtocolError
 from engineio_wsgi.http.bodies import read_body
 from engineio_wsgi.http.calling import Answered
@@ -111,6 +112,8 @@ class LocalCourier:
         self._names = names
         self._answer_timeout = answer_timeout
         self._idle = IdleChannels()
+        #: of TLS connections whose requests are served by other workers
+        self._pumps: WeakSet[Pump] = WeakSet()
 
     # -- connections
 
@@ -137,7 +140,7 @@ class LocalCourier:
         if refusal is not None:
             near.close()
             return refusal
-        pump(departure.leave(), Wire(detach(near)))
+        self._pumps.add(Pump(departure.leave(), Wire(detach(near)), self._answer_timeout))
         return None
 
     def _offer(self, owner: str, message: Message, descriptor: int | None = None) -> Refusal | None:
@@ -192,6 +195,8 @@ class LocalCourier:
     def close(self) -> None:
         """Keep nothing open any more."""
         self._idle.close()
+        for pump in list(self._pumps):
+            pump.close()
 
 
 def _settle(channel: Channel, message: Message, descriptor: int | None) -> Refusal | None:

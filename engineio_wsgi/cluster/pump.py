@@ -1,16 +1,18 @@
 """A connection whose other half is in another worker: bytes from the one to the other, both ways.
 
-Owns both connections until they end. No greenlet waits for them.
+Owns both connections until they end, and how long one that takes nothing is waited for. No greenlet waits for them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
+
+import gevent
 
 from engineio_wsgi.wire import RECV_SIZE
 
-__all__ = ["Pumped", "pump"]
+__all__ = ["Pump", "Pumped"]
 
 #: bytes that may wait for one side; then nothing more is read from the other
 MAX_WAITING = 262_144
@@ -49,20 +51,39 @@ class Pumped(Protocol):
         ...
 
 
-def pump(one: Pumped, other: Pumped) -> None:
-    """Carry what comes from either to the other until both have ended. Does not block."""
-    _Direction(one, other).start()
-    _Direction(other, one).start()
+class Pump:
+    """Carries what comes from either of two connections to the other until both have ended. Nothing here blocks.
+
+    Args:
+        one: a connection.
+        other: another.
+        patience: seconds for which either may leave lying what has come for it.
+    """
+
+    __slots__ = ("__weakref__", "_connections")
+
+    def __init__(self, one: Pumped, other: Pumped, patience: float) -> None:
+        self._connections = (one, other)
+        for source, target in ((one, other), (other, one)):
+            _Direction(self, source, target, patience).start()
+
+    def close(self) -> None:
+        """End both connections now. Harmless if repeated."""
+        for connection in self._connections:
+            connection.close()
 
 
 class _Direction:
     """One of the two ways."""
 
-    __slots__ = ("_ended", "_source", "_target")
+    __slots__ = ("_ended", "_patience", "_pump", "_source", "_target", "_timer")
 
-    def __init__(self, source: Pumped, target: Pumped) -> None:
+    def __init__(self, pump: Pump, source: Pumped, target: Pumped, patience: float) -> None:
+        self._pump = pump
         self._source = source
         self._target = target
+        self._patience = patience
+        self._timer: Any = None
         self._ended = False
 
     def start(self) -> None:
@@ -80,6 +101,7 @@ class _Direction:
                 target.write(data)
                 if target.unsent > MAX_WAITING:
                     source.unwatch()
+                    self._await_room()
                     return
                 data = source.recv(RECV_SIZE)
         except BlockingIOError:
@@ -88,7 +110,24 @@ class _Direction:
             pass
         self._end()
 
+    def _await_room(self) -> None:
+        """The source is not read meanwhile, so that its end would not be seen either."""
+        if self._timer is None:
+            self._timer = gevent.get_hub().loop.timer(self._patience)
+            self._timer.start(self._give_up)
+
+    def _give_up(self) -> None:
+        self._stop_timer()
+        self._pump.close()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
+            self._timer = None
+
     def _resume(self) -> None:
+        self._stop_timer()
         if self._ended:
             self._finish()
         elif self._target.lost is not None:
@@ -104,8 +143,11 @@ class _Direction:
         self._source.unwatch()
         if not self._target.unsent or self._target.lost is not None:
             self._finish()
+        else:
+            self._await_room()
 
     def _finish(self) -> None:
+        self._stop_timer()
         # who has ended one half of a connection has left: half-closed ones are not kept anywhere else
         self._source.close()
         self._target.linger()

@@ -21,7 +21,7 @@ from engineio_wsgi.cluster.exchange import Exchange
 from engineio_wsgi.cluster.messages import Answer, BadMessage, Connection, Kind, Message, Refusal, Request
 from engineio_wsgi.cluster.owner import Owner
 from engineio_wsgi.cluster.peer import Conversation
-from engineio_wsgi.cluster.pump import pump
+from engineio_wsgi.cluster.pump import Pump
 from engineio_wsgi.cluster.stream import Stream
 from engineio_wsgi.http.calling import Answered
 from engineio_wsgi.http.peer import ENDED, EndWatch
@@ -66,7 +66,7 @@ class RemoteCourier:
         except BaseException:
             conversation.end()
             raise
-        pump(departure.leave(), Stream(conversation))
+        Pump(departure.leave(), Stream(conversation), self._answer_timeout)
         return None
 
     def relay(self, owner: str, request: RequestCopy) -> Answered | Refusal:
@@ -116,10 +116,12 @@ class RemoteOwner:
 
     Args:
         owner: does the same for those of this one.
+        patience: seconds for which a client may leave lying what has come for it.
     """
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, owner: Owner, patience: float) -> None:
         self._owner = owner
+        self._patience = patience
 
     def begun(self, conversation: Conversation, message: Message) -> None:
         """Another worker asks for something. Does not block."""
@@ -156,5 +158,5 @@ class RemoteOwner:
             return
         near, far = socket.socketpair()
         conversation.send(Message(Kind.TAKEN))
-        pump(Wire(detach(near)), Stream(conversation))
+        Pump(Wire(detach(near)), Stream(conversation), self._patience)
         self._owner.take(far.detach(), connection, read_ahead)

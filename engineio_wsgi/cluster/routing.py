@@ -113,7 +113,7 @@ class Cluster:
         from engineio_wsgi.cluster.exchange import Exchange
         from engineio_wsgi.cluster.remote import RemoteCourier, RemoteOwner
 
-        self._exchange = Exchange(location, self._group, self.worker_id, RemoteOwner(self._owner).begun,
+        self._exchange = Exchange(location, self._group, self.worker_id, RemoteOwner(self._owner, self._answer_timeout).begun,
                                   lambda call, body: perform(self._host, call, body), self._host.announce)
         self._couriers.append(RemoteCourier(self._exchange, self._answer_timeout, location.relay_websockets))
         return self._exchange

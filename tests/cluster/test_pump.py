@@ -1,0 +1,71 @@
+"""A connection whose other half is elsewhere: a side that takes nothing is not waited for for ever."""
+
+from __future__ import annotations
+
+import socket as plain_socket
+from collections.abc import Iterator
+
+import gevent
+import pytest
+from gevent import socket
+
+from engineio_wsgi.cluster.pump import MAX_WAITING, Pump
+from engineio_wsgi.wire import Wire, detach
+
+#: far more than the pump and the kernel together take for who does not read
+MUCH = b"x" * (MAX_WAITING + 16_000_000)
+
+Sockets = tuple[plain_socket.socket, plain_socket.socket]
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[Sockets, Sockets]]:
+    """Two connections: for each, the pump's end and the other."""
+    pairs = socket.socketpair(), socket.socketpair()
+    yield pairs
+    for pair in pairs:
+        for one in pair:
+            one.close()
+
+
+def start(ends: tuple[Sockets, Sockets], patience: float) -> Pump:
+    """A pump between the two."""
+    return Pump(Wire(detach(ends[0][0])), Wire(detach(ends[1][0])), patience)
+
+
+def read_to_end(sock: plain_socket.socket) -> bytes:
+    """What still comes; a reset is an end, too."""
+    pieces = []
+    try:
+        while piece := sock.recv(1_000_000):
+            pieces.append(piece)
+    except ConnectionResetError:
+        pass
+    return b"".join(pieces)
+
+
+def test_everything_arrives_before_the_end(ends: tuple[Sockets, Sockets]) -> None:
+    start(ends, 30)
+    (_, one), (_, other) = ends
+    sending = gevent.spawn(lambda: (one.sendall(MUCH), one.shutdown(socket.SHUT_WR)))
+    assert read_to_end(other) == MUCH
+    sending.join()
+    assert one.recv(1) == b""
+
+
+def test_who_takes_nothing_is_given_up(ends: tuple[Sockets, Sockets]) -> None:
+    start(ends, 0.1)
+    (_, one), (_, other) = ends
+    with pytest.raises((BrokenPipeError, ConnectionResetError)):
+        one.sendall(MUCH)
+    assert len(read_to_end(other)) < len(MUCH)
+
+
+def test_close(ends: tuple[Sockets, Sockets]) -> None:
+    pump = start(ends, 30)
+    (_, one), (_, other) = ends
+    one.sendall(b"before")
+    assert other.recv(6) == b"before"
+    pump.close()
+    pump.close()
+    assert one.recv(1) == other.recv(1) == b""
