@@ -11,6 +11,7 @@ import _socket
 import array
 import os
 import select
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
@@ -20,7 +21,7 @@ import gevent
 from gevent import monkey
 from gevent.socket import wait_read, wait_write
 
-from engineio_wsgi.bridge import in_plain_thread
+from engineio_wsgi.bridge import has_hub
 from engineio_wsgi.cluster.addresses import belongs_to_us
 from engineio_wsgi.cluster.messages import PREFIX_SIZE, BadMessage, Message, Prefix
 
@@ -55,11 +56,13 @@ class Channel:
         sock: a connected C socket, not blocking; it belongs to this object.
     """
 
-    __slots__ = ("_descriptors", "sock")
+    __slots__ = ("_descriptors", "cut_short", "sock")
 
     def __init__(self, sock: _socket.socket) -> None:
         self.sock = sock
         self._descriptors: list[int] = []
+        #: whether a file descriptor did not come since this process has as many as it may have (unix(7), MSG_CTRUNC)
+        self.cut_short = False
 
     def send(self, message: Message, deadline: float, descriptor: int | None = None) -> None:
         """Send a message, and a duplicate of a file descriptor with it. Blocks until it has been sent.
@@ -131,22 +134,29 @@ class Channel:
                 self._descriptors.extend(numbers)
         if not data:
             raise ConnectionResetError("the other worker has hung up")
-        if flags & (_socket.MSG_TRUNC | _socket.MSG_CTRUNC):
+        self.cut_short |= bool(flags & _socket.MSG_CTRUNC)
+        if flags & _socket.MSG_TRUNC:
             raise BadMessage("a record that no worker of this version sends")
         return bytes(data)
 
     def take_descriptor(self) -> int:
-        """The file descriptor that came; it is the caller's now.
+        """The socket whose file descriptor came; it is the caller's now.
 
         Raises:
-            BadMessage: there is none, or more than one.
+            BadMessage: there is none, or more than one, or it is something else.
         """
         if len(self._descriptors) != 1:
             raise BadMessage(f"{len(self._descriptors)} file descriptors came, and not one")
+        if not stat.S_ISSOCK(os.fstat(self._descriptors[0]).st_mode):
+            raise BadMessage("the file descriptor that came is no socket's")
         return self._descriptors.pop()
 
     def last_word(self) -> Message | None:
-        """Wait no longer: what has come by now, or ``None``. The other side cannot send anything after this."""
+        """Wait no longer: what has come by now, or ``None``. The other side cannot send anything after that."""
+        with suppress(OSError):
+            # whoever has been late itself finds it here, and the conversation goes on
+            data = self.sock.recv(RECORD_SIZE)
+            return Message.decode(Prefix.parse(data), data[PREFIX_SIZE:]) if data else None
         with suppress(OSError):
             self.sock.shutdown(_socket.SHUT_RD)
             data = self.sock.recv(RECORD_SIZE)
@@ -160,6 +170,7 @@ class Channel:
 
     def close_descriptors(self) -> None:
         """Give those back that came in a conversation which is over, and that nobody has taken."""
+        self.cut_short = False
         while self._descriptors:
             os.close(self._descriptors.pop())
 
@@ -170,7 +181,7 @@ class Channel:
 
 
 def _wait(sock: _socket.socket, event: int, deadline: float | None) -> None:
-    """Block until a socket can be read or written: a greenlet, or a plain thread, which shall not get a hub for that.
+    """Block until a socket can be read or written: a greenlet, or a thread without a hub, which shall not get one for that.
 
     Raises:
         TimeoutError: it is too late.
@@ -179,7 +190,7 @@ def _wait(sock: _socket.socket, event: int, deadline: float | None) -> None:
     late = TimeoutError("the other worker does not answer")
     if left is not None and left <= 0:
         raise late
-    if not in_plain_thread():
+    if has_hub():
         (wait_read if event == READ else wait_write)(sock.fileno(), left, late)
         return
     poll = _poll()
@@ -215,7 +226,7 @@ def _connect(sock: _socket.socket, address: str, deadline: float) -> None:
         except BlockingIOError as error:
             if monotonic() + pause > deadline:
                 raise OwnerGone("its queue is full") from error
-            (_sleep_thread if in_plain_thread() else gevent.sleep)(pause)
+            (gevent.sleep if has_hub() else _sleep_thread)(pause)
             pause = min(2 * pause, LAST_RETRY)
         except OSError as error:
             raise OwnerGone(f"nobody answers there any more: {error.strerror}") from error

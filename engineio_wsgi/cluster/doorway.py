@@ -31,6 +31,8 @@ READ = 1
 MAX_VISITORS = 10_000
 #: channels that are accepted in one turn of the loop
 MAX_ACCEPTED = 64
+#: seconds until it is tried again where no file could be opened
+ACCEPT_PAUSE = 0.1
 #: seconds for which the same complaint is not logged again
 COMPLAINT_PERIOD = 60.0
 
@@ -69,8 +71,10 @@ class Doorway:
             except BlockingIOError:
                 return
             except OSError as error:
-                # too many files are open: the next turn of the loop tries again, and others run until then
+                # too many files are open, and the loop would say so in each of its turns
                 self._complain("a worker's connection cannot be accepted: %s", error)
+                self._watcher.stop()
+                gevent.spawn_later(ACCEPT_PAUSE, self._accept_again)
                 return
             self._welcome(_socket.socket(fileno=number))
             if self._visitors >= MAX_VISITORS:
@@ -98,8 +102,11 @@ class Doorway:
         finally:
             channel.close()
             self._visitors -= 1
-            if self._watcher is not None and not self._watcher.active:
-                self._watcher.start(self._accept)
+            self._accept_again()
+
+    def _accept_again(self) -> None:
+        if self._watcher is not None and not self._watcher.active:
+            self._watcher.start(self._accept)
 
     def _next(self, channel: Channel) -> Message | None:
         """What the next conversation begins with; ``None`` if there is none."""

@@ -17,7 +17,7 @@ MAX_KEPT = 64
 
 
 class IdleChannels:
-    """What a worker keeps. For all of its threads."""
+    """What a worker keeps. Everything here is the hub's."""
 
     def __init__(self) -> None:
         self._channels: dict[str, deque[Channel]] = {}
@@ -37,7 +37,7 @@ class IdleChannels:
             channel.close()
             return
         kept.append(channel)
-        if sum(map(len, list(self._channels.values()))) > MAX_KEPT:
+        if sum(map(len, self._channels.values())) > MAX_KEPT:
             # those to workers that have ended are among them
             self._close_all()
 
@@ -47,6 +47,7 @@ class IdleChannels:
         self._close_all()
 
     def _close_all(self) -> None:
-        for worker in list(self._channels):
-            for channel in self._channels.pop(worker, ()):
+        for channels in self._channels.values():
+            for channel in channels:
                 channel.close()
+        self._channels.clear()

@@ -41,6 +41,8 @@ MAX_ADOPTED = 10_000
 SHARED_OPTIONS = ("ping_interval", "ping_timeout", "max_http_buffer_size")
 #: seconds for which the same complaint is not logged again
 COMPLAINT_PERIOD = 60.0
+#: seconds between two looks whether everything has been answered
+LOOK_PERIOD = 0.01
 #: in the environ of an adopted connection's requests: how often it has changed its worker
 HOPS = "engineio.hops"
 
@@ -116,6 +118,8 @@ class Owner:
         self.terms = " ".join([group, *[f"{name}={getattr(host.options, name)}" for name in SHARED_OPTIONS]])
         self._complaints = Throttle(COMPLAINT_PERIOD)
         self._counters = counters
+        #: requests of other workers' that are under way
+        self._answering = 0
         self._adopter: Adopter | None = None
 
     def learn(self, handler: WebSocketHandler | None) -> None:
@@ -176,7 +180,8 @@ class Owner:
 
     def _take_connection(self, channel: Channel, connection: Connection, read_ahead: bytes) -> None:
         deadline = monotonic() + PATIENCE
-        refusal = self.refusal_of(connection)
+        # without a file descriptor left for it, this worker is as full as one with too many connections
+        refusal = self.refusal_of(connection) or (Refusal.FULL if channel.cut_short else None)
         if refusal is not None:
             channel.send(refusal.message(), deadline)
             return
@@ -230,7 +235,11 @@ class Owner:
             client: what the environ has by which an :class:`EndWatch` sees that the client has left.
         """
         self._counters.answered += 1
-        answered = self._call({**_environ_of(request.environ, body), **client})
+        self._answering += 1
+        try:
+            answered = self._call({**_environ_of(request.environ, body), **client})
+        finally:
+            self._answering -= 1
         return Answer(answered.status, answered.headers).message(answered.body)
 
     def _call(self, environ: dict[str, Any]) -> Answered:
@@ -250,11 +259,17 @@ class Owner:
     # -- the end
 
     def close(self, timeout: float) -> bool:
-        """Let adopted connections end with the request that is under way. Blocks, for ``timeout`` seconds at most.
+        """Let adopted connections end with the request that is under way, and have others' requests answered.
 
-        Returns whether all have ended.
+        Blocks, for ``timeout`` seconds at most. Returns whether all have ended.
         """
-        return self._adopter is None or self._adopter.close(timeout)
+        deadline = monotonic() + timeout
+        ended = self._adopter is None or self._adopter.close(timeout)
+        while self._answering and monotonic() < deadline:
+            gevent.sleep(LOOK_PERIOD)
+        # for the last answer to be on its way
+        gevent.sleep(LOOK_PERIOD)
+        return ended and not self._answering
 
 
 def _beside(server: Any, handler_class: type[WebSocketHandler]) -> Adopter:

@@ -18,7 +18,7 @@ from redis.crc import key_slot
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from engineio_wsgi.bridge import in_plain_thread
+from engineio_wsgi.bridge import has_hub
 from engineio_wsgi.cluster.location import RedisLocation
 from engineio_wsgi.wire import Wire, detach
 
@@ -70,8 +70,8 @@ class RedisLink:
     Args:
         location: of the server.
         slot_key: the part of the channels' names by which a Redis Cluster decides which node keeps them.
-        in_hub: whether connections are for greenlets, whichever makes them. If not, it depends on who does: a plain thread shall
-            not get a hub for that.
+        in_hub: whether connections are for greenlets, whichever makes them. If not, it depends on who does: a thread without a
+            hub shall not get one for that.
     """
 
     def __init__(self, location: RedisLocation, slot_key: str, in_hub: bool = True) -> None:
@@ -163,7 +163,7 @@ class RedisLink:
             connection.disconnect()
 
     def _connection(self, address: tuple[str, int], username: str, password: str) -> Any:
-        plain = not self._in_hub and in_plain_thread()
+        plain = not self._in_hub and not has_hub()
         settings: dict[str, Any] = dict(self.location.settings)
         kind: type[Connection] = Connection if plain else _GeventConnection
         if self.location.secure:

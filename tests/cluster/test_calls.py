@@ -19,8 +19,10 @@ import pytest
 from support.clients import PollingSession, WebSocketSession
 from support.rawwebsocket import Closed
 from support.redis import RedisServer
+from support.serving import EventLog, Served
 from support.workers import Workers
 
+import engineio_wsgi
 from engineio_wsgi import ConfigurationError, Emitter
 from engineio_wsgi.cluster.addresses import AbstractNames
 
@@ -114,6 +116,21 @@ def test_a_worker_that_is_stopped_holds_up_no_broadcast_to_others(group: Workers
     assert sessions[2].hear() == "hello"
     os.kill(group.workers[1].pid, signal.SIGCONT)
     assert sessions[1].hear() == "hello"
+
+
+def test_workers_of_one_process_answer_each_other(name: str) -> None:
+    """Also if who asks is the main greenlet: the hub goes on while it waits."""
+    servers = [engineio_wsgi.Server(cluster=name).listen(("127.0.0.1", 0)) for _ in range(2)]
+    session = WebSocketSession(Served(servers[0].address, EventLog(), handler="ours")).open()
+    assert gevent.getcurrent().parent is None
+    assert servers[1].send(session.sid, "hello") is True
+    assert session.hear() == "hello"
+    assert servers[1].cluster is not None and servers[1].cluster.count() == 1
+    emitter = Emitter(name)
+    assert emitter.send(session.sid, "emitted") is True
+    assert session.hear() == "emitted"
+    for server in servers:
+        server.close(1)
 
 
 # -- processes that serve nothing

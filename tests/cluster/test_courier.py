@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket as plain_socket
 from collections.abc import Iterator
 from time import monotonic
 from typing import Any
@@ -111,6 +112,21 @@ def test_channel_that_ends_with_a_request_in_it(owner: Owner, courier: LocalCour
     owner.channels[-1].hang_up()
     assert asked.get() == "it has not answered: the other worker has hung up"
     assert owner.waiting == 2, "what was taken is not sent again"
+
+
+def test_answer_that_has_come_when_it_is_looked_for_too_late() -> None:
+    """The worker that waits was busy itself: what has been taken will be answered, and it is still there to hear that."""
+    near, far = (Channel(sock) for sock in plain_socket.socketpair(plain_socket.AF_UNIX, plain_socket.SOCK_SEQPACKET))
+    near.sock.setblocking(False)
+    far.send(Message(Kind.TAKEN), monotonic() + 5)
+    assert near.last_word() == Message(Kind.TAKEN)
+    far.send(Answer("200 OK", []).message(b"answer"), monotonic() + 5)
+    assert near.receive(monotonic() + 5).body == b"answer"
+    assert near.last_word() is None
+    with pytest.raises(BrokenPipeError):
+        far.send(Message(Kind.TAKEN), monotonic() + 5)
+    near.close()
+    far.close()
 
 
 def test_owner_that_has_closed(owner: Owner, courier: LocalCourier) -> None:

@@ -6,6 +6,7 @@ import array
 import contextlib
 import json
 import os
+import resource
 import signal
 import socket
 import struct
@@ -15,7 +16,8 @@ import gevent
 import pytest
 from support import codec
 from support.clients import PollingSession
-from support.rawwebsocket import Refused
+from support.rawhttp import ConnectionEnded
+from support.rawwebsocket import Closed, Refused
 from support.workers import Nomad, Worker, Workers, knock, settled
 
 Start = Callable[..., Workers]
@@ -290,6 +292,41 @@ def test_closing_worker_ends_its_adopted_connections(pair: tuple[Workers, Worker
     assert other.connect().get(session.target()).json()["code"] == 1
 
 
+def test_closing_worker_answers_what_was_relayed_to_it(pair: tuple[Workers, Worker, Worker]) -> None:
+    group, owner, other = pair
+    session = PollingSession(owner, headers=VIA_PROXY).open()
+    # the session itself can end at once
+    session.start_poll()
+    posting = gevent.spawn(other.connect().post, session.target(slowly="yes"), b"4x", VIA_PROXY)
+    settled(lambda: owner.ask()["counters"]["answered"] == 1)
+    owner.connect().get("/close")
+    assert session.end_poll() == ["1"]
+    assert posting.get().json()["code"] == 1
+    group.wait_for_log("the server is closed")
+    assert "OWNER_GONE" not in group.log()
+    assert group.log().index("a slow request goes on") < group.log().index("the server is closed")
+
+
+def test_owner_that_cannot_open_another_file(pair: tuple[Workers, Worker, Worker]) -> None:
+    """It is as good as full: requests are relayed, and connections are taken again as soon as it can."""
+    group, owner, other = pair
+    session = Nomad(owner).open()
+    session.served = other
+    session.say("handed over")
+    assert session.hear() == "handed over"
+    _, hard = resource.prlimit(owner.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(owner.pid, resource.RLIMIT_NOFILE, (3, hard))
+    assert session.post("4relayed").body == b"ok"
+    # one more than there are kept channels has to be accepted
+    posting = [gevent.spawn(other.connect().post, session.target(), b"4waits") for _ in range(3)]
+    group.wait_for_log("a worker's connection cannot be accepted")
+    resource.prlimit(owner.pid, resource.RLIMIT_NOFILE, (hard, hard))
+    assert [one.get().body for one in posting] == [b"ok"] * 3
+    assert session.hear_many(4) == ["relayed", "waits", "waits", "waits"]
+    counters = other.ask()["counters"]
+    assert counters["relayed"] >= 1 and counters["failed"] == 0
+
+
 def test_descriptors_are_given_back(pair: tuple[Workers, Worker, Worker]) -> None:
     _, owner, other = pair
     session = Nomad(owner).open()
@@ -323,6 +360,26 @@ def test_tls(start: Start, certificate: dict[str, str]) -> None:
     websocket.wait_closed()
     group.wait_for_log("closed: transport close")
     assert other.ask()["counters"]["handed_over"] == 11
+    assert not group.complaints()
+
+
+def test_tls_worker_that_closes(start: Start, certificate: dict[str, str]) -> None:
+    """Another worker's sessions come through it, and do not hold it up; their clients learn it at once."""
+    import gevent.ssl
+
+    group = start(2, tls=gevent.ssl.create_default_context(cafile=certificate["certfile"]), certificate=certificate)
+    owner, other = group.workers
+    session = Nomad(owner).open()
+    session.served = other
+    websocket = session.upgrade()
+    websocket.send("5")
+    websocket.send("4x")
+    assert websocket.recv() == "4x"
+    other.connect().get("/close")
+    with pytest.raises((Closed, ConnectionEnded, OSError)):
+        websocket.recv()
+    group.wait_for_log("closed: transport close")
+    group.wait_for_log("the server is closed")
     assert not group.complaints()
 
 
@@ -381,6 +438,21 @@ def test_garbage_on_the_unix_socket(pair: tuple[Workers, Worker, Worker], beside
     session.say("as if nothing had happened")
     assert session.hear() == "as if nothing had happened"
     assert "a message of another process was refused" in group.log()
+
+
+def test_file_beside_a_connection_that_is_none(pair: tuple[Workers, Worker, Worker]) -> None:
+    group, owner, _ = pair
+    session = Nomad(owner).open()
+    before = owner.ask()["files"]
+    for _ in range(5):
+        visitor = knock(session.sid[:4])
+        with open(os.devnull) as file:
+            beside = array.array("i", [file.fileno()])
+            visitor.sendmsg([message(b"C", connection_head(session.sid))], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, beside)])
+        assert visitor.recv(100) == b""
+        visitor.close()
+    settled(lambda: owner.ask()["files"] <= before)
+    group.wait_for_log("the file descriptor that came is no socket's")
 
 
 def test_half_a_message_holds_up_nobody(start: Start) -> None:

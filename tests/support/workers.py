@@ -76,10 +76,24 @@ def refused(error):
     context = {key: str(value) for key, value in error.context.items()}
     print("refused:", int(error.code), json.dumps(context), file=sys.stderr, flush=True)
 
+@server.use
+def slowly(engine):
+    def serve(environ, start_response):
+        if "slowly" in environ["QUERY_STRING"]:
+            import gevent
+            gevent.sleep(0.5)
+            print("a slow request goes on", file=sys.stderr, flush=True)
+        return engine(environ, start_response)
+    return serve
+
+def close():
+    server.close(5)
+    print("the server is closed", file=sys.stderr, flush=True)
+
 def application(environ, start_response):
     if environ["PATH_INFO"] == "/close":
         import gevent
-        gevent.spawn(server.close, 5)
+        gevent.spawn(close)
     cluster = server.cluster
     if environ["PATH_INFO"] == "/call":
         name, arguments = json.loads(environ["wsgi.input"].read())
