@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Any, ClassVar, Protocol
 from weakref import WeakSet
 
+import gevent
 from gevent import socket
 
 from engineio_wsgi.cluster.addresses import Names
@@ -26,6 +27,10 @@ from engineio_wsgi.http.peer import EndWatch
 from engineio_wsgi.wire import Wire, detach
 
 __all__ = ["ClientGone", "Courier", "LocalCourier", "RequestCopy"]
+
+
+#: seconds between two looks whether requests have been answered
+LOOK_PERIOD = 0.01
 
 
 class ClientGone(Exception):
@@ -112,8 +117,9 @@ class LocalCourier:
         self._names = names
         self._answer_timeout = answer_timeout
         self._idle = IdleChannels()
-        #: of TLS connections whose requests are served by other workers
+        #: of TLS connections whose requests are served by other workers, and of those that became other workers' WebSockets
         self._pumps: WeakSet[Pump] = WeakSet()
+        self._tunnels: WeakSet[Pump] = WeakSet()
 
     # -- connections
 
@@ -140,7 +146,8 @@ class LocalCourier:
         if refusal is not None:
             near.close()
             return refusal
-        self._pumps.add(Pump(departure.leave(), Wire(detach(near)), self._answer_timeout))
+        pump = Pump(departure.leave(), Wire(detach(near)), self._answer_timeout)
+        (self._tunnels if connection.upgrade else self._pumps).add(pump)
         return None
 
     def _offer(self, owner: str, message: Message, descriptor: int | None = None) -> Refusal | None:
@@ -192,11 +199,17 @@ class LocalCourier:
             watch.stop()
         return Answered(answer.status, answer.headers, message.body)
 
-    def close(self) -> None:
-        """Keep nothing open any more."""
+    def close(self, deadline: float) -> None:
+        """Keep nothing open any more. Blocks while requests are under way on connections that cannot leave, until a deadline."""
         self._idle.close()
-        for pump in list(self._pumps):
+        for pump in list(self._tunnels):
             pump.close()
+        while self._pumps:
+            for pump in list(self._pumps):
+                if pump.answered or monotonic() > deadline:
+                    pump.close()
+                    self._pumps.discard(pump)
+            gevent.sleep(LOOK_PERIOD)
 
 
 def _settle(channel: Channel, message: Message, descriptor: int | None) -> Refusal | None:

@@ -184,8 +184,12 @@ def forget_descriptor(number: int) -> None:
     loop: Any = gevent.get_hub().loop
     if loop.backend != "epoll":
         return
-    # the object would close the loop's own descriptor when it goes
-    epoll = _epoll().fromfd(os.dup(loop.fileno()))
+    try:
+        # the object would close the loop's own descriptor when it goes
+        epoll = _epoll().fromfd(os.dup(loop.fileno()))
+    except OSError:
+        # no file can be opened. It costs time, and nothing else
+        return
     try:
         epoll.unregister(number)
     except OSError:

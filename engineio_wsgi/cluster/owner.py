@@ -43,6 +43,8 @@ SHARED_OPTIONS = ("ping_interval", "ping_timeout", "max_http_buffer_size")
 COMPLAINT_PERIOD = 60.0
 #: seconds between two looks whether everything has been answered
 LOOK_PERIOD = 0.01
+#: seconds in which connections that wait can see that they have ended
+MOMENT = 0.1
 #: in the environ of an adopted connection's requests: how often it has changed its worker
 HOPS = "engineio.hops"
 
@@ -223,10 +225,15 @@ class Owner:
         refusal = self.refusal(request.terms, request.sid)
         deadline = monotonic() + PATIENCE
         channel.send(Message(Kind.TAKEN) if refusal is None else refusal.message(), deadline)
-        if refusal is None:
+        if refusal is not None:
+            return
+        self._answering += 1
+        try:
             # when the client leaves, the other worker hangs up
             answer = self.answer(request, body, {"engineio.socket": channel.sock})
             channel.send(answer, monotonic() + PATIENCE)
+        finally:
+            self._answering -= 1
 
     def answer(self, request: Request, body: bytes, client: Mapping[str, Any]) -> Message:
         """Answer a request that :meth:`refusal` does not refuse. Blocks as long as a poll has to wait.
@@ -235,11 +242,7 @@ class Owner:
             client: what the environ has by which an :class:`EndWatch` sees that the client has left.
         """
         self._counters.answered += 1
-        self._answering += 1
-        try:
-            answered = self._call({**_environ_of(request.environ, body), **client})
-        finally:
-            self._answering -= 1
+        answered = self._call({**_environ_of(request.environ, body), **client})
         return Answer(answered.status, answered.headers).message(answered.body)
 
     def _call(self, environ: dict[str, Any]) -> Answered:
@@ -258,18 +261,17 @@ class Owner:
 
     # -- the end
 
-    def close(self, timeout: float) -> bool:
+    def close(self, timeout: float) -> int:
         """Let adopted connections end with the request that is under way, and have others' requests answered.
 
-        Blocks, for ``timeout`` seconds at most. Returns whether all have ended.
+        Blocks, for ``timeout`` seconds at most, and for a moment at least. Returns how many have not ended.
         """
-        deadline = monotonic() + timeout
-        ended = self._adopter is None or self._adopter.close(timeout)
+        deadline = monotonic() + max(timeout, MOMENT)
+        if self._adopter is not None:
+            self._adopter.close(deadline - monotonic())
         while self._answering and monotonic() < deadline:
             gevent.sleep(LOOK_PERIOD)
-        # for the last answer to be on its way
-        gevent.sleep(LOOK_PERIOD)
-        return ended and not self._answering
+        return self.adopted + self._answering
 
 
 def _beside(server: Any, handler_class: type[WebSocketHandler]) -> Adopter:

@@ -6,6 +6,7 @@ Owns both connections until they end, and how long one that takes nothing is wai
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, Protocol
 
 import gevent
@@ -16,6 +17,8 @@ __all__ = ["Pump", "Pumped"]
 
 #: bytes that may wait for one side; then nothing more is read from the other
 MAX_WAITING = 262_144
+#: seconds after which an answer of which nothing more has come is taken for complete
+QUIET = 0.05
 
 
 class Pumped(Protocol):
@@ -55,17 +58,29 @@ class Pump:
     """Carries what comes from either of two connections to the other until both have ended. Nothing here blocks.
 
     Args:
-        one: a connection.
-        other: another.
+        one: a connection; the client's.
+        other: another; who answers the client is behind it.
         patience: seconds for which either may leave lying what has come for it.
     """
 
-    __slots__ = ("__weakref__", "_connections")
+    __slots__ = ("__weakref__", "_carried", "_connections")
 
     def __init__(self, one: Pumped, other: Pumped, patience: float) -> None:
         self._connections = (one, other)
+        #: where the last bytes came from, and when. What has begun it was a request
+        self._carried: tuple[Pumped, float] = (one, 0.0)
         for source, target in ((one, other), (other, one)):
             _Direction(self, source, target, patience).start()
+
+    def note(self, source: Pumped) -> None:
+        """Bytes have been carried from one of the two."""
+        self._carried = (source, monotonic())
+
+    @property
+    def answered(self) -> bool:
+        """Whether the client waits for nothing, as far as that can be seen: it has spoken before the other, who has finished."""
+        source, when = self._carried
+        return self._connections[0].lost is not None or (source is self._connections[1] and monotonic() - when > QUIET)
 
     def close(self) -> None:
         """End both connections now. Harmless if repeated."""
@@ -98,6 +113,7 @@ class _Direction:
         try:
             data = source.recv(RECV_SIZE)
             while data:
+                self._pump.note(source)
                 target.write(data)
                 if target.unsent > MAX_WAITING:
                     source.unwatch()

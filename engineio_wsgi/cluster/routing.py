@@ -277,9 +277,11 @@ class Cluster:
         """
         deadline = monotonic() + timeout
         self._doorway.close()
-        self._near.close()
-        if not self._owner.close(timeout):
-            logger.warning("%d connections from other workers did not end in time", self.adopted)
+        departing = gevent.spawn(self._near.close, deadline)
+        left = self._owner.close(deadline - monotonic())
+        departing.join()
+        if left:
+            logger.warning("%d connections and requests from other workers did not end in time", left)
         if self._exchange is not None:
             self._exchange.close(deadline - monotonic())
 

@@ -60,7 +60,7 @@ def courier(owner: Owner) -> Iterator[LocalCourier]:
     """The way to it."""
     courier = LocalCourier(owner.names, 5)
     yield courier
-    courier.close()
+    courier.close(monotonic())
 
 
 def relay(courier: LocalCourier, query: str, worker: str = OWNER) -> str:
@@ -143,5 +143,5 @@ def test_channels_to_workers_that_come_and_go(owner: Owner, courier: LocalCourie
         doorway.close()
     gevent.sleep(0)
     assert len(os.listdir("/proc/self/fd")) < files + 100
-    courier.close()
+    courier.close(monotonic())
     assert len(os.listdir("/proc/self/fd")) <= files

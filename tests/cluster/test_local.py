@@ -364,7 +364,7 @@ def test_tls(start: Start, certificate: dict[str, str]) -> None:
 
 
 def test_tls_worker_that_closes(start: Start, certificate: dict[str, str]) -> None:
-    """Another worker's sessions come through it, and do not hold it up; their clients learn it at once."""
+    """Another worker's WebSockets come through it, and do not hold it up; what is under way is answered."""
     import gevent.ssl
 
     group = start(2, tls=gevent.ssl.create_default_context(cafile=certificate["certfile"]), certificate=certificate)
@@ -375,11 +375,19 @@ def test_tls_worker_that_closes(start: Start, certificate: dict[str, str]) -> No
     websocket.send("5")
     websocket.send("4x")
     assert websocket.recv() == "4x"
+    polling = PollingSession(owner).open()
+    posting = gevent.spawn(other.connect().post, polling.target(slowly="yes"), b"4y")
+    idle = other.connect()
+    assert idle.post(polling.target(), b"4x").body == b"ok"
+    settled(lambda: owner.ask()["adopted"] == 2)
     other.connect().get("/close")
     with pytest.raises((Closed, ConnectionEnded, OSError)):
         websocket.recv()
     group.wait_for_log("closed: transport close")
+    assert idle.read_to_end() == b""
+    assert posting.get().body == b"ok"
     group.wait_for_log("the server is closed")
+    assert group.log().index("a slow request goes on") < group.log().index("the server is closed")
     assert not group.complaints()
 
 

@@ -216,14 +216,12 @@ def test_owner_that_does_not_answer(start: Start, shared_redis: RedisServer) -> 
     assert session.hear() == "in time"
 
 
-def test_redis_goes_away_and_comes_back(start: Start, redis: RedisServer) -> None:
-    group = start(redis)
-    owner, other = group.workers
-    session, upgraded, neighbour = Nomad(owner).open(), Nomad(owner).open(), Nomad(owner).open()
+def talking(owner: Worker, other: Worker, said: int) -> list[gevent.Greenlet]:
+    """Clients at the other machine: one says so many numbers by polling, one ten times as many by WebSocket; all come back."""
+    session, upgraded = Nomad(owner).open(), Nomad(owner).open()
     session.served = upgraded.served = other
     websocket = upgraded.upgrade()
     websocket.send("5")
-    said = 40
 
     def talk() -> None:
         for number in range(said):
@@ -235,7 +233,14 @@ def test_redis_goes_away_and_comes_back(start: Start, redis: RedisServer) -> Non
             websocket.send(f"4{number}")
         assert [websocket.recv() for _ in range(10 * said)] == [f"4{number}" for number in range(10 * said)]
 
-    talking = [gevent.spawn(talk), gevent.spawn(talk_by_websocket)]
+    return [gevent.spawn(talk), gevent.spawn(talk_by_websocket)]
+
+
+def test_redis_goes_away_and_comes_back(start: Start, redis: RedisServer) -> None:
+    group = start(redis)
+    owner, other = group.workers
+    neighbour = Nomad(owner).open()
+    clients = talking(owner, other, 40)
     for _ in range(2):
         gevent.sleep(0.1)
         redis.kill()
@@ -244,7 +249,7 @@ def test_redis_goes_away_and_comes_back(start: Start, redis: RedisServer) -> Non
         assert neighbour.hear() == "here"
         gevent.sleep(0.3)
         redis.start()
-    gevent.joinall(talking, raise_error=True)
+    gevent.joinall(clients, raise_error=True)
     assert group.total("failed") == 0
 
 
@@ -288,28 +293,11 @@ def test_redis_that_says_nothing(start: Start, redis: RedisServer) -> None:
 def test_listening_that_ends_again_and_again(start: Start, redis: RedisServer) -> None:
     """As when too much waits for who listens; what is said goes on to be taken."""
     group = start(redis)
-    owner, other = group.workers
-    session, upgraded = Nomad(owner).open(), Nomad(owner).open()
-    session.served = upgraded.served = other
-    websocket = upgraded.upgrade()
-    websocket.send("5")
-    said = 2000
-
-    def talk() -> None:
-        for number in range(said // 20):
-            session.say(str(number))
-            assert session.hear() == str(number)
-
-    def talk_by_websocket() -> None:
-        for number in range(said):
-            websocket.send(f"4{number}")
-        assert [websocket.recv() for _ in range(said)] == [f"4{number}" for number in range(said)]
-
-    talking = [gevent.spawn(talk), gevent.spawn(talk_by_websocket)]
-    while not all(one.ready() for one in talking):
+    clients = talking(*group.workers, 100)
+    for _ in range(5):
         redis.ask("CLIENT", "KILL", "TYPE", "pubsub")
-        gevent.sleep(0.15)
-    gevent.joinall(talking, raise_error=True)
+        gevent.sleep(0.2)
+    gevent.joinall(clients, raise_error=True)
     assert group.total("failed") == 0
     group.wait_for_log("back after", 2)
 
