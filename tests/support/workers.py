@@ -55,6 +55,10 @@ if options.pop("own_ids", False):
 # made before the fork, as with gunicorn --preload
 server = engineio_wsgi.Server(**options)
 
+def tell(text):
+    # one write: the workers share this file, and what they print in pieces would mix
+    os.write(2, (text + "\\n").encode())
+
 @server.on("connection")
 def connected(socket):
     @socket.on("message")
@@ -66,15 +70,15 @@ def connected(socket):
             socket.send(json.dumps([os.getpid(), socket.remote_address]))
         else:
             socket.send(data)
-    socket.on("close", lambda reason, _: print("closed:", reason, file=sys.stderr, flush=True))
+    socket.on("close", lambda reason, _: tell(f"closed: {reason}"))
 
-server.on("cluster_lost", lambda error: print("lost:", error, file=sys.stderr, flush=True))
-server.on("cluster_back", lambda seconds: print("back after", seconds, file=sys.stderr, flush=True))
+server.on("cluster_lost", lambda error: tell(f"lost: {error}"))
+server.on("cluster_back", lambda seconds: tell(f"back after {seconds} s"))
 
 @server.on("connection_error")
 def refused(error):
     context = {key: str(value) for key, value in error.context.items()}
-    print("refused:", int(error.code), json.dumps(context), file=sys.stderr, flush=True)
+    tell(f"refused: {int(error.code)} {json.dumps(context)}")
 
 @server.use
 def slowly(engine):
@@ -82,13 +86,13 @@ def slowly(engine):
         if "slowly" in environ["QUERY_STRING"]:
             import gevent
             gevent.sleep(0.5)
-            print("a slow request goes on", file=sys.stderr, flush=True)
+            tell("a slow request goes on")
         return engine(environ, start_response)
     return serve
 
 def close():
     server.close(5)
-    print("the server is closed", file=sys.stderr, flush=True)
+    tell("the server is closed")
 
 def application(environ, start_response):
     if environ["PATH_INFO"] == "/close":
