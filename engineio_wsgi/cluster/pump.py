@@ -165,5 +165,6 @@ class _Direction:
     def _finish(self) -> None:
         self._stop_timer()
         # who has ended one half of a connection has left: half-closed ones are not kept anywhere else
-        self._source.close()
+        # there may be something on its way to the source, too
+        self._source.linger()
         self._target.linger()

@@ -69,3 +69,15 @@ def test_close(ends: tuple[Sockets, Sockets]) -> None:
     pump.close()
     pump.close()
     assert one.recv(1) == other.recv(1) == b""
+
+
+def test_what_is_on_its_way_arrives_although_the_client_says_something(ends: tuple[Sockets, Sockets]) -> None:
+    start(ends, 30)
+    (_, client), (_, server) = ends
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    server.sendall(b"x" * 200_000)
+    server.close()
+    gevent.sleep(0.05)
+    client.sendall(b"pong")
+    gevent.sleep(0.05)
+    assert len(read_to_end(client)) == 200_000
