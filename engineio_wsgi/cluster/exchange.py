@@ -10,6 +10,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from itertools import count
 from time import monotonic
+from typing import Any
 
 import gevent
 from gevent.event import Event
@@ -17,7 +18,7 @@ from gevent.event import Event
 from engineio_wsgi.cluster.addresses import is_worker_id
 from engineio_wsgi.cluster.bus import Bus, Outgoing
 from engineio_wsgi.cluster.calls import CALL_TIMEOUT
-from engineio_wsgi.cluster.channel import OwnerGone
+from engineio_wsgi.cluster.channel import PATIENCE, OwnerGone
 from engineio_wsgi.cluster.location import RedisLocation
 from engineio_wsgi.cluster.messages import Action, BadMessage, Call, Kind, Message, Result
 from engineio_wsgi.cluster.peer import NO_LINK, Conversation, Envelope, Peer
@@ -33,6 +34,14 @@ logger = logging.getLogger("engine.cluster")
 GRACE = 3.0
 #: seconds until it is tried again
 GRACE_PAUSE = 0.1
+#: seconds in which a worker comes back that has lost nothing but its connection
+RETURN_GRACE = 0.3
+#: seconds that a worker may not listen without being forgotten: longer than a request may wait there to be said again
+LINK_GRACE = PATIENCE + 1.0
+#: seconds beyond which a loop that is late has stood still, and seconds in which it then hears what it has missed
+STANDSTILL, CATCH_UP = 1.0, 0.25
+#: seconds between two looks at each link
+LOOK_PERIOD = 2.0
 #: seconds that Redis has to hear that something was taken back; if it does not, it has not heard the message itself either
 FLUSH_TIMEOUT = 1.0
 #: links that may be idle before they are looked through
@@ -91,7 +100,7 @@ class Exchange:
     def __init__(self, location: RedisLocation, group: str, name: str, begun: Callable[[Conversation, Message], object],
                  perform: Callable[[Call, bytes], Result], announce: Callable[[str, object], object]) -> None:
         self.name = name
-        self.begun = begun
+        self._begun = begun
         self._perform = perform
         self._announce = announce
         self._group = group
@@ -108,6 +117,10 @@ class Exchange:
                             lambda lost: announce("cluster_lost", lost))
         except Unreachable as error:
             raise ConfigurationError(f"cluster: {error}") from error
+        #: of the monotonic clock: when the loop was last seen to run, and until when what is begun has to wait
+        self._awake_at = self._held_until = monotonic()
+        self._timer: Any = gevent.get_hub().loop.timer(LOOK_PERIOD, LOOK_PERIOD)
+        self._timer.start(self._look)
 
     # -- links
 
@@ -118,7 +131,12 @@ class Exchange:
             OwnerGone: it takes nothing.
         """
         conversation = self._peer(worker).begin()
-        return conversation, conversation.send(message)
+        try:
+            conversation.begun_by = conversation.send(message)
+        except OwnerGone:
+            conversation.end(tell=False)
+            raise
+        return conversation, conversation.begun_by
 
     def take_back(self, conversation: Conversation, number: int) -> None:
         """End a conversation whose first message shall not take effect any more. Blocks until Redis knows, for a moment."""
@@ -130,6 +148,9 @@ class Exchange:
         peer = self._peers.get(name)
         if peer is None:
             if len(self._peers) >= MAX_IDLE:
+                if not self._bus.up:
+                    # whoever makes up ids shall not fill memory meanwhile
+                    raise OwnerGone("Redis is away, and too much waits for it")
                 self._sweep()
             peer = self._peers[name] = Peer(self, name)
         return peer
@@ -146,26 +167,55 @@ class Exchange:
         def heard(listeners: int) -> None:
             if not listeners:
                 self._unheard(receiver)
+            elif (peer := self._peers.get(receiver)) is not None:
+                peer.unheard_since = 0.0
 
         return self._bus.publish(Outgoing(self._channels.of(receiver), data, False, heard))
 
     def _unheard(self, name: str) -> None:
-        """Nobody listens to a worker's channel: it is gone, unless Redis itself was."""
+        """Nobody listens to a worker's channel: it is gone, or has only lost its connection to Redis."""
         peer = self._peers.get(name)
         if peer is None:
             return
-        if monotonic() - self._bus.up_since < GRACE:
-            if not peer.waits:
-                peer.waits = True
-                gevent.spawn_later(GRACE_PAUSE, self._try_again, peer)
-            return
-        del self._peers[name]
-        peer.close()
+        now = monotonic()
+        peer.unheard_since = peer.unheard_since or now
+        if now - self._bus.up_since > GRACE:
+            # nobody waits for one that may be gone; but what it has said is not forgotten so fast: it may say it again
+            if now - peer.unheard_since > RETURN_GRACE:
+                peer.give_up_unanswered()
+            if not peer.is_known or now - peer.unheard_since > LINK_GRACE:
+                del self._peers[name]
+                peer.close()
+                return
+        if not peer.waits:
+            peer.waits = True
+            gevent.spawn_later(GRACE_PAUSE, self._try_again, peer)
 
-    @staticmethod
-    def _try_again(peer: Peer) -> None:
+    def _try_again(self, peer: Peer) -> None:
         peer.waits = False
-        peer.post_again()
+        if self._peers.get(peer.name) is peer:
+            peer.post_again()
+            peer.ask_again()
+
+    def begun(self, conversation: Conversation, message: Message) -> None:
+        """Another worker begins a conversation. After a standstill, it may have taken it back since: that is looked for first."""
+        self._notice_standstill()
+        if monotonic() < self._held_until:
+            gevent.spawn_later(CATCH_UP, self._begun, conversation, message)
+        else:
+            self._begun(conversation, message)
+
+    def _notice_standstill(self) -> None:
+        now = monotonic()
+        if now - self._awake_at > LOOK_PERIOD + STANDSTILL:
+            self._awake_at = now
+            self._held_until = now + CATCH_UP
+
+    def _look(self) -> None:
+        self._notice_standstill()
+        self._awake_at = monotonic()
+        for peer in list(self._peers.values()):
+            peer.look()
 
     @property
     def connected(self) -> bool:
@@ -222,8 +272,9 @@ class Exchange:
     # -- calls: each is carried out once, or not at all if Redis goes away meanwhile
 
     def _post_call(self, channel: str, number: int, message: Message, heard: Callable[[int], object] | None = None) -> bool:
-        envelope = Envelope(self.name, NO_LINK, 0, 0, NO_LINK, 0, number)
-        return self._bus.publish(Outgoing(channel, envelope.pack(message.encode()), True, heard))
+        envelope = Envelope(self.name, NO_LINK, 1, 0, NO_LINK, 0, number)
+        # who waits for an answer is told that there is none, and nothing may come of it later
+        return self._bus.publish(Outgoing(channel, envelope.pack(message.encode()), number == 0, heard))
 
     def workers_now(self) -> list[str]:
         """The ids of all workers that listen. Blocks.
@@ -274,6 +325,8 @@ class Exchange:
 
     def close(self, timeout: float) -> None:
         """Say what is left to say, for ``timeout`` seconds at most, and be nobody any more."""
+        self._timer.stop()
+        self._timer.close()
         self._bus.close(timeout)
         for peer in self._peers.values():
             peer.close()

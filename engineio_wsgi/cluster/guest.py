@@ -59,7 +59,7 @@ class Guest:
 
     def _ask(self, channel: str, message: Message) -> int:
         name = GUEST_MARK + secrets.token_urlsafe(NAME_BYTES)
-        data = Envelope(name, NO_LINK, 0, 0, NO_LINK, 0, 1).pack(message.encode())
+        data = Envelope(name, NO_LINK, 1, 0, NO_LINK, 0, 1).pack(message.encode())
         verbs = ("SSUBSCRIBE", "SPUBLISH") if self._link.sharded else ("SUBSCRIBE", "PUBLISH")
         connections: list[Any] = []
         try:
@@ -85,6 +85,7 @@ def _collect(listener: Any, expected: int) -> int:
     deadline = monotonic() + CALL_TIMEOUT
     while expected and monotonic() < deadline:
         try:
+            listener._sock.settimeout(max(deadline - monotonic(), 0.001))
             _, _, data = listener.read_response(disable_decoding=True)
             message = Envelope.open(data)[1]
             sessions += 0 if message is None else Result.of(message).sessions

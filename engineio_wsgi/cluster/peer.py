@@ -31,6 +31,8 @@ ACK_SIZE = 262_144
 #: version; origin; mark of the link; its oldest number that has not been acknowledged; number; the other's mark; the last of
 #: its numbers that has arrived; conversation: begun by the origin if positive, by the receiver if negative
 _ENVELOPE = Struct("!B12sIQQIQq")
+#: what cannot be answered: it has no opposite of 8 bytes
+NO_CONVERSATION = -(1 << 63)
 #: of a message that is on no link: it may be lost, and is not acknowledged
 NO_LINK = 0
 
@@ -65,6 +67,8 @@ class Envelope(NamedTuple):
             envelope = cls(origin.rstrip(b"\0").decode("ascii"), *numbers)
         except UnicodeDecodeError:
             raise BadMessage("an origin that is no name") from None
+        if not envelope.first or envelope.conversation == NO_CONVERSATION:
+            raise BadMessage("numbers that no worker of this version sends")
         content = data[_ENVELOPE.size:]
         if not content:
             return envelope, None
@@ -96,13 +100,15 @@ class Conversation:
     ``None`` when the other side has ended the conversation or its worker is gone.
     """
 
-    __slots__ = ("_arrived", "_inbox", "ended", "number", "on_message", "peer", "taken_back")
+    __slots__ = ("_arrived", "_inbox", "begun_by", "ended", "number", "on_message", "peer", "taken_back")
 
     def __init__(self, peer: Peer, number: int) -> None:
         self.peer = peer
         self.number = number
         self._inbox: deque[Message] = deque()
         self._arrived = Event()
+        #: the number of the message that has begun it, if that was sent from here and nothing has come back yet; else 0
+        self.begun_by = 0
         #: set once the other side has ended it, or its worker is gone
         self.ended = Event()
         #: whether it was ended so that nothing comes of it, and not because its client has left
@@ -117,7 +123,10 @@ class Conversation:
         """
         if self.ended.is_set():
             raise OwnerGone("it has ended the conversation")
-        return self.peer.send(self.number, message.encode())
+        try:
+            return self.peer.send(self.number, message.encode())
+        except BadMessage as error:
+            raise OwnerGone(str(error)) from error
 
     def receive(self, deadline: float) -> Message:
         """The next message. Blocks.
@@ -136,6 +145,7 @@ class Conversation:
 
     def deliver(self, message: Message) -> None:
         """A message has arrived."""
+        self.begun_by = 0
         if message.kind is Kind.END:
             self.taken_back = message.head.get("taken back") is True
             self.peer.forget(self)
@@ -170,8 +180,7 @@ class Conversation:
         """
         self.on_message = None
         if self.peer.forget(self) and tell and not self.ended.is_set():
-            head = {"taken back": True} if take_back else {}
-            self.peer.send(self.number, Message(Kind.END, head).encode(), beyond_limit=True)
+            self.peer.say_end(self, {"taken back": True} if take_back else {})
         self.ended.set()
         self._arrived.set()
 
@@ -202,13 +211,32 @@ class Peer:
         self._conversations: dict[int, Conversation] = {}
         #: whether it is about to be tried again, since nobody listens there at the moment
         self.waits = False
+        #: of the monotonic clock: since when nobody has listened there; 0 while somebody does
+        self.unheard_since = 0.0
+        #: the oldest number that was unacknowledged at the last look; and one that was sent again to see whether it is, or 0
+        self._oldest = self._tried_again = 0
 
     @property
     def idle(self) -> bool:
         """Whether there is nothing that would be lost if the link were forgotten."""
         return not self._conversations and not self._unacked
 
+    @property
+    def is_known(self) -> bool:
+        """Whether anything has ever come from there."""
+        return self._other_link != NO_LINK
+
     # -- conversations
+
+    def give_up_unanswered(self) -> None:
+        """Nothing shall come any more of conversations that have only been begun."""
+        for conversation in list(self._conversations.values()):
+            number = conversation.begun_by
+            if number and self.is_unacked(number):
+                self.withdraw(number)
+                self.say_end(conversation, {"taken back": True})
+                self.forget(conversation)
+                conversation.finish()
 
     def begin(self) -> Conversation:
         """A new conversation."""
@@ -219,7 +247,11 @@ class Peer:
 
     def forget(self, conversation: Conversation) -> bool:
         """The conversation is over. Returns whether it was not before."""
-        return self._conversations.pop(conversation.number, None) is not None
+        if self._conversations.get(conversation.number) is not conversation:
+            # one of a link that has begun anew since may have its number
+            return False
+        del self._conversations[conversation.number]
+        return True
 
     # -- sending
 
@@ -236,6 +268,10 @@ class Peer:
         self._unacked_size += len(message)
         self._post(self._sent, conversation, message)
         return self._sent
+
+    def say_end(self, conversation: Conversation, head: dict[str, bool]) -> None:
+        """Tell the other side that a conversation is over."""
+        self.send(conversation.number, Message(Kind.END, head).encode(), beyond_limit=True)
 
     def is_unacked(self, number: int) -> bool:
         """Whether it is unknown if a message has arrived."""
@@ -256,6 +292,19 @@ class Peer:
     def ask_again(self) -> None:
         """Have the other side send everything again that has not been acknowledged."""
         self._post(0, 1)
+
+    def look(self) -> None:
+        """Called now and then: what was lost is said again, and asked for again; and whether there is anybody is seen by that."""
+        oldest = self._unacked[0][0] if self._unacked else 0
+        if oldest and oldest == self._oldest:
+            # the others when this one has arrived: a worker that stands still has enough to read
+            self._tried_again = oldest
+            self._post(*self._unacked[0])
+        elif self._asked_again_at == self._arrived:
+            self.ask_again()
+        elif self._conversations:
+            self._post(0, 0)
+        self._oldest = oldest
 
     def _post(self, number: int, conversation: int, message: bytes = b"") -> None:
         first = self._unacked[0][0] if self._unacked else self._sent + 1
@@ -304,6 +353,9 @@ class Peer:
         unacked = self._unacked
         while unacked and unacked[0][0] <= arrived:
             self._unacked_size -= len(unacked.popleft()[2])
+        if self._tried_again and arrived >= self._tried_again:
+            self._tried_again = 0
+            self.post_again()
 
     def _acknowledge_soon(self, size: int) -> None:
         self._arrived_size += size

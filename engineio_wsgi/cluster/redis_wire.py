@@ -22,6 +22,8 @@ def command(*words: bytes) -> bytes:
     return b"*%d\r\n" % len(words) + b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
 
 
+#: times ``RECV_SIZE`` that are read in one turn of the loop
+MAX_READS = 256
 #: seconds between two looks whether something was heard
 LOOK_PERIOD = 1.0
 PING = command(b"PING")
@@ -58,16 +60,23 @@ class RedisWire:
             self._lose(error)
 
     def _read(self) -> None:
+        """All that is there: after a pause, what takes a request back may be far behind it, and nobody runs in between."""
+        wire = self._wire
         try:
-            data = self._wire.recv(RECV_SIZE)
+            for _ in range(MAX_READS):
+                data = wire.recv(RECV_SIZE)
+                if not data:
+                    raise ConnectionResetError("it has closed the connection")
+                self._take(data)
+                # TLS comes in smaller pieces
+                if wire.closed or (len(data) < RECV_SIZE and not wire.secure):
+                    return
         except BlockingIOError:
             return
         except OSError as error:
             self._lose(error)
-            return
-        if not data:
-            self._lose(ConnectionResetError("it has closed the connection"))
-            return
+
+    def _take(self, data: bytes) -> None:
         self._silent = 0
         self._reader.feed(data)
         try:

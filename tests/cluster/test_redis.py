@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -15,11 +16,14 @@ import gevent
 import pytest
 import redis as real_redis
 from support.clients import PollingSession
+from support.rawhttp import ConnectionEnded
 from support.rawwebsocket import Closed, Refused
 from support.redis import RedisServer, free_port
 from support.workers import ROOT, Nomad, Worker, Workers, settled
 
 from engineio_wsgi import Emitter
+from engineio_wsgi.cluster.messages import Kind, Message
+from engineio_wsgi.cluster.peer import Envelope
 
 Start = Callable[..., Workers]
 
@@ -302,6 +306,84 @@ def test_listening_that_ends_again_and_again(start: Start, redis: RedisServer) -
     group.wait_for_log("back after", 2)
 
 
+@pytest.mark.parametrize("number", [0, 1], ids=["the session's worker", "the other"])
+def test_listening_that_ends_at_one_worker(start: Start, redis: RedisServer, number: int) -> None:
+    """The other one sees nobody listen, and forgets nothing: each request takes effect once, and WebSockets stay."""
+    group = start(redis)
+    owner, other = group.workers
+    owner.ask()
+    PollingSession(owner).open()
+    PollingSession(other).open()
+    listener = re.findall(r"^id=(\d+)", redis.ask("CLIENT", "LIST", "TYPE", "PUBSUB"), re.MULTILINE)[number]
+    # for as long as Redis itself has just come back, nobody is given up anyway
+    gevent.sleep(3.2)
+    session, upgraded = Nomad(owner).open(), Nomad(owner).open()
+    session.served = upgraded.served = other
+    websocket = upgraded.upgrade()
+    websocket.send("5")
+    accepted, refused, heard = [], [], []
+    talking = gevent.spawn(websocket.send, "4push 2000")
+    for turn in range(100):
+        (accepted if session.post(f"4{turn}").body == b"ok" else refused).append(str(turn))
+        if turn == 20:
+            redis.ask("CLIENT", "KILL", "ID", listener)
+    talking.join()
+    assert [websocket.recv() for _ in range(2000)] == [f"4{turn}" for turn in range(2000)]
+    session.served = owner
+    session.say("end")
+    while (message := session.hear()) != "end":
+        heard.append(message)
+    assert heard == sorted(set(heard), key=int)
+    assert set(accepted) <= set(heard)
+    assert not set(refused) & set(heard)
+    assert len(accepted) > 50
+
+
+def test_calls_while_redis_is_away_are_not_carried_out_later(start: Start, redis: RedisServer) -> None:
+    group = start(redis)
+    owner, other = group.workers
+    session = Nomad(owner).open()
+    assert other.call("send", session.sid, "before") is True
+    redis.kill()
+    group.wait_for_log("lost:", 2)
+    assert other.call("send", session.sid, "meanwhile") is False
+    assert other.call("disconnect", session.sid) is False
+    redis.start()
+    group.wait_for_log("back after", 2)
+    assert other.call("send", session.sid, "afterwards") is True
+    assert session.hear_many(2) == ["before", "afterwards"]
+
+
+def test_dead_owner_of_an_idle_websocket(pair: tuple[Workers, Worker, Worker]) -> None:
+    """Nobody says anything, and it is noticed all the same."""
+    _, owner, other = pair
+    files = other.ask()["files"]
+    session = Nomad(owner).open()
+    session.served = other
+    websocket = session.upgrade()
+    websocket.send("5")
+    os.kill(owner.pid, signal.SIGKILL)
+    with pytest.raises((Closed, ConnectionEnded)):
+        websocket.recv()
+    settled(lambda: other.ask()["files"] <= files)
+
+
+def test_owner_that_stands_still_while_much_is_asked_of_it(start: Start, shared_redis: RedisServer) -> None:
+    """What was refused meanwhile does not take effect, although it has all been sent there."""
+    group = start(shared_redis, patience=0.5)
+    owner, other = group.workers
+    session = Nomad(owner).open()
+    PollingSession(other).open()
+    target = session.target()
+    os.kill(owner.pid, signal.SIGSTOP)
+    gevent.sleep(3.5)
+    posting = [gevent.spawn(other.connect().post, target, b"4" + bytes(1000)) for _ in range(200)]
+    assert {one.get().status for one in posting} == {400}
+    os.kill(owner.pid, signal.SIGCONT)
+    session.say("in time")
+    assert session.hear() == "in time"
+
+
 def test_redis_that_is_not_there_at_the_start(tmp_path: Path, start: Start, redis: RedisServer) -> None:
     redis.kill()
     group = start(redis)
@@ -465,6 +547,8 @@ def test_garbage_in_the_channels(start: Start, redis: RedisServer) -> None:
                origin + bytes(48) + b"{",
                origin + bytes(40) + struct.pack("!q", 1) + struct.pack("!BcII", 1, b"R", 2, 0) + b"{}",
                origin + bytes(40) + struct.pack("!q", 1) + struct.pack("!BcII", 1, b"L", 2, 0) + b"{}",
+               Envelope("evil", 7, 0, 9, 0, 0, 1).pack(b""),
+               Envelope("evil", 7, 1, 1, 0, 0, -(1 << 63)).pack(Message(Kind.DATA, {}, b"x").encode()),
                origin + b"\1" * 40 + struct.pack("!q", 1) + struct.pack("!BcII", 1, b"R", 2, 0) + b"{}"]
     with real_redis.Redis(port=redis.port) as client:
         for channel in channels:

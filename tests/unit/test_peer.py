@@ -193,7 +193,47 @@ def test_nothing_more_is_taken_when_too_much_waits(monkeypatch: pytest.MonkeyPat
     pair.close()
 
 
-GARBAGE: list[Any] = [b"", b"x", b"\x01" * 20, b"\x02" + bytes(60), Envelope("left", 1, 1, 1, 0, 0, 1).pack(b"garbage"),
+@pytest.mark.parametrize("rest", [[], [2, 3]], ids=["nothing follows", "more follows"])
+def test_what_is_lost_is_said_again_by_and_by(rest: list[int]) -> None:
+    """Nobody has to come back for that; and what asks for it may be lost, too."""
+    pair = Pair()
+    pair.say("left")
+    pair.carry(pair.left, pair.right, 1)
+    pair.say("left")
+    pair.left.way.clear()
+    for _ in rest:
+        pair.say("left")
+        pair.carry(pair.left, pair.right, 1)
+    pair.right.way.clear()
+    for _ in range(3):
+        for side in (pair.left, pair.right):
+            side.peer.look()
+        pair.carry(pair.left, pair.right, 100)
+        pair.carry(pair.right, pair.left, 100)
+    assert pair.right.heard == [0, 1, *rest]
+    pair.close()
+
+
+def test_all_that_was_lost_follows_the_first_of_it() -> None:
+    """Until that has arrived, a worker that stands still is not made to read everything many times."""
+    pair = Pair()
+    for _ in range(5):
+        pair.say("left")
+    pair.left.way.clear()
+    for _ in range(5):
+        pair.left.peer.look()
+    said_again = {Envelope.open(data)[0].number for data in pair.left.way}
+    assert said_again == {0, 1}, "0: whether anybody is there"
+    for _ in range(2):
+        pair.carry(pair.left, pair.right, 100)
+        pair.right.peer.look()
+        pair.carry(pair.right, pair.left, 100)
+    assert pair.right.heard == [0, 1, 2, 3, 4]
+    pair.close()
+
+
+GARBAGE: list[Any] = [b"", Envelope("left", 1, 0, 1, 0, 0, 1).pack(b""), Envelope("left", 1, 1, 1, 0, 0, -(1 << 63)).pack(b""),
+                      b"x", b"\x01" * 20, b"\x02" + bytes(60), Envelope("left", 1, 1, 1, 0, 0, 1).pack(b"garbage"),
                       Envelope("left", 1, 1, 1, 0, 0, 1).pack(Message(Kind.REQUEST).encode() + b"more"),
                       bytes([1, 255] + [0] * 60)]
 
