@@ -80,7 +80,10 @@ class RemoteCourier:
 
         watch = EndWatch(request.environ, leave)
         try:
-            return _answer_in(self._await(conversation, number))
+            message = self._await(conversation, number)
+            # whoever answers has nothing more to say, and knows that nobody listens any more
+            conversation.end(tell=False)
+            return _answer_in(message)
         except (OwnerGone, BadMessage) as error:
             if left:
                 raise ClientGone from error
