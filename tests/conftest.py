@@ -13,6 +13,7 @@ from typing import Any
 
 import gevent
 import pytest
+from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -49,6 +50,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # a shell's background job has it ignored, and so would every program that a test starts and interrupts
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # no test fails because the machine is slow; and in a fresh clone the first example takes seconds, for tables that are kept
+    settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("untimed")
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
 

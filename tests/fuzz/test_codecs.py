@@ -16,8 +16,8 @@ from engineio_wsgi.protocol import jsonp, v3, v4
 
 CODECS = pytest.mark.parametrize("codec", [v3, v4], ids=["v3", "v4"])
 #: examples of a property; the machine may be busy, so none has a deadline
-FEW = settings(deadline=None, max_examples=200)
-MANY = settings(deadline=None, max_examples=1000)
+FEW = settings(max_examples=200)
+MANY = settings(max_examples=1000)
 
 texts = st.one_of(st.text(max_size=40), st.text("\x1e:0149b\\n\n\U0001f600\u20ac\xff", max_size=20))
 types = st.sampled_from(list(PacketType))

@@ -27,7 +27,7 @@ from engineio_wsgi.protocol import jsonp, v3, v4
 CODECS: dict[int, Any] = {3: v3, 4: v4}
 REVISIONS = pytest.mark.parametrize("revision", CODECS)
 #: the machine may be busy, so there is no deadline
-MANY = settings(deadline=None, max_examples=300)
+MANY = settings(max_examples=300)
 
 
 class Ask(Protocol):

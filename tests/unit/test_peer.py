@@ -120,7 +120,7 @@ def step(pair: Pair, action: str, leftwards: bool, count: int) -> None:
 
 
 @given(STEPS)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_once_and_in_order_whatever_is_lost(steps: list[tuple[str, bool, int]]) -> None:
     pair = Pair()
     try:
@@ -135,7 +135,7 @@ def test_once_and_in_order_whatever_is_lost(steps: list[tuple[str, bool, int]]) 
 
 
 @given(STEPS, st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_who_has_forgotten_the_link_begins_anew(steps: list[tuple[str, bool, int]], left: bool) -> None:
     pair = Pair()
     try:
