@@ -296,11 +296,21 @@ class Session(Emitter):
         if not self.inbox:
             self.inbox_emptied()
 
-    def _listener_failed(self, what: str, error: BaseException) -> None:
+    def _call_each(self, event: str, *args: object) -> None:
+        """Call the listeners of ``event`` now, each whatever became of the others."""
+        for listener in self._listeners.get(event, ()):
+            try:
+                listener(*args)
+            except LISTENER_ERRORS as error:
+                self._listener_failed(event, error, tell=event != "error")
+
+    def _listener_failed(self, what: str, error: BaseException, tell: bool = True) -> None:
         if isinstance(error, SocketClosed):
             logger.debug("= %s: a listener (%s) found the session closed", shorten(self.id), what)
-        else:
-            logger.exception("a listener (%s) failed; the session goes on", what, exc_info=error)
+            return
+        logger.exception("a listener (%s) failed; the session goes on", what, exc_info=error)
+        if tell:
+            self._call_each("error", error)
 
     # -- writing
 
@@ -387,23 +397,16 @@ class Session(Emitter):
         if handle is not None:
             handle(self, packet)
 
-    def _on_ping(self, packet: Packet) -> None:
-        if self.protocol >= 4:
-            self._wrong_heartbeat("ping")
+    def _on_beat(self, packet: Packet) -> None:
+        """A ping of revisions 1 to 3, or what answers ours in 4."""
+        if (packet.type is PacketType.PING) is (self.protocol >= 4):
+            name = packet.type.name.lower()
+            self.end(CloseReason.TRANSPORT_ERROR, f"a {name} from the client, which revision {self.protocol} does not have")
             return
         self.heartbeat.on_beat()
-        self.send_packet(Packet(PacketType.PONG, packet.data))
+        if packet.type is PacketType.PING:
+            self.send_packet(Packet(PacketType.PONG, packet.data))
         self.notify("heartbeat")
-
-    def _on_pong(self, packet: Packet) -> None:
-        if self.protocol < 4:
-            self._wrong_heartbeat("pong")
-            return
-        self.heartbeat.on_beat()
-        self.notify("heartbeat")
-
-    def _wrong_heartbeat(self, name: str) -> None:
-        self.end(CloseReason.TRANSPORT_ERROR, f"a {name} from the client, which revision {self.protocol} does not have")
 
     def _on_close_packet(self, packet: Packet) -> None:
         self.end(CloseReason.TRANSPORT_CLOSE)
@@ -474,11 +477,7 @@ class Session(Emitter):
         self._close_emitted = True
         if self._timer is not None:
             self._timer.close()
-        for listener in self._listeners.get("close", ()):
-            try:
-                listener(str(self.close_reason), self.close_description)
-            except LISTENER_ERRORS as error:
-                self._listener_failed("close", error)
+        self._call_each("close", str(self.close_reason), self.close_description)
         spawned, self.spawned = self.spawned, None
         gevent.killall(list(spawned or ()), block=False)
         self.let_go()
@@ -496,5 +495,5 @@ class Session(Emitter):
 
 
 _ON_PACKET: dict[PacketType, Callable[[Session, Packet], None]] = {
-    PacketType.PING: Session._on_ping, PacketType.PONG: Session._on_pong, PacketType.CLOSE: Session._on_close_packet,
+    PacketType.PING: Session._on_beat, PacketType.PONG: Session._on_beat, PacketType.CLOSE: Session._on_close_packet,
 }  # fmt: skip

@@ -310,6 +310,44 @@ def test_another_listener_that_fails(serve: Any, transport: str, caplog: Any) ->
 
 
 @pytest.mark.complains
+def test_error_listeners_are_told_of_failures(serve: Any, transport: str, caplog: Any) -> None:
+    """Once for each, whichever listener it was; one that fails itself is logged, and stops no other."""
+    served = serve(app=None)
+    told: list[str] = []
+
+    @served.server.on("connection")
+    def connection(socket: Any) -> None:
+        @socket.on("error")
+        def fails_itself(error: BaseException) -> None:
+            raise RuntimeError("in the error listener")
+
+        @socket.on("error")
+        def error(error: BaseException) -> None:
+            told.append(str(error))
+
+        @socket.on("message")
+        def message(data: str) -> None:
+            if data == "late":
+                # what finds the session closed has not failed
+                socket.close(discard=True)
+                socket.send("too late")
+            raise RuntimeError(data)
+
+        @socket.on("close")
+        def close(reason: str, description: object) -> None:
+            raise RuntimeError(reason)
+
+    session = open_session(served, transport)
+    session.say("boom", "late")
+    served.events.wait("close")
+    with gevent.Timeout(5):
+        while len(told) < 2:
+            gevent.sleep(0)
+    assert told == ["boom", "forced close"]
+    assert caplog.text.count("in the error listener") == 2 * 2, "each traceback names it twice"
+
+
+@pytest.mark.complains
 def test_a_close_listener_that_fails_stops_no_other(serve: Any, transport: str) -> None:
     served = serve(app=None)
     seen: list[str] = []
