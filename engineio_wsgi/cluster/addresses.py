@@ -1,12 +1,13 @@
 """Where the workers of a machine listen for each other.
 
-Owns the names of their Unix sockets, and who may be behind one: the same user, as the kernel says. The name is made of the
-user and the worker's id, so nobody has to keep a list of workers.
+Owns the names of their Unix sockets, their making, and who may be behind one: the same user, as the kernel says. The name is made
+of the user and the worker's id, so nobody has to keep a list of workers.
 """
 
 from __future__ import annotations
 
 import _socket
+import errno
 import os
 import re
 import socket
@@ -19,14 +20,14 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import Any, Protocol
 
-from engineio_wsgi.errors import ConfigurationError
-
 __all__ = ["AbstractNames", "Folder", "Names", "belongs_to_us", "choose_names", "is_worker_id"]
 
 #: what a session id may begin with; the rest of it is nobody's business here. It becomes a part of a file's name
 _WORKER_ID = re.compile(r"[0-9A-Za-z_-]{4}")
 #: process, user, group (unix(7), SO_PEERCRED)
 _CREDENTIALS = struct.Struct("3i")
+#: workers that wait to be let in
+BACKLOG = 1024
 
 
 class Names(Protocol):
@@ -36,8 +37,13 @@ class Names(Protocol):
         """The address of a worker's socket."""
         ...
 
-    def prepare(self) -> None:
-        """Make what has to be there before a socket is bound."""
+    def listen(self, worker_id: str) -> Any:
+        """A worker's listening C socket, not blocking.
+
+        Raises:
+            FileExistsError: the id is taken.
+            OSError: there can be no such sockets here.
+        """
         ...
 
     def release(self, worker_id: str) -> None:
@@ -63,8 +69,14 @@ class AbstractNames:
         """The address of a worker's socket."""
         return f"\0{self._prefix}{worker_id}"
 
-    def prepare(self) -> None:
-        """Nothing has to be there."""
+    def listen(self, worker_id: str) -> Any:
+        """A worker's listening C socket, not blocking."""
+        try:
+            return _listen(self.address(worker_id))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise FileExistsError(f"the worker id {worker_id} is taken") from error
+            raise
 
     def release(self, worker_id: str) -> None:
         """The kernel has done it."""
@@ -80,7 +92,7 @@ class Folder:
     """A directory that only this user can enter.
 
     Args:
-        path: of the directory; made if it is not there.
+        path: of the directory; made if it is not there. Nobody else may rename or remove what is beside it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -90,19 +102,31 @@ class Folder:
         """The address of a worker's socket."""
         return str(self._path / worker_id)
 
-    def prepare(self) -> None:
-        """Make the directory, and sweep out what killed workers have left.
+    def listen(self, worker_id: str) -> Any:
+        """A worker's listening C socket, not blocking. What killed workers have left is swept out.
 
         Raises:
-            ConfigurationError: it is there, and others could have put something into it.
+            FileExistsError: the id is taken.
+            OSError: others could put something into the directory, or there can be no such sockets here.
         """
-        self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = self._path.lstat()
-        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
-            raise ConfigurationError(f"cluster: {self._path} has to be a directory of this user's with mode 0700; remove it")
-        for path in self._path.iterdir():
-            if is_worker_id(path.name) and not _is_alive(str(path)):
+        with suppress(FileExistsError):
+            self._path.mkdir(mode=0o700)
+        if not _is_private(self._path):
+            raise PermissionError(f"{self._path} has to be a directory of this user's with mode 0700; remove it")
+        for path in self._sockets():
+            if not _is_alive(str(path)):
                 path.unlink(missing_ok=True)
+        # it gets its name when it listens: before that, it looks like what a killed worker has left
+        unnamed = self._path / f".{worker_id}.{os.getpid()}"
+        sock = _listen(str(unnamed))
+        try:
+            os.link(unnamed, self.address(worker_id))
+        except BaseException:
+            sock.close()
+            raise
+        finally:
+            unnamed.unlink()
+        return sock
 
     def release(self, worker_id: str) -> None:
         """Remove the socket's file."""
@@ -111,7 +135,31 @@ class Folder:
 
     def workers(self) -> list[str]:
         """The ids of those that listen now."""
-        return sorted(path.name for path in self._path.iterdir() if is_worker_id(path.name) and _is_alive(str(path)))
+        return sorted(path.name for path in self._sockets() if _is_alive(str(path)))
+
+    def _sockets(self) -> list[Path]:
+        return [path for path in self._path.iterdir() if is_worker_id(path.name)] if _is_private(self._path) else []
+
+
+def _listen(address: str) -> Any:
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    try:
+        sock.setblocking(False)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _is_private(path: Path) -> bool:
+    """Whether it is a directory that only this user can enter."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077
 
 
 def _is_alive(address: str) -> bool:
@@ -119,7 +167,7 @@ def _is_alive(address: str) -> bool:
     sock.setblocking(False)
     try:
         sock.connect(address)
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, FileNotFoundError):
         return False
     except OSError:
         return True
@@ -133,7 +181,7 @@ def choose_names(group: str) -> Names:
     if sys.platform == "linux":
         return AbstractNames(group)
     folder = os.environ.get("XDG_RUNTIME_DIR") or gettempdir()
-    return Folder(Path(folder) / f"engineio_wsgi-{os.geteuid()}" / _mark(group))
+    return Folder(Path(folder) / f"engineio_wsgi-{os.geteuid()}-{_mark(group)}")
 
 
 def _mark(group: str) -> str:
@@ -150,7 +198,7 @@ def belongs_to_us(sock: Any) -> bool:
     """Whether the process at the other end of a Unix socket runs as the same user, as far as the kernel can tell."""
     option = getattr(socket, "SO_PEERCRED", None)
     if option is None:
-        # nobody else could have reached the directory that the socket is in
-        return True
+        # nobody else can have reached the directory that the socket is in
+        return _is_private(Path(sock.getpeername() or sock.getsockname()).parent)
     _, user, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size))
     return bool(user == os.geteuid())

@@ -25,7 +25,7 @@ from engineio_wsgi.bridge import has_hub
 from engineio_wsgi.cluster.addresses import belongs_to_us
 from engineio_wsgi.cluster.messages import PREFIX_SIZE, BadMessage, Message, Prefix
 
-__all__ = ["PATIENCE", "Channel", "OwnerGone", "bind", "connect"]
+__all__ = ["PATIENCE", "Channel", "OwnerGone", "connect"]
 
 #: seconds that workers give each other for everything that is no answer of the application's
 PATIENCE = 5.0
@@ -37,7 +37,6 @@ _INT_SIZE = array.array("i").itemsize
 _BESIDE_SIZE = _socket.CMSG_SPACE(MAX_DESCRIPTORS * _INT_SIZE)
 #: seconds between two attempts to reach a worker whose queue is full, at first and at most
 FIRST_RETRY, LAST_RETRY = 0.001, 0.05
-BACKLOG = 1024
 
 READ, WRITE = 1, 2
 _POLL_EVENTS = {READ: select.POLLIN, WRITE: select.POLLOUT}
@@ -232,20 +231,3 @@ def _connect(sock: _socket.socket, address: str, deadline: float) -> None:
             raise OwnerGone(f"nobody answers there any more: {error.strerror}") from error
         else:
             return
-
-
-def bind(address: str) -> Any:
-    """A listening C socket, not blocking.
-
-    Raises:
-        OSError: the address is in use, or the platform has no such sockets.
-    """
-    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-    try:
-        sock.setblocking(False)
-        sock.bind(address)
-        sock.listen(BACKLOG)
-    except BaseException:
-        sock.close()
-        raise
-    return sock

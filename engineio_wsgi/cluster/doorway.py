@@ -7,7 +7,6 @@ of what they want.
 from __future__ import annotations
 
 import _socket
-import errno
 import logging
 from collections.abc import Callable
 from time import monotonic
@@ -16,7 +15,7 @@ from typing import Any
 import gevent
 
 from engineio_wsgi.cluster.addresses import Names, belongs_to_us
-from engineio_wsgi.cluster.channel import PATIENCE, Channel, bind
+from engineio_wsgi.cluster.channel import PATIENCE, Channel
 from engineio_wsgi.cluster.messages import BadMessage, Message
 from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.throttle import Throttle
@@ -136,10 +135,9 @@ class Doorway:
 
 
 def _listen(names: Names, worker_id: str) -> Any:
-    names.prepare()
     try:
-        return bind(names.address(worker_id))
+        return names.listen(worker_id)
+    except FileExistsError:
+        raise
     except OSError as error:
-        if error.errno in (errno.EADDRINUSE, errno.EEXIST):
-            raise FileExistsError(f"the worker id {worker_id} is taken") from error
         raise ConfigurationError(f"cluster: workers cannot listen for each other here: {error}") from error

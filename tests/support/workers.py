@@ -31,7 +31,7 @@ PATIENCE = 15.0
 
 #: argv: sharing ("fork" or "reuseport"), number of workers, handler, options as JSON. Echoes messages; "push N" sends N numbers
 SCRIPT = '''
-import itertools, json, logging, os, socket, sys
+import itertools, json, logging, os, pathlib, socket, sys
 import engineio_wsgi
 from engineio_wsgi.cluster import addresses, channel, courier, doorway, owner, routing
 from gevent.pywsgi import WSGIServer, WSGIHandler
@@ -41,12 +41,17 @@ logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(messag
 sharing, number, handler = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 options, tls = json.loads(sys.argv[4]), json.loads(sys.argv[5])
 limit = options.pop("limit", None)
-channel.BACKLOG = options.pop("backlog", channel.BACKLOG)
+addresses.BACKLOG = options.pop("backlog", addresses.BACKLOG)
 patience = options.pop("patience", channel.PATIENCE)
 doorway.PATIENCE = owner.PATIENCE = courier.PATIENCE = patience
 if options.pop("apart", False):
     # nobody finds the others' sockets, as on another machine
     routing.choose_names = lambda group: addresses.AbstractNames(f"{group} of {os.getpid()}")
+sockets = options.pop("sockets", None)
+if sockets:
+    # as where there are no abstract names, and the kernel does not say who knocks
+    del socket.SO_PEERCRED
+    routing.choose_names = lambda group: addresses.Folder(pathlib.Path(sockets))
 if str(options.get("cluster")).startswith("redis"):
     from engineio_wsgi.cluster import remote
     remote.PATIENCE = patience
@@ -196,7 +201,7 @@ class Workers:
         tls: the client's context, if the workers speak TLS; their certificate is ``certificate`` then.
         options: the engine's, beside ``cluster``; ``limit`` connections for each worker; ``own_ids`` for sessions called
             "number 1" and so on; ``patience``, the seconds that workers give each other; ``backlog`` of their Unix sockets;
-            ``apart``, if each is to be on a machine of its own.
+            ``apart``, if each is to be on a machine of its own; ``sockets``, a directory for theirs, instead of abstract names.
     """
 
     def __init__(self, folder: Path, number: int = 3, *, sharing: str = "fork", handler: str = "ours", tls: Any = None,
