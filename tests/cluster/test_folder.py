@@ -56,12 +56,13 @@ def test_what_a_killed_worker_has_left_is_swept_out(start: Start, folder: Path, 
     group = start(2, sockets=str(folder))
     first, second = group.workers
     session = Nomad(first).open()
-    left = first.ask()["id"]
-    os.kill(first.pid, signal.SIGKILL)
     session.served = second
+    session.say("hello")
+    assert session.hear() == "hello"
+    os.kill(first.pid, signal.SIGKILL)
     assert session.post("4x").json()["code"] == 1
     assert second.call("workers") == reach.workers() == [second.ask()["id"]]
-    assert (folder / left).exists()
+    assert (folder / session.sid[:4]).exists()
     third = start(1, sockets=str(folder)).workers[0].ask()["id"]
     assert sorted(path.name for path in folder.iterdir()) == sorted([second.ask()["id"], third])
 
