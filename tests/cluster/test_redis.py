@@ -244,14 +244,15 @@ def test_redis_goes_away_and_comes_back(start: Start, redis: RedisServer) -> Non
     group = start(redis)
     owner, other = group.workers
     neighbour = Nomad(owner).open()
-    clients = talking(owner, other, 40)
+    clients = talking(owner, other, 400)
     for _ in range(2):
         gevent.sleep(0.1)
+        assert not clients[0].ready()
         redis.kill()
         # sessions of one's own worker never notice
         neighbour.say("here")
         assert neighbour.hear() == "here"
-        gevent.sleep(0.3)
+        gevent.sleep(0.5)
         redis.start()
     gevent.joinall(clients, raise_error=True)
     assert group.total("failed") == 0
