@@ -124,8 +124,8 @@ class Exchange:
 
     # -- links
 
-    def begin(self, worker: str, message: Message) -> tuple[Conversation, int]:
-        """Begin a conversation with another worker. Does not block. Returns it, and the number of the message.
+    def begin(self, worker: str, message: Message) -> Conversation:
+        """Begin a conversation with another worker. Does not block.
 
         Raises:
             OwnerGone: it takes nothing.
@@ -136,12 +136,11 @@ class Exchange:
         except OwnerGone:
             conversation.end(tell=False)
             raise
-        return conversation, conversation.begun_by
+        return conversation
 
-    def take_back(self, conversation: Conversation, number: int) -> None:
+    def take_back(self, conversation: Conversation) -> None:
         """End a conversation whose first message shall not take effect any more. Blocks until Redis knows, for a moment."""
-        conversation.peer.withdraw(number)
-        conversation.end(take_back=True)
+        conversation.take_back()
         self._bus.flush(FLUSH_TIMEOUT)
 
     def _peer(self, name: str) -> Peer:
@@ -194,26 +193,26 @@ class Exchange:
     def _try_again(self, peer: Peer) -> None:
         peer.waits = False
         if self._peers.get(peer.name) is peer:
-            peer.post_again()
+            peer.try_again()
             peer.ask_again()
 
     def begun(self, conversation: Conversation, message: Message) -> None:
         """Another worker begins a conversation. After a standstill, it may have taken it back since: that is looked for first."""
-        self._notice_standstill()
-        if monotonic() < self._held_until:
+        if self._catches_up():
             gevent.spawn_later(CATCH_UP, self._begun, conversation, message)
         else:
             self._begun(conversation, message)
 
-    def _notice_standstill(self) -> None:
+    def _catches_up(self) -> bool:
+        """Whether the loop has stood still a moment ago. Called whenever it runs."""
         now = monotonic()
         if now - self._awake_at > LOOK_PERIOD + STANDSTILL:
-            self._awake_at = now
             self._held_until = now + CATCH_UP
+        self._awake_at = now
+        return now < self._held_until
 
     def _look(self) -> None:
-        self._notice_standstill()
-        self._awake_at = monotonic()
+        self._catches_up()
         for peer in list(self._peers.values()):
             peer.look()
 

@@ -180,9 +180,20 @@ class Conversation:
         """
         self.on_message = None
         if self.peer.forget(self) and tell and not self.ended.is_set():
-            self.peer.say_end(self, {"taken back": True} if take_back else {})
+            head = {"taken back": True} if take_back else {}
+            self.peer.send(self.number, Message(Kind.END, head).encode(), beyond_limit=True)
         self.ended.set()
         self._arrived.set()
+
+    @property
+    def is_unacked(self) -> bool:
+        """Whether it has been begun from here, and it is unknown if that has arrived."""
+        return bool(self.begun_by) and self.peer.is_unacked(self.begun_by)
+
+    def take_back(self) -> None:
+        """End it, and let nothing come of what has begun it, if nothing has come of it yet."""
+        self.peer.withdraw(self.begun_by)
+        self.end(take_back=True)
 
 
 class Peer:
@@ -231,12 +242,8 @@ class Peer:
     def give_up_unanswered(self) -> None:
         """Nothing shall come any more of conversations that have only been begun."""
         for conversation in list(self._conversations.values()):
-            number = conversation.begun_by
-            if number and self.is_unacked(number):
-                self.withdraw(number)
-                self.say_end(conversation, {"taken back": True})
-                self.forget(conversation)
-                conversation.finish()
+            if conversation.is_unacked:
+                conversation.take_back()
 
     def begin(self) -> Conversation:
         """A new conversation."""
@@ -269,10 +276,6 @@ class Peer:
         self._post(self._sent, conversation, message)
         return self._sent
 
-    def say_end(self, conversation: Conversation, head: dict[str, bool]) -> None:
-        """Tell the other side that a conversation is over."""
-        self.send(conversation.number, Message(Kind.END, head).encode(), beyond_limit=True)
-
     def is_unacked(self, number: int) -> bool:
         """Whether it is unknown if a message has arrived."""
         return bool(self._unacked) and self._unacked[0][0] <= number
@@ -289,6 +292,12 @@ class Peer:
         for number, conversation, message in self._unacked:
             self._post(number, conversation, message)
 
+    def try_again(self) -> None:
+        """Send the oldest of them; the others when it has arrived: a worker that stands still has enough to read."""
+        if self._unacked:
+            self._tried_again = self._unacked[0][0]
+            self._post(*self._unacked[0])
+
     def ask_again(self) -> None:
         """Have the other side send everything again that has not been acknowledged."""
         self._post(0, 1)
@@ -297,9 +306,7 @@ class Peer:
         """Called now and then: what was lost is said again, and asked for again; and whether there is anybody is seen by that."""
         oldest = self._unacked[0][0] if self._unacked else 0
         if oldest and oldest == self._oldest:
-            # the others when this one has arrived: a worker that stands still has enough to read
-            self._tried_again = oldest
-            self._post(*self._unacked[0])
+            self.try_again()
         elif self._asked_again_at == self._arrived:
             self.ask_again()
         elif self._conversations:

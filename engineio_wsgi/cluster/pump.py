@@ -164,7 +164,7 @@ class _Direction:
 
     def _finish(self) -> None:
         self._stop_timer()
-        # who has ended one half of a connection has left: half-closed ones are not kept anywhere else
-        # there may be something on its way to the source, too
+        # who has ended one half of a connection has left: half-closed ones are not kept anywhere else. There may be something on
+        # its way to either
         self._source.linger()
         self._target.linger()

@@ -53,7 +53,7 @@ class RemoteCourier:
         """See :class:`Courier`."""
         if not self._relay_websockets:
             raise OwnerGone("it is on another machine, and WebSockets are not relayed (relay_websockets=no)")
-        conversation, number = self._exchange.begin(owner, connection.message(departure.as_read()))
+        conversation = self._exchange.begin(owner, connection.message(departure.as_read()))
         try:
             reply = conversation.receive(monotonic() + PATIENCE)
             if reply.kind is not Kind.TAKEN:
@@ -61,7 +61,7 @@ class RemoteCourier:
                 conversation.end()
                 return refusal
         except (TimeoutError, BadMessage) as error:
-            self._exchange.take_back(conversation, number)
+            self._exchange.take_back(conversation)
             raise OwnerGone(str(error)) from error
         except BaseException:
             conversation.end()
@@ -71,7 +71,7 @@ class RemoteCourier:
 
     def relay(self, owner: str, request: RequestCopy) -> Answered | Refusal:
         """See :class:`Courier`."""
-        conversation, number = self._exchange.begin(owner, request.message)
+        conversation = self._exchange.begin(owner, request.message)
         left: list[bool] = []
 
         def leave() -> None:
@@ -80,7 +80,7 @@ class RemoteCourier:
 
         watch = EndWatch(request.environ, leave)
         try:
-            message = self._await(conversation, number)
+            message = self._await(conversation)
             # whoever answers has nothing more to say, and knows that nobody listens any more
             conversation.end(tell=False)
             return _answer_in(message)
@@ -92,14 +92,14 @@ class RemoteCourier:
             watch.stop()
             conversation.end()
 
-    def _await(self, conversation: Conversation, number: int) -> Message:
+    def _await(self, conversation: Conversation) -> Message:
         """The answer. Who has not even acknowledged the request after a while is not waited for any longer."""
         deadline = monotonic() + self._answer_timeout
         try:
             return conversation.receive(min(deadline, monotonic() + PATIENCE))
         except TimeoutError:
-            if conversation.peer.is_unacked(number):
-                self._exchange.take_back(conversation, number)
+            if conversation.is_unacked:
+                self._exchange.take_back(conversation)
                 raise OwnerGone(f"it was not reached for {PATIENCE:g} s") from None
         try:
             return conversation.receive(deadline)
