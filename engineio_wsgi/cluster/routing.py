@@ -176,7 +176,9 @@ class Cluster:
     def _see_to(self, owner: str, sid: str, environ: Environ, start_response: StartResponse | None,
                 handler: Any) -> Iterable[bytes] | str:
         """The same once it is known whose the request is. Returns a text if it was not taken: why."""
-        departure = departure_of(environ, handler)
+        # to another machine, only WebSockets leave
+        stays = owner in self._far and not asks_for_websocket(environ)
+        departure = None if stays else departure_of(environ, handler)
         request = RequestCopy(environ, self._owner.terms, sid, self._host.options.max_http_buffer_size)
         reasons: list[str] = []
         # a worker of another machine never becomes one of this
