@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from collections.abc import Mapping
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from secrets import token_bytes
 from time import monotonic
@@ -256,7 +257,9 @@ class Client:
         if packet.type is PacketType.MESSAGE:
             self._inbox.put(packet)
         elif packet.type is PacketType.PING and self._heartbeat:
-            self._carrier.send([Packet(PacketType.PONG, packet.data)])
+            # the session may have ended meanwhile: then nobody waits for the answer
+            with suppress(Refused, SocketClosed):
+                self._carrier.send([Packet(PacketType.PONG, packet.data)])
         elif packet.type is PacketType.CLOSE:
             self._end()
 

@@ -18,6 +18,7 @@ from werkzeug.wrappers import Response
 from engineio_wsgi import Forbidden, Server, SocketClosed
 from engineio_wsgi.contrib.flask import EngineIO
 from engineio_wsgi.errors import ProtocolError
+from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.testing import Client, Refused
 
 pytestmark = pytest.mark.ours
@@ -143,6 +144,14 @@ def test_pings(transport: str) -> None:
         assert silent.wait_closed() == "ping timeout"
         client.send("still here")
         assert client.receive() == "still here"
+
+
+def test_a_ping_that_comes_when_the_session_has_ended(transport: str) -> None:
+    with Client(wrapped(echo()), transport=transport) as client:
+        client.send("x")
+        assert client.receive() == "x"
+    client.take(Packet(PacketType.PING))
+    assert client.close_reason is not None
 
 
 def test_several_clients() -> None:
