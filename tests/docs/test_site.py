@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from engineio_wsgi import emitter
+from engineio_wsgi.cluster import routing
+from engineio_wsgi.cluster.addresses import AbstractNames
 from engineio_wsgi.errors import ErrorCode
 from engineio_wsgi.transports.base import CloseReason
 
@@ -37,6 +41,9 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", WITH_SNIPPETS)
 def test_the_snippets_of_a_page_run(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One after the other, in one namespace; then whatever tests they have defined."""
+    for module in (emitter, routing):
+        # what a page broadcasts is not for the workers of other tests
+        monkeypatch.setattr(module, "choose_names", lambda group: AbstractNames(f"{group} of {name} in {os.getpid()}"))
     names: dict[str, Any] = {"__name__": "snippets"}
     for snippet in SNIPPET.findall(PAGES[name]):
         exec(compile(textwrap.dedent(snippet), name, "exec"), names)
