@@ -23,6 +23,7 @@ import gevent
 from gevent import ssl
 from gevent.event import Event
 
+from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.demo import demo_application
 from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.handler import WebSocketHandler
@@ -243,7 +244,7 @@ class _HttpServer(HttpServer):
 
     def wait_until_idle(self, timeout: float) -> None:
         """Block until all requests have been answered, for ``timeout`` seconds at most."""
-        self._idle.wait(timeout)
+        Deadline(timeout).wait(self._idle)
 
 
 class _Handler(WebSocketHandler):

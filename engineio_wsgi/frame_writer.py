@@ -11,6 +11,7 @@ from collections.abc import Callable
 import gevent
 from gevent.event import Event
 
+from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.wire import Wire
 
 __all__ = ["FrameWriter"]
@@ -109,7 +110,7 @@ class FrameWriter:
         while wire.unsent and not self._is_dead:
             unsent = wire.unsent
             drained.clear()
-            if not drained.wait(SEND_TIMEOUT) and wire.unsent >= unsent:
+            if not Deadline(SEND_TIMEOUT).wait(drained) and wire.unsent >= unsent:
                 logger.info("> a client has taken nothing for %g s, with %d bytes unsent", SEND_TIMEOUT, unsent)
                 self._on_lost()
         if self._is_dead:

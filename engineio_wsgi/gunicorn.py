@@ -25,6 +25,7 @@ import gevent
 from gevent.event import Event
 from gevent.pool import Group, Pool
 
+from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.engine import Engine
 from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.host import hosts
@@ -298,7 +299,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
 
 def _wait_until(condition: Callable[[], bool], deadline: float) -> None:
-    while not condition() and monotonic() < deadline:
+    end = Deadline(deadline - monotonic())
+    while not condition() and not end.has_passed():
         gevent.sleep(LOOK_PERIOD)
 
 

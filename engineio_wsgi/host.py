@@ -9,7 +9,6 @@ import json
 import logging
 import secrets
 from collections.abc import Collection, Mapping
-from time import monotonic
 from types import MappingProxyType
 from typing import Any
 from weakref import WeakSet
@@ -17,6 +16,7 @@ from weakref import WeakSet
 import gevent
 from gevent.event import AsyncResult, Event
 
+from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.errors import ServerClosing
 from engineio_wsgi.events import Emitter, Listener
 from engineio_wsgi.heartbeat import HeartbeatTimer
@@ -236,8 +236,8 @@ class SessionHost(Emitter):
         if current_thread() != self._thread:
             ended: list[bool] = []
             self._hub.loop.run_callback_threadsafe(gevent.spawn, self._close_and_tell, timeout, ended)
-            deadline = monotonic() + timeout + 1.0
-            while not ended and monotonic() < deadline:
+            deadline = Deadline(timeout + 1.0)
+            while not ended and not deadline.has_passed():
                 wait_in_thread()
         else:
             self._close_all(timeout)
@@ -247,18 +247,19 @@ class SessionHost(Emitter):
         ended.append(True)
 
     def _close_all(self, timeout: float) -> None:
-        deadline = monotonic() + timeout
+        # those whose client waits for an answer need a turn of the loop
+        deadline = Deadline(max(timeout, LOOK_PERIOD))
         sockets = list(self._clients.values())
         for socket in sockets:
             socket.end_when_drained(CloseReason.SERVER_SHUTTING_DOWN)
         if self._emptied is None:
             self._emptied = Event()
         if self._clients:
-            self._emptied.wait(max(0.0, deadline - monotonic()))
+            deadline.wait(self._emptied)
         for socket in list(self._clients.values()):
             socket.end(CloseReason.SERVER_SHUTTING_DOWN)
         # they may have to wait for a listener that does not return, and it is they who save what is to be saved
-        deadline = monotonic() + CLOSE_LISTENERS_TIMEOUT
-        while sockets and monotonic() < deadline:
+        deadline = Deadline(CLOSE_LISTENERS_TIMEOUT)
+        while sockets and not deadline.has_passed():
             sockets = [socket for socket in sockets if not socket.over]
             gevent.sleep(LOOK_PERIOD if sockets else 0)

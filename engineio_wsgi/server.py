@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Self
 
-import gevent
 from gevent.event import Event
 from gevent.pywsgi import WSGIServer
 from gevent.socket import MSG_PEEK
 
+from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.engine import Engine
 from engineio_wsgi.handler import WebSocketHandler
 from engineio_wsgi.middleware import Application, Middleware, not_implemented
@@ -154,14 +155,8 @@ class Server(Engine):
         """
         if not self.options.policy_file or not _starts_like_policy_request(sock):
             return False
-        with gevent.Timeout(POLICY_TIMEOUT, False):
-            received = b""
-            while len(received) < len(POLICY_REQUEST):
-                chunk = sock.recv(len(POLICY_REQUEST) - len(received))
-                if not chunk:
-                    break
-                received += chunk
-            if received == POLICY_REQUEST:
+        if _receive(sock, len(POLICY_REQUEST)) == POLICY_REQUEST:
+            with suppress(TimeoutError):
                 sock.sendall(POLICY_FILE)
         return True
 
@@ -186,6 +181,20 @@ class _PolicyGate:
 def _starts_like_policy_request(sock: Any) -> bool:
     """No HTTP method starts with ``<``, so one byte tells."""
     return bool(sock.recv(1, MSG_PEEK) == POLICY_REQUEST[:1])
+
+
+def _receive(sock: Any, size: int) -> bytes:
+    """The next ``size`` bytes, or those that come in time. The socket keeps the timeout."""
+    received = b""
+    deadline = Deadline(POLICY_TIMEOUT)
+    while len(received) < size and not deadline.has_passed():
+        sock.settimeout(deadline.left or POLICY_TIMEOUT)
+        with suppress(TimeoutError):
+            chunk = sock.recv(size - len(received))
+            if not chunk:
+                break
+            received += chunk
+    return received
 
 
 def listen(address: Any, **options: Any) -> Server:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import gevent
 from gevent.event import Event
 
+from engineio_wsgi.deadline import DeadlineTimer
 from engineio_wsgi.errors import SocketClosed
 from engineio_wsgi.events import Emitter, Listener
 from engineio_wsgi.heartbeat import Heartbeat, HeartbeatTimer
@@ -439,8 +440,7 @@ class Session(Emitter):
         self._tell_progress()
         self._wake_receiver()
         if self.transport.wake_to_close():
-            self._timer = self._loop.timer(CLOSE_TIMEOUT)
-            self._timer.start(self.end, reason)
+            self._timer = DeadlineTimer(self._loop, CLOSE_TIMEOUT, self.end, reason)
         else:
             self.end(reason)
 

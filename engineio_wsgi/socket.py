@@ -11,6 +11,7 @@ import gevent
 from gevent.hub import Waiter
 from werkzeug.wrappers import Request
 
+from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.errors import SocketClosed, UsageError, WriteTimeout
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.session import Host, ReadyState, Session
@@ -174,22 +175,21 @@ class Socket(Session):
             raise SocketClosed(reason=self.close_reason)
         if gevent.getcurrent() is self._hub:
             raise WriteTimeout("the write buffer is full, and the event loop itself cannot wait")
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = Deadline(timeout)
         while self.outbox_size >= self.max_buffered:
             self.transport.wake()
-            left = None if deadline is None else deadline - monotonic()
-            if left is not None and left <= 0:
+            if deadline.has_passed():
                 raise WriteTimeout(f"the write buffer stayed full for {timeout:g} s")
-            self.wait_progress(left)
+            self.wait_progress(deadline.left)
             if self.state is not ReadyState.OPEN:
                 raise SocketClosed(reason=self.close_reason)
 
     def _send_from_thread(self, entry: Entry, size: int, timeout: float | None) -> None:
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = Deadline(timeout)
         while self.outbox_size >= self.max_buffered:
             if self.state is not ReadyState.OPEN:
                 raise SocketClosed(reason=self.close_reason)
-            if deadline is not None and monotonic() >= deadline:
+            if deadline.has_passed():
                 raise WriteTimeout(f"the write buffer stayed full for {timeout:g} s")
             wait_in_thread()
         self._loop.run_callback_threadsafe(self._append_if_open, entry, size)
@@ -204,16 +204,15 @@ class Socket(Session):
         Raises:
             SocketClosed: the session ended with something unsent.
         """
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = Deadline(timeout)
         while self.outbox_size:
             if self.closed:
                 raise SocketClosed("the session ended before everything was written", self.close_reason)
             if self.outbox:
                 self.transport.wake()
-            left = None if deadline is None else deadline - monotonic()
-            if left is not None and left <= 0:
+            if deadline.has_passed():
                 return False
-            self.wait_progress(left)
+            self.wait_progress(deadline.left)
         return True
 
     # -- receiving
@@ -226,7 +225,7 @@ class Socket(Session):
             TimeoutError: ``timeout`` seconds passed.
             UsageError: another greenlet is receiving already.
         """
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = Deadline(timeout)
         while not self.inbox:
             if self.events and self.busy_with is gevent.getcurrent():
                 self.run_event()
@@ -239,12 +238,12 @@ class Socket(Session):
             self.inbox_emptied()
         return data
 
-    def _wait_for_message(self, deadline: float | None) -> None:
+    def _wait_for_message(self, deadline: Deadline) -> None:
         if self.receiver is not None:
             raise UsageError("another greenlet is receiving from this session already")
-        left = None if deadline is None else deadline - monotonic()
-        if left is not None and left <= 0:
+        if deadline.has_passed():
             raise TimeoutError("no message arrived in time")
+        left = deadline.left
         self.receiver = waiter = Waiter()
         timer = None
         if left is not None:
@@ -315,12 +314,11 @@ class Socket(Session):
 
     def wait_closed(self, timeout: float | None = None) -> bool:
         """Block until the session has ended; ``False`` when ``timeout`` seconds passed first."""
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = Deadline(timeout)
         while not self.closed:
-            left = None if deadline is None else deadline - monotonic()
-            if left is not None and left <= 0:
+            if deadline.has_passed():
                 return False
-            self.wait_progress(left)
+            self.wait_progress(deadline.left)
         return True
 
 

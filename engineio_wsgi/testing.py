@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from secrets import token_bytes
-from time import monotonic
 from typing import Any, Self
 from urllib.parse import urlencode
 
@@ -21,6 +20,7 @@ from gevent import socket as gevent_socket
 from gevent.lock import Semaphore
 from gevent.queue import Empty, Queue
 
+from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.errors import EngineError, ProtocolError, SocketClosed
 from engineio_wsgi.host import hosts
 from engineio_wsgi.http.adoption import Adopter
@@ -154,10 +154,13 @@ class Client:
             TimeoutError: there was none within ``timeout`` seconds.
             SocketClosed: the session has ended, and there will be none.
         """
-        try:
-            packet: Packet = self._inbox.get(timeout=timeout)
-        except Empty:
-            raise TimeoutError(f"no message within {timeout:g} s; the session is open, over {self.transport}") from None
+        deadline = Deadline(timeout)
+        while self._inbox.empty():
+            if deadline.has_passed():
+                raise TimeoutError(f"no message within {timeout:g} s; the session is open, over {self.transport}")
+            with suppress(Empty):
+                self._inbox.peek(timeout=deadline.left)
+        packet: Packet = self._inbox.get()
         if packet is END:
             self._inbox.put(END)
             raise SocketClosed(f"no message will come: the session has ended ({self.close_reason or 'the server is gone'})",
@@ -170,9 +173,9 @@ class Client:
         Raises:
             TimeoutError: it has not within ``timeout`` seconds.
         """
-        deadline = monotonic() + timeout
+        deadline = Deadline(timeout)
         while not self._ended or (self.socket is not None and not self.socket.closed):
-            if monotonic() > deadline:
+            if deadline.has_passed():
                 raise TimeoutError(f"the session is still open after {timeout:g} s, over {self.transport}")
             gevent.sleep(0.001)
         return self.close_reason

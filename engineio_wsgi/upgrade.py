@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from engineio_wsgi.deadline import DeadlineTimer
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.transports.base import CloseReason, SessionPort, Transport
 from engineio_wsgi.transports.websocket import WebSocketTransport
@@ -71,8 +72,7 @@ class Upgrade:
         self._loop = loop
         self.state = UpgradeState.PROBING
         self._noop_timer: Any = None
-        self._timer = loop.timer(timeout)
-        self._timer.start(self.abandon, f"not finished within {timeout:g} s")
+        self._timer = DeadlineTimer(loop, timeout, self.abandon, f"not finished within {timeout:g} s")
         # until it has won, what happens to the candidate happens to the attempt, not to the session
         candidate.session = self  # type: ignore[assignment]
 

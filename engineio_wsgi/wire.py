@@ -15,6 +15,8 @@ from typing import Any
 import gevent
 from gevent.hub import Hub
 
+from engineio_wsgi.deadline import DeadlineTimer
+
 __all__ = ["Wire", "detach"]
 
 READ = 1
@@ -159,12 +161,6 @@ class Wire:
         if self._on_readable is on_readable:
             on_readable()
 
-    def wait_readable(self, timeout: float | None = None) -> bool:
-        """Block the calling greenlet until there is something to read; ``False`` when ``timeout`` seconds passed."""
-        if self._sock is None or self.recv != self._sock.recv:
-            return True
-        return self._wait(READ, timeout)
-
     # -- writing
 
     def write(self, data: bytes) -> None:
@@ -222,26 +218,6 @@ class Wire:
         if self.on_drained is not None:
             self.on_drained()
 
-    def wait_drained(self, timeout: float | None = None) -> bool:
-        """Block the calling greenlet until nothing is unsent; ``False`` when ``timeout`` seconds passed first."""
-        with gevent.Timeout(timeout, False):
-            while self.unsent and self.lost is None:
-                self._wait(WRITE, None)
-                # the writer's own watcher may have been called first: let it finish its turn
-                gevent.sleep(0)
-        return not self.unsent
-
-    def _wait(self, events: int, timeout: float | None) -> bool:
-        watcher = self._loop.io(self._sock.fileno(), events)
-        try:
-            with gevent.Timeout(timeout, False):
-                gevent.get_hub().wait(watcher)
-                return True
-            return False
-        finally:
-            watcher.stop()
-            watcher.close()
-
     # -- the end
 
     def on_closed(self, callback: Callable[[], object]) -> None:
@@ -259,9 +235,8 @@ class Wire:
         """
         if self._sock is None:
             return
-        timer = self._loop.timer(timeout)
+        timer = DeadlineTimer(self._loop, timeout, self.close)
         self._on_closed = _both(self._on_closed, timer.close)
-        timer.start(self.close)
         self.watch(self._discard_input)
         if self.unsent:
             self.on_drained = self._finish_writing

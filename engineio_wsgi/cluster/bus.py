@@ -17,6 +17,7 @@ from gevent.event import AsyncResult, Event
 
 from engineio_wsgi.cluster.redis_link import TIMEOUT, RedisLink, Unreachable
 from engineio_wsgi.cluster.redis_wire import RedisWire, command
+from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.throttle import Throttle
 
 __all__ = ["Bus", "Outgoing"]
@@ -103,7 +104,7 @@ class Bus:
             for channel in self._channels:
                 self._listener.send(command(verb, channel.encode()))
             self._speaker = RedisWire(self._link.open(), TIMEOUT, self._on_answered, self._lost.set)
-            if not self._listening.wait(TIMEOUT):
+            if not Deadline(TIMEOUT).wait(self._listening):
                 raise Unreachable(f"{self._link.location} does not let this worker listen: {self._lost.value}")
         except BaseException:
             self._hang_up()
@@ -202,8 +203,8 @@ class Bus:
 
     def flush(self, timeout: float) -> None:
         """Block until Redis has everything that was published, for ``timeout`` seconds at most."""
-        deadline = monotonic() + timeout
-        while self.up and self._waiting and monotonic() < deadline:
+        deadline = Deadline(timeout)
+        while self.up and self._waiting and not deadline.has_passed():
             gevent.sleep(FLUSH_PAUSE)
 
     def close(self, timeout: float) -> None:

@@ -39,6 +39,8 @@ _BESIDE_SIZE = _socket.CMSG_SPACE(MAX_DESCRIPTORS * _INT_SIZE)
 FIRST_RETRY, LAST_RETRY = 0.001, 0.05
 
 READ, WRITE = 1, 2
+#: what a :class:`TimeoutError` says
+SILENT = "the other worker does not answer"
 _POLL_EVENTS = {READ: select.POLLIN, WRITE: select.POLLOUT}
 _poll: Callable[[], Any] = monkey.get_original("select", "poll")
 _sleep_thread: Callable[[float], None] = monkey.get_original("time", "sleep")
@@ -75,11 +77,14 @@ class Channel:
         """
         data = memoryview(message.encode())
         beside = [] if descriptor is None else [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", [descriptor]))]
+        in_time = True
         while data or beside:
             try:
                 sent = self.sock.sendmsg([data[:RECORD_SIZE]], beside, _socket.MSG_NOSIGNAL)
             except BlockingIOError:
-                _wait(self.sock, WRITE, deadline)
+                if not in_time:
+                    raise TimeoutError(SILENT) from None
+                in_time = _wait(self.sock, WRITE, deadline)
             else:
                 data, beside = data[sent:], []
 
@@ -122,10 +127,14 @@ class Channel:
     def _receive_record(self, deadline: float | None) -> bytes:
         while True:
             # nobody answers so fast that it would be worth a look before the wait
-            _wait(self.sock, READ, deadline)
-            with suppress(BlockingIOError):
+            in_time = _wait(self.sock, READ, deadline)
+            try:
                 data, beside, flags, _ = self.sock.recvmsg(RECORD_SIZE, _BESIDE_SIZE, _socket.MSG_CMSG_CLOEXEC)
                 break
+            except BlockingIOError:
+                # what has arrived is read even if this process was too late to see it
+                if not in_time:
+                    raise TimeoutError(SILENT) from None
         for level, kind, content in beside:
             if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
                 numbers = array.array("i")
@@ -179,23 +188,23 @@ class Channel:
         self.sock.close()
 
 
-def _wait(sock: _socket.socket, event: int, deadline: float | None) -> None:
+def _wait(sock: _socket.socket, event: int, deadline: float | None) -> bool:
     """Block until a socket can be read or written: a greenlet, or a thread without a hub, which shall not get one for that.
 
-    Raises:
-        TimeoutError: it is too late.
+    Returns ``False`` if the deadline passed first; it may be possible all the same.
     """
     left = None if deadline is None else deadline - monotonic()
-    late = TimeoutError("the other worker does not answer")
     if left is not None and left <= 0:
-        raise late
-    if has_hub():
-        (wait_read if event == READ else wait_write)(sock.fileno(), left, late)
-        return
-    poll = _poll()
-    poll.register(sock.fileno(), _POLL_EVENTS[event])
-    if not poll.poll(None if left is None else left * 1000):
-        raise late
+        return False
+    if not has_hub():
+        poll = _poll()
+        poll.register(sock.fileno(), _POLL_EVENTS[event])
+        return bool(poll.poll(None if left is None else left * 1000))
+    try:
+        (wait_read if event == READ else wait_write)(sock.fileno(), left)
+    except TimeoutError:
+        return False
+    return True
 
 
 def connect(address: str, deadline: float) -> Channel:

@@ -205,11 +205,13 @@ class LocalCourier:
         for pump in list(self._tunnels):
             pump.close()
         while self._pumps:
+            gevent.sleep(LOOK_PERIOD)
+            # after a pause that was long, sockets are read only after its end: an answer may go on
+            gevent.sleep(0)
             for pump in list(self._pumps):
                 if pump.answered or monotonic() > deadline:
                     pump.close()
                     self._pumps.discard(pump)
-            gevent.sleep(LOOK_PERIOD)
 
 
 def _settle(channel: Channel, message: Message, descriptor: int | None) -> Refusal | None:

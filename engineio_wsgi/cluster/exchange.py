@@ -23,6 +23,7 @@ from engineio_wsgi.cluster.location import RedisLocation
 from engineio_wsgi.cluster.messages import Action, BadMessage, Call, Kind, Message, Result
 from engineio_wsgi.cluster.peer import NO_LINK, Conversation, Envelope, Peer
 from engineio_wsgi.cluster.redis_link import RedisLink, Unreachable
+from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.throttle import Throttle
 
@@ -163,20 +164,25 @@ class Exchange:
     def post(self, receiver: str, data: bytes) -> bool:
         """Carry an envelope to another worker, or lose it. Does not block."""
 
+        asked_at = monotonic()
+
         def heard(listeners: int) -> None:
             if not listeners:
-                self._unheard(receiver)
+                self._unheard(receiver, asked_at)
             elif (peer := self._peers.get(receiver)) is not None:
                 peer.unheard_since = 0.0
 
         return self._bus.publish(Outgoing(self._channels.of(receiver), data, False, heard))
 
-    def _unheard(self, name: str) -> None:
-        """Nobody listens to a worker's channel: it is gone, or has only lost its connection to Redis."""
+    def _unheard(self, name: str, now: float) -> None:
+        """Nobody listened to a worker's channel: it is gone, or has only lost its connection to Redis.
+
+        Args:
+            now: when Redis was asked, of the monotonic clock. The answer may have been read much later, by a late loop.
+        """
         peer = self._peers.get(name)
         if peer is None:
             return
-        now = monotonic()
         peer.unheard_since = peer.unheard_since or now
         if now - self._bus.up_since > GRACE:
             # nobody waits for one that may be gone; but what it has said is not forgotten so fast: it may say it again
@@ -312,7 +318,7 @@ class Exchange:
         self._asked[number] = answers
         try:
             if self._post_call(channel, number, message, lambda heard: answers.expect(expected(heard))):
-                answers.complete.wait(CALL_TIMEOUT)
+                Deadline(CALL_TIMEOUT).wait(answers.complete)
         finally:
             del self._asked[number]
         return answers.sessions

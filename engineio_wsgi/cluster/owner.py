@@ -20,6 +20,7 @@ from gevent.socket import socket as GeventSocket
 from engineio_wsgi.cluster.calls import perform
 from engineio_wsgi.cluster.channel import PATIENCE, Channel
 from engineio_wsgi.cluster.messages import Answer, BadMessage, Call, Connection, Kind, Message, Refusal, Request
+from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.handler import WebSocketHandler
 from engineio_wsgi.http.adoption import Adopter
 from engineio_wsgi.http.calling import Answered, call
@@ -269,7 +270,8 @@ class Owner:
         deadline = monotonic() + max(timeout, MOMENT)
         if self._adopter is not None:
             self._adopter.close(deadline - monotonic())
-        while self._answering and monotonic() < deadline:
+        end = Deadline(deadline - monotonic())
+        while self._answering and not end.has_passed():
             gevent.sleep(LOOK_PERIOD)
         return self.adopted + self._answering
 

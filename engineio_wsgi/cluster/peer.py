@@ -19,6 +19,7 @@ from gevent.event import Event
 
 from engineio_wsgi.cluster.channel import OwnerGone
 from engineio_wsgi.cluster.messages import PREFIX_SIZE, VERSION, BadMessage, Kind, Message, Prefix, check_version
+from engineio_wsgi.deadline import Deadline
 
 __all__ = ["NO_LINK", "Conversation", "Envelope", "Peer", "Postman"]
 
@@ -135,11 +136,12 @@ class Conversation:
             OwnerGone: the other side has ended the conversation.
             TimeoutError: it says nothing.
         """
+        end = Deadline(deadline - monotonic())
         while not self._inbox:
             if self.ended.is_set():
                 raise OwnerGone("it has ended the conversation, or is gone")
             self._arrived.clear()
-            if not self._arrived.wait(max(0.0, deadline - monotonic())):
+            if not end.wait(self._arrived):
                 raise TimeoutError("the other worker does not answer")
         return self._inbox.popleft()
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import gevent
 
+from engineio_wsgi.deadline import DeadlineTimer
 from engineio_wsgi.wire import RECV_SIZE
 
 __all__ = ["Pump", "Pumped"]
@@ -129,8 +130,7 @@ class _Direction:
     def _await_room(self) -> None:
         """The source is not read meanwhile, so that its end would not be seen either."""
         if self._timer is None:
-            self._timer = gevent.get_hub().loop.timer(self._patience)
-            self._timer.start(self._give_up)
+            self._timer = DeadlineTimer(gevent.get_hub().loop, self._patience, self._give_up)
 
     def _give_up(self) -> None:
         self._stop_timer()
@@ -138,7 +138,6 @@ class _Direction:
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
-            self._timer.stop()
             self._timer.close()
             self._timer = None
 

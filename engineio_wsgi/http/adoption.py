@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from time import monotonic
 from typing import Any
 
 import gevent
@@ -16,6 +15,7 @@ from gevent import socket as gevent_socket
 from gevent.event import Event
 from gevent.pywsgi import LoggingLogAdapter, SecureEnviron
 
+from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.handler import WebSocketHandler
 from engineio_wsgi.http.connection import Connection
 
@@ -64,10 +64,10 @@ class ConnectionRoster:
 
     def wait(self, timeout: float) -> bool:
         """Block until no connection is left; ``False`` when ``timeout`` seconds passed first."""
-        deadline = monotonic() + timeout
-        while len(self) and deadline > monotonic():
+        deadline = Deadline(timeout)
+        while len(self) and not deadline.has_passed():
             self._left.clear()
-            self._left.wait(deadline - monotonic())
+            self._left.wait(deadline.left)
         return not len(self)
 
 

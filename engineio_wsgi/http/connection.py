@@ -9,6 +9,7 @@ from __future__ import annotations
 import _socket
 from contextlib import suppress
 from math import inf
+from time import monotonic
 from typing import Any
 
 import gevent
@@ -83,32 +84,38 @@ class Connection:
     def receive(self, timeout: float, size: int = RECV_SIZE) -> bytes:
         """Wait for bytes and read them; ``b""`` at the end of the stream.
 
-        The timer behind it is left alone when it is due before the deadline: it looks at the deadline then. So a busy
-        connection touches it once in a timeout and not with every request.
+        Bytes that are there when the time is over are taken: the loop may have been too late to see them. With a timeout
+        of 0 there is no wait. The timer behind it is left alone when it is due before the deadline: it looks at the
+        deadline then. So a busy connection touches it once in a timeout and not with every request.
 
         Raises:
             TimeoutError: nothing came for ``timeout`` seconds.
             OSError: the connection is lost.
         """
-        hub = self._hub
-        deadline = self._deadline = hub.loop.now() + timeout
-        if deadline < self._due:
+        expired = timeout <= 0
+        # not the loop's time: that stands still while the loop is blocked, and the client would have less of it
+        deadline = self._deadline = monotonic() + timeout
+        if deadline < self._due and not expired:
             self._arm(deadline)
         while True:
-            if not self._watching:
-                self._watch()
-            self._greenlet = getcurrent()
-            self._parked = True
-            try:
-                expired = _switch(hub) is inf
-            finally:
-                self._parked = False
-            if expired:
-                raise TimeoutError(f"nothing came for {timeout:g} s")
+            if not expired:
+                expired = self._park()
             try:
                 return self.recv(size)  # type: ignore[no-any-return]
             except BlockingIOError:
-                continue
+                if expired:
+                    raise TimeoutError(f"nothing came for {timeout:g} s") from None
+
+    def _park(self) -> bool:
+        """Wait for the socket, or for the deadline. Returns whether the deadline has passed."""
+        if not self._watching:
+            self._watch()
+        self._greenlet = getcurrent()
+        self._parked = True
+        try:
+            return _switch(self._hub) is inf
+        finally:
+            self._parked = False
 
     def _watch(self) -> None:
         if self._watcher is None:
@@ -129,14 +136,14 @@ class Connection:
             self._timer.close()
         loop = self._hub.loop
         self._due = deadline
-        self._timer = loop.timer(max(deadline - loop.now(), 0.001))
+        self._timer = loop.timer(max(deadline - monotonic(), 0.001))
         self._timer.start(self._on_timer)
 
     def _on_timer(self) -> None:
         self._due = inf
         if not self._parked:
             return
-        if self._hub.loop.now() < self._deadline:
+        if monotonic() < self._deadline:
             self._arm(self._deadline)
         else:
             self._greenlet.switch(inf)
@@ -164,15 +171,24 @@ class Connection:
         watcher = self._hub.loop.io(self.raw.fileno(), WRITE)
         try:
             while data:
-                with gevent.Timeout(timeout, TimeoutError(f"the client took nothing for {timeout:g} s")):
-                    self._hub.wait(watcher)
-                data = data[self._send_some(data):]
+                in_time = self._wait_for(watcher, timeout)
+                sent = self._send_some(data)
+                if not sent and not in_time:
+                    raise TimeoutError(f"the client took nothing for {timeout:g} s")
+                data = data[sent:]
         except OSError:
             self.lost = True
             raise
         finally:
             watcher.stop()
             watcher.close()
+
+    def _wait_for(self, watcher: Any, timeout: float) -> bool:
+        """Returns ``False`` if ``timeout`` seconds passed first."""
+        with gevent.Timeout(timeout, False):
+            self._hub.wait(watcher)
+            return True
+        return False
 
     def _send_some(self, data: memoryview) -> int:
         try:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import socket as plain_socket
 from collections.abc import Iterator
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
 import gevent
 import gevent.event
 import pytest
+from support.lateness import block_loop
 from support.workers import settled
 
 from engineio_wsgi.cluster.addresses import AbstractNames
@@ -127,6 +129,37 @@ def test_answer_that_has_come_when_it_is_looked_for_too_late() -> None:
     with pytest.raises(BrokenPipeError):
         far.send(Message(Kind.TAKEN), monotonic() + 5)
     near.close()
+    far.close()
+
+
+@pytest.mark.parametrize("size", [0, 100_000], ids=["short", "of several records"])
+def test_message_that_has_come_while_the_loop_was_blocked(size: int) -> None:
+    near, far = (Channel(sock) for sock in plain_socket.socketpair(plain_socket.AF_UNIX, plain_socket.SOCK_SEQPACKET))
+    near.sock.setblocking(False)
+    answer = Answer("200 OK", []).message(b"x" * size)
+    block_loop(0.2, lambda: far.send(answer, monotonic() + 60))
+    assert near.receive(monotonic() + 0.1) == answer
+    near.close()
+    far.close()
+
+
+def test_room_that_has_come_while_the_loop_was_blocked() -> None:
+    near, far = plain_socket.socketpair(plain_socket.AF_UNIX, plain_socket.SOCK_SEQPACKET)
+    near.setblocking(False)
+    far.setblocking(False)
+    channel = Channel(near)
+    with suppress(BlockingIOError):
+        while True:
+            near.send(b"x" * 1000)
+
+    def empty() -> None:
+        with suppress(BlockingIOError):
+            while True:
+                far.recv(1000)
+
+    block_loop(0.2, empty)
+    channel.send(Message(Kind.TAKEN), monotonic() + 0.1)
+    channel.close()
     far.close()
 
 

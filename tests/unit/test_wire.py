@@ -6,6 +6,8 @@ import gevent
 import pytest
 from gevent import socket as gevent_socket
 from gevent.event import Event
+from gevent.socket import wait_read
+from support.lateness import block_loop
 
 from engineio_wsgi.wire import Wire, detach
 
@@ -32,10 +34,9 @@ def test_reads_pending_bytes_before_the_connection(pair):
     near, far = gevent_socket.socketpair()
     wire = Wire(detach(near), b"abc")
     far.sendall(b"def")
-    assert wire.wait_readable(0)
     assert wire.recv(2) == b"ab"
     assert wire.recv(10) == b"c"
-    assert wire.wait_readable(5)
+    wait_read(wire.fileno())
     assert wire.recv(10) == b"def"
     wire.close()
     far.close()
@@ -46,7 +47,7 @@ def test_watch_calls_back_at_once_for_pending_bytes():
     wire = Wire(detach(near), b"abc")
     called = Event()
     wire.watch(called.set)
-    assert called.wait(5)
+    assert called.wait(60)
     wire.close()
     far.close()
 
@@ -62,15 +63,15 @@ def test_watch_and_unwatch(pair):
 
     wire.watch(on_readable)
     far.sendall(b"one")
-    assert called.wait(5)
+    assert called.wait(60)
     wire.unwatch()
     far.sendall(b"two")
-    assert wire.wait_readable(5)
+    wait_read(wire.fileno())
     gevent.sleep(0)
     assert received == [b"one"]
     wire.watch(on_readable)
     called.clear()
-    assert called.wait(5)
+    assert called.wait(60)
     assert received == [b"one", b"two"]
 
 
@@ -78,7 +79,6 @@ def test_nothing_to_read_is_an_error_of_its_own(pair):
     wire, _ = pair
     with pytest.raises(BlockingIOError):
         wire.recv(1)
-    assert not wire.wait_readable(0.01)
 
 
 def test_what_the_kernel_refuses_follows_in_order(pair):
@@ -94,15 +94,8 @@ def test_what_the_kernel_refuses_follows_in_order(pair):
         got += len(chunk)
         tail = (tail + chunk)[-4:]
     assert tail == b"last"
-    assert drained.wait(5)
+    assert drained.wait(60)
     assert wire.unsent == 0
-    assert wire.wait_drained(0)
-
-
-def test_wait_drained_gives_up(pair):
-    wire, _ = pair
-    fill(wire)
-    assert not wire.wait_drained(0.01)
 
 
 def test_a_lost_connection_keeps_count_of_what_never_left(pair):
@@ -111,7 +104,7 @@ def test_a_lost_connection_keeps_count_of_what_never_left(pair):
     wire.on_drained = lost.set
     fill(wire)
     far.close()
-    assert lost.wait(5)
+    assert lost.wait(60)
     assert wire.lost is not None
     assert wire.unsent > 0
     with pytest.raises(OSError):
@@ -147,7 +140,7 @@ def test_linger_lets_the_peer_have_the_last_bytes(pair):
     assert got == written
     assert not wire.closed
     far.close()
-    assert closed.wait(5)
+    assert closed.wait(60)
 
 
 def test_linger_does_not_wait_for_ever(pair):
@@ -155,4 +148,25 @@ def test_linger_does_not_wait_for_ever(pair):
     closed = Event()
     wire.on_closed(closed.set)
     wire.linger(0.01)
-    assert closed.wait(5)
+    assert closed.wait(60)
+
+
+def test_linger_is_patient_when_the_loop_was_late(pair):
+    """The peer reads the rest although the loop was blocked for longer than the connection lingers."""
+    wire, far = pair
+    written = fill(wire)
+    received = bytearray()
+
+    def read_all():
+        while True:
+            try:
+                received.extend(far._sock.recv(1 << 20))
+            except BlockingIOError:
+                return
+
+    wire.linger(0.1)
+    block_loop(0.2, read_all)
+    gevent.sleep(0)
+    while chunk := far.recv(1 << 20):
+        received += chunk
+    assert len(received) == written

@@ -9,6 +9,7 @@ import gevent
 from django.http import HttpRequest
 
 from engineio_wsgi.contrib.django.database import call_handler, while_waiting
+from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.events import Listener, StandIn
 from engineio_wsgi.socket import Socket
 from engineio_wsgi.transports.base import Entry
@@ -66,6 +67,6 @@ class DjangoSocket(Socket):
     def _special_entry(self, data: str | bytes, compress: bool, callback: Callable[[], object] | None) -> Entry:
         return super()._special_entry(data, compress, callback and DjangoListener(callback))
 
-    def _wait_for_message(self, deadline: float | None) -> None:
+    def _wait_for_message(self, deadline: Deadline) -> None:
         while_waiting()
         super()._wait_for_message(deadline)

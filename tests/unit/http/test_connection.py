@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import gevent
 import pytest
 from gevent import socket
+from support.lateness import block_loop
 
 from engineio_wsgi.http.connection import Connection
 
@@ -25,13 +28,13 @@ def test_what_comes_is_received(ends: tuple[socket.socket, socket.socket]) -> No
     client, server = ends
     connection = Connection(server)
     for part in (b"one", b"two"):
-        receiving = gevent.spawn(connection.receive, 5)
+        receiving = gevent.spawn(connection.receive, 60)
         gevent.sleep(0)
         client.sendall(part)
-        assert receiving.get(timeout=5) == part
+        assert receiving.get() == part
     client.sendall(b"three")
-    assert connection.receive(5, 2) == b"th"
-    assert connection.receive(5) == b"ree"
+    assert connection.receive(60, 2) == b"th"
+    assert connection.receive(60) == b"ree"
     connection.close_watchers()
 
 
@@ -39,8 +42,8 @@ def test_the_end_of_the_stream(ends: tuple[socket.socket, socket.socket]) -> Non
     client, server = ends
     client.shutdown(socket.SHUT_WR)
     connection = Connection(server)
-    assert connection.receive(5) == b""
-    assert not connection.fill(5)
+    assert connection.receive(60) == b""
+    assert not connection.fill(60)
     connection.close_watchers()
 
 
@@ -68,23 +71,68 @@ def test_a_timer_that_is_due_too_early_is_harmless(ends: tuple[socket.socket, so
     connection = Connection(server)
     client.sendall(b"x")
     assert connection.receive(0.01) == b"x"
+    early = connection._due
     receiving = gevent.spawn(connection.receive, 1000)
-    gevent.sleep(0.03)
+    while connection._due <= early:
+        gevent.sleep(0.001)
     assert not receiving.ready()
     client.sendall(b"y")
-    assert receiving.get(timeout=5) == b"y"
+    assert receiving.get() == b"y"
     connection.close_watchers()
+
+
+def test_bytes_that_a_late_loop_finds_are_taken(ends: tuple[socket.socket, socket.socket]) -> None:
+    client, server = ends
+    connection = Connection(server)
+    for part in (b"one", b"two"):
+        block_loop(0.1, lambda part=part: client.sendall(part))  # type: ignore[misc]
+        assert connection.receive(0.05) == part
+    connection.close_watchers()
+
+
+def test_bytes_that_are_there_need_no_time(ends: tuple[socket.socket, socket.socket]) -> None:
+    client, server = ends
+    connection = Connection(server)
+    client.sendall(b"x")
+    assert connection.receive(0) == b"x"
+    with pytest.raises(TimeoutError):
+        connection.receive(0)
+    with pytest.raises(TimeoutError):
+        connection.receive(-1)
+
+
+def test_a_client_has_its_time_although_the_loop_was_blocked_before(ends: tuple[socket.socket, socket.socket]) -> None:
+    connection = Connection(ends[1])
+    gevent.sleep(0)
+    time.sleep(0.2)
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        connection.receive(0.1)
+    assert time.monotonic() - began >= 0.1
+    connection.close_watchers()
+
+
+def test_room_that_a_late_loop_finds_is_used(ends: tuple[socket.socket, socket.socket]) -> None:
+    client, server = ends
+    connection = Connection(server)
+    room = 0
+    with suppress(BlockingIOError):
+        while True:
+            room += connection.send(b"x" * 1000)
+    block_loop(0.1, lambda: client._sock.recv(room, socket.MSG_WAITALL))
+    connection.send_all(b"y" * 1000, 0.05)
+    assert not connection.lost
 
 
 def test_input_while_nobody_waits_does_not_keep_the_loop_busy(ends: tuple[socket.socket, socket.socket]) -> None:
     client, server = ends
     connection = Connection(server)
     client.sendall(b"x")
-    assert connection.receive(5) == b"x"
+    assert connection.receive(60) == b"x"
     client.sendall(b"y")
     gevent.sleep(0.01)
     assert not connection._watching
-    assert connection.receive(5) == b"y"
+    assert connection.receive(60) == b"y"
     connection.close_watchers()
 
 
@@ -107,11 +155,11 @@ def test_unread_input_is_seen(ends: tuple[socket.socket, socket.socket]) -> None
 def test_more_than_the_kernel_takes_at_once(ends: tuple[socket.socket, socket.socket]) -> None:
     client, server = ends
     connection = Connection(server)
-    sending = gevent.spawn(connection.send_all, BIG, 5)
+    sending = gevent.spawn(connection.send_all, BIG, 60)
     received = 0
     while received < len(BIG):
         received += len(client.recv(1 << 20))
-    sending.get(timeout=5)
+    sending.get()
     assert not connection.lost
 
 
@@ -127,7 +175,7 @@ def test_a_client_that_is_gone(ends: tuple[socket.socket, socket.socket]) -> Non
     client.close()
     connection = Connection(server)
     with pytest.raises(OSError):
-        connection.send_all(b"x", 5)
+        connection.send_all(b"x", 60)
     assert connection.lost
 
 
