@@ -23,10 +23,9 @@ import gevent
 from gevent import ssl
 from gevent.event import Event
 
-from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.demo import demo_application
 from engineio_wsgi.errors import ConfigurationError
-from engineio_wsgi.handler import WebSocketHandler
+from engineio_wsgi.http.adoption import ConnectionRoster, RosteredHandler
 from engineio_wsgi.log import DebugHandler
 from engineio_wsgi.middleware import Middleware
 from engineio_wsgi.options import from_environ, option_defaults, simple_options
@@ -219,44 +218,17 @@ def _stop(http: _HttpServer, server: Server | None) -> None:
     http.close()
     if server is not None:
         server.close(GRACE)
-    http.wait_until_idle(max(0.0, deadline - monotonic()))
+    left = max(0.0, deadline - monotonic())
+    http.roster.stop(left)
+    http.roster.wait(left)
 
 
 class _HttpServer(HttpServer):
-    """Knows how many requests are under way. A pool would not: it counts connections, of which most are idle."""
+    """Knows its connections, and which of them wait for a request."""
 
     def __init__(self, listener: Any, application: Application, **options: Any) -> None:
-        super().__init__(listener, application, handler_class=_Handler, **options)
-        self._under_way = 0
-        self._idle = Event()
-        self._idle.set()
-
-    def on_request(self) -> None:
-        """A request begins."""
-        self._under_way += 1
-        self._idle.clear()
-
-    def on_response(self) -> None:
-        """A request has been answered."""
-        self._under_way -= 1
-        if not self._under_way:
-            self._idle.set()
-
-    def wait_until_idle(self, timeout: float) -> None:
-        """Block until all requests have been answered, for ``timeout`` seconds at most."""
-        Deadline(timeout).wait(self._idle)
-
-
-class _Handler(WebSocketHandler):
-    """Tells its server of its requests."""
-
-    def handle_one_response(self) -> None:
-        """Answer one request."""
-        self.server.on_request()
-        try:
-            super().handle_one_response()
-        finally:
-            self.server.on_response()
+        self.roster = ConnectionRoster()
+        super().__init__(listener, application, handler_class=RosteredHandler, **options)
 
 
 def _ssl_context(chosen: argparse.Namespace) -> Any:

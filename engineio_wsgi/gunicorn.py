@@ -282,7 +282,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         # while sessions that poll fetch what waits for them, their connections are served as ever
         _close_engines(deadline - RESERVE - monotonic())
         for server in servers:
-            server.roster.stop()
+            server.roster.stop(deadline - RESERVE - monotonic())
         _wait_until(lambda: not any(len(server.roster) for server in servers), deadline - RESERVE)
         # what was written last is on its way: whoever closes now would have the kernel take it back
         _wait_until(lambda: not any(server.pool.kept for server in servers), min(deadline, monotonic() + RESERVE))

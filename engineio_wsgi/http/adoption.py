@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from time import monotonic
 from typing import Any
 
 import gevent
@@ -15,11 +16,15 @@ from gevent import socket as gevent_socket
 from gevent.event import Event
 from gevent.pywsgi import LoggingLogAdapter, SecureEnviron
 
-from engineio_wsgi.deadline import Deadline
+from engineio_wsgi.deadline import Deadline, DeadlineTimer
 from engineio_wsgi.handler import WebSocketHandler
 from engineio_wsgi.http.connection import Connection
 
 __all__ = ["Adopter", "ConnectionRoster", "RosteredHandler"]
+
+#: seconds for which a connection is kept for another request, when its server stops: whoever sends one so soon after the last
+#: answer, or after connecting, has not seen yet that the connection ends
+KEPT_PERIOD = 1.0
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -31,11 +36,13 @@ class ConnectionRoster:
     """
 
     def __init__(self) -> None:
-        self._idle: set[RosteredHandler] = set()
+        #: since when they have waited, on the monotonic clock
+        self._idle: dict[RosteredHandler, float] = {}
         self._busy: set[RosteredHandler] = set()
         self._left = Event()
         #: whether a connection ends with the response that is under way
         self.stopping = False
+        self._kept_period = KEPT_PERIOD
 
     def __len__(self) -> int:
         return len(self._idle) + len(self._busy)
@@ -43,23 +50,41 @@ class ConnectionRoster:
     def enter(self, handler: RosteredHandler) -> None:
         """A connection has been accepted, or waits for its next request."""
         self._busy.discard(handler)
-        self._idle.add(handler)
+        self._idle[handler] = monotonic()
+        if self.stopping:
+            self._end_after(self._kept_period, handler)
 
     def begin(self, handler: RosteredHandler) -> None:
         """A request has been read."""
-        self._idle.discard(handler)
+        self._idle.pop(handler, None)
         self._busy.add(handler)
 
     def leave(self, handler: RosteredHandler) -> None:
         """A connection is done with."""
-        self._idle.discard(handler)
+        self._idle.pop(handler, None)
         self._busy.discard(handler)
         self._left.set()
 
-    def stop(self) -> None:
-        """End the connections that wait; those that answer a request end after it. Does not block."""
+    def stop(self, timeout: float) -> None:
+        """End each connection with its next response, or when none is asked for. Does not block.
+
+        A connection on which no request has begun is closed when it has been idle for :data:`KEPT_PERIOD`. A request that
+        has arrived by then, even in part, is answered.
+
+        Args:
+            timeout: seconds that the server has to end. Connections are kept for half of it at most.
+        """
         self.stopping = True
-        for handler in list(self._idle):
+        self._kept_period = min(KEPT_PERIOD, timeout / 2)
+        now = monotonic()
+        for handler, since in list(self._idle.items()):
+            self._end_after(since + self._kept_period - now, handler)
+
+    def _end_after(self, seconds: float, handler: RosteredHandler) -> None:
+        DeadlineTimer(gevent.get_hub().loop, seconds, self._end, handler)
+
+    def _end(self, handler: RosteredHandler) -> None:
+        if handler in self._idle:
             handler.hang_up()
 
     def wait(self, timeout: float) -> bool:
@@ -105,13 +130,8 @@ class RosteredHandler(WebSocketHandler):
         super()._leave(connection)
 
     def hang_up(self) -> None:
-        """Let a waiting connection find its end; a request that has arrived already is still answered."""
-        raw = self._connection.raw
-        try:
-            getattr(raw, "_sock", raw).shutdown(gevent_socket.SHUT_RD)
-        except OSError:
-            # it has ended by itself
-            return
+        """End the wait for a request; one that has arrived already, or has begun to, is still answered."""
+        self._connection.stop_waiting()
 
 
 class _AdoptedHandler(RosteredHandler):
@@ -204,7 +224,7 @@ class Adopter:
 
         Blocks for ``timeout`` seconds at most. Returns whether all connections have ended.
         """
-        self.roster.stop()
+        self.roster.stop(timeout)
         return self.roster.wait(timeout)
 
 

@@ -117,6 +117,17 @@ class Connection:
         finally:
             self._parked = False
 
+    def stop_waiting(self) -> None:
+        """End a wait for the first bytes of a request as if its time were over. Does not block.
+
+        Bytes that have arrived are taken all the same. Where some are in ``buffer``, a request has begun: nothing is ended.
+        """
+        self._hub.loop.run_callback(self._expire)
+
+    def _expire(self) -> None:
+        if self._parked and not self.buffer:
+            self._greenlet.switch(inf)
+
     def _watch(self) -> None:
         if self._watcher is None:
             self._watcher = self._hub.loop.io(self.raw.fileno(), READ)

@@ -9,8 +9,10 @@ import gevent
 import pytest
 from gevent import socket
 from gevent.event import Event
+from support.lateness import block_loop
 
 import engineio_wsgi
+from engineio_wsgi.http import adoption
 from engineio_wsgi.http.adoption import Adopter
 
 
@@ -35,7 +37,7 @@ class Pair:
     def adopt(self, read_ahead: bytes = b"") -> gevent.Greenlet:
         """A connection, with its client in ``client``."""
         self.client, far = socket.socketpair()
-        self.client.settimeout(5)
+        self.client.settimeout(60)
         return self.adopter.adopt(far, ("192.0.2.7", 5021), read_ahead=read_ahead,
                                   environ={"wsgi.url_scheme": "https", "SERVER_NAME": "example.org"})
 
@@ -61,7 +63,7 @@ def adopting() -> Iterator[Callable[..., Pair]]:
     yield make
     for pair in pairs:
         pair.client.close()
-        pair.adopter.close(5)
+        pair.adopter.close(60)
 
 
 def test_requests_whose_beginning_was_read(adopting: Callable[..., Pair]) -> None:
@@ -79,7 +81,7 @@ def test_file_descriptor_and_end(adopting: Callable[..., Pair]) -> None:
     greenlet = pair.adopter.adopt(far.detach(), ("192.0.2.7", 5021))
     assert pair.adopter.full
     pair.client.close()
-    greenlet.join(5)
+    greenlet.join(60)
     assert not pair.adopter.full
     assert not len(pair.adopter.roster)
 
@@ -88,19 +90,77 @@ def test_close_ends_what_waits(adopting: Callable[..., Pair]) -> None:
     pair = adopting()
     greenlet = pair.adopt()
     gevent.sleep(0)
-    assert pair.adopter.close(5)
+    assert pair.adopter.close(60)
     assert greenlet.dead
     assert pair.client.recv(1) == b""
     assert pair.adopter.full, "nothing more is taken"
 
 
+GET = b"GET /late HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def test_close_answers_what_a_client_asks_that_has_just_connected(adopting: Callable[..., Pair]) -> None:
+    pair = adopting()
+    pair.adopt()
+    gevent.sleep(0)
+    closing = gevent.spawn(pair.adopter.close, 60)
+    gevent.sleep(0)
+    pair.client.sendall(GET)
+    assert b"\r\nConnection: close\r\n" in pair.receive(b"/late")
+    assert closing.get()
+
+
+def test_close_answers_what_a_client_asks_that_has_just_been_answered(adopting: Callable[..., Pair]) -> None:
+    pair = adopting()
+    pair.adopt(GET)
+    assert b"\r\nConnection: close\r\n" not in pair.receive(b"/late")
+    closing = gevent.spawn(pair.adopter.close, 60)
+    gevent.sleep(0)
+    pair.client.sendall(GET)
+    assert b"\r\nConnection: close\r\n" in pair.receive(b"/late")
+    assert closing.get()
+
+
+def test_close_waits_for_the_rest_of_a_request(adopting: Callable[..., Pair], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adoption, "KEPT_PERIOD", 0.01)
+    pair = adopting()
+    pair.adopt(GET[:5])
+    gevent.sleep(0)
+    assert not pair.adopter.close(0.1)
+    pair.client.sendall(GET[5:])
+    assert b"\r\nConnection: close\r\n" in pair.receive(b"/late")
+    assert pair.adopter.close(60)
+
+
+def test_close_answers_what_has_come_while_the_loop_was_blocked(
+        adopting: Callable[..., Pair], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adoption, "KEPT_PERIOD", 0.1)
+    pair = adopting()
+    pair.adopt()
+    gevent.sleep(0)
+    block_loop(0.3, lambda: pair.client.sendall(GET))
+    assert pair.adopter.close(60)
+    assert b"\r\nConnection: close\r\n" in pair.receive(b"/late")
+
+
+def test_connection_that_comes_when_the_server_stops(
+        adopting: Callable[..., Pair], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has been accepted, and its greenlet has not begun."""
+    monkeypatch.setattr(adoption, "KEPT_PERIOD", 0.1)
+    pair = adopting()
+    greenlet = pair.adopt()
+    assert pair.adopter.close(60)
+    assert greenlet.dead
+    assert pair.client.recv(1) == b""
+
+
 def test_close_lets_a_request_be_answered(adopting: Callable[..., Pair]) -> None:
     pair = adopting()
     pair.adopt(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n")
-    pair.asked.wait(5)
+    pair.asked.wait(60)
     assert not pair.adopter.close(0.01)
     gevent.spawn_later(0.01, pair.release.set)
-    assert pair.adopter.close(5)
+    assert pair.adopter.close(60)
     assert b"\r\nConnection: close\r\n" in pair.receive(b"/wait")
     assert pair.client.recv(1) == b""
 
@@ -114,7 +174,7 @@ def test_websocket_leaves_the_roster(adopting: Callable[..., Pair]) -> None:
                           b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
                           b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")
     pair.receive(b"}")
-    greenlet.join(5)
+    greenlet.join(60)
     assert not len(pair.adopter.roster)
     assert server.clients_count == 1
     pair.client.close()
