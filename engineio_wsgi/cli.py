@@ -25,6 +25,7 @@ from gevent.event import Event
 
 from engineio_wsgi.demo import demo_application
 from engineio_wsgi.errors import ConfigurationError
+from engineio_wsgi.forks import call_in_child
 from engineio_wsgi.http.adoption import ConnectionRoster, RosteredHandler
 from engineio_wsgi.log import DebugHandler
 from engineio_wsgi.middleware import Middleware
@@ -191,6 +192,7 @@ def _serve(application: Application, server: Server | None, chosen: argparse.Nam
     http = _listen(application, chosen)
     asked_to_stop = Event()
     watchers = [gevent.signal_handler(number, asked_to_stop.set) for number in SIGNALS]
+    call_in_child(_reset_signals)
     scheme = "https" if chosen.certfile else "http"
     host = _split_address(chosen.bind)[0] or "localhost"
     host = f"[{host}]" if ":" in host else host
@@ -200,6 +202,12 @@ def _serve(application: Application, server: Server | None, chosen: argparse.Nam
     for number, watcher in zip(SIGNALS, watchers, strict=True):
         watcher.cancel()
         signal.signal(number, signal.SIG_IGN)  # what is left is the interpreter's end, which nobody needs to interrupt
+
+
+def _reset_signals(served: bool) -> None:
+    """In a forked child: a signal ends it, and does not wait for an event loop that it may never run."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _set_up_logging() -> None:

@@ -126,6 +126,15 @@ class Emitter:
         """Close a session, after what waits for its client has been fetched. Returns whether there is such a session."""
         return self._ask_owner(Call(self._group, Action.DISCONNECT, (sid,)))
 
+    @property
+    def connected(self) -> bool:
+        """Whether the workers can be reached. Blocks while Redis is asked; on one machine, they always can."""
+        try:
+            self.workers()
+        except ConnectionError:
+            return False
+        return True
+
     def _ask_owner(self, call: Call, data: str | bytes = b"") -> bool:
         owner = call.sids[0][:WORKER_ID_SIZE]
         return is_worker_id(owner) and self._reach.ask(owner, call.message(data)) > 0

@@ -22,13 +22,16 @@ from engineio_wsgi.advice import Advice
 from engineio_wsgi.bridge import call_in_hub, in_plain_thread, start_hub
 from engineio_wsgi.cluster.calls import send_or_not
 from engineio_wsgi.cluster.routing import UNREACHED, Cluster
+from engineio_wsgi.emitter import Emitter
 from engineio_wsgi.errors import ErrorCode, PayloadTooLarge, RequestRefused, ServerClosing
+from engineio_wsgi.forks import serve
 from engineio_wsgi.host import SessionHost
 from engineio_wsgi.http import responses
 from engineio_wsgi.http.calling import Answered, call
 from engineio_wsgi.http.cookies import session_cookie
 from engineio_wsgi.http.cors import OriginPolicy
 from engineio_wsgi.http.hosts import HostPolicy
+from engineio_wsgi.http.peer import client_socket
 from engineio_wsgi.http.release import can_upgrade, release_of
 from engineio_wsgi.http.takeover import Connection, check_handshake, close_accepted, take_over
 from engineio_wsgi.log import shorten, tell_of_client
@@ -75,6 +78,8 @@ class Engine(SessionHost):
         self._advice = Advice()
         self._entering = Lock()
         self._cluster: Cluster | None = None
+        #: ``SERVER_PORT`` of the last request
+        self.port: str | None = ""
         #: the engine with the application that it is wrapped around
         self.front: Application | None = None
 
@@ -90,9 +95,26 @@ class Engine(SessionHost):
         self._cluster = Cluster(self, group)
         return self._cluster.worker_id
 
+    def start_anew(self, served: bool) -> None:
+        """See :class:`SessionHost`. What the parent is among the workers, it stays."""
+        super().start_anew(served)
+        if self._cluster is not None:
+            self._cluster.forsake()
+            self._cluster = None
+        self._entering = Lock()
+        self.port = ""
+
     @property
-    def cluster(self) -> Cluster | None:
-        """This worker and the others; ``None`` without the option. Not before any fork: from now on, this process is a worker."""
+    def cluster(self) -> Cluster | Emitter | None:
+        """This worker and the others; ``None`` without the option.
+
+        In a greenlet, this process is a worker from now on. In a plain thread before the first request, and in a process that
+        was forked from a worker, it is none: an :class:`Emitter` then, which reaches the workers from outside and keeps nothing
+        open.
+        """
+        group = self.options.cluster or self.default_cluster
+        if self._hub is None and group is not None and (self.forked or in_plain_thread()):
+            return Emitter(group, self.options.path)
         self.join_cluster()
         return self._cluster
 
@@ -136,6 +158,8 @@ class Engine(SessionHost):
 
     def handle_request(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request of the engine's: a WSGI application. Blocks as long as a poll has to wait."""
+        if environ.get("SERVER_PORT") != self.port:
+            self.note_listener(environ)
         if self._hub is None:
             self._enter(environ)
         handler = environ.pop("engineio.handler", None)
@@ -153,6 +177,13 @@ class Engine(SessionHost):
             release.serve(self._upgrade, start_response)
         return self._application(environ, start_response)
 
+    def note_listener(self, environ: Environ) -> None:
+        """This process serves the listener that a request came by: processes that are forked from it must not."""
+        self.port = environ.get("SERVER_PORT")
+        sock = client_socket(environ)
+        if sock is not None:
+            serve(sock)
+
     def answer(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """The same for a request whose connection is not here, in a greenlet of the engine's hub."""
         if self._cluster is not None and (routed := self._cluster.route(environ, start_response, None)) is not None:
@@ -164,6 +195,7 @@ class Engine(SessionHost):
 
         Blocks until the WebSocket is closed, unless its connection can be taken over.
         """
+        self.note_listener(environ)
         if self._hub is None:
             self._enter_hub()
         environ["wsgi.websocket"] = websocket
@@ -383,10 +415,19 @@ class Engine(SessionHost):
 
         A session whose write buffer is full is closed (``"client too slow"``): nobody waits for it, and nothing is
         left out silently.
+
+        Where this process is no worker yet, or was forked from one, ``cluster=True`` blocks until the workers have answered,
+        for 5 seconds at most.
+
+        Raises:
+            UsageError: this process was forked from the one that has the sessions, and they are not to be reached by a cluster.
+            ConnectionError: this process is no worker, and Redis cannot be reached.
         """
-        super().broadcast(data, exclude, compress)
-        if cluster and self.cluster is not None:
-            self.cluster.broadcast(as_message(data), [getattr(each, "id", each) for each in exclude], compress)
+        reached = self.cluster if cluster else None
+        if reached is None or not self.forked:
+            super().broadcast(data, exclude, compress)
+        if reached is not None:
+            reached.broadcast(as_message(data), [getattr(each, "id", each) for each in exclude], compress)
 
     def send(self, sid: str, data: str | bytes, compress: bool = True) -> bool:
         """Send one message to a session by its id, in whatever worker it lives. From any thread.
@@ -396,22 +437,37 @@ class Engine(SessionHost):
         Returns:
             Whether the message was queued. ``False`` if there is no such session, its write buffer stays full, or its worker
             does not answer.
+
+        Raises:
+            UsageError, ConnectionError: as :meth:`broadcast`.
         """
         session = self._clients.get(sid)
         if session is not None:
             return send_or_not(session, data, compress)
-        return self.cluster is not None and self.cluster.send(sid, as_message(data), compress)
+        reached = self._cluster_or_refusal()
+        return reached is not None and reached.send(sid, as_message(data), compress)
 
     def disconnect(self, sid: str) -> bool:
         """Close a session by its id, in whatever worker it lives, after what waits for its client has been fetched.
 
         From any thread. Blocks until its worker has answered. Returns whether there is such a session.
+
+        Raises:
+            UsageError, ConnectionError: as :meth:`broadcast`.
         """
         session = self._clients.get(sid)
         if session is not None:
             session.close()
             return True
-        return self.cluster is not None and self.cluster.disconnect(sid)
+        reached = self._cluster_or_refusal()
+        return reached is not None and reached.disconnect(sid)
+
+    def _cluster_or_refusal(self) -> Cluster | Emitter | None:
+        """The workers, one of which may have a session that is not here."""
+        reached = self.cluster
+        if reached is None:
+            self._check_not_forked()
+        return reached
 
     def _close_all(self, timeout: float) -> None:
         deadline = monotonic() + timeout

@@ -28,6 +28,7 @@ from gevent.pool import Group, Pool
 from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.engine import Engine
 from engineio_wsgi.errors import ConfigurationError
+from engineio_wsgi.forks import call_in_child, serve
 from engineio_wsgi.host import hosts
 from engineio_wsgi.http.adoption import ConnectionRoster, RosteredHandler
 from engineio_wsgi.server import HttpServer
@@ -59,6 +60,8 @@ RESERVE = 1.0
 LOOK_PERIOD = 0.1
 #: of a limit, the share at which it is time to say so
 NEAR = 0.9
+#: seconds; a greenlet that waits for nothing
+FOREVER = 3600.0
 #: seconds for which the same limit is not warned of again
 WARNING_PERIOD = 60.0
 
@@ -220,6 +223,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
     def init_process(self) -> None:
         """What gunicorn calls in the new process. It sees to signals only after patching: until then a SIGTERM would be lost."""
         signal.signal(signal.SIGTERM, self.handle_exit)
+        _note_worker(self)
         super().init_process()
 
     def load_wsgi(self) -> None:
@@ -340,13 +344,50 @@ def post_worker_init(worker: Any) -> None:
     if not isinstance(worker, Worker):
         _tell_of_max_requests(worker.cfg)
         if isinstance(worker, GeventWorker):
+            _note_worker(worker)
             _join_workers(worker.cfg)
         gevent.spawn(_watch_worker, worker)
+
+
+#: the worker that this process is
+_workers: list[Any] = []
+
+
+def _note_worker(worker: Any) -> None:
+    """This process is gunicorn's worker, and those that are forked from it are not."""
+    for listener in worker.sockets:
+        serve(getattr(listener, "sock", listener))
+    _workers[:] = [worker]
+
+
+def _leave_worker(served: bool) -> None:
+    """In a process that was forked from a worker: gunicorn's main greenlet, which is there again, must neither act nor end it.
+
+    Signals have their usual effects: a worker's handlers would only ask that main greenlet to stop.
+    """
+    while _workers:
+        worker = _workers.pop()
+        for number in worker.SIGNALS:
+            if getattr(signal.getsignal(number), "__self__", None) is worker:
+                signal.signal(number, signal.SIG_DFL)
+        # what it calls in each of its turns; there is no other way into gunicorn's own workers
+        worker.notify = _stand_still
+
+
+def _stand_still() -> None:
+    """Block for ever. What the process has to do is done by the greenlet that has forked it."""
+    while True:
+        gevent.sleep(FOREVER)
+
+
+call_in_child(_leave_worker)
 
 
 def _watch_worker(worker: Any) -> None:
     watch = LimitWatch(None)
     while worker.alive:
+        if os.getpid() != worker.pid:
+            return
         watch.look(0)
         gevent.sleep(LOOK_PERIOD)
     # so long it may go on accepting: who comes now shall not be turned away

@@ -17,8 +17,9 @@ import gevent
 from gevent.event import AsyncResult, Event
 
 from engineio_wsgi.deadline import Deadline
-from engineio_wsgi.errors import ServerClosing
+from engineio_wsgi.errors import ServerClosing, UsageError
 from engineio_wsgi.events import Emitter, Listener
+from engineio_wsgi.forks import call_in_child
 from engineio_wsgi.heartbeat import HeartbeatTimer
 from engineio_wsgi.log import shorten
 from engineio_wsgi.meter import Observer
@@ -70,6 +71,8 @@ class SessionHost(Emitter):
         #: the outcome of :meth:`_enter_hub`, while it is under way
         self._entered: AsyncResult | None = None
         self._emptied: Event | None = None
+        #: whether this process was forked from one that serves, and does not serve itself
+        self.forked = False
         hosts.add(self)
 
     def _configure(self, options: Options) -> None:
@@ -110,7 +113,28 @@ class SessionHost(Emitter):
         self.workers = Workers(hub)
         self.heartbeat_timer = HeartbeatTimer(hub.loop, min(self.options.ping_interval, self.options.ping_timeout))
         self.worker_id = self._become_worker()
+        self.forked = False
         self._hub = hub  # last: from now on other threads may look
+
+    def start_anew(self, served: bool) -> None:
+        """In a forked child: let go of everything that is the parent's. The first request makes this process a worker of its own.
+
+        Nobody is told and nothing is sent; the parent goes on.
+
+        Args:
+            served: whether the parent has served anybody.
+        """
+        self.forked = self.forked or served or bool(self._clients)
+        for socket in list(self._clients.values()):
+            socket.forsake()
+        self._clients.clear()
+        if self._hub is not None:
+            self.heartbeat_timer.stop()
+            self.workers.forsake()
+        self._hub = self._entered = self._emptied = None
+        self._closing = False
+        self._quota = AddressQuota(self.options.max_sessions_per_address, self.options.max_handshakes_per_address)
+        self.observer.start_anew()
 
     def _become_worker(self) -> str:
         """What this worker's session ids begin with."""
@@ -209,14 +233,24 @@ class SessionHost(Emitter):
 
         A session whose write buffer is full is closed (``"client too slow"``): nobody waits for it, and nothing is
         left out silently.
+
+        Raises:
+            UsageError: this process was forked from the one that has the sessions.
         """
         message = Prepared(as_message(data), compress)
         if self._hub is None:
+            self._check_not_forked()
             return
         if current_thread() != self._thread:
             self._hub.loop.run_callback_threadsafe(self._broadcast, message, exclude)
         else:
             self._broadcast(message, exclude)
+
+    def _check_not_forked(self) -> None:
+        """A forked child has no sessions, and nothing that is meant for its parent's is dropped in silence."""
+        if self.forked:
+            raise UsageError("the sessions are those of the process that this one was forked from: reach them with the option "
+                             "cluster and cluster=True, or by engineio_wsgi.Emitter")
 
     def _broadcast(self, message: Prepared, exclude: Collection[Any]) -> None:
         for socket in list(self._clients.values()):
@@ -263,3 +297,11 @@ class SessionHost(Emitter):
         while sockets and not deadline.has_passed():
             sockets = [socket for socket in sockets if not socket.over]
             gevent.sleep(LOOK_PERIOD if sockets else 0)
+
+
+def _start_anew(served: bool) -> None:
+    for host in list(hosts):
+        host.start_anew(served)
+
+
+call_in_child(_start_anew)

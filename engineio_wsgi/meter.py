@@ -76,6 +76,9 @@ class Observer:
 
     __slots__ = ()
 
+    def start_anew(self) -> None:
+        """This process was forked from the one whose sessions were counted."""
+
     def meter(self, transport: str) -> Meter | None:
         """Where the traffic over ``transport`` is counted; ``None`` if it is not."""
         return None

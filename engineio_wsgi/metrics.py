@@ -160,28 +160,44 @@ def _instruments_of(registry: CollectorRegistry) -> _Instruments:
 class _Recorder(Observer):
     """Counts what one server does, and folds it into its series."""
 
-    __slots__ = ("_clients", "_counts", "_folded", "_instruments", "_lock", "_meters", "_path", "_timer", "_turns",
+    __slots__ = ("_clients", "_counts", "_folded", "_instruments", "_lock", "_meters", "_path", "_timer", "_transports", "_turns",
                  "_turns_folded", "_upgrade_durations")
 
     def __init__(self, server: Engine, instruments: _Instruments) -> None:
         options = server.options
         self._clients: Mapping[str, Socket] = server.clients
         self._path = options.path
+        self._transports = options.transports
         self._instruments = instruments
-        self._meters = {transport: Meter() for transport in options.transports}
-        # what can be counted is there from the start, at 0: a rate needs a value before the first event
-        self._counts: Counter[Series] = Counter(dict.fromkeys(_events(options.transports), 0))
-        self._folded: dict[Series, int] = {}
-        self._turns_folded = ([0] * (len(TURN_BOUNDS) + 1), 0.0)
         self._timer: Any = None
-        #: guards what was folded; nobody waits for anything inside
-        self._lock = Lock()
+        self._begin()
         instruments.recorders.append(self)
         self._upgrade_durations = instruments.upgrade_durations.labels(self._path)
         self._turns = instruments.turns.labels(self._path)
         self.fold()
         if _is_multiprocess():
             atexit.register(self.fold)
+
+    def _begin(self) -> None:
+        """Nothing has been counted yet."""
+        self._meters = {transport: Meter() for transport in self._transports}
+        # what can be counted is there from the start, at 0: a rate needs a value before the first event
+        self._counts: Counter[Series] = Counter(dict.fromkeys(_events(self._transports), 0))
+        self._folded: dict[Series, int] = {}
+        self._turns_folded = ([0] * (len(TURN_BOUNDS) + 1), 0.0)
+        #: guards what was folded; nobody waits for anything inside
+        self._lock = Lock()
+
+    def start_anew(self) -> None:
+        # the timer is the parent's loop's, and a thread that the child does not have may have held the lock
+        if self._timer is not None:
+            self._timer.close()
+            self._timer = None
+        if _is_multiprocess():
+            # a process has files of its own there, which begin at 0
+            self._begin()
+        else:
+            self._lock = Lock()
 
     # -- what the server tells
 

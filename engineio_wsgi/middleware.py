@@ -31,6 +31,8 @@ class Middleware:
         """Serve one request."""
         if environ.get("PATH_INFO", "").startswith(self._resource):
             return self.server.handle_request(environ, start_response)
+        if environ.get("SERVER_PORT") != self.server.port:
+            self.server.note_listener(environ)
         return self.application(environ, start_response)
 
 

@@ -14,6 +14,7 @@ from gevent.socket import MSG_PEEK
 
 from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.engine import Engine
+from engineio_wsgi.forks import serve
 from engineio_wsgi.handler import WebSocketHandler
 from engineio_wsgi.middleware import Application, Middleware, not_implemented
 from engineio_wsgi.options import from_environ
@@ -34,6 +35,11 @@ class HttpServer(WSGIServer):  # type: ignore[misc]
         options.setdefault("handler_class", WebSocketHandler)
         options.setdefault("log", None)
         super().__init__(listener, application, **options)
+
+    def start_accepting(self) -> None:
+        """What gevent calls when the server starts."""
+        serve(self.socket)
+        super().start_accepting()
 
     def wrap_socket_and_handle(self, client_socket: Any, address: Any) -> object:
         """What gevent calls for each TLS connection."""
@@ -77,6 +83,12 @@ class Server(Engine):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._http: WSGIServer | None = None
+        self._ended = Event()
+
+    def start_anew(self, served: bool) -> None:
+        """See :class:`SessionHost`. What :meth:`listen` has started is the parent's."""
+        super().start_anew(served)
+        self._http = None
         self._ended = Event()
 
     @classmethod

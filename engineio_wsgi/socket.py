@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import deque
 from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any
@@ -20,6 +21,8 @@ from engineio_wsgi.transports.base import CloseReason, Entry, Prepared, TrackedP
 
 __all__ = ["Socket", "as_message"]
 
+#: why a session is closed in a process that was forked from its own
+FORKED = "it belongs to the process that this one was forked from"
 #: what a request's environ holds only while it is being answered; keeping it would keep the connection's buffers
 TRANSIENT = frozenset({
     "wsgi.input", "wsgi.errors", "wsgi.file_wrapper", "wsgi.websocket", "wsgi.input_terminated", "engineio.socket",
@@ -214,6 +217,20 @@ class Socket(Session):
                 return False
             self.wait_progress(deadline.left)
         return True
+
+    def forsake(self) -> None:
+        """In a forked child: the session is the parent's. Nobody is told, nothing is sent, and nothing of it runs any more."""
+        self.state = ReadyState.CLOSED
+        self.close_reason = FORKED
+        self._close_emitted = self.over = True
+        self.max_buffered = 0
+        self.direct_listeners = ()
+        self.heartbeat.stop()
+        if self._timer is not None:
+            self._timer.close()
+        if self.upgrade is not None:
+            self.upgrade.abandon(FORKED)
+        self.inbox, self.events, self.outbox, self.outbox_size = deque(), deque(), [], 0
 
     # -- receiving
 

@@ -16,6 +16,7 @@ import gevent
 from gevent.hub import Hub
 
 from engineio_wsgi.deadline import DeadlineTimer
+from engineio_wsgi.forks import hold
 
 __all__ = ["Wire", "detach"]
 
@@ -91,7 +92,7 @@ class Wire:
     there is nothing to read now and ``OSError`` when the connection is lost.
     """
 
-    __slots__ = ("_loop", "_on_closed", "_on_readable", "_reader", "_send", "_sock", "_unsent", "_writer",
+    __slots__ = ("__weakref__", "_loop", "_on_closed", "_on_readable", "_reader", "_send", "_sock", "_unsent", "_writer",
                  "lost", "on_drained", "recv", "unsent")
 
     def __init__(self, sock: Any, pending: bytes = b"") -> None:
@@ -111,6 +112,9 @@ class Wire:
         self.lost: OSError | None = None
         #: called in the hub when ``unsent`` has come down to 0, or when the connection was ``lost`` with bytes unsent
         self.on_drained: Callable[[], object] | None = None
+        if getattr(sock, "family", None) == _socket.AF_UNIX:
+            # it may be one of a pair, which no listener's address tells
+            hold(self)
         if pending:
             self._put_back(pending)
 

@@ -90,6 +90,12 @@ class Workers:
             if self._left and monotonic() > self._slice_ends:
                 self._left = 0
 
+    def forsake(self) -> None:
+        """In a forked child: what waits here is the parent's to do."""
+        self._readable.clear()
+        self._tasks.clear()
+        self._left = 0
+
     def attend(self, connection: Readable) -> None:
         """``connection`` has become readable. Only the hub may call this.
 

@@ -20,6 +20,8 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import Any, Protocol
 
+from engineio_wsgi.forks import reserve_names
+
 __all__ = ["AbstractNames", "Folder", "Names", "belongs_to_us", "choose_names", "is_worker_id"]
 
 #: what a session id may begin with; the rest of it is nobody's business here. It becomes a part of a file's name
@@ -64,6 +66,7 @@ class AbstractNames:
 
     def __init__(self, group: str) -> None:
         self._prefix = f"engineio_wsgi/{os.geteuid()}/{_mark(group)}/"
+        reserve_names(self.address(""))
 
     def address(self, worker_id: str) -> str:
         """The address of a worker's socket."""
@@ -97,6 +100,7 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        reserve_names(f"{path}/")
 
     def address(self, worker_id: str) -> str:
         """The address of a worker's socket."""

@@ -207,6 +207,12 @@ class Bus:
         while self.up and self._waiting and not deadline.has_passed():
             gevent.sleep(FLUSH_PAUSE)
 
+    def forsake(self) -> None:
+        """In a forked child: the connections are the parent's. What waits for them is the parent's to say."""
+        self._greenlet.kill(block=False)
+        self._queue.clear()
+        self._hang_up()
+
     def close(self, timeout: float) -> None:
         """Send what waits, for ``timeout`` seconds at most, and hear nothing more. Harmless if repeated."""
         self.flush(timeout)

@@ -111,6 +111,10 @@ class Caller(Protocol):
         """Have all others carry out a call some time, each after what it was told before. Does not block."""
         ...
 
+    def forsake(self) -> None:
+        """In a forked child: what is under way is the parent's."""
+        ...
+
 
 class LocalCaller:
     """The way to the other workers of this machine.
@@ -154,6 +158,11 @@ class LocalCaller:
                 queue = self._waiting[worker] = _Queue()
                 gevent.spawn(self._work_off, worker, queue)
             queue.append(worker, message)
+
+    def forsake(self) -> None:
+        """See :class:`Caller`."""
+        for queue in self._waiting.values():
+            queue.messages.clear()
 
     def _work_off(self, worker: str, queue: _Queue) -> None:
         try:

@@ -133,6 +133,13 @@ class Doorway:
         for channel in self._idle:
             channel.hang_up()
 
+    def forsake(self) -> None:
+        """In a forked child: the socket and its name are the parent's."""
+        if self._watcher is not None:
+            self._watcher.close()
+            self._watcher = None
+            self._listener.close()
+
 
 def _listen(names: Names, worker_id: str) -> Any:
     try:

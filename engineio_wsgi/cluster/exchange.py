@@ -328,6 +328,12 @@ class Exchange:
         if not self._post_call(self._channels.all, 0, message) and self._complaints.passes("full", monotonic()):
             logger.warning("too much waits for Redis, and broadcasts to other machines are dropped")
 
+    def forsake(self) -> None:
+        """In a forked child: the place among the workers is the parent's."""
+        self._timer.close()
+        self._bus.forsake()
+        self._peers.clear()
+
     def close(self, timeout: float) -> None:
         """Say what is left to say, for ``timeout`` seconds at most, and be nobody any more."""
         self._timer.stop()

@@ -21,6 +21,7 @@ from engineio_wsgi.cluster.calls import perform
 from engineio_wsgi.cluster.channel import PATIENCE, Channel
 from engineio_wsgi.cluster.messages import Answer, BadMessage, Call, Connection, Kind, Message, Refusal, Request
 from engineio_wsgi.deadline import Deadline
+from engineio_wsgi.forks import serve
 from engineio_wsgi.handler import WebSocketHandler
 from engineio_wsgi.http.adoption import Adopter
 from engineio_wsgi.http.calling import Answered, call
@@ -215,7 +216,9 @@ class Owner:
         """A WebSocket whose handshake has been answered, without extensions."""
         environ = _environ_of(accepted)
         environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
-        wire = Wire(detach(GeventSocket(fileno=number)), read_ahead)
+        sock = GeventSocket(fileno=number)
+        serve(sock)
+        wire = Wire(detach(sock), read_ahead)
         websocket = WebSocket(environ, lambda _: wire)
         websocket.accept()
         self._host.handle_upgrade(environ, websocket)

@@ -20,6 +20,7 @@ from redis.retry import Retry
 
 from engineio_wsgi.bridge import has_hub
 from engineio_wsgi.cluster.location import RedisLocation
+from engineio_wsgi.forks import hold
 from engineio_wsgi.wire import Wire, detach
 
 __all__ = ["LOST", "TIMEOUT", "RedisLink", "Unreachable"]
@@ -41,6 +42,7 @@ class _GeventConnection(Connection):
         sock = gevent_socket.create_connection((self.host, self.port), self.socket_connect_timeout)
         sock.setsockopt(gevent_socket.IPPROTO_TCP, gevent_socket.TCP_NODELAY, 1)
         sock.settimeout(self.socket_timeout)
+        hold(sock)
         return sock
 
 
@@ -58,10 +60,12 @@ class _GeventSSLConnection(SSLConnection):
         if self.certfile:
             context.load_cert_chain(self.certfile, self.keyfile, self.certificate_password)
         try:
-            return context.wrap_socket(sock, server_hostname=self.host)
+            secure = context.wrap_socket(sock, server_hostname=self.host)
         except OSError:
             sock.close()
             raise
+        hold(secure)
+        return secure
 
 
 class RedisLink:
@@ -109,7 +113,9 @@ class RedisLink:
         connection = self.connect()
         # nothing has been asked for, so nothing has been read ahead
         sock, connection._sock = connection._sock, None
-        return Wire(detach(sock))
+        wire = Wire(detach(sock))
+        hold(wire)
+        return wire
 
     def ask(self, *command: str) -> Any:
         """The reply to one command, over a connection of its own. Blocks.

@@ -288,6 +288,12 @@ class Cluster:
             self._exchange.close(deadline - monotonic())
 
 
+    def forsake(self) -> None:
+        """In a forked child: this worker is the parent. Nobody is told, and what the parent listens to stays."""
+        self._doorway.forsake()
+        self._caller.forsake()
+
+
 _REFUSALS = {
     Refusal.UNKNOWN: "the worker knows no such session",
     Refusal.FULL: "the worker has too many connections",

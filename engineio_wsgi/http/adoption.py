@@ -17,6 +17,7 @@ from gevent.event import Event
 from gevent.pywsgi import LoggingLogAdapter, SecureEnviron
 
 from engineio_wsgi.deadline import Deadline, DeadlineTimer
+from engineio_wsgi.forks import hold, serve
 from engineio_wsgi.handler import WebSocketHandler
 from engineio_wsgi.http.connection import Connection
 
@@ -212,7 +213,11 @@ class Adopter:
                 ``SERVER_NAME``, ``SERVER_PORT``.
         """
         number = sock if isinstance(sock, int) else sock.detach()
-        handler = self._handler_class(gevent_socket.socket(fileno=number), address, self)
+        connection = gevent_socket.socket(fileno=number)
+        serve(connection)
+        if connection.family == gevent_socket.AF_UNIX:
+            hold(connection)  # it may be one of a pair
+        handler = self._handler_class(connection, address, self)
         handler.read_ahead = read_ahead
         handler.origin = environ or {}
         # counted from now on, not only when the greenlet runs

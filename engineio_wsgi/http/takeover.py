@@ -16,6 +16,7 @@ from gevent.event import Event
 from geventwebsocket.websocket import WebSocket as PlainWebSocket
 
 from engineio_wsgi.errors import UpgradeInvalid
+from engineio_wsgi.forks import hold
 from engineio_wsgi.protocol.deflate import DeflateParameters
 from engineio_wsgi.protocol.frames import Close, FrameDecoder, Violation, encode_binary, encode_close, encode_text
 from engineio_wsgi.websocket import WebSocket
@@ -113,6 +114,7 @@ def _pump(websocket: Any) -> Connection:
     The pair costs two more copies a message, and in exchange sessions know one kind of connection only.
     """
     near, far = gevent_socket.socketpair()
+    hold(far)
     sender = gevent.spawn(_pump_out, websocket, far)
     return Connection(Wire(detach(near)), None, False, lambda: _pump_in(websocket, far, sender))
 
