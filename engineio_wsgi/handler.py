@@ -22,7 +22,7 @@ from geventwebsocket.handler import WebSocketHandler as PlainWebSocketHandler
 from engineio_wsgi.http.access_log import format_line, is_silent
 from engineio_wsgi.http.connection import Connection
 from engineio_wsgi.http.input import NO_BODY, open_body
-from engineio_wsgi.http.requests import InvalidRequest, RequestHead, check_partial_head, fill_environ, parse_head
+from engineio_wsgi.http.requests import HeadParser, InvalidRequest, RequestHead, check_partial_head, fill_environ
 from engineio_wsgi.http.responder import Responder
 from engineio_wsgi.log import tell_of_client
 from engineio_wsgi.options import Deflate
@@ -111,11 +111,12 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
     def handle(self) -> None:
         """Serve the connection until it ends. Blocks; called once, by the server."""
         connection = self._connection = Connection(self.socket, self.read_ahead)
+        self._parser = HeadParser()
         connection.no_delay()
         try:
             timeout = self.header_timeout
             while connection.fill(timeout) and self.handle_one_request():
-                # while it waits for the next request, a connection keeps nothing of the last
+                # while it waits for the next request, a connection keeps nothing of the last but its headers, for the parser
                 self.environ = self.response_headers = self._request = self._head = None
                 self._head_read = b""
                 timeout = self.keepalive_timeout
@@ -126,7 +127,7 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
         """Read a request and answer it. Returns whether another may follow on this connection."""
         try:
             self._head_read = head = self._take_head()
-            self._request = request = parse_head(head, self)
+            self._request = request = self._parser.parse(head, self)
         except InvalidRequest as error:
             self._refuse(error)
             return False
@@ -187,7 +188,7 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
         self.environ = self.result = self.websocket = self._request = self._head = None
         self._head_read = b""
         self.wsgi_input = NO_BODY
-        del self._connection
+        del self._connection, self._parser
         if wire is not None and wire.secure and not wire.closed:
             # the state of TLS cannot leave its socket, which the server closes when this greenlet ends
             closed = Event()

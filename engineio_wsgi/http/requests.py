@@ -14,7 +14,8 @@ import httptools
 
 from engineio_wsgi.errors import PeerError
 
-__all__ = ["CHUNKED", "HeadLimits", "InvalidRequest", "RequestHead", "check_partial_head", "fill_environ", "parse_head"]
+__all__ = ["CHUNKED", "HeadLimits", "HeadParser", "InvalidRequest", "RequestHead", "check_partial_head", "fill_environ",
+           "parse_head"]
 
 #: ``RequestHead.length`` of a chunked body, which says itself where it ends
 CHUNKED = -1
@@ -29,8 +30,6 @@ VERSIONS = ("HTTP/1.1", "HTTP/1.0")
 #: what browsers and HTTP libraries write; anything else in a Connection header is looked at more closely
 KEEP_ALIVE = ("keep-alive", "Keep-Alive")
 
-#: header names beyond this number of different ones are translated each time instead of being remembered
-MAX_KNOWN_NAMES = 1024
 #: RFC 3986 section 3.1, as far as HTTP requests can have an absolute target (RFC 9112 section 3.2.2)
 ABSOLUTE_TARGET = re.compile(r"https?://([^/?#@]+)((?:[/?][^#]*)?)", re.IGNORECASE)
 #: RFC 9112 section 3: a request line that is well-formed, whatever its method and version
@@ -84,23 +83,29 @@ class RequestHead:
     close: bool
 
 
-class _Names(dict[str, str]):
-    """Environ keys by header name. A name with an underscore has the key ``""``: it could pose as another header."""
-
-    def __missing__(self, name: str) -> str:
-        key = "" if "_" in name else name.upper().replace("-", "_")
-        if key and key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
-            key = "HTTP_" + key
-        if len(self) < MAX_KNOWN_NAMES:
-            self[name] = key
-        return key
+def _key_of(name: str) -> str:
+    """The environ key of a header; ``""`` for a name with an underscore, which could pose as another header."""
+    key = "" if "_" in name else name.upper().replace("-", "_")
+    return "HTTP_" + key if key and key not in ("CONTENT_TYPE", "CONTENT_LENGTH") else key
 
 
-_KEYS = _Names()
-#: header fields, from the end of the request line to the empty line, that were found valid, and what they say
-_KNOWN_FIELDS: dict[bytes, dict[str, str]] = {}
-MAX_KNOWN_FIELDS = 512
-MAX_KNOWN_FIELDS_SIZE = 2048
+#: headers that clients and proxies are known to send. The list is fixed: nothing that a client sends is added to it
+COMMON_NAMES = (
+    "Accept", "Accept-Charset", "Accept-Encoding", "Accept-Language", "Access-Control-Request-Headers",
+    "Access-Control-Request-Method", "Authorization", "Cache-Control", "Connection", "Content-Length", "Content-Type",
+    "Cookie", "DNT", "Expect", "Forwarded", "From", "Host", "If-Match", "If-Modified-Since", "If-None-Match", "If-Range",
+    "If-Unmodified-Since", "Keep-Alive", "Origin", "Pragma", "Priority", "Range", "Referer", "Save-Data", "Sec-CH-UA",
+    "Sec-CH-UA-Mobile", "Sec-CH-UA-Platform", "Sec-Fetch-Dest", "Sec-Fetch-Mode", "Sec-Fetch-Site", "Sec-Fetch-User",
+    "Sec-GPC", "Sec-WebSocket-Extensions", "Sec-WebSocket-Key", "Sec-WebSocket-Protocol", "Sec-WebSocket-Version", "TE",
+    "Traceparent", "Tracestate", "Transfer-Encoding", "Upgrade", "Upgrade-Insecure-Requests", "User-Agent", "Via",
+    "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Prefix", "X-Forwarded-Proto", "X-Real-IP",
+    "X-Request-ID", "X-Requested-With",
+)  # fmt: skip
+_KEYS = {name: _key_of(name) for common in COMMON_NAMES for name in (common, common.lower(), common.title())}
+#: headers that a proxy adds; the requests on its connection are those of different clients
+PROXY_KEYS = ("HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_REAL_IP")
+#: bytes of header fields that are kept for the next request of their connection
+MAX_KEPT_FIELDS = 2048
 #: request lines of which nothing else needs to be known when the header fields are known
 PLAIN_LINE = re.compile(rb"(?:GET|POST|HEAD|OPTIONS|PUT|DELETE|PATCH) /[!-~]* HTTP/1\.[01]")
 #: the parser is only asked whether a head is valid: to be called back with each header costs more than a ``split``
@@ -108,27 +113,68 @@ _NO_CALLBACKS = object()
 
 
 def parse_head(head: bytes, limits: HeadLimits) -> RequestHead:
-    """Parse one complete head, its empty line included.
+    """Parse one complete head, its empty line included, of a connection with one request.
 
     Raises:
         InvalidRequest: it is no request that can be served, or beyond the limits.
     """
-    size = head.find(b"\r\n")
-    fields = head[size:]
-    known = _KNOWN_FIELDS.get(fields)
-    if known is None or PLAIN_LINE.fullmatch(head, 0, size) is None:
-        return _parse_unknown(head, limits)
-    # a client repeats its headers with every request: 2.6 of 3.9 µs are saved
-    _check_sizes(size, len(fields) - 4, len(known), limits)
-    request = RequestHead()
-    request.line = head[:size].decode("ascii")
-    request.command, request.path, request.version = request.line.split(" ")
-    request.variables = known
-    _frame(request, False)
-    return request
+    return HeadParser().parse(head, limits)
 
 
-def _parse_unknown(head: bytes, limits: HeadLimits) -> RequestHead:
+class HeadParser:
+    """Parses the heads of one connection's requests.
+
+    A client repeats its headers with every request, so the fields of the last two requests (a poll and a POST) are kept
+    with what they say: an equal block is not parsed again, which saves 3 of 4.5 µs for seven fields and 6.5 of 8 µs for
+    Chrome's sixteen. They hold credentials, so no other connection sees them, they end with the connection, and those
+    that a proxy has sent are not kept.
+    """
+
+    __slots__ = ("_earlier_fields", "_earlier_variables", "_fields", "_variables")
+
+    def __init__(self) -> None:
+        self._fields = self._earlier_fields = b""
+        self._variables: dict[str, str] = {}
+        self._earlier_variables: dict[str, str] = {}
+
+    def parse(self, head: bytes, limits: HeadLimits) -> RequestHead:
+        """Parse one complete head, its empty line included.
+
+        Raises:
+            InvalidRequest: it is no request that can be served, or beyond the limits.
+        """
+        size = head.find(b"\r\n")
+        fields = head[size:]
+        if fields != self._fields:
+            if fields != self._earlier_fields:
+                return self._parse_new(head, limits)
+            self._keep(fields, self._earlier_variables)
+        if PLAIN_LINE.fullmatch(head, 0, size) is None:
+            return _parse(head, limits)[0]
+        variables = self._variables
+        _check_sizes(size, len(fields) - 4, len(variables), limits)
+        request = RequestHead()
+        request.line = head[:size].decode("ascii")
+        request.command, request.path, request.version = request.line.split(" ")
+        request.variables = variables
+        _frame(request, False)
+        return request
+
+    def _parse_new(self, head: bytes, limits: HeadLimits) -> RequestHead:
+        request, is_repeatable = _parse(head, limits)
+        fields = head[len(request.line):]
+        if is_repeatable and len(fields) <= MAX_KEPT_FIELDS and not any(key in request.variables for key in PROXY_KEYS):
+            self._keep(fields, request.variables)
+        return request
+
+    def _keep(self, fields: bytes, variables: dict[str, str]) -> None:
+        """Keep valid header fields for the next request that has just the same. ``variables`` is not changed from here on."""
+        self._earlier_fields, self._earlier_variables = self._fields, self._variables
+        self._fields, self._variables = fields, variables
+
+
+def _parse(head: bytes, limits: HeadLimits) -> tuple[RequestHead, bool]:
+    """Parse a head; say whether another head with the same fields, and a plain request line, means the same by them."""
     lines = head.decode("latin-1").split("\r\n")
     line = lines[0]
     _check_sizes(len(line), len(head) - len(line) - 4, len(lines) - 3, limits)
@@ -142,23 +188,14 @@ def _parse_unknown(head: bytes, limits: HeadLimits) -> RequestHead:
     request.command, request.path, request.version = words
     request.variables = _variables(lines)
     _frame(request, is_upgrade)
-    if request.path[:1] != "/":
-        _take_odd_target(request)
-    if "HTTP_HOST" not in request.variables and request.version == "HTTP/1.1":
-        raise InvalidRequest(BAD_REQUEST, "an HTTP/1.1 request needs a Host header")
     # a target that names another host than the Host header says nothing about the next request
-    if not is_upgrade and len(request.variables) == len(lines) - 3 and words[1][:1] == "/":
-        _remember(head[len(line):], request.variables)
-    return request
-
-
-def _remember(fields: bytes, variables: dict[str, str]) -> None:
-    """Keep valid header fields for the next request that has just the same. ``variables`` is not changed from here on."""
-    if len(fields) > MAX_KNOWN_FIELDS_SIZE or "HTTP_HOST" not in variables:
-        return
-    if len(_KNOWN_FIELDS) >= MAX_KNOWN_FIELDS:
-        _KNOWN_FIELDS.clear()
-    _KNOWN_FIELDS[fields] = variables
+    is_path = request.path[:1] == "/"
+    if not is_path:
+        _take_odd_target(request)
+    has_host = "HTTP_HOST" in request.variables
+    if not has_host and request.version == "HTTP/1.1":
+        raise InvalidRequest(BAD_REQUEST, "an HTTP/1.1 request needs a Host header")
+    return request, is_path and has_host and not is_upgrade and len(request.variables) == len(lines) - 3
 
 
 def check_partial_head(data: bytes, limits: HeadLimits) -> None:
@@ -214,11 +251,11 @@ def _bad_line(line: str) -> InvalidRequest:
 
 def _variables(lines: list[str]) -> dict[str, str]:
     """The header fields as an environ has them."""
-    keys = _KEYS
+    known = _KEYS.get
     variables: dict[str, str] = {}
     for line in lines[1:-2]:
         name, _, value = line.partition(":")
-        variables[keys[name]] = value.strip()
+        variables[known(name) or _key_of(name)] = value.strip()
     if len(variables) != len(lines) - 3:
         variables = _combine(lines)
     variables.pop("", None)
@@ -230,7 +267,7 @@ def _combine(lines: list[str]) -> dict[str, str]:
     variables: dict[str, str] = {}
     for line in lines[1:-2]:
         name, _, value = line.partition(":")
-        key = _KEYS[name]
+        key = _KEYS.get(name) or _key_of(name)
         if key not in variables:
             variables[key] = value.strip()
         elif key == "HTTP_COOKIE":

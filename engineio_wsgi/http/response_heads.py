@@ -11,7 +11,7 @@ from email.utils import formatdate
 from time import time
 from typing import Any
 
-__all__ = ["ResponseHead", "date_line"]
+__all__ = ["ResponseHead", "date_line", "keep_header"]
 
 #: statuses whose responses have no body (RFC 9110 sections 15.2, 15.3.5, 15.4.5)
 BODILESS = (204, 304)
@@ -109,13 +109,31 @@ class ResponseHead:
 #: status and headers, encoded; code; whether there is a date; Content-Length; whether Connection says close
 Composed = tuple[bytes, int, bool, int | None, bool | None]
 
+#: heads that were sent before: those that have no other headers than these, whose values belong to no single client
 _KNOWN: dict[tuple[Any, ...], Composed] = {}
+SHAREABLE = frozenset(("cache-control", "connection", "content-encoding", "content-length", "content-type", "vary",
+                       "x-content-type-options"))
+#: further headers that may be kept, because they come from an application's configuration
+_configured: set[tuple[str, str]] = set()
 MAX_KNOWN = 256
-MAX_KNOWN_SIZE = 1024
+MAX_KNOWN_SIZE = 512
+
+
+def keep_header(name: str, value: str) -> None:
+    """Say that a header with just this value comes from the configuration, so that heads with it may be kept."""
+    _configured.add((name, value))
+
+
+def _is_shareable(headers: Sequence[tuple[str, str]]) -> bool:
+    return all(header[0].lower() in SHAREABLE or header in _configured for header in headers)
 
 
 def _compose(status: str, headers: Sequence[tuple[str, str]]) -> Composed:
-    """Check and encode. A server says the same again and again: 1.2 µs are saved where it does."""
+    """Check and encode. A server says the same again and again: 1.2 µs are saved where it does.
+
+    A head with ``Set-Cookie``, ``Location``, ``ETag`` or anything else that may be a secret between the server and one
+    client is never kept.
+    """
     key = (status, *headers)
     try:
         known = _KNOWN.get(key)
@@ -123,7 +141,7 @@ def _compose(status: str, headers: Sequence[tuple[str, str]]) -> Composed:
         return _compose_new(status, headers)  # a header that is a list
     if known is None:
         known = _compose_new(status, headers)
-        if len(known[0]) <= MAX_KNOWN_SIZE:
+        if len(known[0]) <= MAX_KNOWN_SIZE and _is_shareable(headers):
             if len(_KNOWN) >= MAX_KNOWN:
                 _KNOWN.clear()
             _KNOWN[key] = known

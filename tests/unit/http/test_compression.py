@@ -77,11 +77,9 @@ def test_a_long_header_is_not_cut_into_another_one() -> None:
     assert compress(BODY, header, SETTINGS) == (BODY, None)
 
 
-def test_a_long_header_is_not_kept() -> None:
-    kept = choose_coding.cache_info().currsize
+def test_a_long_header_is_not_looked_at() -> None:
     assert compress(BODY, "gzip" + "," * 196, SETTINGS)[1] == "gzip"
     assert compress(BODY, "gzip" + "," * 197, SETTINGS) == (BODY, None)
-    assert choose_coding.cache_info().currsize == kept + 1
 
 
 def test_the_same_body_is_the_same_whenever() -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import operator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engineio_wsgi.http import requests
 from engineio_wsgi.http.requests import (
     CHUNKED,
+    HeadParser,
     InvalidRequest,
     RequestHead,
     check_partial_head,
@@ -113,10 +118,56 @@ def test_absolute_targets(target: str, path: str, host: str) -> None:
 
 @pytest.mark.parametrize("line", ["GET http://other/a HTTP/1.1", "OPTIONS * HTTP/1.1", "GET /a HTTP/1.0", "HEAD /a HTTP/1.1"])
 def test_a_request_says_nothing_about_the_next_with_the_same_headers(line: str) -> None:
-    fields = ("Host: h", f"X-Line: {line}")
-    parse(line, *fields)
-    request = parse("GET /b HTTP/1.1", *fields)
-    assert (request.path, request.variables["HTTP_HOST"], request.close) == ("/b", "h", False)
+    parser = HeadParser()
+    fields = b"\r\nHost: h\r\nX: y\r\n\r\n"
+    for earlier in (line, "GET /a HTTP/1.1", line):
+        parser.parse(earlier.encode() + fields, Limits())
+        request = parser.parse(b"GET /b HTTP/1.1" + fields, Limits())
+        assert (request.path, request.variables["HTTP_HOST"], request.close) == ("/b", "h", False)
+
+
+def kept(parser: HeadParser, text: bytes) -> bool:
+    """Whether a parser still has something of what it has read."""
+    return any(text in each for each in gc.get_referents(parser) if isinstance(each, bytes))
+
+
+def head_with(*lines: str) -> bytes:
+    return "\r\n".join(["GET / HTTP/1.1", "Host: h", *lines, "", ""]).encode()
+
+
+def test_the_headers_of_the_last_two_requests_are_kept_for_their_connection() -> None:
+    parser = HeadParser()
+    poll, post, other = head_with("Cookie: one"), head_with("Cookie: one", "Content-Length: 5"), head_with("Cookie: two")
+    first = [parser.parse(head, Limits()).variables for head in (poll, post)]
+    again = [parser.parse(head, Limits()).variables for head in (poll, post)]
+    assert again == first
+    assert all(map(operator.is_, again, first))
+    parser.parse(other, Limits())
+    assert parser.parse(poll, Limits()).variables is not first[0]
+    assert HeadParser().parse(other, Limits()).variables is not parser.parse(other, Limits()).variables
+
+
+@pytest.mark.parametrize("line", ["X-Forwarded-For: 192.0.2.1", "Forwarded: for=192.0.2.1", "via: 1.1 proxy"])
+def test_headers_that_a_proxy_has_sent_are_not_kept(line: str) -> None:
+    parser = HeadParser()
+    parser.parse(head_with("Cookie: one", line), Limits())
+    assert not kept(parser, b"Cookie: one")
+    parser.parse(head_with("Cookie: two"), Limits())
+    assert kept(parser, b"Cookie: two")
+
+
+def test_the_limits_hold_for_repeated_headers() -> None:
+    parser = HeadParser()
+    head = head_with("Cookie: one")
+    parser.parse(head, Limits())
+    with pytest.raises(InvalidRequest, match="request line"):
+        parser.parse(head.replace(b"/ ", b"/" + b"a" * Limits().max_request_line + b" "), Limits())
+
+
+def test_no_header_name_is_remembered() -> None:
+    names = dict(requests._KEYS)
+    parse("GET / HTTP/1.1", "Host: h", "X-Api-Key-5ecret: x", "x_y: z")
+    assert names == requests._KEYS
 
 
 def test_the_asterisk_is_for_options() -> None:

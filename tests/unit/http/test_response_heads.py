@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from engineio_wsgi.http.response_heads import ResponseHead, date_line
+from engineio_wsgi.http import response_heads
+from engineio_wsgi.http.response_heads import ResponseHead, date_line, keep_header
 
 DATED = ("Date", "now")
 
@@ -139,3 +140,28 @@ def test_values_that_would_break_the_head(status: str, headers: list[tuple[str, 
 def test_types(status: Any, headers: Any) -> None:
     with pytest.raises((TypeError, AttributeError)):
         ResponseHead(status, headers)
+
+
+# -- heads that are kept
+
+
+@pytest.mark.parametrize("header", [("Set-Cookie", "a=b"), ("Location", "/a"), ("ETag", '"a"'), ("X-Token", "a"),
+                                    ("Access-Control-Allow-Origin", "https://a.example")])
+def test_no_head_with_something_of_one_client_is_kept(header: tuple[str, str]) -> None:
+    known = dict(response_heads._KNOWN)
+    ResponseHead("200 OK", [("Content-Type", "text/plain"), header])
+    assert known == response_heads._KNOWN
+
+
+def test_heads_of_what_the_application_has_configured_are_kept() -> None:
+    header = ("Access-Control-Allow-Origin", "https://configured.example")
+    keep_header(*header)
+    ResponseHead("200 OK", [("Content-Type", "text/plain"), header])
+    assert ("200 OK", ("Content-Type", "text/plain"), header) in response_heads._KNOWN
+    assert framed("200 OK", [header], 0)[0] == [": ".join(header), "Content-Length: 0"]
+
+
+def test_no_number_of_heads_fills_the_memory() -> None:
+    for length in range(2 * response_heads.MAX_KNOWN):
+        ResponseHead("200 OK", [("Content-Length", str(length))])
+    assert len(response_heads._KNOWN) <= response_heads.MAX_KNOWN
