@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from engineio_wsgi.errors import ErrorCode, Forbidden, RequestRefused
+from engineio_wsgi.http.response_heads import keep_header
 from engineio_wsgi.http.responses import Response
 from engineio_wsgi.options import Cors
 
@@ -20,6 +21,9 @@ __all__ = ["OriginPolicy"]
 logger = logging.getLogger("engine")
 
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+#: what clients that are no browsers write into ``Origin`` for a WebSocket: the same origin as over HTTP
+HTTP_SCHEMES = {"ws": "http", "wss": "https"}
+ALLOW_ORIGIN = "Access-Control-Allow-Origin"
 Matcher = Callable[[str], bool]
 
 
@@ -34,8 +38,12 @@ class OriginPolicy:
         self._cors = cors
         origins = () if cors is None else cors.origins
         listed = origins if isinstance(origins, (list, tuple, set, frozenset)) else (origins,)
-        self._matchers: list[Matcher] = [_matcher(origin) for origin in listed if origin != "*"]
-        self._anybody = "*" in listed
+        self._names = frozenset(_configured(origin) for origin in listed if isinstance(origin, str))
+        self._matchers: list[Matcher] = [_matcher(origin) for origin in listed if not isinstance(origin, str)]
+        self._anybody = "*" in self._names
+        self._constant = [] if cors is None else _constant_headers(cors)
+        for name, value in [*((ALLOW_ORIGIN, each) for each in self._names), *self._constant]:
+            keep_header(name, value)
 
     def check(self, environ: Mapping[str, Any]) -> None:
         """Let a request pass, or not. Requests without ``Origin`` do not come from a page of another site.
@@ -56,7 +64,7 @@ class OriginPolicy:
     def _allows(self, origin: str, environ: Mapping[str, Any]) -> bool:
         if not origin.isprintable() or not origin.isascii():
             return False
-        if self._anybody or _is_same(origin, environ):
+        if self._anybody or _is_same(origin, environ) or _canonical(origin) in self._names:
             return True
         return any(matches(origin) for matches in self._matchers)
 
@@ -71,17 +79,13 @@ class OriginPolicy:
             return []
         origin = environ.get("HTTP_ORIGIN")
         if self._anybody and not cors.credentials:
-            headers = [("Access-Control-Allow-Origin", "*")]
+            headers = [(ALLOW_ORIGIN, "*")]
         else:
             headers = [("Vary", "Origin")]
             if origin is None or not self._allows(origin, environ):
                 return headers
-            headers.append(("Access-Control-Allow-Origin", origin))
-        if cors.credentials:
-            headers.append(("Access-Control-Allow-Credentials", "true"))
-        if cors.expose:
-            headers.append(("Access-Control-Expose-Headers", ", ".join(cors.expose)))
-        return headers
+            headers.append((ALLOW_ORIGIN, origin))
+        return headers + self._constant
 
     def preflight(self, environ: Mapping[str, Any]) -> Response:
         """The answer to OPTIONS, without what :meth:`headers` adds to every response."""
@@ -105,20 +109,36 @@ class OriginPolicy:
         return [*vary, ("Access-Control-Allow-Headers", ", ".join(allowed))] if allowed else vary
 
 
+def _constant_headers(cors: Cors) -> list[tuple[str, str]]:
+    """What every page that is let in is told."""
+    headers = [("Access-Control-Allow-Credentials", "true")] if cors.credentials else []
+    return [*headers, ("Access-Control-Expose-Headers", ", ".join(cors.expose))] if cors.expose else headers
+
+
 def _is_same(origin: str, environ: Mapping[str, Any]) -> bool:
     """Whether a page of ``origin`` would have been served by the host that this request went to."""
-    scheme, _, host = origin.partition("://")
-    if scheme != environ.get("wsgi.url_scheme"):
-        return False
-    port = DEFAULT_PORTS.get(scheme, "")
-    own: str = environ.get("HTTP_HOST", "").lower().removesuffix(port)
-    return own != "" and host.lower().removesuffix(port) == own
+    own = f"{environ.get('wsgi.url_scheme')}://{environ.get('HTTP_HOST', '')}"
+    if origin != own:
+        own = _canonical(own)
+        origin = _canonical(origin)
+    return origin == own and own[-3:] != "://"
+
+
+def _canonical(origin: str) -> str:
+    """An origin in lower case, without a default port, and with the scheme that it has over HTTP."""
+    scheme, separator, host = origin.lower().partition("://")
+    scheme = HTTP_SCHEMES.get(scheme, scheme)
+    port = DEFAULT_PORTS.get(scheme)
+    return scheme + separator + (host if port is None else host.removesuffix(port))
+
+
+def _configured(origin: str) -> str:
+    """The same for one that somebody has written, where a slash at the end is forgiven; ``file://`` ends with its own."""
+    scheme, separator, host = origin.partition("://")
+    return _canonical(scheme + separator + host.removesuffix("/"))
 
 
 def _matcher(origin: Any) -> Matcher:
-    if isinstance(origin, str):
-        wanted = origin.rstrip("/").lower()
-        return lambda got: got.lower() == wanted
     if isinstance(origin, re.Pattern):
         return lambda got: origin.fullmatch(got) is not None
     return lambda got: _ask(origin, got)

@@ -46,6 +46,12 @@ def allows(cors: Cors | None, request: dict[str, Any]) -> bool:
         ("http://CHAT.example", "http", "chat.EXAMPLE"),
         ("http://[::1]:8000", "http", "[::1]:8000"),
         ("http://[::1]", "http", "[::1]:80"),
+        ("HTTP://chat.example", "http", "chat.example"),
+        ("ws://chat.example", "http", "chat.example"),
+        ("ws://chat.example:80", "http", "chat.example"),
+        ("WS://chat.example:8000", "http", "chat.example:8000"),
+        ("wss://chat.example", "https", "chat.example"),
+        ("wss://chat.example", "https", "chat.example:443"),
     ],
 )
 @pytest.mark.parametrize("cors", [None, Cors(origins=PAGE)])
@@ -60,6 +66,12 @@ STRANGERS = [
     "file://",
     "http://",
     "https://chat.example",
+    "wss://chat.example",
+    "ws://chat.example:81",
+    "ws://chat.example:443",
+    "ws://",
+    "ws:chat.example",
+    "ftp://chat.example",
     "http://chat.example:81",
     "http://chat.example:443",
     "http://chat.example.evil.example",
@@ -83,8 +95,10 @@ def test_other_pages(cors: Cors | None, origin: str) -> None:
 
 
 def test_a_request_without_a_host_has_no_pages() -> None:
-    for origin in ("http://", "http://chat.example", "http://:80"):
+    for origin in ("http://", "http://chat.example", "http://:80", "ws://"):
         assert not allows(None, {"wsgi.url_scheme": "http", "HTTP_ORIGIN": origin})
+        for host in ("", ":80"):
+            assert not allows(None, environ(origin if host == "" else "http://", host=host))
 
 
 def test_forwarded_headers_are_not_believed() -> None:
@@ -150,6 +164,26 @@ def test_configured_origins(origins: Any) -> None:
 
 def test_origins_have_no_case() -> None:
     assert allows(Cors(origins=PAGE), environ("HTTPS://PAGE.example"))
+
+
+@pytest.mark.parametrize("origin", ["file://", "capacitor://localhost", "ionic://localhost", "tauri://localhost", "app://x",
+                                    "chrome-extension://abcdefghijklmnop", "null"])
+@pytest.mark.parametrize("end", ["", "/"])
+def test_pages_of_applications(origin: str, end: str) -> None:
+    """What WebViews, desktop applications and browser extensions send."""
+    policy = OriginPolicy(Cors(origins=origin if origin == "null" else origin + end))
+    policy.check(environ(origin))
+    assert ("Access-Control-Allow-Origin", origin) in policy.headers(environ(origin))
+    for other in ("file:", "file:///", "null/", "capacitor://evil", "capacitor:", "http://localhost", OTHER):
+        assert not allows(Cors(origins=origin), environ(other))
+
+
+@pytest.mark.parametrize("configured", ["https://page.example:443", "wss://page.example", "HTTPS://Page.Example:443/"])
+@pytest.mark.parametrize("sent", [PAGE, "https://page.example:443", "wss://page.example", "WSS://page.example:443"])
+def test_configured_origins_are_compared_as_origins(configured: str, sent: str) -> None:
+    assert allows(Cors(origins=configured), environ(sent))
+    for other in ("http://page.example", "ws://page.example", "https://page.example:80", "https://page.example:4430"):
+        assert not allows(Cors(origins=configured), environ(other))
 
 
 def test_anybody() -> None:
