@@ -29,8 +29,11 @@ from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.engine import Engine
 from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.forks import call_in_child, serve
+from engineio_wsgi.gunicorn_settings import refusal
+from engineio_wsgi.handler import WebSocketHandler
 from engineio_wsgi.host import hosts
 from engineio_wsgi.http.adoption import ConnectionRoster, RosteredHandler
+from engineio_wsgi.http.requests import InvalidRequest, RequestHead
 from engineio_wsgi.server import HttpServer
 from engineio_wsgi.throttle import Throttle
 from engineio_wsgi.version import __version__
@@ -41,6 +44,8 @@ try:
     from gunicorn.errors import AppImportError, HaltServer
     from gunicorn.http.wsgi import base_environ
     from gunicorn.workers.ggevent import GeventWorker
+
+    from engineio_wsgi.gunicorn_heads import HeadReader, Reading, is_in, preface_size
 except ModuleNotFoundError as missing:
     text = f"engineio_wsgi.gunicorn needs {(missing.name or '').partition('.')[0]}: pip install 'engineio-wsgi[gunicorn]'"
     if "gunicorn.app.base" in sys.modules:
@@ -108,15 +113,85 @@ class ClientPool(Pool):  # type: ignore[misc]
 class GunicornHandler(RosteredHandler):
     """Our handler with gunicorn's settings, environ and access log."""
 
+    #: in an environ: the address that is connected, of a proxy that has named its client; ``UNIX`` for a Unix socket's
+    PEER, UNIX = "engineio.peer", "unix"
+
+    #: what the connection's last request said, and what its proxy said of the client
+    _reading: Reading | None = None
+    _proxied: Mapping[str, Any] | None = None
+    #: the PROXY header that has just been read; ``None`` until it has been looked for
+    _preface: bytes | None = None
+    _trusted: bool | None = None
+
+    def _take_head(self) -> bytes:
+        if self._preface is None:
+            mode = self.server.worker.heads.proxy_mode
+            # who was accepted elsewhere has said it there
+            self._preface = b"" if mode == "off" or self._origin else self._take_preface(mode)
+        return super()._take_head()
+
+    def _take_preface(self, mode: str) -> bytes:
+        connection = self._connection
+        deadline = monotonic() + self.header_timeout
+        while (size := preface_size(connection.buffer, mode)) is None:
+            try:
+                more = connection.receive(max(deadline - monotonic(), 0))
+            except TimeoutError as error:
+                raise InvalidRequest("408 Request Timeout", "the PROXY header was not complete in time") from error
+            if not more:
+                raise ConnectionResetError("the client went away in the midst of a PROXY header")
+            connection.buffer += more
+        preface, connection.buffer = connection.buffer[:size], connection.buffer[size:]
+        return preface
+
+    @property
+    def _origin(self) -> Mapping[str, Any]:
+        """What the environs of an adopted connection hold; of others, nothing."""
+        return getattr(self, "origin", {})
+
+    def _parse(self, head: bytes) -> RequestHead:
+        worker: Worker = self.server.worker
+        if self._trusted is None:
+            peer = self._origin.get(self.PEER)
+            self._peer = self.client_address if peer is None else "" if peer == self.UNIX else (peer, 0)
+            self._trusted = is_in(self._peer, worker.cfg.forwarded_allow_ips)
+        preface, self._preface = self._preface or b"", b""
+        self._reading = reading = worker.heads.read(head, self, self._peer, self._trusted, preface)
+        if preface and reading.proxied:
+            self._learn_client(reading.proxied)
+        return reading.request
+
+    def _learn_client(self, said: Mapping[str, Any]) -> None:
+        """Whose connection it is, by a PROXY header. A proxy's own check names nobody: that is the proxy's."""
+        self._proxied = {"PROXY_PROTOCOL": said["proxy_protocol"]}
+        if said["client_addr"] is not None:
+            self._proxied.update(PROXY_ADDR=said["proxy_addr"], PROXY_PORT=str(said["proxy_port"]))
+            self._proxied[self.PEER] = self._peer[0] if isinstance(self._peer, tuple) else self.UNIX
+            self.client_address = (said["client_addr"], said["client_port"])
+
     def handle_one_response(self) -> None:
         """Answer one request, and count it."""
         worker: Worker = self.server.worker
+        original = None if self._reading is None else self._reading.original
         worker.count_request()
         if not worker.cfg.keepalive:
             self.close_connection = True
+        environ = self.environ
         super().handle_one_response()
         if self._wire is not None and not self.departed:
             self.log_request()
+        if original is not None:
+            try:
+                worker.cfg.post_request(worker, original, environ, self._as_response())
+            except Exception:
+                worker.log.exception("Exception in post_request hook")
+
+    def run_application(self) -> None:
+        """Have the request answered by the application, after gunicorn's hook."""
+        original = None if self._reading is None else self._reading.original
+        if original is not None:
+            self.server.worker.cfg.pre_request(self.server.worker, original)
+        super().run_application()
 
     def start_response(self, status: str, headers: Any, exc_info: Any = None) -> Callable[[bytes], None]:
         """PEP 3333's ``start_response``. Whoever is turned away by a worker that stops finds the next one by a new connection."""
@@ -131,27 +206,25 @@ class GunicornHandler(RosteredHandler):
         super()._leave(connection)
 
     def get_environ(self) -> dict[str, Any]:
-        """The environ of a request: HTTPS is what a trusted proxy says, too."""
+        """The environ of a request, as the settings, and the proxies that they trust, have it."""
         environ = super().get_environ()
         environ["RAW_URI"] = self.path
-        if self._is_secured_by_proxy(environ):
-            environ["wsgi.url_scheme"] = "https"
+        if self._reading is not None and self._reading.additions:
+            environ.update(self._reading.additions)
+        if self._proxied is not None:
+            environ.update(self._proxied)
         return environ
 
-    def _is_secured_by_proxy(self, environ: Mapping[str, Any]) -> bool:
-        cfg, address = self.server.worker.cfg, self.client_address
-        trusted = cfg.forwarded_allow_ips
-        if isinstance(address, tuple) and "*" not in trusted and address[0] not in trusted:
-            return False
-        return any(environ.get("HTTP_" + name.upper().replace("-", "_")) == value
-                   for name, value in cfg.secure_scheme_headers.items())
+    def _as_response(self) -> SimpleNamespace:
+        """The response, as gunicorn's loggers and hooks know one."""
+        status = "101 Switching Protocols" if self._wire is not None else self._orig_status or "000"
+        return SimpleNamespace(status=status, headers=self.response_headers or (), sent=self.response_length,
+                               headers_sent=self.headers_sent, response_length=self.response_length)
 
     def log_request(self) -> None:
         """Write a line to gunicorn's access log, in its format; of a WebSocket when it begins."""
         seconds = max(self.time_finish - self.time_start, 0) if self.time_finish else 0
-        status = "101 Switching Protocols" if self._wire is not None else self._orig_status or "000"
-        response = SimpleNamespace(status=status, headers=self.response_headers or (), sent=self.response_length)
-        self.server.worker.log.access(response, self.headers.items(), self.environ, timedelta(seconds=seconds))
+        self.server.worker.log.access(self._as_response(), self.headers.items(), self.environ, timedelta(seconds=seconds))
 
 
 class GunicornServer(HttpServer):
@@ -214,8 +287,9 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
-        if "h2" in getattr(self.cfg, "http_protocols", ()):
-            raise HaltServer("http_protocols: engineio_wsgi.gunicorn.Worker serves h1 only; let a proxy speak HTTP/2")
+        refused = refusal(self.cfg)
+        if refused is not None:
+            raise HaltServer(refused)
         #: whether the worker goes on; gunicorn's
         self.alive: bool = True
         self._woken: Event | None = None
@@ -252,6 +326,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
     def run(self) -> None:
         """The worker's life: serve until it was asked to stop, then end what is there."""
         self._woken = Event()
+        #: reads the requests' heads
+        self.heads = HeadReader(self.cfg)
         _tell_of_max_requests(self.cfg)
         servers = [self._serve(listener) for listener in self.sockets]
         watch = LimitWatch(self.worker_connections)
@@ -265,11 +341,10 @@ class Worker(GeventWorker):  # type: ignore[misc]
         listener.setblocking(1)
         cfg = self.cfg
         environ = {**base_environ(cfg), "wsgi.multithread": True, "SERVER_SOFTWARE": f"engineio-wsgi/{__version__} gunicorn"}
-        limits = {
-            "keepalive_timeout": cfg.keepalive,
-            "max_request_line": cfg.limit_request_line or sys.maxsize,
-            "max_header_count": cfg.limit_request_fields,
-        }
+        limits = {"keepalive_timeout": cfg.keepalive, **self.heads.limits()}
+        if self.wsgi_handler.max_header_size != WebSocketHandler.max_header_size:
+            # a subclass's own bound, for which gunicorn has no setting
+            del limits["max_header_size"]
         server = GunicornServer(
             listener, self, spawn=ClientPool(self.worker_connections), environ=environ,
             handler_class=type("Handler", (self.wsgi_handler,), limits),

@@ -127,7 +127,7 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
         """Read a request and answer it. Returns whether another may follow on this connection."""
         try:
             self._head_read = head = self._take_head()
-            self._request = request = self._parser.parse(head, self)
+            self._request = request = self._parse(head)
         except InvalidRequest as error:
             self._refuse(error)
             return False
@@ -143,6 +143,10 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
         self.application = self.server.application
         self.handle_one_response()
         return not self.close_connection
+
+    def _parse(self, head: bytes) -> RequestHead:
+        """What a head says; raises `InvalidRequest`. Servers with settings of their own about it do so here."""
+        return self._parser.parse(head, self)
 
     def _take_head(self) -> bytes:
         connection = self._connection

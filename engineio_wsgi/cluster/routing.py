@@ -48,6 +48,8 @@ MAX_ATTEMPTS = 8
 UNREACHED = "engineio.unreached"
 #: what a proxy adds: its connection carries requests of many clients, and must stay where it is
 FORWARDED = ("HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_REAL_IP", "HTTP_X_FORWARDED_PROTO")
+#: what an environ says of its connection: where that came from, and what a proxy has said of its client
+ORIGIN = ("wsgi.url_scheme", "SERVER_NAME", "SERVER_PORT", "PROXY_PROTOCOL", "PROXY_ADDR", "PROXY_PORT", "engineio.peer")
 #: how often a connection may change its worker: one that goes on carries requests of many clients, whatever its headers say
 MAX_HOPS = 3
 #: seconds beyond a heartbeat in which a poll has been answered
@@ -210,7 +212,7 @@ class Cluster:
         return self._relay(courier, owner, request, start_response)
 
     def _connection(self, sid: str, environ: Environ, departure: Departure, upgrade: bool) -> Connection:
-        origin = {key: environ[key] for key in ("wsgi.url_scheme", "SERVER_NAME", "SERVER_PORT")}
+        origin = {key: environ[key] for key in ORIGIN if key in environ}
         return Connection(self._owner.terms, sid, departure.address, origin, environ.get(HOPS, 0), upgrade, departure.accepted)
 
     def _relay(self, courier: Courier, owner: str, request: RequestCopy, start_response: StartResponse) -> Iterable[bytes] | str:

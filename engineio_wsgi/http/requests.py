@@ -14,8 +14,8 @@ import httptools
 
 from engineio_wsgi.errors import PeerError
 
-__all__ = ["CHUNKED", "HeadLimits", "HeadParser", "InvalidRequest", "RequestHead", "check_partial_head", "fill_environ",
-           "parse_head"]
+__all__ = ["CHUNKED", "HeadLimits", "HeadParser", "InvalidRequest", "RequestHead", "check_partial_head", "complete_head",
+           "fill_environ", "parse_head"]
 
 #: ``RequestHead.length`` of a chunked body, which says itself where it ends
 CHUNKED = -1
@@ -196,6 +196,19 @@ def _parse(head: bytes, limits: HeadLimits) -> tuple[RequestHead, bool]:
     if not has_host and request.version == "HTTP/1.1":
         raise InvalidRequest(BAD_REQUEST, "an HTTP/1.1 request needs a Host header")
     return request, is_path and has_host and not is_upgrade and len(request.variables) == len(lines) - 3
+
+
+def complete_head(request: RequestHead) -> None:
+    """Do what is left to do with a head that somebody else has parsed into ``request``: all but ``length`` and ``close`` is set.
+
+    Raises:
+        InvalidRequest: its framing, its target or its Host are none that can be served.
+    """
+    _frame(request, False)
+    if request.path[:1] != "/":
+        _take_odd_target(request)
+    if "HTTP_HOST" not in request.variables and request.version == "HTTP/1.1":
+        raise InvalidRequest(BAD_REQUEST, "an HTTP/1.1 request needs a Host header")
 
 
 def check_partial_head(data: bytes, limits: HeadLimits) -> None:

@@ -271,5 +271,5 @@ def test_http2_is_refused(tmp_path: Path) -> None:
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=20,
                            env={**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)})
     assert ended.returncode == 1
-    assert "engineio_wsgi.gunicorn.Worker serves h1 only; let a proxy speak HTTP/2" in ended.stderr
+    assert "http_protocols: engineio_wsgi.gunicorn.Worker cannot honour it: only HTTP/1 is served" in ended.stderr
     assert "Traceback" not in ended.stderr
