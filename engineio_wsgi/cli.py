@@ -8,7 +8,6 @@ both come from the options' declaration. A flag goes before its variable; both a
 from __future__ import annotations
 
 import argparse
-import importlib
 import logging
 import os
 import re
@@ -16,7 +15,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import monotonic
-from types import ModuleType
 from typing import Any, NoReturn
 
 import gevent
@@ -24,11 +22,13 @@ from gevent import ssl
 from gevent.event import Event
 
 from engineio_wsgi.demo import demo_application
+from engineio_wsgi.engine import join_clusters
 from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.forks import call_in_child
+from engineio_wsgi.host import close_hosts, hosts
 from engineio_wsgi.http.adoption import ConnectionRoster, RosteredHandler
+from engineio_wsgi.loading import load_application
 from engineio_wsgi.log import DebugHandler
-from engineio_wsgi.middleware import Middleware
 from engineio_wsgi.options import from_environ, option_defaults, simple_options
 from engineio_wsgi.server import HttpServer, Server
 from engineio_wsgi.version import __version__
@@ -42,8 +42,6 @@ ENVIRONMENT = "ENGINEIO_"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 #: seconds that sessions have to fetch what is left, and requests to be answered, when the server is asked to stop
 GRACE = 3.0
-#: middlewares that are looked through for the engine
-MAX_WRAPPERS = 10
 _SERVE = """Serve module:app, a WSGI application that an engineio_wsgi.Server was wrapped round. The flags and the ENGINEIO_
 variables set the options that the application does not give to its Server(...) itself; Server.from_environ(...) prefers them."""
 BIND = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\s]*)):(?P<port>\d{1,5})")
@@ -72,9 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise _Failure("--keyfile is of no use without --certfile", 2)
         given = _given_options(chosen)
         with option_defaults(given):
-            application, server = chosen.load(chosen)
-        _tell_what_is_overridden(given, server)
-        _serve(application, server, chosen)
+            application = chosen.load(chosen)
+        _tell_what_is_overridden(given)
+        join_clusters()
+        _serve(application, chosen)
     except ConfigurationError as error:
         print(f"engineio-wsgi: {error}", file=sys.stderr)
         return 2
@@ -96,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(load=_load_demo)
     commands = parser.add_subparsers(metavar="command", parser_class=_Parser)
     serve = commands.add_parser("serve", help="serve a WSGI application that was wrapped", description=_SERVE, allow_abbrev=False)
-    serve.add_argument("application", help="module:app")
+    serve.add_argument("application", help="module:app, or a call that makes it: 'module:create_app()'")
     _add_flags(serve, argparse.SUPPRESS)
     serve.set_defaults(load=_load_application)
     return parser
@@ -139,55 +138,25 @@ def _given_options(chosen: argparse.Namespace) -> dict[str, Any]:
     return from_environ(os.environ, ENVIRONMENT)
 
 
-def _tell_what_is_overridden(given: Mapping[str, Any], server: Server | None) -> None:
+def _tell_what_is_overridden(given: Mapping[str, Any]) -> None:
     """A flag that does nothing has to be noticed."""
     for name, value in given.items():
-        used = value if server is None else getattr(server.options, name)
-        if used != value:
+        others = sorted({repr(used) for host in list(hosts) if (used := getattr(host.options, name)) != value})
+        for used in others:
             variable = ENVIRONMENT + name.upper()
-            print(f"engineio-wsgi: {_flag(name)} or {variable} has no effect: the application sets {name}={used!r} itself",
+            print(f"engineio-wsgi: {_flag(name)} or {variable} has no effect: the application sets {name}={used} itself",
                   file=sys.stderr)
 
 
-def _load_demo(chosen: argparse.Namespace) -> tuple[Application, Server]:
-    server = Server()
-    return demo_application(server), server
+def _load_demo(chosen: argparse.Namespace) -> Application:
+    return demo_application(Server())
 
 
-def _load_application(chosen: argparse.Namespace) -> tuple[Application, Server | None]:
-    module_name, _, attribute = chosen.application.partition(":")
-    application = getattr(_import(module_name), attribute or "app", None)
-    if application is None:
-        raise _Failure(f"the module {module_name!r} has no {attribute or 'app'!r}", 2)
-    if not callable(application):
-        raise _Failure(f"{chosen.application!r} is not a WSGI application", 2)
-    return application, _server_of(application)
+def _load_application(chosen: argparse.Namespace) -> Application:
+    return load_application(chosen.application)
 
 
-def _import(name: str) -> ModuleType:
-    """The user's module. What goes wrong inside of it is the user's to see, with its traceback."""
-    if not all(part.isidentifier() for part in name.split(".")):
-        raise _Failure(f"{name!r} is not the name of a module", 2)
-    sys.path.insert(0, os.getcwd())
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise
-        raise _Failure(f"there is no module {name!r}", 2) from None
-
-
-def _server_of(application: Any) -> Server | None:
-    """The engine's server behind an application and the middlewares round it, to close its sessions at the end."""
-    for _ in range(MAX_WRAPPERS):
-        if isinstance(application, Middleware):
-            return application.server if isinstance(application.server, Server) else None
-        attributes = (getattr(application, name, None) for name in ("application", "app", "wsgi_app"))
-        application = next((inner for inner in attributes if callable(inner)), None)
-    return None
-
-
-def _serve(application: Application, server: Server | None, chosen: argparse.Namespace) -> None:
+def _serve(application: Application, chosen: argparse.Namespace) -> None:
     _set_up_logging()
     http = _listen(application, chosen)
     asked_to_stop = Event()
@@ -198,7 +167,7 @@ def _serve(application: Application, server: Server | None, chosen: argparse.Nam
     host = f"[{host}]" if ":" in host else host
     print(f"engineio-wsgi {__version__} listens on {scheme}://{host}:{http.server_port}/", flush=True)
     asked_to_stop.wait()
-    _stop(http, server)
+    _stop(http)
     for number, watcher in zip(SIGNALS, watchers, strict=True):
         watcher.cancel()
         signal.signal(number, signal.SIG_IGN)  # what is left is the interpreter's end, which nobody needs to interrupt
@@ -220,12 +189,11 @@ def _set_up_logging() -> None:
             logging.getLogger().handlers[0].addFilter(printer.leaves)
 
 
-def _stop(http: _HttpServer, server: Server | None) -> None:
+def _stop(http: _HttpServer) -> None:
     """Take no more connections, end the sessions, and let the requests that are under way be answered."""
     deadline = monotonic() + GRACE
     http.close()
-    if server is not None:
-        server.close(GRACE)
+    close_hosts(GRACE)
     left = max(0.0, deadline - monotonic())
     http.roster.stop(left)
     http.roster.wait(left)

@@ -25,7 +25,7 @@ from engineio_wsgi.cluster.routing import UNREACHED, Cluster
 from engineio_wsgi.emitter import Emitter
 from engineio_wsgi.errors import ErrorCode, PayloadTooLarge, RequestRefused, ServerClosing
 from engineio_wsgi.forks import serve
-from engineio_wsgi.host import SessionHost
+from engineio_wsgi.host import SessionHost, hosts
 from engineio_wsgi.http import responses
 from engineio_wsgi.http.calling import Answered, call
 from engineio_wsgi.http.cookies import session_cookie
@@ -47,7 +47,7 @@ from engineio_wsgi.transports.polling import Answer, PollingTransport
 from engineio_wsgi.transports.websocket import WebSocketTransport
 from engineio_wsgi.upgrade import Upgrade
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "join_clusters"]
 
 logger = logging.getLogger("engine")
 
@@ -474,6 +474,17 @@ class Engine(SessionHost):
         super()._close_all(timeout)
         if self._cluster is not None:
             self._cluster.close(deadline - monotonic())
+
+
+def join_clusters() -> None:
+    """Have the engines of this process be workers from now on, whatever they are wrapped in. Not before any fork.
+
+    Raises:
+        ConfigurationError: see :meth:`Engine.join_cluster`.
+    """
+    for host in list(hosts):
+        if isinstance(host, Engine):
+            host.join_cluster()
 
 
 def _bad_id(error: Exception) -> RequestRefused:

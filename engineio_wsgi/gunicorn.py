@@ -26,12 +26,12 @@ from gevent.event import Event
 from gevent.pool import Group, Pool
 
 from engineio_wsgi.deadline import Deadline
-from engineio_wsgi.engine import Engine
+from engineio_wsgi.engine import Engine, join_clusters
 from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.forks import call_in_child, serve
 from engineio_wsgi.gunicorn_settings import refusal
 from engineio_wsgi.handler import WebSocketHandler
-from engineio_wsgi.host import hosts
+from engineio_wsgi.host import close_hosts
 from engineio_wsgi.http.adoption import ConnectionRoster, RosteredHandler
 from engineio_wsgi.http.requests import InvalidRequest, RequestHead
 from engineio_wsgi.server import HttpServer
@@ -359,7 +359,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         for server in servers:
             server.close()
         # while sessions that poll fetch what waits for them, their connections are served as ever
-        _close_engines(deadline - RESERVE - monotonic())
+        close_hosts(deadline - RESERVE - monotonic())
         for server in servers:
             server.roster.stop(deadline - RESERVE - monotonic())
         _wait_until(lambda: not any(len(server.roster) for server in servers), deadline - RESERVE)
@@ -392,9 +392,7 @@ def _join_workers(cfg: Any) -> None:
         mark = sha256(repr(sorted(map(str, cfg.address))).encode()).hexdigest()[:12]
         Engine.default_cluster = f"local:gunicorn-{mark}"
     try:
-        for host in list(hosts):
-            if isinstance(host, Engine):
-                host.join_cluster()
+        join_clusters()
     except ConfigurationError as error:
         # the way in which gunicorn says one line, and stops
         raise AppImportError(str(error)) from error
@@ -404,11 +402,6 @@ def _tell_of_max_requests(cfg: Any) -> None:
     if cfg.max_requests:
         logger.warning("max_requests is %d, and each poll and each message of a polling client is a request: the sessions of a "
                        "worker end with it. Leave max_requests out, or set it far higher", cfg.max_requests)
-
-
-def _close_engines(timeout: float) -> None:
-    """Close the sessions of this process. Blocks until they have fetched what waits for them, for ``timeout`` seconds at most."""
-    gevent.joinall([gevent.spawn(engine.close, max(timeout, 0.0)) for engine in list(hosts)])
 
 
 def post_worker_init(worker: Any) -> None:
@@ -467,10 +460,10 @@ def _watch_worker(worker: Any) -> None:
         gevent.sleep(LOOK_PERIOD)
     # so long it may go on accepting: who comes now shall not be turned away
     gevent.sleep(NOTIFY_PERIOD)
-    _close_engines(worker.cfg.graceful_timeout - NOTIFY_PERIOD - RESERVE)
+    close_hosts(worker.cfg.graceful_timeout - NOTIFY_PERIOD - RESERVE)
 
 
 def worker_exit(server: Any, worker: Any) -> None:
     """gunicorn's hook of this name: sessions without a request under way are not what its workers wait for."""
     if not isinstance(worker, Worker):
-        _close_engines(RESERVE)
+        close_hosts(RESERVE)

@@ -33,7 +33,7 @@ from engineio_wsgi.transports import transports
 from engineio_wsgi.transports.base import CloseReason, Prepared, Transport
 from engineio_wsgi.workers import Workers
 
-__all__ = ["WORKER_ID_SIZE", "SessionHost", "hosts", "new_worker_id"]
+__all__ = ["WORKER_ID_SIZE", "SessionHost", "close_hosts", "hosts", "new_worker_id"]
 
 logger = logging.getLogger("engine")
 
@@ -44,6 +44,14 @@ WORKER_ID_SIZE = 4
 CLOSE_LISTENERS_TIMEOUT, LOOK_PERIOD = 2.0, 0.01
 #: those of this process: what is to be closed when it ends
 hosts: WeakSet[SessionHost] = WeakSet()
+
+
+def close_hosts(timeout: float) -> None:
+    """Close the sessions of this process, whatever its engines are wrapped in.
+
+    Blocks until they have fetched what waits for them, for ``timeout`` seconds at most.
+    """
+    gevent.joinall([gevent.spawn(host.close, max(timeout, 0.0)) for host in list(hosts)])
 
 
 def new_worker_id() -> str:

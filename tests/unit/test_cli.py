@@ -50,6 +50,42 @@ def connected(socket):
         for _ in range(20 if data == "flood" else 1):
             socket.send("x" * 600_000 if data == "flood" else data)
 """
+#: the same application inside of what hides the engine
+WRAPPERS = """
+from flask import Flask
+from opentelemetry.instrumentation.flask import FlaskInstrumentor
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.middleware.proxy_fix import ProxyFix
+from site_app import app, inner, server
+
+def function(app):
+    def wrapped(environ, start_response):
+        return app(environ, start_response)
+    return wrapped
+
+one = function(app)
+many = function(function(function(app)))
+werkzeugs = DispatcherMiddleware(ProxyFix(function(app)), {"/other": inner})
+
+def create_app(name="wrapped", *, debug=False):
+    flask = Flask(name)
+    flask.debug = debug
+    flask.wsgi_app = server.wrap(flask.wsgi_app)
+    FlaskInstrumentor().instrument_app(flask)
+    flask.add_url_rule("/", view_func=lambda: f"{name} {debug}")
+    return flask
+
+traced = create_app()
+
+def create_for(name):
+    raise TypeError(f"no site is called {name}")
+
+def create_nothing():
+    return None
+
+def create_any(*arguments, **named):
+    return app
+"""
 #: together more than the kernel's buffers take
 FLOOD, COUNT = "x" * 600_000, 20
 
@@ -102,6 +138,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
 
     def start(*arguments: str, settings: str = "", **environment: str) -> Command:
         (tmp_path / "site_app.py").write_text(APPLICATION.replace("SETTINGS", settings))
+        (tmp_path / "wrapped_app.py").write_text(WRAPPERS)
         (tmp_path / "broken_app.py").write_text("import not_installed_anywhere\n")
         running.append(Command(*arguments, cwd=tmp_path, **environment))
         return running[-1]
@@ -157,6 +194,43 @@ def test_a_signal_closes_the_sessions_first(run: Run, number: int):
     command.process.send_signal(number)
     assert session.ws.wait_closed().code == 1001
     assert command.end() == (0, "")
+
+
+@pytest.mark.parametrize("name", ["one", "many", "werkzeugs", "traced", "create_app()", "create_any()"])
+def test_the_sessions_are_closed_whatever_the_engine_is_wrapped_in(run: Run, name: str):
+    command = run("serve", f"wrapped_app:{name}", "--bind", "127.0.0.1:0")
+    session = open_session(command.served(), "websocket")
+    session.say("here")
+    assert session.hear() == "here"
+    command.process.send_signal(signal.SIGTERM)
+    assert session.ws.wait_closed().code == 1001
+    assert command.end() == (0, "")
+
+
+@pytest.mark.parametrize("wrapper", ["one", "werkzeugs"])
+def test_a_flag_without_effect_is_told_whatever_the_engine_is_wrapped_in(run: Run, wrapper: str):
+    command = run("serve", f"wrapped_app:{wrapper}", "--bind", "127.0.0.1:0", "--ping-interval", "7", settings="ping_interval=9")
+    assert handshake(command)["pingInterval"] == 9000
+    _, errors = command.end(signal.SIGTERM)
+    assert "--ping-interval or ENGINEIO_PING_INTERVAL has no effect: the application sets ping_interval=9.0 itself" in errors
+
+
+def test_a_cluster_that_cannot_be_joined_is_told_at_once(run: Run):
+    """Not at the first request, whatever the engine is wrapped in."""
+    with gevent.socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        status, errors = run("serve", "wrapped_app:one", settings=f"cluster='redis://127.0.0.1:{nobody.getsockname()[1]}'").end()
+    assert errors.startswith("engineio-wsgi: cluster: ")
+    assert (status, errors.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize(("call", "page"), [("create_app()", "wrapped False"), ("create_app('prod', debug=True)", "prod True")])
+def test_a_factory_is_called(run: Run, call: str, page: str):
+    command = run("serve", f"wrapped_app:{call}", "--bind", "127.0.0.1:0", "--ping-interval", "7")
+    served = command.served()
+    assert served.connect().get("/").text == page
+    assert open_session(served, "websocket").info["pingInterval"] == 7000
+    assert command.end(signal.SIGTERM) == (0, "")
 
 
 def test_what_is_unsent_is_sent_before_the_end(run: Run):
@@ -267,6 +341,17 @@ WRONG = [
     (("serve", "site_app.inner:app"), "there is no module 'site_app.inner'"),
     (("serve", "site_app:nope"), "the module 'site_app' has no 'nope'"),
     (("serve", "site_app:number"), "'site_app:number' is not a WSGI application"),
+    (("serve", "wrapped_app:create_app"), "'wrapped_app:create_app' is not a WSGI application, which takes environ and "
+     "start_response; did you mean 'wrapped_app:create_app()'?"),
+    (("serve", "wrapped_app:create_app(1, 2)"), "'wrapped_app:create_app(1, 2)': too many positional arguments"),
+    (("serve", "wrapped_app:create_app(name=exit())"), "'wrapped_app:create_app(name=exit())': the arguments of a call"),
+    (("serve", "wrapped_app:create_app(*'a')"), "\"wrapped_app:create_app(*'a')\": the arguments of a call have to be literals"),
+    (("serve", "wrapped_app:create_app(**{})"), "'wrapped_app:create_app(**{})': the arguments of a call have to be literals"),
+    (("serve", "wrapped_app:create_nothing()"), "'wrapped_app:create_nothing()' is not a WSGI application: it returned NoneType"),
+    (("serve", "wrapped_app:create_ap()"), "the module 'wrapped_app' has no 'create_ap'"),
+    (("serve", "wrapped_app:create_app("), "'create_app(' is neither a name, such as app, nor a call of one"),
+    (("serve", "wrapped_app:app.run()"), "'app.run()' is neither a name, such as app, nor a call of one"),
+    (("serve", "site_app:number()"), "'site_app:number()': 'number' cannot be called"),
     (("serve", ":app"), "'' is not the name of a module"),
     (("serve", "./site_app.py"), "'./site_app.py' is not the name of a module"),
     (("--keyfile", "key.pem"), "--keyfile is of no use without --certfile"),
@@ -303,6 +388,13 @@ def test_an_error_inside_of_the_application_is_shown_with_its_place(run: Run):
     assert status == 1
     assert "Traceback" in errors
     assert "No module named 'not_installed_anywhere'" in errors
+
+
+def test_an_error_inside_of_the_factory_is_shown_with_its_place(run: Run):
+    status, errors = run("serve", "wrapped_app:create_for('nobody')").end()
+    assert status == 1
+    assert "Traceback" in errors
+    assert errors.endswith("TypeError: no site is called nobody\n")
 
 
 def test_a_port_in_use_is_one_line(run: Run):

@@ -27,6 +27,9 @@ from gevent import monkey
 from gevent.event import Event
 
 from engineio_wsgi.contrib.django.server import wrapped
+from engineio_wsgi.engine import join_clusters
+from engineio_wsgi.errors import ConfigurationError
+from engineio_wsgi.host import close_hosts
 from engineio_wsgi.log import DebugHandler
 from engineio_wsgi.server import HttpServer
 
@@ -78,7 +81,12 @@ class Command(runserver.Command):  # type: ignore[misc]
         self.check_migrations()
         connections.close_all()
         _set_up_logging()
-        http = self._listen(self.get_handler(*args, **options))
+        handler = self.get_handler(*args, **options)
+        try:
+            join_clusters()
+        except ConfigurationError as error:
+            raise CommandError(str(error)) from None
+        http = self._listen(handler)
         asked_to_stop = Event()
         watchers = [gevent.signal_handler(number, asked_to_stop.set) for number in SIGNALS]
         self.on_bind(http.server_port)
@@ -161,6 +169,5 @@ def _set_up_logging() -> None:
 def _stop(http: HttpServer) -> None:
     """Take no more connections, end the sessions, and let the requests that are under way be answered."""
     http.close()
-    for server in list(wrapped):
-        server.close(GRACE)
+    close_hosts(GRACE)
     http.stop(timeout=REQUEST_GRACE)
