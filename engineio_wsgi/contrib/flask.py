@@ -23,8 +23,9 @@ Needs Flask: the extra ``[flask]``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from time import monotonic
 from typing import Any
 
 import gevent
@@ -40,12 +41,14 @@ except ModuleNotFoundError as missing:
 from werkzeug.wrappers import Request
 
 from engineio_wsgi.admission import Demand
+from engineio_wsgi.contrib.flask_context import HandlerContext, outside_context
 from engineio_wsgi.errors import ConfigurationError, RequestRefused, UsageError
 from engineio_wsgi.events import Listener, StandIn
 from engineio_wsgi.middleware import Middleware
 from engineio_wsgi.options import Options
 from engineio_wsgi.server import Server
 from engineio_wsgi.socket import TRANSIENT, Socket
+from engineio_wsgi.throttle import Throttle
 from engineio_wsgi.transports.base import Entry
 
 __all__ = ["EngineIO", "FlaskSocket"]
@@ -56,6 +59,8 @@ Environ = dict[str, Any]
 
 #: what the options are called in ``app.config``, and the extension in ``app.extensions``
 PREFIX, NAME = "ENGINEIO_", "engineio"
+#: seconds for which the same complaint is not repeated
+COMPLAINT_PERIOD = 60.0
 #: where a request's environ has the application that it has come to
 APPLICATION = "engineio.flask.app"
 
@@ -67,6 +72,10 @@ class EngineIO(Server):
     ``flask.session`` and ``flask.g`` are there, and functions of ``teardown_appcontext`` run when it ends; so they do for
     ``allow_request``, listeners, what ``socket.spawn`` runs and the callbacks of ``send``. ``before_request`` functions do not
     run. The session can be read and not changed: there is no response that could carry its cookie.
+
+    The context also ends with each ``receive()``, each step of ``for message in socket``, ``flush()`` and ``wait_closed()``, and
+    another one begins afterwards, with the same ``request`` and ``session``, and a new ``g``. So a handler that waits for its
+    client holds nothing that teardown functions free, such as Flask-SQLAlchemy's database connection.
 
     Args:
         app: the application; or call :meth:`init_app` later.
@@ -85,6 +94,7 @@ class EngineIO(Server):
         super().__init__(**options)
         self._given = options
         self._app: flask.Flask | None = None
+        self._complaints = Throttle(COMPLAINT_PERIOD)
         if app is not None:
             self.init_app(app)
 
@@ -112,14 +122,27 @@ class EngineIO(Server):
         app.extensions[NAME] = self
         app.wsgi_app = _AppMiddleware(app, self)  # type: ignore[method-assign]
 
-    @contextmanager
-    def context(self, environ: Mapping[str, Any]) -> Iterator[None]:
+    def context(self, environ: Mapping[str, Any]) -> AbstractContextManager[None]:
         """The context of a handshake's request; ``environ`` may be any request's."""
-        with self._app_of(environ).request_context(_without_connection(environ)):
-            yield
-            if flask.session.modified:
-                logger.warning("flask.session was changed in a handler of the engine's, where nothing can be saved: change it in "
-                               "a view; for what belongs to one connection there is socket.data")
+        return HandlerContext(self._app_of(environ).request_context(_without_connection(environ)), self._on_session_changed)
+
+    def outside_context(self) -> AbstractContextManager[None]:
+        """A block of a handler that waits for something else than its client, and needs nothing of Flask's meanwhile.
+
+        The handler's context ends before the block, with its teardown functions, and another one begins after it, as with
+        ``receive()``. Contexts that the handler itself has pushed are left alone: inside of one, nothing ends.
+
+        Example::
+
+            with engineio.outside_context():
+                gevent.sleep(60)
+        """
+        return outside_context()
+
+    def _on_session_changed(self) -> None:
+        if self._complaints.passes("session", monotonic()):
+            logger.warning("a handler changed flask.session, and nothing saves it: change it in a view; for what belongs to one "
+                           "connection there is socket.data")
 
     def _app_of(self, environ: Mapping[str, Any]) -> flask.Flask:
         app: flask.Flask | None = environ.get(APPLICATION, self._app)
@@ -144,7 +167,11 @@ class EngineIO(Server):
 
 
 class FlaskSocket(Socket):
-    """A session of :class:`EngineIO`."""
+    """A session of :class:`EngineIO`. A handler that waits in one of its methods has no context meanwhile.
+
+    The exception is :meth:`send <engineio_wsgi.Socket.send>`, which seldom waits, and then for a slow client: what a handler has
+    not committed yet must not depend on that.
+    """
 
     __slots__ = ()
 
@@ -171,6 +198,38 @@ class FlaskSocket(Socket):
             SocketClosed: it has closed already.
         """
         return super().spawn(self._run, function, *args, **kwargs)
+
+    def receive(self, timeout: float | None = None) -> str | bytes:
+        """The next message. Blocks until there is one; the handler's context ends, and another one begins.
+
+        Raises:
+            SocketClosed: the session has ended (or is closing) and nothing is left to receive.
+            TimeoutError: ``timeout`` seconds passed.
+            UsageError: another greenlet is receiving already.
+        """
+        with outside_context():
+            return super().receive(timeout)
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until all that was sent has been written out; the handler's context ends, and another one begins.
+
+        Returns:
+            ``False`` when ``timeout`` seconds passed first.
+
+        Raises:
+            SocketClosed: the session ended with something unsent.
+        """
+        with outside_context():
+            return super().flush(timeout)
+
+    def wait_closed(self, timeout: float | None = None) -> bool:
+        """Block until the session has ended; the handler's context ends, and another one begins.
+
+        Returns:
+            ``False`` when ``timeout`` seconds passed first.
+        """
+        with outside_context():
+            return super().wait_closed(timeout)
 
     def _run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         with self.server.context(self._environ):

@@ -18,7 +18,7 @@ import gevent
 import gevent.socket
 import pytest
 from gevent import subprocess
-from support.clients import WebSocketSession, open_session
+from support.clients import PollingSession, WebSocketSession, open_session
 from support.rawhttp import HttpConnection
 from support.rawwebsocket import Closed, Refused, WebSocketClient
 from support.serving import EventLog, Served
@@ -267,6 +267,16 @@ def test_no_connection_is_held_while_a_handler_waits_for_messages(site: Site, tr
     site.until_open(0)
     for session in sessions:
         session.close()
+
+
+@pytest.mark.parametrize("style", ["wait_closed", "flush"])
+def test_no_connection_is_held_in_other_waits(site: Site, style: str) -> None:
+    """The greeting of a polling session is there to be flushed until it is polled for."""
+    before = site.state()["created"]
+    session = PollingSession(site, style=style).open()
+    site.until(lambda: site.state()["created"] > before)
+    site.until_open(0)
+    session.close()
 
 
 def test_a_transaction_keeps_its_connection_while_it_waits(site: Site, transport: str) -> None:

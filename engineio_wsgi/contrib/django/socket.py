@@ -34,9 +34,9 @@ class DjangoSocket(Socket):
     """A session of :class:`EngineIO`.
 
     Listeners, what :meth:`spawn` runs and the callbacks of :meth:`send` begin with database connections that work, and what
-    they leave open is closed when they end. A handler that waits in :meth:`receive` or in ``for message in socket`` holds a
-    connection only in ``transaction.atomic()``; the next query opens one. So do not wait for the client while reading from
-    ``QuerySet.iterator()`` or a cursor.
+    they leave open is closed when they end. A handler that waits in :meth:`receive`, in ``for message in socket``, in
+    :meth:`flush` or in :meth:`wait_closed` holds a connection only in ``transaction.atomic()``; the next query opens one. So do
+    not wait for the client while reading from ``QuerySet.iterator()`` or a cursor.
     """
 
     __slots__ = ()
@@ -63,6 +63,27 @@ class DjangoSocket(Socket):
             SocketClosed: it has closed already.
         """
         return super().spawn(call_handler, function, *args, **kwargs)
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until all that was sent has been written out, without a database connection.
+
+        Returns:
+            ``False`` when ``timeout`` seconds passed first.
+
+        Raises:
+            SocketClosed: the session ended with something unsent.
+        """
+        while_waiting()
+        return super().flush(timeout)
+
+    def wait_closed(self, timeout: float | None = None) -> bool:
+        """Block until the session has ended, without a database connection.
+
+        Returns:
+            ``False`` when ``timeout`` seconds passed first.
+        """
+        while_waiting()
+        return super().wait_closed(timeout)
 
     def _special_entry(self, data: str | bytes, compress: bool, callback: Callable[[], object] | None) -> Entry:
         return super()._special_entry(data, compress, callback and DjangoListener(callback))

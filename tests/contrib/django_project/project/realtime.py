@@ -75,5 +75,9 @@ def connected(socket: Any) -> None:
     socket.send(users())
     if style == "transaction":
         in_transaction(socket)
+    if style == "wait_closed":
+        socket.wait_closed()
+    if style == "flush":
+        socket.flush()
     for name in socket:
         HANDLERS[name](socket)
