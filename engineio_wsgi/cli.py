@@ -14,13 +14,13 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from time import monotonic
 from typing import Any, NoReturn
 
 import gevent
 from gevent import ssl
 from gevent.event import Event
 
+from engineio_wsgi.clock import monotonic
 from engineio_wsgi.demo import demo_application
 from engineio_wsgi.engine import join_clusters
 from engineio_wsgi.errors import ConfigurationError

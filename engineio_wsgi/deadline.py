@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
-from time import monotonic
 from typing import Any
 
 from gevent.event import Event
+
+from engineio_wsgi.clock import monotonic
 
 __all__ = ["Deadline", "DeadlineTimer"]
 

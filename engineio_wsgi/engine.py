@@ -10,7 +10,6 @@ import logging
 import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping
 from threading import Lock
-from time import monotonic
 from typing import Any, ClassVar
 
 from geventwebsocket.exceptions import WebSocketError
@@ -20,6 +19,7 @@ from werkzeug.wrappers import Request
 from engineio_wsgi.admission import Demand, Errand, ask_application, examine
 from engineio_wsgi.advice import Advice
 from engineio_wsgi.bridge import call_in_hub, in_plain_thread, start_hub
+from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.calls import send_or_not
 from engineio_wsgi.cluster.routing import UNREACHED, Cluster
 from engineio_wsgi.emitter import Emitter

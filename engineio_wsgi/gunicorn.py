@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
 from hashlib import sha256
-from time import monotonic
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,6 +24,7 @@ import gevent
 from gevent.event import Event
 from gevent.pool import Group, Pool
 
+from engineio_wsgi.clock import monotonic
 from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.engine import Engine, join_clusters
 from engineio_wsgi.errors import ConfigurationError

@@ -10,7 +10,7 @@ import logging
 import sys
 from collections.abc import Iterable
 from email.message import Message
-from time import monotonic, time
+from time import time
 from typing import Any
 from wsgiref.util import FileWrapper
 
@@ -19,6 +19,7 @@ from geventwebsocket.exceptions import WebSocketError
 from geventwebsocket.handler import Client
 from geventwebsocket.handler import WebSocketHandler as PlainWebSocketHandler
 
+from engineio_wsgi.clock import monotonic
 from engineio_wsgi.http.access_log import format_line, is_silent
 from engineio_wsgi.http.connection import Connection
 from engineio_wsgi.http.input import NO_BODY, open_body

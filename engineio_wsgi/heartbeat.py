@@ -7,10 +7,11 @@ are on the monotonic clock. Knows nothing of transports.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from math import ceil
-from time import monotonic
 from typing import Any, Protocol
 
+from engineio_wsgi.clock import monotonic
 from engineio_wsgi.transports.base import CloseReason
 
 __all__ = ["Heartbeat", "HeartbeatTimer"]
@@ -76,10 +77,17 @@ class HeartbeatTimer:
         self._note(now - self._due, now)
         self._due = now + self._tick
         first, self._reached = self._reached + 1, int((now - self._started_at) / self._tick)
-        for number in range(first, self._reached + 1):
+        for number in self._slots_until(first):
             beats = self._slots.pop(number, ())
             while beats:
                 self._fire(beats.pop(), now)
+
+    def _slots_until(self, first: int) -> Iterable[int]:
+        """The numbers of the slots that have been reached since ``first``, without those that do not exist if they are many."""
+        numbers = range(first, self._reached + 1)
+        if len(numbers) <= len(self._slots):
+            return numbers
+        return sorted(number for number in self._slots if number <= self._reached)
 
     @staticmethod
     def _fire(heartbeat: Heartbeat, now: float) -> None:

@@ -12,9 +12,9 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from time import monotonic
 from typing import TextIO
 
+from engineio_wsgi.clock import monotonic
 from engineio_wsgi.throttle import Throttle
 
 __all__ = ["DebugHandler", "Scopes", "set_up_debug", "shorten", "tell_of_client"]

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from time import monotonic
 from typing import Any
 
+from engineio_wsgi.clock import monotonic
 from engineio_wsgi.packet import Packet, PacketType
 
 __all__ = ["TURN_BOUNDS", "Meter", "Observer"]

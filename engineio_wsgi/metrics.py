@@ -11,12 +11,12 @@ import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from threading import Lock
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import gevent
 
+from engineio_wsgi.clock import monotonic
 from engineio_wsgi.errors import ErrorCode, UsageError
 from engineio_wsgi.meter import TURN_BOUNDS, Meter, Observer
 from engineio_wsgi.socket import Socket

@@ -10,12 +10,12 @@ import enum
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from time import monotonic
 from typing import Any, Protocol
 
 import gevent
 from gevent.event import Event
 
+from engineio_wsgi.clock import monotonic
 from engineio_wsgi.deadline import DeadlineTimer
 from engineio_wsgi.errors import SocketClosed
 from engineio_wsgi.events import Emitter, Listener

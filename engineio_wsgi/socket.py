@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 from collections import deque
 from collections.abc import Callable, Iterator
-from time import monotonic
 from typing import Any
 
 import gevent
 from gevent.hub import Waiter
 from werkzeug.wrappers import Request
 
+from engineio_wsgi.clock import monotonic
 from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.errors import SocketClosed, UsageError, WriteTimeout
 from engineio_wsgi.packet import Packet, PacketType

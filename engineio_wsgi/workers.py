@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from time import monotonic
 from typing import Any, Protocol
 
 import gevent
 from gevent.hub import Hub
 from greenlet import GreenletExit, greenlet
+
+from engineio_wsgi.clock import monotonic
 
 __all__ = ["Workers"]
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from time import monotonic
 from typing import Any, NamedTuple
 
 import gevent
 from gevent.event import AsyncResult, Event
 
+from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.redis_link import TIMEOUT, RedisLink, Unreachable
 from engineio_wsgi.cluster.redis_wire import RedisWire, command
 from engineio_wsgi.deadline import Deadline

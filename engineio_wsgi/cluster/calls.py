@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from time import monotonic
 from typing import Any, Protocol
 
 import gevent
 
+from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.addresses import Names
 from engineio_wsgi.cluster.channel import OwnerGone, connect
 from engineio_wsgi.cluster.messages import Action, BadMessage, Call, Kind, Message, Result

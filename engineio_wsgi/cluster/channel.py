@@ -14,7 +14,6 @@ import select
 import stat
 from collections.abc import Callable
 from contextlib import suppress
-from time import monotonic
 from typing import Any
 
 import gevent
@@ -22,6 +21,7 @@ from gevent import monkey
 from gevent.socket import wait_read, wait_write
 
 from engineio_wsgi.bridge import has_hub
+from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.addresses import belongs_to_us
 from engineio_wsgi.cluster.messages import PREFIX_SIZE, BadMessage, Message, Prefix
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import cached_property
-from time import monotonic
 from typing import Any, ClassVar, Protocol
 from weakref import WeakSet
 
 import gevent
 from gevent import socket
 
+from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.addresses import Names
 from engineio_wsgi.cluster.channel import PATIENCE, Channel, OwnerGone, connect
 from engineio_wsgi.cluster.departure import Departure, forget_descriptor

@@ -9,11 +9,11 @@ from __future__ import annotations
 import _socket
 import logging
 from collections.abc import Callable
-from time import monotonic
 from typing import Any
 
 import gevent
 
+from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.addresses import Names, belongs_to_us
 from engineio_wsgi.cluster.channel import PATIENCE, Channel
 from engineio_wsgi.cluster.messages import BadMessage, Message

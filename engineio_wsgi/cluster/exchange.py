@@ -9,12 +9,12 @@ import logging
 from collections.abc import Callable
 from hashlib import sha256
 from itertools import count
-from time import monotonic
 from typing import Any
 
 import gevent
 from gevent.event import Event
 
+from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.addresses import is_worker_id
 from engineio_wsgi.cluster.bus import Bus, Outgoing
 from engineio_wsgi.cluster.calls import CALL_TIMEOUT

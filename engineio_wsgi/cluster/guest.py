@@ -6,9 +6,9 @@ Owns the connections of one call. Keeps nothing between two.
 from __future__ import annotations
 
 import secrets
-from time import monotonic
 from typing import Any
 
+from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.calls import CALL_TIMEOUT
 from engineio_wsgi.cluster.exchange import GUEST_MARK, Channels
 from engineio_wsgi.cluster.location import RedisLocation

@@ -11,12 +11,12 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from time import monotonic
 from typing import Any, Protocol
 
 import gevent
 from gevent.socket import socket as GeventSocket
 
+from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.calls import perform
 from engineio_wsgi.cluster.channel import PATIENCE, Channel
 from engineio_wsgi.cluster.messages import Answer, BadMessage, Call, Connection, Kind, Message, Refusal, Request

@@ -11,12 +11,12 @@ import secrets
 from collections import deque
 from collections.abc import Callable
 from struct import Struct
-from time import monotonic
 from typing import Any, NamedTuple, Protocol, Self
 
 import gevent
 from gevent.event import Event
 
+from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.channel import OwnerGone
 from engineio_wsgi.cluster.messages import PREFIX_SIZE, VERSION, BadMessage, Kind, Message, Prefix, check_version
 from engineio_wsgi.deadline import Deadline

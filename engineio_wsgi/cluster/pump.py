@@ -6,11 +6,11 @@ Owns both connections until they end, and how long one that takes nothing is wai
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import monotonic
 from typing import Any, Protocol
 
 import gevent
 
+from engineio_wsgi.clock import monotonic
 from engineio_wsgi.deadline import DeadlineTimer
 from engineio_wsgi.wire import RECV_SIZE
 

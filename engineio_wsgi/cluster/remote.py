@@ -8,12 +8,12 @@ connection were its own.
 from __future__ import annotations
 
 import logging
-from time import monotonic
 from typing import ClassVar
 
 import gevent
 from gevent import socket
 
+from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.channel import PATIENCE, OwnerGone
 from engineio_wsgi.cluster.courier import ClientGone, RequestCopy
 from engineio_wsgi.cluster.departure import Departure

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import gevent
 
 from engineio_wsgi.bridge import wait_for_hub
+from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.addresses import Names, choose_names, is_worker_id
 from engineio_wsgi.cluster.calls import Caller, LocalCaller, perform
 from engineio_wsgi.cluster.channel import OwnerGone

@@ -25,7 +25,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from time import monotonic
 from typing import Any
 
 import gevent
@@ -41,6 +40,7 @@ except ModuleNotFoundError as missing:
 from werkzeug.wrappers import Request
 
 from engineio_wsgi.admission import Demand
+from engineio_wsgi.clock import monotonic
 from engineio_wsgi.contrib.flask_context import HandlerContext, outside_context
 from engineio_wsgi.errors import ConfigurationError, RequestRefused, UsageError
 from engineio_wsgi.events import Listener, StandIn

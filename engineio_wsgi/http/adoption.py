@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from time import monotonic
 from typing import Any
 
 import gevent
@@ -16,6 +15,7 @@ from gevent import socket as gevent_socket
 from gevent.event import Event
 from gevent.pywsgi import LoggingLogAdapter, SecureEnviron
 
+from engineio_wsgi.clock import monotonic
 from engineio_wsgi.deadline import Deadline, DeadlineTimer
 from engineio_wsgi.forks import hold, serve
 from engineio_wsgi.handler import WebSocketHandler

@@ -9,12 +9,12 @@ from __future__ import annotations
 import _socket
 from contextlib import suppress
 from math import inf
-from time import monotonic
 from typing import Any
 
 import gevent
 from greenlet import getcurrent, greenlet
 
+from engineio_wsgi.clock import monotonic
 from engineio_wsgi.wire import Wire, detach
 
 __all__ = ["Connection"]

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from time import monotonic
 from typing import Any
 
 import gevent
 from gevent.hub import Waiter
 
+from engineio_wsgi.clock import monotonic
 from engineio_wsgi.errors import ErrorCode, PayloadTooLarge, ProtocolError, RequestRefused
 from engineio_wsgi.http.bodies import read_body
 from engineio_wsgi.http.peer import EndWatch

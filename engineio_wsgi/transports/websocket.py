@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from time import monotonic
 from typing import Any
 
 import gevent
 
+from engineio_wsgi.clock import monotonic
 from engineio_wsgi.errors import ProtocolError, RequestRefused
 from engineio_wsgi.log import tell_of_client
 from engineio_wsgi.meter import Meter

@@ -244,6 +244,20 @@ def test_patience_ends(beats: Beats) -> None:
     assert beats.timer.patience(beats.loop.now + 6.0) == 0.0
 
 
+def test_only_slots_that_exist_are_stepped_over(beats: Beats) -> None:
+    """However far the clock has jumped; those that exist come in their order."""
+    first, second = beats.session(), beats.session()
+    beats.loop.advance(INTERVAL / 2)
+    third = beats.session()
+    order: list[FakeSession] = []
+    for session in (third, second, first):
+        session.on_ping = lambda session=session: order.append(session)  # type: ignore[misc]
+    beats.loop.block(1e12)
+    beats.loop.advance(TICK)
+    assert set(order[:2]) == {first, second}
+    assert order[2:] == [third]
+
+
 def test_a_shorter_blockage_does_not_shorten_patience(beats: Beats) -> None:
     beats.loop.block(5.0 + TICK)
     beats.loop.block(0.5)
