@@ -10,7 +10,8 @@ import logging
 import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping
 from threading import Lock
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
+from weakref import WeakSet
 
 from geventwebsocket.exceptions import WebSocketError
 from werkzeug.datastructures import Headers
@@ -47,7 +48,7 @@ from engineio_wsgi.transports.polling import Answer, PollingTransport
 from engineio_wsgi.transports.websocket import WebSocketTransport
 from engineio_wsgi.upgrade import Upgrade
 
-__all__ = ["Engine", "join_clusters"]
+__all__ = ["Engine", "Front", "fronts", "join_clusters"]
 
 logger = logging.getLogger("engine")
 
@@ -62,6 +63,17 @@ SESSION_ID_BYTES = 15
 #: where an admitted upgrade waits until the middlewares have had their say
 ADMITTED = "engineio.admitted"
 SWITCHING = "101 Switching Protocols"
+
+
+class Front(Protocol):
+    """An engine with the application that it is wrapped around."""
+
+    application: Application
+    server: Engine
+
+
+#: those of this process
+fronts: WeakSet[Front] = WeakSet()
 
 
 class Engine(SessionHost):
@@ -80,8 +92,6 @@ class Engine(SessionHost):
         self._cluster: Cluster | None = None
         #: ``SERVER_PORT`` of the last request
         self.port: str | None = ""
-        #: the engine with the application that it is wrapped around
-        self.front: Application | None = None
 
     def _configure(self, options: Options) -> None:
         super()._configure(options)
@@ -137,6 +147,21 @@ class Engine(SessionHost):
         with self._entering:
             if self._hub is None:
                 start_hub(self._enter_hub)
+
+    # -- the applications that it is wrapped around
+
+    @property
+    def has_one_application(self) -> bool:
+        """Whether it is one and the same, wherever the engine was wrapped around it."""
+        return len({id(front.application) for front in fronts if front.server is self}) == 1
+
+    def is_outermost(self, application: Any) -> bool:
+        """Whether a request to ``application`` meets nothing before this engine, other engines left aside."""
+        while (front := next((each for each in fronts if each is application), None)) is not None:
+            if front.server is self:
+                return True
+            application = front.application
+        return False
 
     # -- requests
 

@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import Any, ClassVar, Protocol
 from weakref import WeakSet
 
-import gevent
 from gevent import socket
 
 from engineio_wsgi.clock import monotonic
@@ -27,10 +26,6 @@ from engineio_wsgi.http.peer import EndWatch
 from engineio_wsgi.wire import Wire, detach
 
 __all__ = ["ClientGone", "Courier", "LocalCourier", "RequestCopy"]
-
-
-#: seconds between two looks whether requests have been answered
-LOOK_PERIOD = 0.01
 
 
 class ClientGone(Exception):
@@ -53,10 +48,15 @@ class RequestCopy:
         self.sid = sid
         self._body_limit = body_limit
 
+    @property
+    def texts(self) -> dict[str, str]:
+        """What can be told of the environ."""
+        return {key: value for key, value in self.environ.items() if type(value) is str}
+
     @cached_property
     def message(self) -> Message:
         """The message that asks for an answer."""
-        texts = {key: value for key, value in self.environ.items() if type(value) is str}
+        texts = self.texts
         texts["CONTENT_LENGTH"], body = self._read_body()
         return Request(self._terms, self.sid, texts).message(body)
 
@@ -117,8 +117,7 @@ class LocalCourier:
         self._names = names
         self._answer_timeout = answer_timeout
         self._idle = IdleChannels()
-        #: of TLS connections whose requests are served by other workers, and of those that became other workers' WebSockets
-        self._pumps: WeakSet[Pump] = WeakSet()
+        #: of TLS connections that became other workers' WebSockets
         self._tunnels: WeakSet[Pump] = WeakSet()
 
     # -- connections
@@ -135,7 +134,7 @@ class LocalCourier:
         return refusal
 
     def _hand_over_secure(self, owner: str, connection: Connection, departure: Departure) -> Refusal | None:
-        """The same for a TLS connection, which can go nowhere: the other worker gets the end of a pair of sockets."""
+        """The same for a TLS WebSocket, which can go nowhere: the other worker gets the end of a pair of sockets."""
         near, far = socket.socketpair()
         with far:
             try:
@@ -146,8 +145,7 @@ class LocalCourier:
         if refusal is not None:
             near.close()
             return refusal
-        pump = Pump(departure.leave(), Wire(detach(near)), self._answer_timeout)
-        (self._tunnels if connection.upgrade else self._pumps).add(pump)
+        self._tunnels.add(Pump(departure.leave(), Wire(detach(near)), self._answer_timeout))
         return None
 
     def _offer(self, owner: str, message: Message, descriptor: int | None = None) -> Refusal | None:
@@ -199,19 +197,11 @@ class LocalCourier:
             watch.stop()
         return Answered(answer.status, answer.headers, message.body)
 
-    def close(self, deadline: float) -> None:
-        """Keep nothing open any more. Blocks while requests are under way on connections that cannot leave, until a deadline."""
+    def close(self) -> None:
+        """Keep nothing open any more. Does not block."""
         self._idle.close()
         for pump in list(self._tunnels):
             pump.close()
-        while self._pumps:
-            gevent.sleep(LOOK_PERIOD)
-            # after a pause that was long, sockets are read only after its end: an answer may go on
-            gevent.sleep(0)
-            for pump in list(self._pumps):
-                if pump.answered or monotonic() > deadline:
-                    pump.close()
-                    self._pumps.discard(pump)
 
 
 def _settle(channel: Channel, message: Message, descriptor: int | None) -> Refusal | None:

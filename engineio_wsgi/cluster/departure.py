@@ -9,17 +9,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import gevent
 from gevent import monkey
 from gevent.event import Event
 from geventwebsocket.websocket import WebSocket as PlainWebSocket
 
+from engineio_wsgi.cluster.listeners import Listener
 from engineio_wsgi.handler import WebSocketHandler
+from engineio_wsgi.http.listening import accepted_by
 from engineio_wsgi.http.peer import client_socket
 from engineio_wsgi.http.release import Release, loop_of
 from engineio_wsgi.http.takeover import read_ahead
+from engineio_wsgi.protocol.handshake import asks_for_websocket
 from engineio_wsgi.wire import Wire, detach
 
 __all__ = ["Departure", "departure_of", "forget_descriptor"]
@@ -27,6 +30,10 @@ __all__ = ["Departure", "departure_of", "forget_descriptor"]
 
 #: what a loop that has to be told a status writes to its access log: the response is somebody else's
 HANDED_OVER = "000 Handed over"
+#: the head of a request whose environ is known
+HANDSHAKE = b"GET / HTTP/1.1\r\nHost: engine\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+#: what need not be escaped in a path
+PATH_CHARACTERS = "/!$&'()*+,;=:@~"
 
 
 class Departure(Protocol):
@@ -36,10 +43,12 @@ class Departure(Protocol):
     sock: Any
     #: whether its bytes are TLS's, whose state cannot leave the process
     secure: bool
-    #: the client's address, as ``accept`` has returned it
+    #: the client's address, as ``accept`` has returned it; empty if that is not known
     address: Any
-    #: the environ of a WebSocket handshake that has been answered already
-    accepted: dict[str, str] | None
+    #: the names of the server that has accepted it, or empty ones
+    listener: tuple[str, str]
+    #: whether it is a WebSocket, whose handshake has been answered already
+    accepted: bool
 
     def as_read(self) -> bytes:
         """The request, and what came behind it, as it was read from the connection. It stays where it is."""
@@ -57,10 +66,11 @@ class Departure(Protocol):
 class _OwnDeparture:
     """From our own handler, which has kept the request's bytes."""
 
-    accepted: dict[str, str] | None = None
+    accepted = False
 
-    def __init__(self, handler: WebSocketHandler, request: bytes) -> None:
+    def __init__(self, handler: WebSocketHandler, request: bytes, listener: tuple[str, str]) -> None:
         self._handler = handler
+        self.listener = listener
         self._request = request
         self.sock = handler.socket
         self.secure = getattr(handler.socket, "_sslobj", None) is not None
@@ -81,17 +91,22 @@ class _OwnDeparture:
 
 
 class _LoopDeparture:
-    """From gevent's and gunicorn's loops, which keep nothing of a request's head: it is written anew."""
+    """From gevent's and gunicorn's loops, which keep nothing of a request's head: it is written anew.
 
-    accepted: dict[str, str] | None = None
+    That of a WebSocket's handshake is there for its form; what it says is in its environ, which goes beside it.
+    """
 
-    def __init__(self, environ: dict[str, Any], loop: Release, head: bytes) -> None:
+    accepted = False
+
+    def __init__(self, environ: dict[str, Any], loop: Release, head: bytes, listener: tuple[str, str]) -> None:
+        self.listener = listener
         self._loop = loop
         self._head = head
         self.sock = client_socket(environ)
         self.secure = getattr(self.sock, "_sslobj", None) is not None
-        port = environ.get("REMOTE_PORT") or "0"
-        self.address = (environ.get("REMOTE_ADDR") or "", int(port) if port.isdigit() else 0)
+        accepted = accepted_by(environ)
+        # not what a middleware has made of it
+        self.address = accepted.address if accepted is not None and isinstance(accepted.address, tuple) else ""
 
     def as_read(self) -> bytes:
         """The request, and what came behind it."""
@@ -110,13 +125,15 @@ class _LoopDeparture:
 class _AcceptedDeparture:
     """A WebSocket that gevent-websocket's own handler has accepted."""
 
-    def __init__(self, environ: dict[str, Any], websocket: PlainWebSocket) -> None:
+    accepted = True
+    listener = ("", "")
+
+    def __init__(self, websocket: PlainWebSocket) -> None:
         self._websocket = websocket
         self._wire: Wire | None = None
         self.sock = websocket.handler.socket
         self.secure = getattr(self.sock, "_sslobj", None) is not None
         self.address = ""
-        self.accepted: dict[str, str] | None = {key: value for key, value in environ.items() if type(value) is str}
 
     def as_read(self) -> bytes:
         """What came behind the handshake."""
@@ -137,28 +154,33 @@ class _AcceptedDeparture:
         return []
 
 
-def departure_of(environ: dict[str, Any], handler: WebSocketHandler | None) -> Departure | None:
-    """The way out for the connection of a request; ``None`` if it has to stay where it is."""
+def departure_of(environ: dict[str, Any], handler: WebSocketHandler | None, listener: Listener | None) -> Departure | None:
+    """The way out for the connection of a request; ``None`` if it has to stay where it is.
+
+    Args:
+        handler: that has read the request, if it is one of ours.
+        listener: that has accepted the connection, if that is known.
+    """
+    names = ("", "") if listener is None else listener.names
     if handler is not None:
         request = handler.request_as_read(environ)
-        return None if request is None else _OwnDeparture(handler, request)
+        return None if request is None else _OwnDeparture(handler, request, names)
     websocket = environ.get("wsgi.websocket")
     if websocket is not None:
-        return _AcceptedDeparture(environ, websocket) if isinstance(websocket, PlainWebSocket) else None
+        return _AcceptedDeparture(websocket) if isinstance(websocket, PlainWebSocket) else None
     loop = loop_of(environ)
     if loop is None or not loop.untouched:
         return None
-    head = write_head(environ)
-    return None if head is None else _LoopDeparture(environ, loop, head)
+    head = HANDSHAKE if asks_for_websocket(environ) else write_head(environ)
+    return None if head is None else _LoopDeparture(environ, loop, head, names)
 
 
 def write_head(environ: Mapping[str, Any]) -> bytes | None:
-    """The head of a request from what has become of it; ``None`` where that would not come to the same."""
-    if environ.get("SCRIPT_NAME"):
-        # whoever has taken this off the path would have to do so again
+    """The head of a request from what a server has made of it; ``None`` where that would not come to the same."""
+    target = _target_of(environ)
+    if target is None or "PROXY_PROTOCOL" in environ:
         return None
-    target = quote(environ["PATH_INFO"], safe="/!$&'()*+,;=:@~", encoding="latin-1")
-    lines = [f"{environ['REQUEST_METHOD']} {target}?{environ.get('QUERY_STRING', '')} {environ['SERVER_PROTOCOL']}"]
+    lines = [f"{environ['REQUEST_METHOD']} {target} {environ['SERVER_PROTOCOL']}"]
     for key, value in environ.items():
         if key.startswith("HTTP_") and type(value) is str:
             lines.append(f"{key[5:].replace('_', '-').title()}: {value}")
@@ -168,6 +190,17 @@ def write_head(environ: Mapping[str, Any]) -> bytes | None:
     if any(character in line for line in lines for character in "\r\n\0"):
         return None
     return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace")
+
+
+def _target_of(environ: Mapping[str, Any]) -> str | None:
+    """The target of a request; ``None`` if its path has come by another way than the request line."""
+    prefix, path = environ.get("SCRIPT_NAME", ""), environ["PATH_INFO"]
+    if prefix not in ("", os.environ.get("SCRIPT_NAME")):
+        return None
+    target: str | None = environ.get("RAW_URI")
+    if target is None:
+        return f"{quote(prefix + path, safe=PATH_CHARACTERS, encoding='latin-1')}?{environ.get('QUERY_STRING', '')}"
+    return target if unquote(target.partition("?")[0], encoding="latin-1") == prefix + path else None
 
 
 def _epoll() -> Any:

@@ -20,7 +20,7 @@ __all__ = [
 ]  # fmt: skip
 
 #: of the format; a worker that speaks another one is not spoken to
-VERSION = 1
+VERSION = 2
 #: version, kind, bytes of the head, bytes of the body
 _PREFIX = Struct("!BcII")
 PREFIX_SIZE = _PREFIX.size
@@ -142,8 +142,10 @@ class Connection(NamedTuple):
         address: the client's, as ``accept`` has returned it.
         origin: what the environs of its requests hold beside what is the request's own.
         hops: how often it has changed its worker before.
-        upgrade: whether it is about to become the session's WebSocket, so that no limit of HTTP connections concerns it.
-        accepted: the environ of the WebSocket handshake that has been answered on it already; else ``None``.
+        listener: the names of the server that has accepted it, or empty ones: the address that it listens on, and its kind.
+        handshake: if the connection is about to become the session's WebSocket, or is one: the handshake's environ, with all that
+            has been put into it outside of the engine; else ``None``.
+        accepted: whether the handshake has been answered already.
     """
 
     terms: str
@@ -151,8 +153,9 @@ class Connection(NamedTuple):
     address: Any
     origin: dict[str, str]
     hops: int
-    upgrade: bool
-    accepted: dict[str, str] | None
+    listener: tuple[str, str]
+    handshake: dict[str, str] | None
+    accepted: bool
 
     def message(self, read_ahead: bytes) -> Message:
         """The message that says so. The file descriptor goes beside it."""
@@ -167,9 +170,12 @@ class Connection(NamedTuple):
             address = tuple(address)
         if not isinstance(hops, int) or not 0 <= hops < 256 or not isinstance(address, (str, tuple)):
             raise BadMessage("a connection without an address or its hops")
-        accepted = None if head.get("accepted") is None else _texts(head, "accepted")
+        listener = head.get("listener")
+        if not isinstance(listener, list) or len(listener) != 2 or not all(isinstance(name, str) for name in listener):
+            raise BadMessage("a connection without the names of its listener")
+        handshake = None if head.get("handshake") is None else _texts(head, "handshake")
         return cls(_text(head, "terms"), _text(head, "sid"), address, _texts(head, "origin"), hops,
-                   head.get("upgrade") is True, accepted)
+                   (listener[0], listener[1]), handshake, handshake is not None and head.get("accepted") is True)
 
 
 class Request(NamedTuple):
@@ -203,7 +209,8 @@ class Refusal(enum.Enum):
 
     #: the session has ended
     UNKNOWN = "unknown"
-    #: it has as many connections as it may have; a request, which needs none, can still be sent
+    #: it has as many connections as it may have, or knows no server that would serve this one as its own did; a request can still
+    #: be sent
     FULL = "full"
     #: it belongs to another application, or has been given other options
     OTHER_TERMS = "terms"

@@ -19,25 +19,23 @@ from gevent.socket import socket as GeventSocket
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.calls import perform
 from engineio_wsgi.cluster.channel import PATIENCE, Channel
+from engineio_wsgi.cluster.listeners import Listeners, OwnListener
 from engineio_wsgi.cluster.messages import Answer, BadMessage, Call, Connection, Kind, Message, Refusal, Request
 from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.forks import serve
-from engineio_wsgi.handler import WebSocketHandler
-from engineio_wsgi.http.adoption import Adopter
+from engineio_wsgi.http.adoption import Adopter, ConnectionAdopter
 from engineio_wsgi.http.calling import Answered, call
 from engineio_wsgi.options import Options
 from engineio_wsgi.throttle import Throttle
 from engineio_wsgi.websocket import WebSocket
 from engineio_wsgi.wire import Wire, detach
 
-__all__ = ["HOPS", "Counters", "Host", "Owner"]
+__all__ = ["Counters", "Host", "Owner"]
 
 logger = logging.getLogger("engine.cluster")
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
-#: adopted connections at a time, where the server has no limit of its own; with more, requests are relayed
-MAX_ADOPTED = 10_000
 #: options that are applied to a request by the worker that it comes to, and have to be those of its session's: how long an answer
 #: is waited for, and how large a body may be
 SHARED_OPTIONS = ("ping_interval", "ping_timeout", "max_http_buffer_size")
@@ -47,8 +45,6 @@ COMPLAINT_PERIOD = 60.0
 LOOK_PERIOD = 0.01
 #: seconds in which connections that wait can see that they have ended
 MOMENT = 0.1
-#: in the environ of an adopted connection's requests: how often it has changed its worker
-HOPS = "engineio.hops"
 
 
 class Host(Protocol):
@@ -56,8 +52,18 @@ class Host(Protocol):
 
     options: Options
     clients: Mapping[str, Any]
-    #: the engine and the application that it is wrapped around
-    front: Application | None
+    @property
+    def has_one_application(self) -> bool:
+        """Whether the application that it is wrapped around is one and the same, wherever it was wrapped."""
+        ...
+
+    def is_outermost(self, application: Any) -> bool:
+        """Whether a request to an application meets nothing before the engine."""
+        ...
+
+    def handle_request(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """The engine's own requests, upgrades included."""
+        ...
 
     def answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """The engine's own requests, inside its middlewares."""
@@ -92,20 +98,6 @@ class Counters:
     failed: int = 0
 
 
-class ServerAdopter(Adopter):
-    """An :class:`Adopter` in the place of a server that exists.
-
-    A handler's subclass finds there what it looks for on its server, such as gunicorn's worker.
-    """
-
-    def __init__(self, server: Any, application: Application, **options: Any) -> None:
-        self._server = server
-        super().__init__(application, **options)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["_server"], name)
-
-
 class Owner:
     """This worker, as the others see it.
 
@@ -124,23 +116,19 @@ class Owner:
         self._counters = counters
         #: requests of other workers' that are under way
         self._answering = 0
-        self._adopter: Adopter | None = None
+        #: through which requests come here
+        self.listeners = Listeners(host)
+        #: serves what becomes a session's WebSocket, where our handler does not; and nothing else
+        self._upgrader = Adopter(host.handle_request)
 
-    def learn(self, handler: WebSocketHandler | None) -> None:
-        """See how requests come here: adopted connections are served by the same application, handler and log."""
-        if self._adopter is None and handler is not None:
-            self._adopter = _beside(handler.server, type(handler))
-
-    def _adopting(self) -> Adopter | None:
-        """Who serves connections here; ``None`` if it is not known what is served besides the engine."""
-        if self._adopter is None and self._host.front is not None:
-            self._adopter = Adopter(self._host.front, log=logging.getLogger("engine.access"), limit=MAX_ADOPTED)
-        return self._adopter
+    @property
+    def _adopters(self) -> list[ConnectionAdopter]:
+        return [self._upgrader, *self.listeners.adopters]
 
     @property
     def adopted(self) -> int:
-        """How many connections there are that came from other workers, WebSockets of sessions not counted."""
-        return 0 if self._adopter is None else len(self._adopter.roster)
+        """How many connections there are under our handler that came from other workers, WebSockets of sessions not counted."""
+        return sum(len(adopter.roster) for adopter in self._adopters)
 
     def receive(self, channel: Channel, message: Message) -> None:
         """Do what another worker asks for. Blocks until it is done.
@@ -176,11 +164,14 @@ class Owner:
     def refusal_of(self, connection: Connection) -> Refusal | None:
         """Why a connection cannot be taken here; ``None`` if it can."""
         refusal = self.refusal(connection.terms, connection.sid)
-        if refusal is None and connection.accepted is None:
-            adopter = self._adopting()
-            if adopter is None or (adopter.full and not connection.upgrade):
-                return Refusal.FULL
-        return refusal
+        if refusal is not None or connection.accepted:
+            return refusal
+        listener = self.listeners.find(connection.listener)
+        if connection.handshake is None:
+            serves = listener is not None and listener.moves and not listener.full
+        else:
+            serves = listener is None or not (listener.counts_websockets and listener.full)
+        return None if serves else Refusal.FULL
 
     def _take_connection(self, channel: Channel, connection: Connection, read_ahead: bytes) -> None:
         deadline = monotonic() + PATIENCE
@@ -201,20 +192,26 @@ class Owner:
     def take(self, number: int, connection: Connection, read_ahead: bytes) -> None:
         """Serve a connection that :meth:`refusal_of` does not refuse. Its file descriptor belongs to this object now.
 
-        Does not block.
+        Blocks only while the pool of the server that serves it is full.
         """
         self._counters.adopted += 1
-        if connection.accepted is not None:
-            gevent.spawn(self._take_websocket, number, connection.accepted, read_ahead)
-            return
-        adopter = self._adopting()
-        assert adopter is not None
-        origin = {**connection.origin, HOPS: connection.hops + 1}
-        adopter.adopt(number, connection.address, read_ahead=read_ahead, environ=origin)
+        listener = self.listeners.find(connection.listener)
+        if connection.accepted:
+            gevent.spawn(self._take_websocket, number, connection, read_ahead)
+        elif connection.handshake is not None:
+            adopter = listener.adopter if isinstance(listener, OwnListener) else self._upgrader
+            # what is outside of the engine has seen the request where it came in
+            adopter.adopt(number, connection.address, read_ahead=read_ahead, environ=connection.handshake,
+                          instead=self._host.handle_request)
+        elif listener is not None:
+            listener.adopt(number, connection, read_ahead)
+        else:
+            # its server has ended since
+            os.close(number)
 
-    def _take_websocket(self, number: int, accepted: dict[str, str], read_ahead: bytes) -> None:
+    def _take_websocket(self, number: int, connection: Connection, read_ahead: bytes) -> None:
         """A WebSocket whose handshake has been answered, without extensions."""
-        environ = _environ_of(accepted)
+        environ = _environ_of(connection.handshake or {})
         environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
         sock = GeventSocket(fileno=number)
         serve(sock)
@@ -271,22 +268,11 @@ class Owner:
         Blocks, for ``timeout`` seconds at most, and for a moment at least. Returns how many have not ended.
         """
         deadline = monotonic() + max(timeout, MOMENT)
-        if self._adopter is not None:
-            self._adopter.close(deadline - monotonic())
+        gevent.joinall([gevent.spawn(adopter.close, deadline - monotonic()) for adopter in self._adopters])
         end = Deadline(deadline - monotonic())
         while self._answering and not end.has_passed():
             gevent.sleep(LOOK_PERIOD)
         return self.adopted + self._answering
-
-
-def _beside(server: Any, handler_class: type[WebSocketHandler]) -> Adopter:
-    """An adopter that serves as ``server`` does."""
-    if isinstance(server, Adopter):
-        # it has been adopted by another engine of this process
-        return server
-    limit = getattr(getattr(server, "pool", None), "size", None)
-    return ServerAdopter(server, server.application, log=server.log, error_log=server.error_log,
-                         environ=server.get_environ(), handler_class=handler_class, limit=limit or MAX_ADOPTED)
 
 
 def _environ_of(texts: Mapping[str, str], body: bytes = b"") -> dict[str, Any]:

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 import gevent
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.deadline import DeadlineTimer
 from engineio_wsgi.wire import RECV_SIZE
 
@@ -18,8 +17,6 @@ __all__ = ["Pump", "Pumped"]
 
 #: bytes that may wait for one side; then nothing more is read from the other
 MAX_WAITING = 262_144
-#: seconds after which an answer of which nothing more has come is taken for complete
-QUIET = 0.05
 
 
 class Pumped(Protocol):
@@ -64,24 +61,12 @@ class Pump:
         patience: seconds for which either may leave lying what has come for it.
     """
 
-    __slots__ = ("__weakref__", "_carried", "_connections")
+    __slots__ = ("__weakref__", "_connections")
 
     def __init__(self, one: Pumped, other: Pumped, patience: float) -> None:
         self._connections = (one, other)
-        #: where the last bytes came from, and when. What has begun it was a request
-        self._carried: tuple[Pumped, float] = (one, 0.0)
         for source, target in ((one, other), (other, one)):
             _Direction(self, source, target, patience).start()
-
-    def note(self, source: Pumped) -> None:
-        """Bytes have been carried from one of the two."""
-        self._carried = (source, monotonic())
-
-    @property
-    def answered(self) -> bool:
-        """Whether the client waits for nothing, as far as that can be seen: it has spoken before the other, who has finished."""
-        source, when = self._carried
-        return self._connections[0].lost is not None or (source is self._connections[1] and monotonic() - when > QUIET)
 
     def close(self) -> None:
         """End both connections now. Harmless if repeated."""
@@ -114,7 +99,6 @@ class _Direction:
         try:
             data = source.recv(RECV_SIZE)
             while data:
-                self._pump.note(source)
                 target.write(data)
                 if target.unsent > MAX_WAITING:
                     source.unwatch()

@@ -21,11 +21,13 @@ from engineio_wsgi.cluster.channel import OwnerGone
 from engineio_wsgi.cluster.courier import ClientGone, Courier, LocalCourier, RequestCopy
 from engineio_wsgi.cluster.departure import Departure, departure_of
 from engineio_wsgi.cluster.doorway import Doorway
+from engineio_wsgi.cluster.listeners import Listener, hops_of
 from engineio_wsgi.cluster.location import RedisLocation, group_of, names_redis
 from engineio_wsgi.cluster.messages import Action, Call, Connection, Refusal
-from engineio_wsgi.cluster.owner import HOPS, Counters, Host, Owner
+from engineio_wsgi.cluster.owner import Counters, Host, Owner
 from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.host import WORKER_ID_SIZE, new_worker_id
+from engineio_wsgi.http.peer import client_socket
 from engineio_wsgi.http.query import parse_query
 from engineio_wsgi.log import shorten
 from engineio_wsgi.protocol.handshake import asks_for_websocket
@@ -148,13 +150,13 @@ class Cluster:
             What to return to the server; ``None`` if the request is to be answered here. It is also when its session's
             worker is gone: ``environ`` then tells so under :data:`UNREACHED`.
         """
-        self._owner.learn(handler)
+        listener = self._owner.listeners.of(environ, handler)
         sid = self._foreign_sid(environ)
         if sid is None:
             return None
         owner = sid[:WORKER_ID_SIZE]
         try:
-            outcome = self._see_to(owner, sid, environ, start_response, handler)
+            outcome = self._see_to(owner, sid, environ, start_response, handler, listener)
         except OwnerGone as error:
             outcome = str(error)
         except ClientGone:
@@ -176,11 +178,11 @@ class Cluster:
         return sid if sid not in self._host.clients and owner != self.worker_id and is_worker_id(owner) else None
 
     def _see_to(self, owner: str, sid: str, environ: Environ, start_response: StartResponse | None,
-                handler: Any) -> Iterable[bytes] | str:
+                handler: Any, listener: Listener | None) -> Iterable[bytes] | str:
         """The same once it is known whose the request is. Returns a text if it was not taken: why."""
         # to another machine, only WebSockets leave
-        stays = owner in self._far and not asks_for_websocket(environ)
-        departure = None if stays else departure_of(environ, handler)
+        leaves = asks_for_websocket(environ) or (owner not in self._far and _may_leave(environ, listener))
+        departure = departure_of(environ, handler, listener) if leaves else None
         request = RequestCopy(environ, self._owner.terms, sid, self._host.options.max_http_buffer_size)
         reasons: list[str] = []
         # a worker of another machine never becomes one of this
@@ -198,10 +200,9 @@ class Cluster:
 
     def _send_by(self, courier: Courier, owner: str, departure: Departure | None, request: RequestCopy,
                  start_response: StartResponse | None) -> Iterable[bytes] | str:
-        environ = request.environ
-        upgrade = asks_for_websocket(environ)
-        if departure is not None and (upgrade or (courier.moves_connections and _may_leave(environ))):
-            refusal = courier.hand_over(owner, self._connection(request.sid, environ, departure, upgrade), departure)
+        upgrade = asks_for_websocket(request.environ)
+        if departure is not None and (upgrade or courier.moves_connections):
+            refusal = courier.hand_over(owner, self._connection(request, departure, upgrade), departure)
             if refusal is None:
                 self.counters.handed_over += 1
                 return departure.end(start_response)
@@ -211,9 +212,11 @@ class Cluster:
             return "the connection cannot be given away by this server, or the worker has too many"
         return self._relay(courier, owner, request, start_response)
 
-    def _connection(self, sid: str, environ: Environ, departure: Departure, upgrade: bool) -> Connection:
+    def _connection(self, request: RequestCopy, departure: Departure, upgrade: bool) -> Connection:
+        environ = request.environ
         origin = {key: environ[key] for key in ORIGIN if key in environ}
-        return Connection(self._owner.terms, sid, departure.address, origin, environ.get(HOPS, 0), upgrade, departure.accepted)
+        return Connection(self._owner.terms, request.sid, departure.address, origin, hops_of(environ, departure.sock),
+                          departure.listener, request.texts if upgrade else None, departure.accepted)
 
     def _relay(self, courier: Courier, owner: str, request: RequestCopy, start_response: StartResponse) -> Iterable[bytes] | str:
         answered = courier.relay(owner, request)
@@ -281,9 +284,8 @@ class Cluster:
         """
         deadline = monotonic() + timeout
         self._doorway.close()
-        departing = gevent.spawn(self._near.close, deadline)
+        self._near.close()
         left = self._owner.close(deadline - monotonic())
-        departing.join()
         if left:
             logger.warning("%d connections and requests from other workers did not end in time", left)
         if self._exchange is not None:
@@ -303,6 +305,7 @@ _REFUSALS = {
 }
 
 
-def _may_leave(environ: Environ) -> bool:
-    """Whether all that comes on a request's connection is likely to be for the same session."""
-    return environ.get(HOPS, 0) < MAX_HOPS and not any(name in environ for name in FORWARDED)
+def _may_leave(environ: Environ, listener: Listener | None) -> bool:
+    """Whether a connection is served by another worker as here, and all that comes on it is likely to be for the same session."""
+    return (listener is not None and listener.moves and not any(name in environ for name in FORWARDED)
+            and hops_of(environ, client_socket(environ)) < MAX_HOPS)

@@ -98,6 +98,12 @@ class EngineIO(Server):
         if app is not None:
             self.init_app(app)
 
+    def is_outermost(self, application: Any) -> bool:
+        """Whether a request to an application meets nothing before this engine. One of Flask's calls its ``wsgi_app`` at once."""
+        if isinstance(application, flask.Flask) and type(application).__call__ is flask.Flask.__call__:
+            application = application.wsgi_app
+        return super().is_outermost(application)
+
     def init_app(self, app: flask.Flask) -> None:
         """Read the options from ``app.config``, and put the engine in front of ``app.wsgi_app``.
 

@@ -21,7 +21,7 @@ from engineio_wsgi.forks import hold, serve
 from engineio_wsgi.handler import WebSocketHandler
 from engineio_wsgi.http.connection import Connection
 
-__all__ = ["Adopter", "ConnectionRoster", "RosteredHandler"]
+__all__ = ["Adopter", "ConnectionAdopter", "ConnectionRoster", "RosteredHandler"]
 
 #: seconds for which a connection is kept for another request, when its server stops: whoever sends one so soon after the last
 #: answer, or after connecting, has not seen yet that the connection ends
@@ -140,6 +140,8 @@ class _AdoptedHandler(RosteredHandler):
 
     #: what the environ of its requests holds instead of the server's
     origin: Mapping[str, Any]
+    #: what answers the one request of this connection, if it is not the server's application
+    instead: Application | None = None
 
     def get_environ(self) -> dict[str, Any]:
         """The environ of a request, as if it had been accepted here."""
@@ -147,8 +149,64 @@ class _AdoptedHandler(RosteredHandler):
         environ.update(self.origin)
         return environ
 
+    def run_application(self) -> None:
+        """Have the request answered."""
+        if self.instead is not None:
+            self.application = self.instead
+            self.close_connection = True
+        super().run_application()
 
-class Adopter:
+
+class ConnectionAdopter:
+    """What an :class:`Adopter` is, but for what it serves: a subclass has what a handler looks for on its ``WSGIServer``.
+
+    Args:
+        handler_class: a subclass of :class:`WebSocketHandler`, to set other limits or another log format.
+    """
+
+    def __init__(self, handler_class: type[WebSocketHandler]) -> None:
+        self.roster = ConnectionRoster()
+        self._handler_class: type[_AdoptedHandler] = type("AdoptedHandler", (_AdoptedHandler, handler_class), {})
+
+    def adopt(self, sock: Any, address: Any, *, read_ahead: bytes = b"", environ: Mapping[str, Any] | None = None,
+              instead: Application | None = None) -> gevent.Greenlet:
+        """Serve a connection until it ends, in a greenlet of its own. Does not block.
+
+        Args:
+            sock: a connected gevent or stdlib socket (not a TLS one), or the number of its file descriptor. It belongs to
+                this object from now on.
+            address: the client's, as ``accept`` would have returned it.
+            read_ahead: what has been read from the connection already.
+            environ: what the environs of this connection's requests hold instead of this server's: ``wsgi.url_scheme``,
+                ``SERVER_NAME``, ``SERVER_PORT``.
+            instead: answers the first request in the place of the server's application. The connection ends with it.
+        """
+        number = sock if isinstance(sock, int) else sock.detach()
+        connection = gevent_socket.socket(fileno=number)
+        serve(connection)
+        if connection.family == gevent_socket.AF_UNIX:
+            hold(connection)  # it may be one of a pair
+        handler = self._handler_class(connection, address, self)
+        handler.read_ahead = read_ahead
+        handler.origin = environ or {}
+        handler.instead = instead
+        # counted from now on, not only when the greenlet runs
+        self.roster.begin(handler)
+        return self._spawn(handler.handle)
+
+    def _spawn(self, function: Callable[[], object]) -> gevent.Greenlet:
+        return gevent.spawn(function)
+
+    def close(self, timeout: float) -> bool:
+        """Adopt nothing more, end waiting connections, and let the requests that are under way be answered.
+
+        Blocks for ``timeout`` seconds at most. Returns whether all connections have ended.
+        """
+        self.roster.stop(timeout)
+        return self.roster.wait(timeout)
+
+
+class Adopter(ConnectionAdopter):
     """A server without a listener: connections are given to it.
 
     It stands where the handler expects its ``WSGIServer``, and a handler sees nothing that is different.
@@ -173,10 +231,10 @@ class Adopter:
     def __init__(self, application: Application, *, log: Any = None, error_log: Any = None,
                  environ: Mapping[str, Any] | None = None, handler_class: type[WebSocketHandler] = WebSocketHandler,
                  limit: int | None = None) -> None:
+        super().__init__(handler_class)
         self.application = application
         self.log = _as_stream(log)
         self.error_log = sys.stderr if error_log is None else _as_stream(error_log)
-        self.roster = ConnectionRoster()
         self._limit = limit
         self._environ = {
             "wsgi.version": (1, 0), "wsgi.url_scheme": "http", "wsgi.errors": self.error_log, "wsgi.multithread": False,
@@ -184,7 +242,6 @@ class Adopter:
             "SERVER_SOFTWARE": "engineio-wsgi", "SERVER_NAME": "", "SERVER_PORT": "", "SCRIPT_NAME": "",
             **(environ or {}),
         }  # fmt: skip
-        self._handler_class: type[_AdoptedHandler] = type("AdoptedHandler", (_AdoptedHandler, handler_class), {})
 
     @property
     def loop(self) -> Any:
@@ -199,38 +256,6 @@ class Adopter:
     def get_environ(self) -> dict[str, Any]:
         """What a request's environ starts from."""
         return dict(self._environ)
-
-    def adopt(self, sock: Any, address: Any, *, read_ahead: bytes = b"",
-              environ: Mapping[str, Any] | None = None) -> gevent.Greenlet:
-        """Serve a connection until it ends, in a greenlet of its own. Does not block.
-
-        Args:
-            sock: a connected gevent or stdlib socket (not a TLS one), or the number of its file descriptor. It belongs to
-                this object from now on.
-            address: the client's, as ``accept`` would have returned it.
-            read_ahead: what has been read from the connection already.
-            environ: what the environs of this connection's requests hold instead of this server's: ``wsgi.url_scheme``,
-                ``SERVER_NAME``, ``SERVER_PORT``.
-        """
-        number = sock if isinstance(sock, int) else sock.detach()
-        connection = gevent_socket.socket(fileno=number)
-        serve(connection)
-        if connection.family == gevent_socket.AF_UNIX:
-            hold(connection)  # it may be one of a pair
-        handler = self._handler_class(connection, address, self)
-        handler.read_ahead = read_ahead
-        handler.origin = environ or {}
-        # counted from now on, not only when the greenlet runs
-        self.roster.begin(handler)
-        return gevent.spawn(handler.handle)
-
-    def close(self, timeout: float) -> bool:
-        """Adopt nothing more, end waiting connections, and let the requests that are under way be answered.
-
-        Blocks for ``timeout`` seconds at most. Returns whether all connections have ended.
-        """
-        self.roster.stop(timeout)
-        return self.roster.wait(timeout)
 
 
 def _as_stream(log: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import gevent
 from gevent.event import Event
 
-__all__ = ["ENDED", "EndWatch", "buffered_reader", "client_socket"]
+__all__ = ["ENDED", "EndWatch", "buffered_reader", "client_socket", "primed"]
 
 READ = 1
 #: in the environ of a request whose client is connected to another machine: a gevent event that is set when it leaves
@@ -35,6 +35,12 @@ def buffered_reader(environ: dict[str, Any]) -> Any:
     """The connection's buffered reader, which gevent's pywsgi keeps in its ``Input``; of an upgrade, it is the input."""
     body = environ.get("wsgi.input")
     return getattr(body, "rfile", body)
+
+
+def primed(sock: Any) -> bytes:
+    """What a connection that came from another process receives before anything else, and nobody has received yet."""
+    data: bytes = getattr(sock, "primed", b"")
+    return data
 
 
 def _raw(sock: Any) -> Any:

@@ -16,7 +16,7 @@ from gevent.pywsgi import Input
 from gevent.socket import socket as GeventSocket
 
 from engineio_wsgi.http.calling import call
-from engineio_wsgi.http.peer import buffered_reader, client_socket
+from engineio_wsgi.http.peer import buffered_reader, client_socket, primed
 from engineio_wsgi.http.response_heads import ResponseHead
 from engineio_wsgi.http.takeover import read_ahead
 from engineio_wsgi.protocol.handshake import asks_for_websocket
@@ -158,7 +158,7 @@ class _GunicornRelease(Release):
         """What the parser has taken from its socket."""
         unreader = self._environ["wsgi.input"].reader.unreader
         pending: bytes = unreader.buf.getvalue()
-        return pending
+        return pending + primed(client_socket(self._environ))
 
     @property
     def untouched(self) -> bool:

@@ -17,6 +17,7 @@ from geventwebsocket.websocket import WebSocket as PlainWebSocket
 
 from engineio_wsgi.errors import UpgradeInvalid
 from engineio_wsgi.forks import hold
+from engineio_wsgi.http.peer import primed
 from engineio_wsgi.protocol.deflate import DeflateParameters
 from engineio_wsgi.protocol.frames import Close, FrameDecoder, Violation, encode_binary, encode_close, encode_text
 from engineio_wsgi.websocket import WebSocket
@@ -101,7 +102,7 @@ def read_ahead(reader: Any, sock: Any) -> bytes:
     timeout = sock.gettimeout()
     sock.settimeout(0)
     try:
-        return bytes(reader.peek(1))
+        return bytes(reader.peek(1)) + primed(sock)
     except OSError:
         return b""
     finally:

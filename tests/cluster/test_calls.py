@@ -205,7 +205,7 @@ def call_message(**changes: object) -> bytes:
     head = {"group": "", "action": "send", "sids": ["x"], "text": True, "compress": True, **changes}
     text = json.dumps(head).encode()
     body = b"\xff\xfe"
-    return struct.pack("!BcII", 1, b"L", len(text), len(body)) + text + body
+    return struct.pack("!BcII", 2, b"L", len(text), len(body)) + text + body
 
 
 GARBAGE: dict[str, dict[str, object]] = {

@@ -63,7 +63,7 @@ def courier(owner: Owner) -> Iterator[LocalCourier]:
     """The way to it."""
     courier = LocalCourier(owner.names, 5)
     yield courier
-    courier.close(monotonic())
+    courier.close()
 
 
 def relay(courier: LocalCourier, query: str, worker: str = OWNER) -> str:
@@ -177,6 +177,6 @@ def test_channels_to_workers_that_come_and_go(owner: Owner, courier: LocalCourie
         doorway.close()
     gevent.sleep(0)
     assert len(os.listdir("/proc/self/fd")) < files + 100
-    courier.close(monotonic())
+    courier.close()
     # each doorway's end of a channel is closed by its own greenlet
     settled(lambda: len(os.listdir("/proc/self/fd")) <= files)

@@ -211,6 +211,8 @@ def test_full_owner(start: Start) -> None:
     group = start(2, limit=3)
     owner, other = group.workers
     session = Nomad(owner).open()
+    session.getting.close()
+    session.posting.close()
     session.served = other
     idle = [other.connect() for _ in range(3)]
     for connection in idle:
@@ -362,7 +364,9 @@ def test_tls(start: Start, certificate: dict[str, str]) -> None:
     websocket.close()
     websocket.wait_closed()
     group.wait_for_log("closed: transport close")
-    assert other.ask()["counters"]["handed_over"] == 11
+    # what an application can learn of TLS is where the connection is, so that only WebSockets leave it
+    counters = other.ask()["counters"]
+    assert (counters["handed_over"], counters["relayed"]) == (1, 10)
     assert not group.complaints()
 
 
@@ -380,21 +384,17 @@ def test_tls_worker_that_closes(start: Start, certificate: dict[str, str]) -> No
     assert websocket.recv() == "4x"
     polling = PollingSession(owner).open()
     posting = gevent.spawn(other.connect().post, polling.target(slowly="yes"), b"4y")
-    idle = other.connect()
-    assert idle.post(polling.target(), b"4x").body == b"ok"
-    settled(lambda: owner.ask()["adopted"] == 2)
+    settled(lambda: owner.ask()["counters"]["answered"] == 1)
     other.connect().get("/close")
     with pytest.raises((Closed, ConnectionEnded, OSError)):
         websocket.recv()
     group.wait_for_log("closed: transport close")
-    assert idle.read_to_end() == b""
     assert posting.get().body == b"ok"
     group.wait_for_log("the server is closed")
-    assert group.log().index("a slow request goes on") < group.log().index("the server is closed")
     assert not group.complaints()
 
 
-def message(kind: bytes, head: object, body: bytes = b"", version: int = 1) -> bytes:
+def message(kind: bytes, head: object, body: bytes = b"", version: int = 2) -> bytes:
     """What workers say to each other."""
     text = json.dumps(head).encode()
     return struct.pack("!BcII", version, kind, len(text), len(body)) + text + body
@@ -405,25 +405,26 @@ TERMS = "local/engine.io ping_interval=25.0 ping_timeout=20.0 max_http_buffer_si
 
 def connection_head(sid: str, **changes: object) -> dict[str, object]:
     """A valid offer of a connection."""
-    return {"terms": TERMS, "sid": sid, "address": ["192.0.2.1", 1], "origin": {}, "hops": 0, "upgrade": False,
-            "accepted": None, **changes}
+    return {"terms": TERMS, "sid": sid, "address": ["192.0.2.1", 1], "origin": {}, "hops": 0,
+            "listener": ["", ""], "handshake": {}, "accepted": False, **changes}
 
 
 GARBAGE = {
     "nothing": b"",
     "a letter": b"x",
     "text": b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
-    "another version": message(b"C", {}, version=2),
+    "another version": message(b"C", {}, version=1),
     "no such kind": message(b"?", {}),
     "an answer that nobody waits for": message(b"A", {"status": "200 OK", "headers": []}),
-    "sizes beyond all measure": struct.pack("!BcII", 1, b"R", 0xFFFFFFFF, 0xFFFFFFFF),
+    "sizes beyond all measure": struct.pack("!BcII", 2, b"R", 0xFFFFFFFF, 0xFFFFFFFF),
     "longer than it says": message(b"R", {}) + b"more",
     "no object": message(b"R", [1, 2]),
-    "no JSON": struct.pack("!BcII", 1, b"R", 3, 0) + b"{{{",
-    "deep": struct.pack("!BcII", 1, b"R", 20_000, 0) + b"[" * 20_000,
+    "no JSON": struct.pack("!BcII", 2, b"R", 3, 0) + b"{{{",
+    "deep": struct.pack("!BcII", 2, b"R", 20_000, 0) + b"[" * 20_000,
     "no environ": message(b"R", {"terms": TERMS, "sid": "x"}),
     "an environ of numbers": message(b"R", {"terms": TERMS, "sid": "x", "environ": {"REQUEST_METHOD": 1}}),
     "no address": message(b"C", connection_head("x", address=None)),
+    "no listener": message(b"C", connection_head("x", listener=["", 1])),
     "too many hops": message(b"C", connection_head("x", hops=10**9)),
 }
 
@@ -471,7 +472,7 @@ def test_half_a_message_holds_up_nobody(start: Start) -> None:
     session = Nomad(owner).open()
     visitors = [knock(session.sid[:4]) for _ in range(50)]
     for visitor in visitors:
-        visitor.send(struct.pack("!BcII", 1, b"R", 100, 100) + b"{")
+        visitor.send(struct.pack("!BcII", 2, b"R", 100, 100) + b"{")
     session.served = other
     session.say("as if nothing had happened")
     assert session.hear() == "as if nothing had happened"

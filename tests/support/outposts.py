@@ -38,20 +38,34 @@ if os.environ.get("APART"):
     # nobody finds its socket, as on another machine
     routing.choose_names = lambda group: addresses.AbstractNames(f"{group} of {os.getpid()}")
 
-engine, wrapped = None, None
+engine = None
 
 def fallback(environ, start_response):
     body = f"application {environ['PATH_INFO']}".encode()
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
     return [body]
 
-def app(environ, start_response):
-    return (wrapped or fallback)(environ, start_response)
+class App(engineio_wsgi.Middleware):
+    """What the server calls is one object, and in front of fallback one engine after the other."""
+
+    serves = False
+
+    def __init__(self):
+        pass
+
+    def begin(self, engine):
+        super().__init__(fallback, engine)
+        self.serves = True
+
+    def __call__(self, environ, start_response):
+        return super().__call__(environ, start_response) if self.serves else fallback(environ, start_response)
+
+app = App()
 
 def begin(options):
-    global engine, wrapped
+    global engine
     engine = engineio_wsgi.Server(**options)
-    wrapped = engine.wrap(fallback)
+    app.begin(engine)
     engine.join_cluster()
 
 def crossed(_):
@@ -59,8 +73,7 @@ def crossed(_):
     return counters.handed_over + counters.relayed
 
 def end(_):
-    global wrapped
-    wrapped = None
+    app.serves = False
     sessions = engine.clients_count
     engine.close(timeout=0)
     assert sessions == 0, f"{sessions} sessions are in the wrong worker"

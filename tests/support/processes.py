@@ -27,6 +27,8 @@ PATIENCE = 15.0
 APPLICATION = '''
 import json, logging, os
 import engineio_wsgi
+from engineio_wsgi.cluster.listeners import hops_of
+from engineio_wsgi.http.peer import client_socket
 
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
 server = engineio_wsgi.Server(**json.loads(os.environ["OPTIONS"]))
@@ -44,7 +46,7 @@ def connected(socket):
 
 def application(environ, start_response):
     content = {"clients": server.clients_count, "pid": os.getpid(), "scheme": environ["wsgi.url_scheme"],
-               "address": environ.get("REMOTE_ADDR"), "hops": environ.get("engineio.hops", 0)}
+               "address": environ.get("REMOTE_ADDR"), "hops": hops_of(environ, client_socket(environ))}
     body = json.dumps(content).encode()
     start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
     return [body]

@@ -34,6 +34,8 @@ SCRIPT = '''
 import itertools, json, logging, os, pathlib, socket, sys
 import engineio_wsgi
 from engineio_wsgi.cluster import addresses, channel, courier, doorway, owner, routing
+from engineio_wsgi.cluster.listeners import hops_of
+from engineio_wsgi.http.peer import client_socket
 from gevent.pywsgi import WSGIServer, WSGIHandler
 from geventwebsocket.handler import WebSocketHandler as StockHandler
 
@@ -113,7 +115,7 @@ def application(environ, start_response):
                "address": environ.get("REMOTE_ADDR"), "port": environ.get("REMOTE_PORT"), "scheme": environ["wsgi.url_scheme"],
                "counters": vars(cluster.counters) if cluster else {}, "adopted": cluster.adopted if cluster else 0,
                "connected": cluster.connected if cluster else None,
-               "files": len(os.listdir("/proc/self/fd")), "hops": environ.get("engineio.hops", 0)}
+               "files": len(os.listdir("/proc/self/fd")), "hops": hops_of(environ, client_socket(environ))}
     body = json.dumps(content).encode()
     start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
     return [body]
