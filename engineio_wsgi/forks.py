@@ -21,7 +21,7 @@ from contextlib import suppress
 from typing import Any
 from weakref import WeakSet
 
-from gevent._hub_local import get_hub_if_exists
+import gevent
 
 __all__ = ["call_in_child", "hold", "reserve_names", "serve"]
 
@@ -89,10 +89,8 @@ def _after_fork_in_child() -> None:
 def _let_go(served: bool) -> None:
     if not (served or _held or _reserved):
         return
-    hub = get_hub_if_exists()
-    if hub is not None and hub.loop is not None:
-        # first of all: until then, to stop a watcher could change what the parent's loop waits for
-        hub.loop.reinit()
+    # first of all: until then, to stop a watcher could change what the parent's loop waits for. It is harmless if repeated
+    gevent.reinit()
     _replace([*_held_descriptors(), *filter(_is_served, _open_descriptors())])
     _held.clear()
     _addresses.clear()

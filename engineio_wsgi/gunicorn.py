@@ -23,6 +23,7 @@ from typing import Any
 import gevent
 from gevent.event import Event
 from gevent.pool import Group, Pool
+from greenlet import getcurrent, greenlet
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.deadline import Deadline
@@ -65,8 +66,6 @@ RESERVE = 1.0
 LOOK_PERIOD = 0.1
 #: of a limit, the share at which it is time to say so
 NEAR = 0.9
-#: seconds; a greenlet that waits for nothing
-FOREVER = 3600.0
 #: seconds for which the same limit is not warned of again
 WARNING_PERIOD = 60.0
 
@@ -439,13 +438,18 @@ def _leave_worker(served: bool) -> None:
             if getattr(signal.getsignal(number), "__self__", None) is worker:
                 signal.signal(number, signal.SIG_DFL)
         # what it calls in each of its turns; there is no other way into gunicorn's own workers
-        worker.notify = _stand_still
+        worker.notify = partial(_stand_still, getcurrent())
 
 
-def _stand_still() -> None:
-    """Block for ever. What the process has to do is done by the greenlet that has forked it."""
-    while True:
-        gevent.sleep(FOREVER)
+def _stand_still(forker: greenlet) -> None:
+    """Block for as long as the greenlet that has forked this process goes on: nothing else has to be done here.
+
+    Raises:
+        SystemExit: it has come back, or ended without ending the process.
+    """
+    while forker is not getcurrent() and not forker.dead:
+        gevent.sleep(LOOK_PERIOD)
+    sys.exit(0)
 
 
 call_in_child(_leave_worker)

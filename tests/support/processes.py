@@ -96,7 +96,8 @@ class ServerProcess:
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(command, cwd=folder, env=environ, stdout=output, stderr=subprocess.STDOUT,
                                             start_new_session=True)
-        match = self.wait_for(r"Listening at: \w+://127.0.0.1:(\d+)" if bind.startswith("127") else r"Listening at: (\w+):")
+        where = r"\w+://127.0.0.1:(\d+)" if bind.startswith("127") else r"(\w+):"
+        match = self.wait_for(f"(?:Listening at:|listens on) {where}")
         if kind not in programs:
             self.wait_for("Booting worker")
         port = int(match[1]) if match[1].isdigit() else 0
