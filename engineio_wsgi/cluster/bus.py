@@ -58,18 +58,21 @@ class Bus:
     Args:
         link: the way to Redis.
         channels: to listen to.
+        probe: a message that does nothing. It is published on the first channel, to see whether that is allowed.
         receive: called in the hub with each message, in their order. Must not block.
         on_up: called each time that Redis has been reached again, with the seconds that it was away. Must not block.
         on_down: called each time that Redis is lost, with what is known of the reason. Must not block.
 
     Raises:
-        Unreachable: Redis is not there.
+        Unreachable: Redis is not there, or does not let this user do what is needed.
+        FileExistsError: somebody listens to the first channel already.
     """
 
-    def __init__(self, link: RedisLink, channels: list[str], receive: Callable[[bytes], object],
+    def __init__(self, link: RedisLink, channels: list[str], probe: bytes, receive: Callable[[bytes], object],
                  on_up: Callable[[float], object], on_down: Callable[[Exception], object]) -> None:
         self._link = link
         self._channels = channels
+        self._probe = probe
         self._receive = receive
         self._on_up = on_up
         self._on_down = on_down
@@ -89,29 +92,44 @@ class Bus:
         self.up_since = 0.0
         self._publish = b"SPUBLISH" if link.sharded else b"PUBLISH"
         self._complaints = Throttle(COMPLAINT_PERIOD)
-        self._reach()
+        self._reach(first=True)
         self._greenlet = gevent.spawn(self._stay)
 
     # -- connections
 
-    def _reach(self) -> None:
+    def _reach(self, first: bool = False) -> None:
         self._lost = AsyncResult()
         self._missing = len(self._channels)
         self._listening.clear()
         try:
-            self._listener = RedisWire(self._link.open(), TIMEOUT, self._on_listened, self._lost.set)
-            verb = b"SSUBSCRIBE" if self._link.sharded else b"SUBSCRIBE"
-            for channel in self._channels:
-                self._listener.send(command(verb, channel.encode()))
-            self._speaker = RedisWire(self._link.open(), TIMEOUT, self._on_answered, self._lost.set)
-            if not Deadline(TIMEOUT).wait(self._listening):
-                raise Unreachable(f"{self._link.location} does not let this worker listen: {self._lost.value}")
+            wire, (_, listeners) = self._link.open(("PING",), (self._publish, self._channels[0], self._probe))
+            self._speaker = RedisWire(wire, TIMEOUT, self._on_answered, self._lost.set)
+            if first and listeners:
+                raise FileExistsError(f"somebody listens to {self._channels[0]} already")
+            self._listen()
         except BaseException:
             self._hang_up()
             raise
         self.up = True
         self.up_since = monotonic()
         self._flush_soon()
+
+    def _listen(self) -> None:
+        wire, _ = self._link.open()
+        self._listener = RedisWire(wire, TIMEOUT, self._on_listened, self._on_deaf)
+        verb = b"SSUBSCRIBE" if self._link.sharded else b"SUBSCRIBE"
+        for channel in self._channels:
+            self._listener.send(command(verb, channel.encode()))
+        Deadline(TIMEOUT).wait(self._listening)
+        if self._missing:
+            late = TimeoutError(f"it has not confirmed a subscription for {TIMEOUT:g} s")
+            raise Unreachable(self._link.refused(self._lost.value or late))
+
+    def _on_deaf(self, error: Exception) -> None:
+        """The connection to listen with is of no use."""
+        if not self._lost.ready():
+            self._lost.set(error)
+        self._listening.set()
 
     def _hang_up(self) -> None:
         self.up = False
@@ -153,8 +171,10 @@ class Bus:
     # -- listening
 
     def _on_listened(self, reply: Any) -> None:
-        if not isinstance(reply, list):
-            self._lost.set(reply)
+        if isinstance(reply, Exception):
+            self._on_deaf(reply)
+        elif not isinstance(reply, list):
+            return  # a sign of life of a connection that has not subscribed yet
         elif reply[0] in MESSAGES:
             self._receive(reply[2])
         elif reply[0] in CONFIRMATIONS:

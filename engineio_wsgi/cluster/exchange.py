@@ -15,7 +15,6 @@ import gevent
 from gevent.event import Event
 
 from engineio_wsgi.clock import monotonic
-from engineio_wsgi.cluster.addresses import is_worker_id
 from engineio_wsgi.cluster.bus import Bus, Outgoing
 from engineio_wsgi.cluster.calls import CALL_TIMEOUT
 from engineio_wsgi.cluster.channel import PATIENCE, OwnerGone
@@ -71,16 +70,6 @@ class Channels:
         """The channel of one worker."""
         return self._prefix + name
 
-    def workers(self, link: RedisLink) -> list[str]:
-        """The ids of those that listen now: Redis keeps the list. Blocks.
-
-        Raises:
-            Unreachable: Redis is not there.
-        """
-        names = link.ask("PUBSUB", "SHARDCHANNELS" if link.sharded else "CHANNELS", self._prefix + "*")
-        ids = (name.decode("ascii", "replace")[len(self._prefix):] for name in names)
-        return sorted(each for each in ids if is_worker_id(each))
-
 
 class Exchange:
     """One worker's place among those of all machines. Made in the hub, after any fork. Blocks until it listens.
@@ -112,9 +101,9 @@ class Exchange:
         self._complaints = Throttle(COMPLAINT_PERIOD)
         self._link = RedisLink(location, self._channels.slot_key)
         try:
-            if name in self.workers_now():
-                raise FileExistsError(f"the worker id {name} is taken")
-            self._bus = Bus(self._link, [self._channels.of(name), self._channels.all], self._receive, self._come_back,
+            # with no message in it, nobody does anything
+            probe = Envelope(name, NO_LINK, 1, 0, NO_LINK, 0, 0).pack(b"")
+            self._bus = Bus(self._link, [self._channels.of(name), self._channels.all], probe, self._receive, self._come_back,
                             lambda lost: announce("cluster_lost", lost))
         except Unreachable as error:
             raise ConfigurationError(f"cluster: {error}") from error
@@ -281,20 +270,9 @@ class Exchange:
         # who waits for an answer is told that there is none, and nothing may come of it later
         return self._bus.publish(Outgoing(channel, envelope.pack(message.encode()), number == 0, heard))
 
-    def workers_now(self) -> list[str]:
-        """The ids of all workers that listen. Blocks.
-
-        Raises:
-            Unreachable: Redis is not there.
-        """
-        return self._channels.workers(self._link)
-
     def others(self) -> list[str]:
-        """The ids of the other workers; none while Redis is away. Blocks."""
-        try:
-            return [worker for worker in self.workers_now() if worker != self.name]
-        except Unreachable:
-            return []
+        """The ids of the other workers; none while Redis is away. Blocks until they have answered."""
+        return sorted(self.ask_all(Call(self._group, Action.COUNT).message()))
 
     def ask(self, worker: str, message: Message) -> int:
         """Have one worker carry out a call. Blocks until it has. Returns how many sessions it concerned.

@@ -8,11 +8,13 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
+from redis.exceptions import NoPermissionError
+
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.calls import CALL_TIMEOUT
 from engineio_wsgi.cluster.exchange import GUEST_MARK, Channels
 from engineio_wsgi.cluster.location import RedisLocation
-from engineio_wsgi.cluster.messages import BadMessage, Message, Result
+from engineio_wsgi.cluster.messages import Action, BadMessage, Call, Message, Result
 from engineio_wsgi.cluster.peer import NO_LINK, Envelope
 from engineio_wsgi.cluster.redis_link import LOST, RedisLink, Unreachable
 
@@ -31,19 +33,17 @@ class Guest:
     """
 
     def __init__(self, location: RedisLocation, group: str) -> None:
+        self._group = group
         self._channels = Channels(group)
         self._link = RedisLink(location, self._channels.slot_key, in_hub=False)
 
     def workers(self) -> list[str]:
-        """The ids of all workers. Blocks.
+        """The ids of all workers. Blocks until they have answered.
 
         Raises:
             ConnectionError: Redis cannot be reached.
         """
-        try:
-            return self._channels.workers(self._link)
-        except Unreachable as error:
-            raise ConnectionError(str(error)) from error
+        return sorted(self._ask(self._channels.all, Call(self._group, Action.COUNT).message()))
 
     def ask(self, worker: str, message: Message) -> int:
         """Have one worker carry out a call. Blocks. Returns how many sessions it concerned; 0 if nobody has answered.
@@ -51,13 +51,14 @@ class Guest:
         Raises:
             ConnectionError: Redis cannot be reached.
         """
-        return self._ask(self._channels.of(worker), message)
+        return sum(self._ask(self._channels.of(worker), message).values())
 
     def ask_all(self, message: Message) -> int:
         """The same of all workers."""
-        return self._ask(self._channels.all, message)
+        return sum(self._ask(self._channels.all, message).values())
 
-    def _ask(self, channel: str, message: Message) -> int:
+    def _ask(self, channel: str, message: Message) -> dict[str, int]:
+        """How many sessions a call has concerned at each worker that has answered."""
         name = GUEST_MARK + secrets.token_urlsafe(NAME_BYTES)
         data = Envelope(name, NO_LINK, 1, 0, NO_LINK, 0, 1).pack(message.encode())
         verbs = ("SSUBSCRIBE", "SPUBLISH") if self._link.sharded else ("SUBSCRIBE", "PUBLISH")
@@ -72,6 +73,8 @@ class Guest:
             return _collect(listener, connections[1].read_response())
         except Unreachable as error:
             raise ConnectionError(str(error)) from error
+        except NoPermissionError as error:
+            raise ConnectionError(self._link.refused(error)) from error
         except LOST as error:
             raise ConnectionError(f"Redis was lost, and nobody knows what was done: {error}") from error
         finally:
@@ -79,17 +82,18 @@ class Guest:
                 connection.disconnect()
 
 
-def _collect(listener: Any, expected: int) -> int:
-    """The sum of what so many answer; of those who have answered in time."""
-    sessions = 0
+def _collect(listener: Any, expected: int) -> dict[str, int]:
+    """What so many answer, by their ids; those who do not in time are left out."""
+    sessions: dict[str, int] = {}
     deadline = monotonic() + CALL_TIMEOUT
     while expected:
         try:
             # the answers that have arrived are read, even if it is late
             listener._sock.settimeout(max(deadline - monotonic(), 0.001))
             _, _, data = listener.read_response(disable_decoding=True)
-            message = Envelope.open(data)[1]
-            sessions += 0 if message is None else Result.of(message).sessions
+            envelope, message = Envelope.open(data)
+            if message is not None:
+                sessions[envelope.origin] = Result.of(message).sessions
         except (BadMessage, *LOST):
             break
         expected -= 1

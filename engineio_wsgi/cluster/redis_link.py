@@ -7,6 +7,7 @@ socket in ways that stop every other greenlet.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from gevent import socket as gevent_socket
@@ -23,10 +24,14 @@ from engineio_wsgi.cluster.location import RedisLocation
 from engineio_wsgi.forks import hold
 from engineio_wsgi.wire import Wire, detach
 
-__all__ = ["LOST", "TIMEOUT", "RedisLink", "Unreachable"]
+__all__ = ["LOST", "TIMEOUT", "RedisLink", "Unreachable", "missing_right"]
 
 #: what it means that a connection is gone; `OSError` where redis-py has let one through
 LOST = (RedisError, OSError)
+#: what an ACL says of the channels of all groups
+CHANNEL_RIGHT = "&engineio:*"
+#: how Redis 6 and 7, and Valkey, name what a user may not do
+_COMMAND = re.compile(r"the '([a-z|]+)' command")
 #: seconds that Redis has for anything at all
 TIMEOUT = 5.0
 
@@ -104,30 +109,41 @@ class RedisLink:
                 return connection
         raise Unreachable(f"{self.location} cannot be reached: {'; '.join(reasons)}")
 
-    def open(self) -> Wire:
+    def open(self, *commands: tuple[str | bytes, ...]) -> tuple[Wire, list[Any]]:
         """The same, as what redis-py had to do for it has been done: a connection that nothing else reads or writes.
 
+        Args:
+            commands: what is asked first, one after the other. Commands to which one reply comes, and nothing behind it.
+
+        Returns:
+            The connection, and the replies.
+
         Raises:
-            Unreachable: there is none.
+            Unreachable: there is none, or a command is refused.
         """
         connection = self.connect()
-        # nothing has been asked for, so nothing has been read ahead
+        replies = [self._reply(connection, command) for command in commands]
+        refusals = [reply for reply in replies if isinstance(reply, Exception)]
+        if refusals:
+            connection.disconnect()
+            raise Unreachable(self.refused(*refusals))
+        # all that was asked for has been read, so nothing has been read ahead
         sock, connection._sock = connection._sock, None
         wire = Wire(detach(sock))
         hold(wire)
-        return wire
+        return wire, replies
 
-    def ask(self, *command: str) -> Any:
-        """The reply to one command, over a connection of its own. Blocks.
-
-        Raises:
-            Unreachable: Redis is not there.
-        """
-        connection = self.connect()
+    @staticmethod
+    def _reply(connection: Any, command: tuple[str | bytes, ...]) -> Any:
         try:
-            return self._ask(connection, *command)
+            connection.send_command(*command)
+            return connection.read_response(disable_decoding=True)
         except LOST as error:
-            raise Unreachable(f"{self.location}: {_reason(error)}") from error
+            return error
+
+    def refused(self, *errors: BaseException) -> str:
+        """One line for the operator: what has failed, and the rights that its user lacks on Redis."""
+        return f"{self.location}: {'; '.join(dict.fromkeys(map(_reason, errors)))}"
 
     def _find(self) -> tuple[tuple[str, int] | None, list[str]]:
         """The server's address, and what went wrong while it was looked for."""
@@ -180,4 +196,16 @@ class RedisLink:
 
 
 def _reason(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+    text = str(error) or type(error).__name__
+    right = missing_right(text)
+    return f"{text} (add {right} to the user's ACL)" if right else text
+
+
+def missing_right(text: str) -> str:
+    """What an ACL lacks, in the syntax of ``ACL SETUSER``, by what Redis says; empty if it says something else."""
+    if "permission" not in text:
+        return ""
+    command = _COMMAND.search(text)
+    if command is not None:
+        return f"+{command[1]}"
+    return CHANNEL_RIGHT if "channel" in text else ""
