@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from websockets.speedups import apply_mask
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # it is written in C, and there are platforms for which it is not built
+    from websockets.utils import apply_mask
 
 from engineio_wsgi.protocol.close_codes import FrameError, is_sendable
 from engineio_wsgi.protocol.deflate import Inflater

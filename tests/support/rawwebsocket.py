@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-from websockets.speedups import apply_mask
+from websockets.frames import apply_mask
 
 from support.rawhttp import ConnectionEnded, Headers, HttpConnection, Response
 
