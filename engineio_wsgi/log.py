@@ -1,8 +1,8 @@
 """Logging: the loggers' names, the ``DEBUG`` convention of the reference server, and what a log may not contain.
 
-The package logs to ``engine``, ``engine.socket``, ``engine.polling``, ``engine.ws`` and ``engine.http``, and adds a
-handler of its own only where ``DEBUG`` asks for one. Where nobody has set up logging, Python's own last resort prints
-warnings, and with them the traceback of a listener that failed: a ``NullHandler`` would swallow it.
+The package logs to :data:`LOGGERS`, and adds a handler of its own only where ``DEBUG`` asks for one. Where nobody has set up
+logging, Python's own last resort prints warnings, and with them the traceback of a listener that failed: a ``NullHandler``
+would swallow it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from typing import TextIO
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.throttle import Throttle
 
-__all__ = ["DebugHandler", "Scopes", "set_up_debug", "shorten", "tell_of_client"]
+__all__ = ["LOGGERS", "DebugHandler", "Scopes", "set_up_debug", "shorten", "tell_of_client"]
 
+#: every logger of the package, which are the scopes of ``DEBUG``; the manual says what each of them has
+LOGGERS = ("engine", "engine.socket", "engine.polling", "engine.ws", "engine.http", "engine.cluster", "engine.access")
 #: characters of a session id that a log may show: it is a credential
 SHOWN = 6
 #: seconds for which the same misdeed of the same address is not logged again
@@ -115,16 +117,13 @@ def set_up_debug(environ: Mapping[str, str] = os.environ, stream: TextIO | None 
     """
     root = logging.getLogger("engine")
     scopes = Scopes(environ.get("DEBUG", ""))
-    if not scopes or not any(scopes.chooses(name) for name in _NAMES):
+    if not scopes or not any(scopes.chooses(name) for name in LOGGERS):
         return None
     handler = DebugHandler(scopes, stream or sys.stderr)
     root.addHandler(handler)
-    for name in _NAMES:
+    for name in LOGGERS:
         if scopes.chooses(name):
             logging.getLogger(name).setLevel(logging.DEBUG)
         elif scopes.chooses("engine"):  # which it would inherit from
             logging.getLogger(name).setLevel(logging.INFO)
     return handler
-
-
-_NAMES = ("engine", "engine.socket", "engine.polling", "engine.ws", "engine.http")

@@ -108,6 +108,7 @@ class Cluster:
             except BaseException:
                 doorway.close()
                 raise
+            logger.debug("= this process is the worker %s of the group %s", self.worker_id, self._group)
             return doorway
         raise ConfigurationError(f"cluster: {MAX_ATTEMPTS} worker ids in a row are taken")
 
@@ -162,6 +163,7 @@ class Cluster:
         except ClientGone:
             outcome = "the client has left"
         if not isinstance(outcome, str):
+            logger.debug("= %s: its worker has taken a request", shorten(sid))
             return outcome
         self.counters.failed += 1
         logger.debug("= %s: its worker did not take a request: %s", shorten(sid), outcome)

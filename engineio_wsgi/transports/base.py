@@ -77,6 +77,7 @@ def as_packet(entry: Entry) -> Packet:
 class SessionPort(Protocol):
     """What a transport may ask of, and report to, the session that it serves."""
 
+    id: str
     outbox: list[Entry]
     outbox_size: int
     watched: bool

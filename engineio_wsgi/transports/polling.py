@@ -17,6 +17,7 @@ from engineio_wsgi.clock import monotonic
 from engineio_wsgi.errors import ErrorCode, PayloadTooLarge, ProtocolError, RequestRefused
 from engineio_wsgi.http.bodies import read_body
 from engineio_wsgi.http.peer import EndWatch
+from engineio_wsgi.log import shorten
 from engineio_wsgi.meter import Meter
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.protocol import v3, v4
@@ -102,6 +103,8 @@ class PollingTransport(Transport):
         entries, session.outbox = session.outbox, []
         last = [CLOSE] if session.closing else [] if entries else [NOOP]
         answer = self._encode([*map(as_packet, entries), *last])
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("> %s: a GET is answered with %d packets", shorten(session.id), len(entries) + len(last))
         if self.meter is not None:
             self.meter.on_sent(entries)
         session.on_written(entries)
@@ -149,7 +152,10 @@ class PollingTransport(Transport):
             raise RequestRefused(ErrorCode.BAD_REQUEST, context={"name": "DATA_OVERLAP"})
         self._posting = True
         try:
-            self._take(self._read_packets(environ))
+            packets = self._read_packets(environ)
+            if logger.isEnabledFor(logging.DEBUG):
+                logger.debug("< %s: a POST with %d packets", shorten(session.id), len(packets))
+            self._take(packets)
             if session.reading_paused:
                 self._wait_for_room(environ)
         finally:

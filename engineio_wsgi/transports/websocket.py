@@ -15,7 +15,7 @@ import gevent
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.errors import ProtocolError, RequestRefused
-from engineio_wsgi.log import tell_of_client
+from engineio_wsgi.log import shorten, tell_of_client
 from engineio_wsgi.meter import Meter
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.protocol import v3, v4
@@ -104,6 +104,8 @@ class WebSocketTransport(Transport):
 
     def open(self) -> None:
         """Start to read: the session is ready for what comes."""
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("= %s: its WebSocket is read", shorten(self.session.id))
         self.wire.on_drained = self._on_drained
         self.wire.watch(self._on_readable)
 
@@ -382,6 +384,8 @@ class WebSocketTransport(Transport):
 
     def close(self, reason: str | None = None) -> None:
         """Say goodbye as RFC 6455 has it, in the background; a peer that is gone already is only let go."""
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("= %s: its WebSocket is closed", shorten(self.session.id))
         if self._close_code == 0:
             self.wire.close()
             return

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import ast
+import io
+import logging
 import os
 import re
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.clients import PollingSession, open_session, upgrade
 
-from engineio_wsgi import emitter
+from engineio_wsgi import Server, emitter
 from engineio_wsgi.cluster import routing
 from engineio_wsgi.cluster.addresses import AbstractNames
 from engineio_wsgi.errors import ErrorCode
+from engineio_wsgi.log import LOGGERS, set_up_debug
 from engineio_wsgi.transports.base import CloseReason
 
 pytestmark = pytest.mark.ours
@@ -70,3 +76,101 @@ def test_every_command_of_a_page_has_its_file() -> None:
     for name, text in PAGES.items():
         for path in re.findall(r"``(examples/[\w/.]+)``", text):
             assert (ROOT / path).exists(), (name, path)
+
+
+# -- what is logged
+
+
+def texts_of_the_package() -> list[str]:
+    """All strings of the package, with … for what is put in."""
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "engineio_wsgi").rglob("*.py")]
+    strings = [node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    return [re.sub(r"%[-.\d]*[a-z]", "…", text) for text in strings if isinstance(text, str)]
+
+
+def is_in(quote: str, text: str) -> bool:
+    """Whether the parts of a quote come one after the other in a text."""
+    position = 0
+    for part in quote.split("…"):
+        position = text.find(part.strip(), position)
+        if position < 0:
+            return False
+    return True
+
+
+def quoted_lines() -> list[str]:
+    """What the manual quotes from the log."""
+    page = PAGES["guides/troubleshooting.rst"]
+    section = page[page.index("Warnings in the log\n") : page.index("What goes on\n")]
+    terms = re.findall(r"^``.*``$", section, re.MULTILINE)
+    elsewhere = [quote for text in PAGES.values() for quote in re.findall(r"``([a-z][a-z ]+ …[a-z… ]*)``", text)]
+    return [quote for term in terms for quote in re.findall(r"``(.+?)``", term)] + elsewhere
+
+
+def test_log_lines_that_are_quoted_exist() -> None:
+    texts = texts_of_the_package()
+    quotes = quoted_lines()
+    assert len(quotes) > 12
+    assert [quote for quote in quotes if not any(is_in(quote, text) for text in texts)] == []
+
+
+def test_every_logger_is_a_scope_that_the_manual_explains() -> None:
+    sources = [path.read_text() for path in (ROOT / "engineio_wsgi").rglob("*.py")]
+    used = {name for source in sources for name in re.findall(r"""getLogger\(["'](engine[\w.]*)["']\)""", source)}
+    explained = re.findall(r"^   \* - ``(engine[\w.]*)``$", PAGES["guides/troubleshooting.rst"], re.MULTILINE)
+    assert used <= set(LOGGERS)
+    assert explained == list(LOGGERS)
+
+
+@pytest.fixture
+def unchanged_loggers() -> Iterator[None]:
+    """Their levels and handlers are put back."""
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [(logger.level, list(logger.handlers)) for logger in loggers]
+    yield
+    for logger, (level, handlers) in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
+
+
+@pytest.mark.alone("it is a cluster of its own")
+@pytest.mark.usefixtures("unchanged_loggers")
+def test_each_scope_prints_something(serve: Any, handler: str) -> None:
+    """Of a session that begins and ends, in a cluster. ``engine.access`` is of use to other workers only."""
+    output = io.StringIO()
+    set_up_debug({"DEBUG": "engine*"}, output)
+    served = serve(cluster=f"local:scopes-{os.getpid()}")
+    session = upgrade(open_session(served))
+    session.say("x")
+    assert session.hear() == "x"
+    session.close()
+    served.events.wait("close")
+    printed = {line.split(" ")[0] for line in output.getvalue().splitlines()}
+    assert printed == set(LOGGERS) - {"engine.access"} - ({"engine.http"} if handler == "stock" else set())
+
+
+# -- recipes
+
+
+@pytest.mark.alone("the engine is the snippet's")
+def test_a_room_goes_on_without_its_slow_and_closed_members(serve: Any) -> None:
+    names: dict[str, Any] = {}
+    for snippet in SNIPPET.findall(PAGES["guides/broadcasting.rst"])[:2]:
+        exec(compile(textwrap.dedent(snippet), "broadcasting", "exec"), names)
+    server: Server = names["server"]
+    server.off("connection", names["connected"])
+    served = serve(None, server=server)
+    slow, closing, well = ([PollingSession(served).open() for _ in range(count)] for count in (2, 2, 3))
+    for session in slow:
+        served.socket(session.sid).send("x" * server.options.max_buffered)
+    for session in closing:
+        served.socket(session.sid).send("x").close()
+    well[0].say("hello")
+    assert [session.hear() for session in well] == ["hello"] * 3
+    assert {served.events.wait("close", number)["reason"] for number in (1, 2)} == {"client too slow"}
+    for session in closing:
+        assert session.hear() == "x"
+    for session in well:
+        session.close()
+    served.events.wait("close", 7)
+    assert names["rooms"] == {}

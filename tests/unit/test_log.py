@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from engineio_wsgi.log import DebugHandler, Scopes, set_up_debug, shorten
+from engineio_wsgi.log import LOGGERS, DebugHandler, Scopes, set_up_debug, shorten
 
-NAMES = ("engine", "engine.socket", "engine.polling", "engine.ws", "engine.http")
+NAMES = LOGGERS
 
 
 @pytest.mark.parametrize(
@@ -28,8 +28,8 @@ NAMES = ("engine", "engine.socket", "engine.polling", "engine.ws", "engine.http"
         ("engine:ws", ("engine.ws",)),
         ("engine.ws,engine.http", ("engine.ws", "engine.http")),
         ("  engine.ws   engine.http ", ("engine.ws", "engine.http")),
-        ("engine*,-engine.http,-engine.ws", ("engine", "engine.socket", "engine.polling")),
-        ("-engine.http,engine*", ("engine", "engine.socket", "engine.polling", "engine.ws")),
+        ("engine*,-engine.http,-engine.ws", ("engine", "engine.socket", "engine.polling", *NAMES[5:])),
+        ("-engine.http,engine*", (*NAMES[:4], *NAMES[5:])),
         ("engine*,-*", ()),
         ("-engine", ()),
         ("*.ws", ("engine.ws",)),
