@@ -32,6 +32,9 @@ def format_line(client_address: Any, request_line: str | None, status: str, leng
         seconds: from the end of the head to the end of the response; ``None`` if it never got that far.
     """
     host = client_address[0] if isinstance(client_address, tuple) else client_address
+    if request_line and not request_line.isascii():
+        # it may hold what a terminal takes for a command
+        request_line = request_line.encode("ascii", "backslashreplace").decode()
     delta = "-" if seconds is None else f"{seconds:.6f}"
     return f'{host or "-"} - - [{_now()}] "{request_line or ""}" {status} {length or "-"} {delta}'
 

@@ -1,7 +1,7 @@
 """The chunked transfer coding (RFC 9112 section 7.1), decoded. No I/O.
 
 Strict, because every leniency here is a way to have two servers disagree about where a request ends: lines end with
-CR LF, sizes are hexadecimal digits and nothing else, and trailers are refused.
+CR LF, and sizes are hexadecimal digits and nothing else. Trailers have to be well-formed, and are discarded.
 """
 
 from __future__ import annotations
@@ -15,6 +15,11 @@ MAX_SIZE_LINE = 256
 SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
 
 
+#: bytes of all trailers
+MAX_TRAILERS = 4096
+TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*")
+
+
 class ChunkedError(ValueError):
     """The bytes are not a chunked body."""
 
@@ -25,12 +30,14 @@ class ChunkedDecoder:
     ``done`` becomes true at the end of the body; ``rest`` is then what came after it.
     """
 
-    __slots__ = ("_buffer", "_left", "done", "rest")
+    __slots__ = ("_buffer", "_left", "_trailers", "done", "rest")
 
     def __init__(self) -> None:
         self._buffer = b""
         #: bytes of the current chunk that have not come, and 2 for the line end after it; 0 between chunks
         self._left = 0
+        #: bytes that trailers may still have; ``None`` before the last chunk
+        self._trailers: int | None = None
         self.done = False
         self.rest = b""
 
@@ -38,14 +45,17 @@ class ChunkedDecoder:
         """The part of the body that ``data`` contains; takes time in proportion to it.
 
         Raises:
-            ChunkedError: what came is not a chunked body, or has trailers.
+            ChunkedError: what came is not a chunked body.
         """
         data = self._buffer + data
         self._buffer = b""
         pieces: list[bytes] = []
         at = 0
         while at < len(data) and not self.done:
-            step = self._take_data(data, at, pieces) if self._left else self._take_size(data, at)
+            if self._trailers is not None:
+                step = self._take_trailer(data, at, self._trailers)
+            else:
+                step = self._take_data(data, at, pieces) if self._left else self._take_size(data, at)
             if step == at:
                 break
             at = step
@@ -71,7 +81,7 @@ class ChunkedDecoder:
         return at + 2
 
     def _take_size(self, data: bytes, at: int) -> int:
-        """Take the line before a chunk, with the last one the end of the body. Returns where the next thing begins."""
+        """Take the line before a chunk. Returns where the next thing begins."""
         end = data.find(b"\r\n", at, at + MAX_SIZE_LINE)
         if end < 0:
             self._check_unfinished_line(data, at)
@@ -82,8 +92,9 @@ class ChunkedDecoder:
         size = int(match[1], 16)
         if size:
             self._left = size + 2
-            return end + 2
-        return self._take_end(data, at, end + 2)
+        else:
+            self._trailers = MAX_TRAILERS
+        return end + 2
 
     @staticmethod
     def _check_unfinished_line(data: bytes, at: int) -> None:
@@ -92,11 +103,18 @@ class ChunkedDecoder:
         if data.find(b"\n", at) >= 0:
             raise ChunkedError("a line ends without a carriage return")
 
-    def _take_end(self, data: bytes, at: int, end: int) -> int:
-        empty_line = data[end:end + 2]
-        if not b"\r\n".startswith(empty_line):
-            raise ChunkedError("trailers are not accepted")
-        if len(empty_line) < 2:
+    def _take_trailer(self, data: bytes, at: int, allowed: int) -> int:
+        """Take a line behind the last chunk; the empty one is the end of the body. Returns where the next thing begins."""
+        end = data.find(b"\r\n", at)
+        size = (len(data) if end < 0 else end) - at
+        if size > allowed:
+            raise ChunkedError(f"the trailers are longer than {MAX_TRAILERS} bytes")
+        if end < 0:
+            if data.find(b"\n", at) >= 0:
+                raise ChunkedError("a line ends without a carriage return")
             return at
-        self.done = True
+        if size and TRAILER.fullmatch(data, at, end) is None:
+            raise ChunkedError("a trailer is malformed")
+        self.done = not size
+        self._trailers = allowed - size
         return end + 2

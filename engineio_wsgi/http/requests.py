@@ -31,7 +31,7 @@ VERSIONS = ("HTTP/1.1", "HTTP/1.0")
 KEEP_ALIVE = ("keep-alive", "Keep-Alive")
 
 #: RFC 3986 section 3.1, as far as HTTP requests can have an absolute target (RFC 9112 section 3.2.2)
-ABSOLUTE_TARGET = re.compile(r"https?://([^/?#@]+)((?:[/?][^#]*)?)", re.IGNORECASE)
+ABSOLUTE_TARGET = re.compile(r"(?:http|ws)s?://([^/?#@\x80-\xff]+)((?:[/?][^#]*)?)", re.IGNORECASE)
 #: RFC 9112 section 3: a request line that is well-formed, whatever its method and version
 REQUEST_LINE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [!-~]+ (HTTP/\d\.\d)", re.ASCII)
 
@@ -110,6 +110,10 @@ MAX_KEPT_FIELDS = 2048
 PLAIN_LINE = re.compile(rb"(?:GET|POST|HEAD|OPTIONS|PUT|DELETE|PATCH) /[!-~]* HTTP/1\.[01]")
 #: the parser is only asked whether a head is valid: to be called back with each header costs more than a ``split``
 _NO_CALLBACKS = object()
+#: bytes of a target that should have been percent-encoded (curl, old browsers), as the parser gets to see them
+_TO_ASCII = dict.fromkeys(range(0x80, 0x100), "x")
+#: white space around a value (RFC 9110 section 5.6.3); ``str.strip`` takes 0x85 and 0xA0 as well, which end letters of UTF-8
+BLANKS = " \t"
 
 
 def parse_head(head: bytes, limits: HeadLimits) -> RequestHead:
@@ -157,7 +161,7 @@ class HeadParser:
         request.line = head[:size].decode("ascii")
         request.command, request.path, request.version = request.line.split(" ")
         request.variables = variables
-        _frame(request, False)
+        _frame(request)
         return request
 
     def _parse_new(self, head: bytes, limits: HeadLimits) -> RequestHead:
@@ -187,7 +191,7 @@ def _parse(head: bytes, limits: HeadLimits) -> tuple[RequestHead, bool]:
     request.line = line
     request.command, request.path, request.version = words
     request.variables = _variables(lines)
-    _frame(request, is_upgrade)
+    _frame(request)
     # a target that names another host than the Host header says nothing about the next request
     is_path = request.path[:1] == "/"
     if not is_path:
@@ -242,6 +246,8 @@ def _validate(head: bytes, line: str) -> bool:
 
     A parser costs a quarter of a microsecond; one that was used again would have to be known to expect no body.
     """
+    if not line.isascii():
+        head = line.translate(_TO_ASCII).encode() + head[len(line):]
     try:
         httptools.HttpRequestParser(_NO_CALLBACKS).feed_data(head)
     except httptools.HttpParserUpgrade:
@@ -268,7 +274,7 @@ def _variables(lines: list[str]) -> dict[str, str]:
     variables: dict[str, str] = {}
     for line in lines[1:-2]:
         name, _, value = line.partition(":")
-        variables[known(name) or _key_of(name)] = value.strip()
+        variables[known(name) or _key_of(name)] = value.strip(BLANKS)
     if len(variables) != len(lines) - 3:
         variables = _combine(lines)
     variables.pop("", None)
@@ -282,17 +288,17 @@ def _combine(lines: list[str]) -> dict[str, str]:
         name, _, value = line.partition(":")
         key = _KEYS.get(name) or _key_of(name)
         if key not in variables:
-            variables[key] = value.strip()
+            variables[key] = value.strip(BLANKS)
         elif key == "HTTP_COOKIE":
-            variables[key] += "; " + value.strip()
+            variables[key] += "; " + value.strip(BLANKS)
         elif key == "HTTP_HOST":
             raise InvalidRequest(BAD_REQUEST, "there is more than one Host header")
         elif key != "CONTENT_TYPE":
-            variables[key] += "," + value.strip()
+            variables[key] += "," + value.strip(BLANKS)
     return variables
 
 
-def _frame(request: RequestHead, is_upgrade: bool) -> None:
+def _frame(request: RequestHead) -> None:
     """Find out where the request ends, and whether another may follow it."""
     variables = request.variables
     request.close = request.version == "HTTP/1.0"
@@ -308,16 +314,17 @@ def _frame(request: RequestHead, is_upgrade: bool) -> None:
     if coding is not None:
         request.length = CHUNKED
     if request.length:
-        _check_framing(request, coding, is_upgrade)
+        _check_framing(request, coding)
 
 
-def _check_framing(request: RequestHead, coding: str | None, is_upgrade: bool) -> None:
+def _check_framing(request: RequestHead, coding: str | None) -> None:
     if coding is not None and coding.lower() != "chunked":
         raise InvalidRequest(NOT_IMPLEMENTED, "the only transfer coding that is understood is chunked")
     if coding is not None and request.version == "HTTP/1.0":
         raise InvalidRequest(BAD_REQUEST, "HTTP/1.0 has no chunked bodies")
-    if is_upgrade or "HTTP_UPGRADE" in request.variables:
-        raise InvalidRequest(BAD_REQUEST, "a request that changes the protocol cannot have a body")
+    # any other protocol is not taken, so that the request stays what it is (RFC 9110 section 7.8)
+    if "websocket" in request.variables.get("HTTP_UPGRADE", "").lower():
+        raise InvalidRequest(BAD_REQUEST, "a request that asks for a WebSocket cannot have a body")
     if request.command == "HEAD":
         raise InvalidRequest(BAD_REQUEST, "a HEAD request cannot have a body")
 
@@ -339,7 +346,7 @@ def fill_environ(environ: dict[str, Any], request: RequestHead) -> None:
     path, _, query = request.path.partition("?")
     environ["REQUEST_METHOD"] = request.command
     environ["SCRIPT_NAME"] = ""
-    environ["PATH_INFO"] = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
+    environ["PATH_INFO"] = unquote_to_bytes(path.encode("latin-1")).decode("latin-1") if "%" in path else path
     environ["QUERY_STRING"] = query
     environ["SERVER_PROTOCOL"] = request.version
     environ.update(request.variables)

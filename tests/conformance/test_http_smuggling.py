@@ -55,15 +55,19 @@ CASES = {
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nContent-Length: "
     + SIZE
     + b"\r\n\r\n",
-    "an upgrade to something else with a body": POST
-    + b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: "
+    "an upgrade to a WebSocket among others, with a body": POST
+    + b"Connection: Upgrade\r\nUpgrade: h2c, WebSocket\r\nContent-Length: "
     + SIZE
     + b"\r\n\r\n",
-    "an upgrade with a chunked body": CHUNKED + b"Connection: Upgrade\r\nUpgrade: x\r\n\r\n" + CHUNK + b"\r\n",
+    "an upgrade to a WebSocket with a chunked body": CHUNKED
+    + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    + CHUNK
+    + b"\r\n",
     "a HEAD with a body": b"HEAD /open HTTP/1.1\r\n" + HOST + b"Content-Length: " + SIZE + b"\r\n\r\n",
     "two hosts": b"GET /open HTTP/1.1\r\n" + HOST + b"Host: other\r\n\r\n",
-    "trailers": CHUNKED + b"\r\n0\r\nX: y\r\n\r\n",
-    "a trailer that is framing": CHUNKED + b"\r\n0\r\nContent-Length: " + SIZE + b"\r\n\r\n",
+    "a trailer that ends with a bare line feed": CHUNKED + b"\r\n0\r\nX: y\n\r\n",
+    "a trailer with a space before the colon": CHUNKED + b"\r\n0\r\nX : y\r\n\r\n",
+    "a request for a trailer": CHUNKED + b"\r\n0\r\n" + HIDDEN,
     "a chunk longer than its size": CHUNKED + b"\r\n1\r\nab\r\n0\r\n\r\n",
     "a chunk's size that is signed": CHUNKED + b"\r\n-1\r\n\r\n",
     "a chunk's size with a prefix": CHUNKED + b"\r\n0x0\r\n\r\n",

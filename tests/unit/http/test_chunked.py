@@ -48,6 +48,17 @@ def test_extensions_are_ignored_and_sizes_are_hexadecimal() -> None:
     assert decode(b'A;name="value"\r\n0123456789\r\n0a \r\n0123456789\r\n00;x\r\n\r\n')[0] == b"0123456789" * 2
 
 
+@pytest.mark.parametrize("step", [1, 7, 1000])
+def test_trailers_are_discarded(step: int) -> None:
+    trailers = b"Checksum: \xe9=\t1\r\nEmpty:\r\nContent-Length: 7\r\n"
+    data = b"3\r\nabc\r\n0\r\n" + trailers + b"\r\n"
+    body, decoder = decode(data, step)
+    assert (body, decoder.done, decoder.rest) == (b"abc", True, b"")
+    assert decode(data + b"GET /")[1].rest == b"GET /"
+    for end in range(len(data)):
+        assert not decode(data[:end], step)[1].done
+
+
 @pytest.mark.parametrize("step", [1, 1000])
 @pytest.mark.parametrize(
     "data",
@@ -67,8 +78,16 @@ def test_extensions_are_ignored_and_sizes_are_hexadecimal() -> None:
         b"1;" + b"x" * 300 + b"\r\na\r\n",
         b"1" * 300,
         b"1;a\x00b\r\na\r\n",
-        b"0\r\nTrailer: x\r\n\r\n",
         b"0\r\n\n",
+        b"0\r\nTrailer: x\n\r\n",
+        b"0\r\nTrailer : x\r\n\r\n",
+        b"0\r\n folded: x\r\n\r\n",
+        b"0\r\nno colon\r\n\r\n",
+        b"0\r\nTrailer: \x00\r\n\r\n",
+        b"0\r\nTrailer: x\ry\r\n\r\n",
+        b"0\r\nTrailer: " + b"x" * 4096 + b"\r\n\r\n",
+        b"0\r\n" + b"T: x\r\n" * 2000 + b"\r\n",
+        b"0\r\nTrailer: " + b"x" * 5000,
     ],
 )
 def test_what_is_not_a_chunked_body(data: bytes, step: int) -> None:
