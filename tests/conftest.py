@@ -40,7 +40,7 @@ MARKERS = (
     "own_handler: gevent-websocket's handler leaves no room for it",
     "own_loop(why): a loop of gunicorn's that reads HTTP itself does it otherwise",
     "alone(why): a second worker would see something else",
-    "near(why): another machine would see something else",
+    "near(why): a request that is relayed would see something else",
     "complains: errors are logged, and the test says so",
     "deadline(seconds): the test may take longer than others",
 )
@@ -68,9 +68,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 _NOT_FOR = {
     "reference": ("ours", "differs", "own_handler"),
     "stock": ("own_handler",),
-    "gunicorn": ("alone",),
-    "gevent": ("alone", "own_loop"),
-    "gevent_pywsgi": ("alone", "own_loop"),
+    # their listeners are not the owner's, so that what is for it is relayed
+    "gunicorn": ("alone", "near"),
+    "gevent": ("alone", "own_loop", "near"),
+    "gevent_pywsgi": ("alone", "own_loop", "near"),
     "plain": ("alone",),
     "machines": ("alone", "near"),
 }
