@@ -26,7 +26,8 @@ from support.clients import Session, open_session
 from support.serving import EventLog, Served
 
 #: the engine's, beside those of soak/server.py
-OPTIONS = {"per_message_deflate": True, "jsonp": True, "allowed_hosts": ["127.0.0.1"], "upgrade_timeout": 2.0}
+OPTIONS = {"per_message_deflate": True, "jsonp": True, "allowed_hosts": ["127.0.0.1"], "upgrade_timeout": 2.0,
+           "ping_timeout": 10.0}
 WITNESSES = 10
 #: KB by which the process may have grown, of which 10,000 half-open connections take the most
 MAX_GROWTH_KB = 150_000
@@ -35,7 +36,7 @@ MAX_LINES = 100
 #: files and sessions beyond those before, afterwards
 MAX_LEFT = 5
 #: seconds until everything that an attack has left has to be gone: beyond the time for a head, and a heartbeat
-AFTERMATH = 15.0
+AFTERMATH = 60.0
 
 
 class Witness:

@@ -29,7 +29,7 @@ from engineio_wsgi.log import TOLD_PERIOD
 from engineio_wsgi.throttle import Throttle
 
 #: seconds after which a test that hangs is failed
-DEADLINE = 60.0
+DEADLINE = 300.0
 #: with TEST_CROSSING=yes, every request for a session comes to another worker than the session's: each kind of server, and one
 #: that is on another machine
 CROSSING = bool(os.environ.get("TEST_CROSSING"))

@@ -468,7 +468,7 @@ def test_file_beside_a_connection_that_is_none(pair: tuple[Workers, Worker, Work
 
 
 def test_half_a_message_holds_up_nobody(start: Start) -> None:
-    owner, other = start(2, patience=0.5).workers
+    owner, other = start(2, patience=3).workers
     session = Nomad(owner).open()
     visitors = [knock(session.sid[:4]) for _ in range(50)]
     for visitor in visitors:

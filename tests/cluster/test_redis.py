@@ -203,15 +203,15 @@ def test_dead_owner(pair: tuple[Workers, Worker, Worker]) -> None:
 
 
 def test_owner_that_does_not_answer(start: Start, shared_redis: RedisServer) -> None:
-    group = start(shared_redis, patience=0.5)
+    group = start(shared_redis, patience=3)
     owner, other = group.workers
     session, neighbour = Nomad(owner).open(), Nomad(other).open()
     session.served = other
     os.kill(owner.pid, signal.SIGSTOP)
     posting = gevent.spawn(session.post, "4too late")
-    for number in range(20):
-        neighbour.say(str(number))
-        assert neighbour.hear() == str(number)
+    gevent.sleep(0)
+    neighbour.say("fine")
+    assert neighbour.hear() == "fine"
     assert not posting.ready()
     assert posting.get().json()["code"] == 1
     os.kill(owner.pid, signal.SIGCONT)
@@ -259,7 +259,7 @@ def test_redis_goes_away_and_comes_back(start: Start, redis: RedisServer) -> Non
 
 
 def test_redis_that_stays_away(start: Start, redis: RedisServer) -> None:
-    group = start(redis, patience=0.5)
+    group = start(redis, patience=3)
     owner, other = group.workers
     session = Nomad(owner).open()
     session.served = other
@@ -371,7 +371,7 @@ def test_dead_owner_of_an_idle_websocket(pair: tuple[Workers, Worker, Worker]) -
 
 def test_owner_that_stands_still_while_much_is_asked_of_it(start: Start, shared_redis: RedisServer) -> None:
     """What was refused meanwhile does not take effect, although it has all been sent there."""
-    group = start(shared_redis, patience=0.5)
+    group = start(shared_redis, patience=3)
     owner, other = group.workers
     session = Nomad(owner).open()
     PollingSession(other).open()
@@ -412,7 +412,7 @@ def test_a_server_that_is_made_outside_of_any_greenlet(shared_redis: RedisServer
         assert session.sid[:4] in Emitter(shared_redis.url + "?group=demo").workers()
     finally:
         demo.terminate()
-        assert demo.wait(10) == 0
+        assert demo.wait(60) == 0
         demo.stdout.close()
 
 
@@ -569,7 +569,7 @@ def test_gunicorn_does_not_start_without_redis(tmp_path: Path, arguments: tuple[
     (tmp_path / "app.py").write_text("import engineio_wsgi\napp = engineio_wsgi.Server.from_environ().wrap(lambda *_: [])\n")
     url = f"redis://:sesame@127.0.0.1:{free_port()}"
     done = subprocess.run(
-        [sys.executable, "-m", "gunicorn", "-b", "127.0.0.1:0", *arguments, "app:app"], cwd=tmp_path, timeout=30,
+        [sys.executable, "-m", "gunicorn", "-b", "127.0.0.1:0", *arguments, "app:app"], cwd=tmp_path, timeout=300,
         capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT), "ENGINEIO_CLUSTER": url})
     assert done.returncode == 4
     assert f"cluster: {url.replace(':sesame@', '')}/0 cannot be reached: Error 111" in done.stderr

@@ -16,7 +16,7 @@ from support.workers import Nomad, Worker, Workers
 #: seconds
 AWAY = 30.0
 #: seconds that a poll may be parked meanwhile, and between two messages of one client
-LONG, PAUSE = 90.0, 0.02
+LONG, PAUSE = 300.0, 0.02
 #: seconds in which every poll has come to its session's worker, and is known to be there
 PARKED = 0.3
 
@@ -76,7 +76,7 @@ def by_websocket(owner: Worker, other: Worker, stop: gevent.event.Event) -> None
     assert [websocket.recv() for _ in range(said)] == [f"4{number}" for number in range(said)]
 
 
-@pytest.mark.deadline(150)
+@pytest.mark.deadline(600)
 def test_redis_is_away_for_half_a_minute(start: Callable[..., Workers], redis: RedisServer) -> None:
     # no heartbeat within the test: sessions that miss one meanwhile end, as without a cluster
     group = start(2, cluster=redis.url, apart=True, ping_interval=LONG)
@@ -107,7 +107,7 @@ def test_redis_is_away_for_half_a_minute(start: Callable[..., Workers], redis: R
     group.wait_for_log("back after", 2)
     stop.set()
     saying = [*talking, *websockets]
-    assert len(gevent.joinall(saying, timeout=LONG / 3, raise_error=True)) == len(saying), "all go on"
+    assert len(gevent.joinall(saying, timeout=LONG, raise_error=True)) == len(saying), "all go on"
     for talker in talkers:
         assert owner.call("send", talker.session.sid, "end") is True
     gevent.joinall(listening, raise_error=True)

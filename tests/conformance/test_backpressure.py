@@ -52,8 +52,8 @@ def test_a_slow_websocket_blocks_the_sender(serve: Any) -> None:
     assert [str(data).split()[0] for data in received] == [str(i) for i in range(count + 1)], (
         "what timed out was not queued"
     )
-    blocked.get(timeout=5)
-    socket.flush(timeout=5)
+    blocked.get(timeout=60)
+    socket.flush(timeout=60)
     assert socket.buffered == 0
 
 
@@ -67,7 +67,7 @@ def test_a_slow_polling_client_blocks_the_sender(serve: Any) -> None:
     served.settle()
     assert not blocked.ready()
     assert [str(data).split()[0] for data in session.hear_many(count + 1)] == [str(i) for i in range(count + 1)]
-    blocked.get(timeout=5)
+    blocked.get(timeout=60)
 
 
 def test_senders_get_their_turn_in_order(serve: Any) -> None:
@@ -76,7 +76,7 @@ def test_senders_get_their_turn_in_order(serve: Any) -> None:
     socket = served.socket(session.sid)
     senders = [gevent.spawn(socket.send, f"{i} " + KILO * 4) for i in range(20)]
     received = [str(data).split()[0] for data in session.hear_many(20)]
-    gevent.joinall(senders, timeout=5, raise_error=True)
+    gevent.joinall(senders, timeout=60, raise_error=True)
     assert received == [str(i) for i in range(20)]
 
 
@@ -85,7 +85,7 @@ def test_a_message_larger_than_the_buffer_is_sent(serve: Any, transport: str) ->
     session = open_session(served, transport)
     sender = gevent.spawn(served.socket(session.sid).send, KILO * 100)
     assert session.hear() == KILO * 100
-    sender.get(timeout=5)
+    sender.get(timeout=60)
 
 
 def test_a_client_that_takes_nothing_is_closed(serve: Any) -> None:
@@ -137,7 +137,7 @@ def test_a_slow_handler_stops_a_websocket_client(serve: Any) -> None:
     session = WebSocketSession(served).open()
     sock = session.ws.http.sock
     sock.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_SNDBUF, 65536)
-    sock.settimeout(0.3)
+    sock.settimeout(2)
     count, rest = 0, b""
     with pytest.raises(TimeoutError):
         while count < 5000:
@@ -147,7 +147,7 @@ def test_a_slow_handler_stops_a_websocket_client(serve: Any) -> None:
             count += 1
     assert count < 2000, "what waits is with the kernels"
     go.set()
-    sock.settimeout(5)
+    sock.settimeout(60)
     sock.sendall(rest)
     session.say("end")
     while received[-1:] != ["end"]:
@@ -160,20 +160,29 @@ def test_a_slow_handler_stops_a_polling_client(serve: Any) -> None:
     go, received = gevent.event.Event(), []  # type: ignore[var-annotated]
     blocking_app(served.server, go, received)
     session = PollingSession(served).open()
-    session.posting.sock.settimeout(0.3)
     count = 0
-    with pytest.raises(TimeoutError):
-        while count < 50:
+
+    def talk() -> None:
+        nonlocal count
+        while not go.is_set():
             session.say(f"{count} {KILO * 16}")
             count += 1
-    assert 3 <= count <= 20
+
+    talking = gevent.spawn(talk)
+    while not served.socket(session.sid).reading_paused:
+        served.settle()
+    served.settle()
+    stopped_at = count
+    assert 3 <= stopped_at <= 20
+    served.settle()
+    assert count == stopped_at
     go.set()
-    session.posting.sock.settimeout(5)
-    assert session.posting.response().body == b"ok"
+    talking.get(timeout=60)
+    assert count > stopped_at, "it goes on with the next message"
     session.say("end")
     while received[-1:] != ["end"]:
         served.settle()
-    assert received == [*(str(i) for i in range(count + 1)), "end"]
+    assert received == [*(str(i) for i in range(count)), "end"]
 
 
 def test_a_full_inbox_is_no_dead_client(serve: Any) -> None:

@@ -97,8 +97,8 @@ def test_serve_forever_ends_after_the_sessions(spawn: Callable[..., Any]) -> Non
     closing = spawn(engine.close)
     assert session.hear() == "last words"
     assert session.recv() == "1"
-    gevent.joinall([serving], timeout=10)
-    closing.get(timeout=10)
+    gevent.joinall([serving], timeout=60)
+    closing.get(timeout=60)
     assert order == ["server shutting down", "served"]
 
 
@@ -110,7 +110,7 @@ def test_closing_twice_at_the_same_time() -> None:
     engine.clients[session.sid].send("last words")
     closing = [gevent.spawn(engine.close) for _ in range(2)]
     assert session.hear() == "last words"
-    assert len(gevent.joinall(closing, timeout=5)) == 2
+    assert len(gevent.joinall(closing, timeout=60)) == 2
 
 
 # -- attach
@@ -326,12 +326,12 @@ def test_any_websocket_will_do() -> None:
     }
     duck = DuckWebSocket()
     serving = gevent.spawn(engine.handle_upgrade, environ, duck)
-    assert duck.outgoing.get(timeout=5).startswith('0{"sid":"')
+    assert duck.outgoing.get(timeout=60).startswith('0{"sid":"')
     duck.incoming.put("4hello")
     duck.incoming.put(b"\x00\x01")
-    assert [duck.outgoing.get(timeout=5) for _ in range(2)] == ["4hello", b"\x00\x01"]
+    assert [duck.outgoing.get(timeout=60) for _ in range(2)] == ["4hello", b"\x00\x01"]
     duck.incoming.put(None)
-    serving.get(timeout=5)
+    serving.get(timeout=60)
     assert reasons == ["transport close"]
     assert engine.clients_count == 0
 

@@ -164,7 +164,7 @@ def test_iteration(serve: Any, transport: str) -> None:
     session.say("three")
     assert session.hear_many(3) == ["tobi: one", "tobi: two", "tobi: three"]
     session.close()
-    assert ended.wait(5)
+    assert ended.wait(60)
 
 
 def test_receive(serve: Any, transport: str) -> None:
@@ -183,7 +183,7 @@ def test_receive(serve: Any, transport: str) -> None:
         else:
             timed_out = None
         socket.send("go on")
-        second = socket.receive(timeout=5)
+        second = socket.receive(timeout=60)
         try:
             socket.receive()
         except engineio_wsgi.SocketClosed as error:
@@ -194,7 +194,7 @@ def test_receive(serve: Any, transport: str) -> None:
     assert session.hear() == "go on"
     session.say(b"two")
     session.close()
-    first, timed_out, second, reason = outcome.get(timeout=5)
+    first, timed_out, second, reason = outcome.get(timeout=60)
     assert (first, second, str(reason)) == ("one", b"two", "transport close")
     assert isinstance(timed_out, TimeoutError)
 
@@ -205,7 +205,7 @@ def test_messages_wait_for_whoever_receives(serve: Any, transport: str) -> None:
     served.events.wait("connection")
     session.say("one", "two")
     socket = served.socket(session.sid)
-    assert [socket.receive(timeout=5) for _ in range(2)] == ["one", "two"]
+    assert [socket.receive(timeout=60) for _ in range(2)] == ["one", "two"]
 
 
 def test_what_was_received_before_the_end_is_still_read(serve: Any, transport: str) -> None:
@@ -226,7 +226,7 @@ def test_what_was_received_before_the_end_is_still_read(serve: Any, transport: s
     session.close()
     served.settle()
     go.set()
-    assert done.wait(5)
+    assert done.wait(60)
     assert received == ["one", "two", "three"]
 
 
@@ -245,7 +245,7 @@ def test_a_spawned_greenlet_ends_with_the_session(serve: Any, transport: str) ->
     session = open_session(served, transport)
     assert session.hear() == "hi"
     session.close()
-    spawned[0].join(5)
+    spawned[0].join(60)
     assert spawned[0].ready()
 
 
@@ -340,7 +340,7 @@ def test_error_listeners_are_told_of_failures(serve: Any, transport: str, caplog
     session = open_session(served, transport)
     session.say("boom", "late")
     served.events.wait("close")
-    with gevent.Timeout(5):
+    with gevent.Timeout(60):
         while len(told) < 2:
             gevent.sleep(0)
     assert told == ["boom", "forced close"]
@@ -365,7 +365,7 @@ def test_a_close_listener_that_fails_stops_no_other(serve: Any, transport: str) 
     session = open_session(served, transport)
     session.close()
     served.events.wait("close")
-    with gevent.Timeout(5):
+    with gevent.Timeout(60):
         while not seen:
             gevent.sleep(0)
     assert served.server.clients_count == 0
@@ -393,7 +393,7 @@ def test_sending_to_a_session_that_has_closed(serve: Any, transport: str) -> Non
     served.settle()
     served.socket(session.sid).close(discard=True)
     go.set()
-    assert tried.wait(5)
+    assert tried.wait(60)
     served.events.wait("close")
 
 

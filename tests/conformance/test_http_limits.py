@@ -14,8 +14,8 @@ from engineio_wsgi.throttle import Throttle
 
 pytestmark = pytest.mark.ours
 
-#: seconds; nothing here waits for longer where it works
-SHORT = 0.03
+#: seconds of a limit that is to be exceeded. The client's first bytes come within it: the same loop sends and awaits them
+SHORT = 0.2
 
 
 def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
@@ -69,11 +69,11 @@ def test_the_number_of_headers() -> None:
 @pytest.mark.parametrize("data", [b"G", b"GET / HTTP/1.1\r\nHost: h\r\n", b"GET / HTTP/1.1\r\nHost: h\r\n\r"])
 def test_the_time_to_the_end_of_the_headers(data: bytes) -> None:
     with serving(application, header_timeout=SHORT) as server:
-        assert refused(server, data) == (408, "the headers were not complete after 0.03 s")
+        assert refused(server, data) == (408, f"the headers were not complete after {SHORT:g} s")
 
 
 def test_a_trickle_does_not_put_the_end_off() -> None:
-    with serving(application, header_timeout=0.1) as server:
+    with serving(application, header_timeout=SHORT) as server:
         connection = server.connect(b"GET / HTTP/1.1\r\n")
 
         def trickle() -> None:
@@ -107,7 +107,7 @@ def test_a_connection_on_which_nothing_comes() -> None:
 def test_a_body_that_stops_coming(head: bytes) -> None:
     with serving(application, body_timeout=SHORT) as server:
         status, text = refused(server, b"POST / HTTP/1.1\r\nHost: h\r\n" + head)
-        assert (status, text) == (408, "the request's body stopped: nothing came for 0.03 s")
+        assert (status, text) == (408, f"the request's body stopped: nothing came for {SHORT:g} s")
 
 
 @pytest.mark.parametrize("head", [b"Content-Length: 10\r\n\r\nabc", b"Transfer-Encoding: chunked\r\n\r\na\r\nabc"])
@@ -134,7 +134,7 @@ def test_a_client_that_takes_nothing() -> None:
 
     with serving(endless, write_timeout=SHORT) as server:
         server.connect(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", receive_buffer=4096)
-        assert ended.wait(5)
+        assert ended.wait(60)
         assert server.errors.text == ""
 
 

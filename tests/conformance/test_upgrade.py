@@ -201,7 +201,7 @@ def test_a_candidate_that_vanishes_leaves_the_session(serve: Any, probed: bool) 
 
 @pytest.mark.parametrize("probed", [False, True])
 def test_upgrade_timeout(serve: Any, probed: bool) -> None:
-    session = polling(serve(upgrade_timeout=0.5))
+    session = polling(serve(upgrade_timeout=1.0))
     candidate = probe(session) if probed else WebSocketSession(session.served, sid=session.sid)
     candidate.ws.wait_closed()
     still_polling(session)

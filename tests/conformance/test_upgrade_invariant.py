@@ -59,7 +59,7 @@ def converse(served: Any, books: Books, seed: int, eio: int) -> str | None:
     try:
         wanderer.run()
         if not wanderer.vanishes:
-            books.heard[seed].complete.wait(10)
+            books.heard[seed].complete.wait(60)
     except Exception as error:
         return f"seed {seed}: {error!r}"
     heard, received = books.heard[seed], wanderer.received
@@ -71,7 +71,7 @@ def converse(served: Any, books: Books, seed: int, eio: int) -> str | None:
     return f"seed {seed}: {'; '.join(faults)}" if faults else None
 
 
-@pytest.mark.deadline(120)
+@pytest.mark.deadline(600)
 @pytest.mark.parametrize("first", BLOCKS)
 def test_no_message_is_lost_doubled_or_reordered(serve: Any, eio: int, first: int) -> None:
     served = serve(app=None)

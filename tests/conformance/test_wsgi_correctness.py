@@ -215,7 +215,7 @@ def test_what_is_written_is_sent_at_once() -> None:
     def application(environ: dict[str, Any], start_response: Any) -> Any:
         start_response("200 OK", [])
         yield b"first"
-        assert go.wait(5)
+        assert go.wait(60)
         yield b"second"
 
     with serving(application) as server:
@@ -272,7 +272,7 @@ def test_close_is_called_when_the_client_goes_away() -> None:
         connection = server.connect(GET)
         connection.read(10)
         connection.reset()
-        assert closed.wait(5)
+        assert closed.wait(60)
         assert server.errors.text == ""
 
 
@@ -360,7 +360,7 @@ def test_a_body_that_comes_later_than_the_application_is_called() -> None:
 
     with serving(application) as server:
         connection = server.connect(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\n\r\n")
-        assert called.wait(5)
+        assert called.wait(60)
         connection.send(b"abc")
         connection.send(b"def")
         assert connection.response().body == b"abcdef"
@@ -378,7 +378,7 @@ def test_a_large_body(coded: bool) -> None:
         framing = b"Transfer-Encoding: chunked\r\n\r\n" if coded else b"Content-Length: %d\r\n\r\n" % len(large)
         sending = gevent.spawn(connection.send, head + framing + (chunked if coded else large))
         assert connection.response().body == large
-        sending.get(timeout=5)
+        sending.get(timeout=60)
         assert connection.post("/", b"next").body == b"next"
 
 
@@ -494,7 +494,7 @@ def test_all_of_it_over_tls(certificate: dict[str, str]) -> None:
         assert connection.get("/").status == 200
         sending = gevent.spawn(connection.start, "POST", "/", (), large)
         assert connection.response().body == large
-        sending.get(timeout=5)
+        sending.get(timeout=60)
         # without a goodbye the client would have to think that it was cut off
         connection.sock.suppress_ragged_eofs = False
         assert connection.get("/", [("Connection", "close")]).status == 200

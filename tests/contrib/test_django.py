@@ -30,7 +30,7 @@ PROJECT = Path(__file__).with_name("django_project")
 FORM = ("Content-Type", "application/x-www-form-urlencoded")
 RUN = ["manage.py", "runengineio", "--noreload", "--nostatic", "127.0.0.1:0"]
 #: seconds that anything may take; only a failing test waits that long
-PATIENCE = 15.0
+PATIENCE = 60.0
 
 #: makes the database and its one user, in one process
 PREPARE = """

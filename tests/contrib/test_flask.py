@@ -111,7 +111,7 @@ def test_a_context_ends_with_its_handler(site: Site) -> None:
     served = site.serve()
     session = open_session(served, headers=logged_in(served, "tobi"))
     session.say("one", "two")
-    with gevent.Timeout(10):
+    with gevent.Timeout(60):
         while not {"connection", "one", "two"} <= set(site.ended):
             gevent.sleep(0.01)
 
@@ -254,7 +254,7 @@ def test_flask_run(tmp_path: Path, more: list[str]) -> None:
             [sys.executable, "-m", "flask", "--app", "app:create_app", "run", "--port", "0", *more], cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
     try:
-        with gevent.Timeout(20):
+        with gevent.Timeout(60):
             while not (match := re.search(r"Running on http://127.0.0.1:(\d+)", log.read_text())):
                 gevent.sleep(0.05)
         served = Served(("127.0.0.1", int(match[1])), None, handler="ours")

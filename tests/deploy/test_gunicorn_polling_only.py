@@ -19,7 +19,7 @@ KINDS = {"wsgiref": ((), False), "werkzeug": ((), True), "sync": ((), False), "g
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """One process for all tests of a kind."""
     arguments, _ = KINDS[request.param]
-    options = {"ping_interval": 0.3, "ping_timeout": 5, "max_http_buffer_size": 1000}
+    options = {"ping_interval": 0.3, "ping_timeout": 60, "max_http_buffer_size": 1000}
     running = ServerProcess(tmp_path_factory.mktemp("server"), request.param, *arguments, options=options)
     yield running
     said = running.complaints()

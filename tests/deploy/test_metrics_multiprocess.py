@@ -15,7 +15,7 @@ from support.clients import WebSocketSession
 from support.processes import ROOT, ServerProcess
 
 EXAMPLE = ROOT / "examples/deploy"
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 class Workers(ServerProcess):

@@ -32,7 +32,7 @@ SNIPPET = re.compile(r"^\.\. code-block:: python\n\n((?:(?:    .*)?\n)+)", re.MU
 WITH_SNIPPETS = [name for name, text in PAGES.items() if SNIPPET.search(text)]
 
 
-@pytest.mark.deadline(120)
+@pytest.mark.deadline(600)
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-E", "-d", str(tmp_path / "trees"), str(DOCS),
                str(tmp_path / "site")]

@@ -78,13 +78,13 @@ class Sessions(RuleBasedStateMachine):
         """The server has got these, and nothing else."""
         while len(self.got) < len(sent):
             self.came.clear()
-            assert self.came.wait(10)
+            assert self.came.wait(60)
         assert self.got == sent
         self.got = []
 
     def _decided(self, transport: str) -> None:
         """The upgrade is over, and ``transport`` is what the session goes on with."""
-        with gevent.Timeout(10):
+        with gevent.Timeout(60):
             while self.socket.upgrading:
                 gevent.sleep(0)
         assert self.socket.transport.name == transport

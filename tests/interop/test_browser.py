@@ -39,7 +39,7 @@ def send_all(browser: Any, messages: list[str | bytes]) -> None:
     browser.tell("run", script=f"send({json.dumps([described(message) for message in messages])})")
 
 
-@pytest.mark.deadline(120)
+@pytest.mark.deadline(600)
 @pytest.mark.parametrize(
     "options", [{}, {"transports": ["polling"]}, {"transports": ["websocket"]}], ids=["upgrade", "polling", "websocket"]
 )

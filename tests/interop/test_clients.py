@@ -66,7 +66,7 @@ def test_node_is_told_when_the_server_closes(serve: Any, drive: Any, package: st
 @pytest.mark.parametrize("package", NODE)
 @pytest.mark.parametrize("transport", ["polling", "websocket"])
 def test_node_stays_alive(serve: Any, drive: Any, package: str, transport: str) -> None:
-    served = serve(app="echo", ping_interval=0.1, ping_timeout=1.0)
+    served = serve(app="echo", ping_interval=0.1, ping_timeout=60.0)
     client = drive("node_client.js", package, origin(served), json.dumps({"transports": [transport]}))
     client.events.wait("open")
     served.events.wait("heartbeat", 5)

@@ -17,7 +17,7 @@ from gevent import subprocess
 
 import engineio_wsgi
 
-pytestmark = [pytest.mark.ours, pytest.mark.deadline(120)]
+pytestmark = [pytest.mark.ours, pytest.mark.deadline(600)]
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def demo() -> Iterator[str]:
     line = process.stdout.readline()
     yield re.search(r"http://\S+", line).group()  # type: ignore[union-attr]
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=120)
     assert (process.returncode, errors) == (0, "")
 
 

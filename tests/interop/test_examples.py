@@ -80,7 +80,7 @@ def run() -> Iterator[Run]:
     yield start
     for process in processes:
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=10)
+        _, errors = process.communicate(timeout=120)
         assert b"Traceback" not in errors, errors
 
 
@@ -163,7 +163,7 @@ def django_login(served: Served, user: str, password: str) -> tuple[str, str]:
     return cookie(response)
 
 
-@pytest.mark.deadline(120)
+@pytest.mark.deadline(600)
 def test_django_login(run: Run, tmp_path: Path) -> None:
     environment = {"DATABASE": str(tmp_path / "db.sqlite3"), "DJANGO_SUPERUSER_PASSWORD": "secret"}
     manage(["migrate", "--verbosity=0"], environment)

@@ -54,7 +54,7 @@ def ask() -> Iterator[Ask]:
 
         yield converse
         writing.close()
-        assert node.wait(10) == 0
+        assert node.wait(60) == 0
 
 
 # -- packets as the reference's JSON has them

@@ -18,7 +18,7 @@ from support.rawwebsocket import Closed
 from support.serving import EventLog, Served
 
 #: seconds within which a process has to be gone; only a failing test waits that long
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 #: what all programs begin with. They print the port, and "ready"
 HEAD = '''
@@ -70,7 +70,7 @@ http = listen()
 
 def stop():
     http.stop_accepting()
-    server.close(2)
+    server.close(60)
     http.stop(1)
 
 gevent.signal_handler(signal.SIGTERM, stop)
@@ -97,14 +97,14 @@ signal.pause()
 '''
 TWO = HEAD + '''
 other = engineio_wsgi.Server()
-other.on("connection", lambda socket: socket.on("message", lambda data: server.close(1)))
+other.on("connection", lambda socket: socket.on("message", lambda data: server.close(60)))
 listen()
 listen(other).serve_forever()
 '''
 LISTENS = HEAD + '''
 server.listen(("127.0.0.1", 0))
 print(server.address[1], flush=True)
-gevent.signal_handler(signal.SIGTERM, lambda: gevent.spawn(server.close, 2))
+gevent.signal_handler(signal.SIGTERM, lambda: gevent.spawn(server.close, 60))
 server.serve_forever()
 print("done", flush=True)
 '''
@@ -251,6 +251,9 @@ def test_a_listener_that_never_returns(run: Run, transport: str, word: str) -> N
     session.say(word)
     assert session.hear() == "hanging"
     program.process.terminate()
+    assert said_goodbye(session)
+    if isinstance(session, WebSocketSession):
+        session.ws.http.close()
     assert program.ended() == (0, ["closed: server shutting down", "done"])
     assert "Traceback" not in program.errors()
 

@@ -23,6 +23,8 @@ from support.serving import EventLog, Served
 
 DEPLOY = ROOT / "examples" / "deploy"
 UNIX_SOCKET = "/run/engineio/gunicorn.sock"
+#: seconds that a minute of a hurried proxy takes: a ping that is this late on a slow machine would be too late
+HURRIED = 3
 #: what nginx says of a client of ours that has earned it
 TOO_LARGE = "client intended to send too large body: 2000000 bytes"
 #: an address of this machine that no proxy here has
@@ -130,7 +132,7 @@ class Proxy(Program):
         kind: ``"nginx"`` or ``"haproxy"``.
         backend: ``unix:PATH`` or ``HOST:PORT``.
         certificate: ``certfile`` and ``keyfile``; with them the lines about TLS count, too.
-        hurried: whether the minutes of the file are seconds.
+        hurried: whether a minute of the file takes :data:`HURRIED` seconds.
 
     Attributes:
         served: what listens for HTTP.
@@ -146,7 +148,7 @@ class Proxy(Program):
         write, self.configuration = {"nginx": (nginx_configuration, folder / "nginx.conf"),
                                      "haproxy": (haproxy_configuration, folder / "haproxy.cfg")}[kind]
         text = write(folder, backend, plain, secure, certificate)
-        self.configuration.write_text(re.sub(r"\b60s\b", "1s", text) if hurried else text)
+        self.configuration.write_text(re.sub(r"\b60s\b", f"{HURRIED}s", text) if hurried else text)
         super().__init__(folder, [program, *self._arguments(folder)], lambda: is_reachable(f"127.0.0.1:{plain}"), cwd=folder)
         self.served = Site(("127.0.0.1", plain))
         self.secured = Site(("127.0.0.1", secure), ssl.create_default_context(cafile=certificate["certfile"]))

@@ -102,7 +102,7 @@ def opened(**options: Any) -> tuple[Any, Any]:
 
 def outcome(greenlet: gevent.Greenlet) -> Any:
     """What a greenlet returned or raised."""
-    greenlet.join(5)
+    greenlet.join(60)
     assert greenlet.ready()
     return greenlet.exception or greenlet.value
 

@@ -57,8 +57,8 @@ class Driver:
     def stop(self) -> None:
         """Let the script end; it must have nothing to complain about."""
         self.process.stdin.close()
-        self.process.wait(10)
-        gevent.joinall(self._readers, timeout=5)
+        self.process.wait(60)
+        gevent.joinall(self._readers, timeout=60)
         self.process.stdout.close()
         self.process.stderr.close()
         complaints = b"".join(self._complaints).decode()

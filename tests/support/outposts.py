@@ -155,7 +155,7 @@ class Outposts:
             environment = {"CONTROL": control, "APART": "yes" if apart else ""}
             self._process = ServerProcess(folder, KINDS[kind], "-w", str(NUMBER), application=APPLICATION,
                                           environment=environment, mains={"plain": PLAIN})
-            with gevent.Timeout(20, AssertionError(f"the workers do not report: {self._process.logs()}")):
+            with gevent.Timeout(60, AssertionError(f"the workers do not report: {self._process.logs()}")):
                 self._workers = [listener.accept()[0] for _ in range(NUMBER)]
         self._turns = cycle(self._workers)
         self._logged = 0

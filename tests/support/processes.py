@@ -21,7 +21,7 @@ from support.serving import EventLog, Served
 
 ROOT = Path(__file__).parents[2]
 #: seconds that anything may take; only a failing test waits that long
-PATIENCE = 15.0
+PATIENCE = 60.0
 
 #: echoes messages; "push N" sends N numbers; says on stdout which sessions closed and why
 APPLICATION = '''
@@ -90,7 +90,7 @@ class ServerProcess:
         programs = {**MAINS, **(mains or {})}
         command = [sys.executable, "-c", programs[kind]] if kind in programs else [
             sys.executable, "-m", "gunicorn", "-k", kind, "-b", bind, "--error-logfile", str(self.error_log),
-            "--access-logfile", str(self.access_log), "--graceful-timeout", "5", "--no-control-socket", *arguments, "app:app"]
+            "--access-logfile", str(self.access_log), "--graceful-timeout", "20", "--no-control-socket", *arguments, "app:app"]
         environ = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(folder), "OPTIONS": json.dumps(options or {}),
                    **(environment or {})}
         with self.output.open("wb") as output:

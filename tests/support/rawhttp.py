@@ -18,7 +18,7 @@ Headers = Iterable[tuple[str, str]]
 
 PLAIN_TEXT = ("Content-Type", "text/plain;charset=UTF-8")
 #: seconds after which a client gives up; far more than anything here takes
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 class ConnectionEnded(Exception):

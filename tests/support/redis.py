@@ -15,7 +15,7 @@ from typing import Any
 import redis
 
 #: seconds that anything may take; only a failing test waits that long
-PATIENCE = 15.0
+PATIENCE = 60.0
 
 
 def free_port() -> int:

@@ -66,6 +66,6 @@ class ReferenceServer:
         """End the process."""
         HttpConnection.close_all()
         self.process.stdin.close()
-        self.process.wait(5)
-        self.reader.join(5)
+        self.process.wait(60)
+        self.reader.join(60)
         self.process.stdout.close()

@@ -18,7 +18,7 @@ from support.apps import APPS
 from support.rawhttp import HttpConnection
 
 #: seconds that an event may take; only a failing test ever waits that long
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 class EventLog:

@@ -130,7 +130,7 @@ class Wanderer:
         if self.vanishes:
             self._pause()
         else:
-            assert self.received.complete.wait(10), "messages are missing"
+            assert self.received.complete.wait(60), "messages are missing"
             while self.talker.sent < self.total or self.outgoing:
                 gevent.sleep(0.001)
         assert self.candidate is not None

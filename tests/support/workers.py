@@ -27,7 +27,7 @@ from support.serving import EventLog, Served
 
 ROOT = Path(__file__).parents[2]
 #: seconds that anything may take; only a failing test waits that long
-PATIENCE = 15.0
+PATIENCE = 60.0
 
 #: argv: sharing ("fork" or "reuseport"), number of workers, handler, options as JSON. Echoes messages; "push N" sends N numbers
 SCRIPT = '''

@@ -61,7 +61,7 @@ def echo(request: pytest.FixtureRequest):
 def test_a_wrong_echo_is_found(generators: dict[str, list[str]], echo: tuple[str, str], mode: str, language: str):
     answer, port = echo
     command = [*generators[language], mode, port, "connections=3", "seconds=0.1", "size=200"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
     if answer == "right":
         assert json.loads(result.stdout)["operations"] > 0
     else:
@@ -70,7 +70,7 @@ def test_a_wrong_echo_is_found(generators: dict[str, list[str]], echo: tuple[str
 
 
 def test_the_fallback_says_what_it_is(generators: dict[str, list[str]], echo: tuple[str, str]):
-    result = subprocess.run([*generators["Python"], "ws-churn", echo[1]], capture_output=True, text=True, timeout=30)
+    result = subprocess.run([*generators["Python"], "ws-churn", echo[1]], capture_output=True, text=True, timeout=300)
     assert result.returncode != 0
     assert "needs a C compiler" in result.stderr
 

@@ -124,7 +124,7 @@ class Command:
         """The exit status and what stderr got; after the signal, if one is to be sent."""
         if number is not None:
             self.process.send_signal(number)
-        _, errors = self.process.communicate(timeout=20)
+        _, errors = self.process.communicate(timeout=120)
         return self.process.returncode, errors
 
 
@@ -427,7 +427,7 @@ def test_help_lists_every_option(run: Run):
 
     for arguments in (("--help",), ("serve", "--help")):
         command = run(*arguments)
-        text, errors = command.process.communicate(timeout=20)
+        text, errors = command.process.communicate(timeout=120)
         assert (command.process.returncode, errors) == (0, "")
         assert all("--" + name.replace("_", "-") in text for name in simple_options())
         assert "ENGINEIO_" in text
@@ -435,5 +435,5 @@ def test_help_lists_every_option(run: Run):
 
 def test_version(run: Run):
     command = run("--version")
-    text, _ = command.process.communicate(timeout=20)
+    text, _ = command.process.communicate(timeout=120)
     assert text == engineio_wsgi.__version__ + "\n"

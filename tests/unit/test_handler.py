@@ -133,7 +133,7 @@ def test_a_client_that_goes_away_is_no_error() -> None:
 
     with serving(application) as server:
         open_websocket(server).http.reset()
-        assert ended.wait(5)
+        assert ended.wait(60)
         gevent.sleep(0)
         assert server.errors.text == ""
 
@@ -385,7 +385,7 @@ def test_killing_a_request() -> None:
 
     with serving(application) as server:
         connection = server.connect(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
-        serving_it.get(timeout=5).kill()
+        serving_it.get(timeout=60).kill()
         assert connection.response().status == 500
         assert connection.read_to_end() == b""
         assert server.errors.text == ""

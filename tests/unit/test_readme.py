@@ -47,13 +47,13 @@ def test_python_snippets_serve_an_echo(number: int):
         client.on("message", received.append)
         client.connect(f"http://127.0.0.1:{http.address[1]}", transports=["websocket"])
         client.send("hello")
-        heard.wait(10)
+        heard.wait(60)
         client.disconnect()
 
     heard = threading.Event()
     talking = threading.Thread(target=talk)
     talking.start()
-    with gevent.Timeout(10):
+    with gevent.Timeout(60):
         while not received:
             gevent.sleep(0.01)
         heard.set()

@@ -25,7 +25,7 @@ def test_a_thread_sends_in_order() -> None:
         for number in range(100):
             socket.send(str(number))
 
-    in_thread(send).get(timeout=5)
+    in_thread(send).get(timeout=60)
     gevent.sleep(0)
     assert transport.take() == [str(number) for number in range(100)]
 
@@ -34,7 +34,7 @@ def test_what_a_thread_sends_is_queued_in_the_hubs_thread() -> None:
     socket, transport = opened()
     threads: list[int] = []
     socket.on("packet_create", lambda packet: threads.append(threading.get_native_id()))
-    in_thread(socket.send, "a").get(timeout=5)
+    in_thread(socket.send, "a").get(timeout=60)
     gevent.sleep(0)
     assert [entry.data for entry in transport.take()] == ["a"]
     assert threads == [threading.get_native_id()]
@@ -47,7 +47,7 @@ def test_a_thread_waits_for_room() -> None:
     gevent.sleep(0.02)
     assert not waiting.ready()
     transport.take()
-    assert waiting.get(timeout=5) is socket
+    assert waiting.get(timeout=60) is socket
     gevent.sleep(0)
     assert transport.take() == ["y"]
 
@@ -55,7 +55,7 @@ def test_a_thread_waits_for_room() -> None:
 def test_a_thread_gives_up() -> None:
     socket, transport = opened(max_buffered=10)
     socket.send("x" * 10)
-    error = in_thread(socket.send, "y", timeout=0.01).get(timeout=5)
+    error = in_thread(socket.send, "y", timeout=0.01).get(timeout=60)
     assert isinstance(error, WriteTimeout)
     assert "the write buffer stayed full for 0.01 s" in str(error)
     gevent.sleep(0)
@@ -70,14 +70,14 @@ def test_a_thread_is_told_what_may_not_be_sent() -> None:
             socket.send(None)
         return "told"
 
-    assert in_thread(send).get(timeout=5) == "told"
+    assert in_thread(send).get(timeout=60) == "told"
 
 
 @pytest.mark.parametrize("discard", [False, True])
 def test_a_thread_learns_that_the_session_is_closed(discard: bool) -> None:
     socket, _ = opened()
     socket.send("left").close(discard)
-    assert isinstance(in_thread(socket.send, "y").get(timeout=5), SocketClosed)
+    assert isinstance(in_thread(socket.send, "y").get(timeout=60), SocketClosed)
     socket.close(discard=True)
 
 
@@ -88,15 +88,15 @@ def test_a_thread_closes_the_session_in_the_hubs_thread(discard: bool) -> None:
     socket.on("close", lambda reason, description: threads.append(threading.get_native_id()))
     if discard:
         socket.send("left")
-    in_thread(socket.close, discard, "enough").get(timeout=5)
-    assert socket.wait_closed(timeout=5)
+    in_thread(socket.close, discard, "enough").get(timeout=60)
+    assert socket.wait_closed(timeout=60)
     gevent.sleep(0.001)
     assert (transport.closings, threads) == (["enough"], [threading.get_native_id()])
 
 
 def test_a_thread_closes_behind_what_it_sent() -> None:
     socket, transport = opened()
-    in_thread(lambda: socket.send("a").send("b").close()).get(timeout=5)
+    in_thread(lambda: socket.send("a").send("b").close()).get(timeout=60)
     gevent.sleep(0)
     assert socket.ready_state == "closing"
     assert transport.take() == ["a", "b"]

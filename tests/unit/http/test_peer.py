@@ -35,7 +35,7 @@ class Pair:
 
     def wait(self) -> None:
         """Until somebody has said that it has ended."""
-        assert self._told.wait(5)
+        assert self._told.wait(60)
 
     def close(self) -> None:
         """All of it."""

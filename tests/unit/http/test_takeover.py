@@ -34,7 +34,7 @@ class Pair:
 
     def __init__(self) -> None:
         self.near, self.far = socket.socketpair()
-        self.far.settimeout(5)
+        self.far.settimeout(60)
         self.reader = self.near.makefile("rb", -1)
 
     def plain(self) -> Any:
@@ -166,7 +166,7 @@ def test_a_plain_ones_owner_has_nothing_to_close_any_more(pair: Pair) -> None:
 @pytest.mark.parametrize("timeout", [None, 7.0])
 def test_nothing_was_read_ahead(pair: Pair, timeout: float | None) -> None:
     pair.near.settimeout(timeout)
-    with gevent.Timeout(5):
+    with gevent.Timeout(60):
         assert read_ahead(pair.reader, pair.near) == b""
     assert pair.near.gettimeout() == timeout
 
@@ -174,7 +174,7 @@ def test_nothing_was_read_ahead(pair: Pair, timeout: float | None) -> None:
 def test_what_was_read_ahead(pair: Pair) -> None:
     pair.far.sendall(b"abcdef")
     assert pair.reader.read(2) == b"ab"
-    with gevent.Timeout(5):
+    with gevent.Timeout(60):
         assert read_ahead(pair.reader, pair.near) == b"cdef"
 
 
@@ -207,7 +207,7 @@ class Pumped:
     def end(self) -> None:
         """The session closes its side; nothing is left of the pump then."""
         self.connection.wire.close()
-        self.owner.get(timeout=5)
+        self.owner.get(timeout=60)
 
 
 @pytest.fixture
@@ -231,7 +231,7 @@ def test_messages_become_frames(pumped: Pumped) -> None:
 
 def test_frames_become_messages(pumped: Pumped) -> None:
     pumped.connection.wire.write(encode_text("text") + encode_binary(b"bytes") + encode_text("2"))
-    assert [pumped.duck.calls.get(timeout=5) for _ in range(3)] == [
+    assert [pumped.duck.calls.get(timeout=60) for _ in range(3)] == [
         ("send", "text", False), ("send", b"bytes", True), ("send", "2", False)]
     pumped.duck.incoming.put(None)
     read_all(pumped.connection.wire)
@@ -245,7 +245,7 @@ def test_frames_become_messages(pumped: Pumped) -> None:
 ], ids=["with a code", "without", "a violation"])
 def test_a_close_frame_closes_it(pumped: Pumped, frame: bytes, call: tuple[Any, ...]) -> None:
     pumped.connection.wire.write(frame)
-    assert pumped.duck.calls.get(timeout=5)[:len(call)] == call
+    assert pumped.duck.calls.get(timeout=60)[:len(call)] == call
     assert read_all(pumped.connection.wire) == b"", "nothing more comes of it"
     assert pumped.duck.calls.empty()
     pumped.owner.kill()
