@@ -208,7 +208,7 @@ def complete_head(request: RequestHead) -> None:
     Raises:
         InvalidRequest: its framing, its target or its Host are none that can be served.
     """
-    _frame(request, False)
+    _frame(request)
     if request.path[:1] != "/":
         _take_odd_target(request)
     if "HTTP_HOST" not in request.variables and request.version == "HTTP/1.1":
