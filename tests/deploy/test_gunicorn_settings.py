@@ -5,6 +5,7 @@ The same bytes go to both workers; the statuses are the same, and what the appli
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -20,7 +21,7 @@ from gevent import ssl
 from gunicorn.config import KNOWN_SETTINGS, Config
 from support.clients import open_session
 from support.processes import ROOT, ServerProcess
-from support.rawhttp import Response
+from support.rawhttp import HttpConnection, Response
 from support.serving import EventLog, Served
 
 from engineio_wsgi.gunicorn_settings import REFUSED, refusal
@@ -80,11 +81,15 @@ class Pair(NamedTuple):
 def ask(server: ServerProcess, *requests: bytes) -> Seen:
     """The answer to the last of some requests on one connection."""
     connection = server.served.connect()
-    for request in requests:
-        connection.send(request)
-        response = connection.response()
+    found = [ask_on(connection, request) for request in requests]
     connection.close()
-    return seen(response)
+    return found[-1]
+
+
+def ask_on(connection: HttpConnection, request: bytes) -> Seen:
+    """The answer to one more request on a connection."""
+    connection.send(request)
+    return seen(connection.response())
 
 
 def seen(response: Response) -> Seen:
@@ -318,6 +323,29 @@ def test_session_behind_the_proxy_protocol(strict: Pair) -> None:
     connection = strict.ours.served.connect()
     connection.send(IN_BYTES + get(target="/engine.io/?EIO=4&transport=polling"))
     assert connection.response().text.startswith("0{")
+
+
+def test_connection_that_changes_its_worker(tmp_path: Path) -> None:
+    """What the proxy has said of its client, and the prefix, hold where the connection is served from then on."""
+    server = ServerProcess(tmp_path, OURS, "-w", "3", "--proxy-protocol", "--env", "SCRIPT_NAME=/base", application=APPLICATION)
+    try:
+        connection = server.served.connect()
+        connection.send(IN_BYTES + get(target="/base/engine.io/?EIO=4&transport=polling"))
+        sid = json.loads(connection.response().text[1:])["sid"]
+        for _ in range(10):
+            other = server.served.connect()
+            body = b"4hello"
+            head = get(f"Content-Length: {len(body)}", line=f"POST /base/engine.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1")
+            other.send(IN_BYTES + head + body)
+            assert other.response().text == "ok"
+            found = ask_on(other, get(target="/base/page")).environ
+            assert found is not None
+            assert (found["REMOTE_ADDR"], found["PROXY_PROTOCOL"], found["SCRIPT_NAME"], found["PATH_INFO"]) == (
+                "203.0.113.9", "TCP4", "/base", "/page")
+        assert connection.get(f"/base/engine.io/?EIO=4&transport=polling&sid={sid}").text.startswith("4hello")
+        assert not server.complaints()
+    finally:
+        server.stop()
 
 
 # -- hooks, loggers, and whom a proxy header is taken from
