@@ -105,6 +105,18 @@ def test_moved_connections_are_clients_of_their_worker(start: Start, kind: str) 
     wait(lambda: asking.get("/who").json()["clients"] == before["clients"])
 
 
+def test_moved_websockets_are_clients_of_gunicorns_worker(start: Start) -> None:
+    pair = start("ours")
+    asking, targets = pair.at_owner(), [pair.open() for _ in range(3)]
+    before = asking.get("/who").json()["clients"]
+    websockets = [upgraded(pair.at_other(), target) for target in targets]
+    assert asking.get("/who").json()["clients"] == before + 3
+    for websocket in websockets:
+        websocket.close()
+        websocket.wait_closed()
+    wait(lambda: asking.get("/who").json()["clients"] == before)
+
+
 @pytest.mark.parametrize("kind", ["ours", "gevent"])
 def test_worker_with_as_many_connections_as_it_may_have_gets_no_other(start: Start, kind: str) -> None:
     pair = start(kind, "bare", "--worker-connections", "4")
