@@ -23,6 +23,7 @@ from engineio_wsgi.clock import monotonic
 from engineio_wsgi.http.access_log import format_line, is_silent
 from engineio_wsgi.http.connection import Connection
 from engineio_wsgi.http.input import NO_BODY, open_body
+from engineio_wsgi.http.lending import SOCKET_KEYS, LentSocket
 from engineio_wsgi.http.requests import HeadParser, InvalidRequest, RequestHead, check_partial_head, fill_environ
 from engineio_wsgi.http.responder import Responder
 from engineio_wsgi.log import tell_of_client
@@ -75,6 +76,8 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
 
     #: the WebSocket of the request, from when its handshake has been read until the application returns
     websocket: WebSocket | None = None
+    #: the same connection for an application that speaks the protocol itself
+    _lent: LentSocket | None = None
     #: set it in a subclass to have WebSockets accepted and the application not called
     prevent_wsgi_call = False
 
@@ -341,6 +344,9 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
             deflate=Deflate() if deflate is True else deflate or None, protocols=(protocol,) if protocol else ())
         self.environ["wsgi.websocket"] = self.websocket
         self.environ["wsgi.websocket_version"] = self.websocket.version
+        self._lent = lent = LentSocket(self._give_away, self.write_timeout)
+        for key in SOCKET_KEYS:
+            self.environ[key] = lent
 
     def run_websocket(self) -> None:
         """Call the application with a WebSocket in its environ, and close that afterwards."""
@@ -355,10 +361,23 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
         try:
             self._run_wsgi()
             code = 1000
+        except StopIteration:
+            # so applications tell gunicorn that the socket was theirs
+            if self._lent is None or not self._lent.taken:
+                raise
         finally:
             clients.pop(self.client_address, None)
             self.environ["wsgi.websocket"] = self.websocket = None
+            self._end_loan()
             websocket.finish(code)
+
+    def _end_loan(self) -> None:
+        """The application has returned: what it has taken for itself ends."""
+        lent, self._lent = self._lent, None
+        if lent is not None:
+            lent.close()
+        for key in SOCKET_KEYS:
+            self.environ.pop(key, None)
 
     def _no_response(self) -> Exception:
         if self.websocket is not None and self.websocket.refusal is not None:
@@ -367,11 +386,17 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
 
     def _open_wire(self, head: bytes) -> Wire:
         """Let go of the connection, for a WebSocket whose handshake is answered with ``head``."""
+        wire = self._give_away()
+        wire.write(head)
+        return wire
+
+    def _give_away(self) -> Wire:
         if self.headers_sent:
             raise self.ApplicationError("the handshake has been answered with an ordinary response")
+        if self._wire is not None:
+            raise self.ApplicationError("the connection belongs to somebody else already")
         self._wire = wire = self._connection.release()
         self.environ.pop("engineio.socket", None)
-        wire.write(head)
         return wire
 
     # -- giving the connection away
