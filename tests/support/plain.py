@@ -39,11 +39,11 @@ class LogRecords(logging.Handler):
 
 @contextmanager
 def records_of(name: str) -> Iterator[list[logging.LogRecord]]:
-    """What is logged under a name while the block runs."""
+    """What is logged under a name at INFO and above while the block runs."""
     handler, logger = LogRecords(), logging.getLogger(name)
     level = logger.level
     logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG)
+    logger.setLevel(logging.INFO)
     try:
         yield handler.records
     finally:
