@@ -34,7 +34,8 @@ from engineio_wsgi.http.cors import OriginPolicy
 from engineio_wsgi.http.hosts import HostPolicy
 from engineio_wsgi.http.peer import client_socket
 from engineio_wsgi.http.release import can_upgrade, release_of
-from engineio_wsgi.http.takeover import Connection, check_handshake, close_accepted, take_over
+from engineio_wsgi.http.subprotocols import SUBPROTOCOL, choose_subprotocol, take_subprotocol
+from engineio_wsgi.http.takeover import Connection, check_handshake, close_accepted, offered_subprotocols, take_over
 from engineio_wsgi.log import shorten, tell_of_client
 from engineio_wsgi.options import Options
 from engineio_wsgi.protocol.deflate import Deflater, Inflater
@@ -381,6 +382,11 @@ class Engine(SessionHost):
         if demand.session is None:
             sid = self._admit(environ)
             headers = self._cookies(sid)
+        # where the handshake has been answered already, nothing is offered any more
+        subprotocol = choose_subprotocol(self.options.subprotocols, offered_subprotocols(websocket),
+                                         lambda: self.request_of(environ))
+        if subprotocol is not None:
+            headers.append((SUBPROTOCOL, subprotocol))
         environ[ADMITTED] = (demand, sid)
         return SWITCHING, headers, b""
 
@@ -388,8 +394,9 @@ class Engine(SessionHost):
                    sid: str) -> None:
         """Take the connection over and give it to its session."""
         options = self.options
+        headers, subprotocol = take_subprotocol(headers, offered_subprotocols(websocket))
         try:
-            connection = take_over(websocket, headers, options.per_message_deflate)
+            connection = take_over(websocket, headers, options.per_message_deflate, subprotocol)
         except (OSError, WebSocketError) as error:
             address = environ.get("REMOTE_ADDR")
             tell_of_client(logger, address, "left", "< a client left during its WebSocket handshake: %s", error)
@@ -427,7 +434,8 @@ class Engine(SessionHost):
         kind = transports[demand.transport]
         assert issubclass(kind, WebSocketTransport)
         return kind(session, connection.wire, self.workers, decoder, demand.protocol, "b64" not in demand.query,
-                    deflater, 0 if settings is None else settings.threshold, self.observer.meter(demand.transport))
+                    deflater, 0 if settings is None else settings.threshold, self.observer.meter(demand.transport),
+                    connection.subprotocol)
 
     # -- sessions wherever they live
 

@@ -243,6 +243,15 @@ def _transports(name: str, value: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def _subprotocols(name: str, value: Any) -> tuple[str, ...] | Callable[..., Any] | None:
+    if value is None or callable(value):
+        return value  # type: ignore[no-any-return]
+    are_names = isinstance(value, (list, tuple)) and all(isinstance(each, str) and TOKEN.fullmatch(each) for each in value)
+    if not are_names or len(set(value)) != len(value):
+        raise _wrong(name, value, "None, a list of different names of letters, digits and !#$%&'*+-.^_`|~, or a callable")
+    return tuple(value)
+
+
 def _message(name: str, value: Any) -> str | bytes | None:
     if value is not None and not isinstance(value, (str, bytes)):
         raise _wrong(name, value, "a message (str or bytes), or None")
@@ -405,6 +414,9 @@ class Options:
         _parse_flag)
     per_message_deflate: Deflate | None = _option(
         False, _deflate, "permessage-deflate for WebSocket messages: a bool, or Deflate(…)", _parse_flag)
+    subprotocols: tuple[str, ...] | Callable[..., str | None] | None = _option(
+        None, _subprotocols, "the WebSocket sub-protocols that are spoken, most wanted first, or "
+        "callable(offered, request) -> str or None; None: the first that a client offers", _parse_names)
     max_buffered: int = _option(2_000_000, _bytes, "bytes that may wait for a client before send() blocks; "
                                 "exceeded by one message at most", int)
     max_inbox: int = _option(1_000_000, _bytes, "bytes that may wait for a listener before the transport stops reading", int)

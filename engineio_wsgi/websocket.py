@@ -172,6 +172,16 @@ class WebSocket:
         return self._protocol or self.environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL")
 
     @property
+    def offered_protocols(self) -> tuple[str, ...]:
+        """The sub-protocols that the client offers, most wanted first."""
+        return self._handshake.protocols
+
+    @property
+    def agreed_protocol(self) -> str | None:
+        """The sub-protocol that was agreed on, if there is one."""
+        return self._protocol
+
+    @property
     def version(self) -> str | None:
         """The version of the WebSocket protocol: ``"13"``."""
         return self.environ.get("HTTP_SEC_WEBSOCKET_VERSION")
@@ -232,20 +242,21 @@ class WebSocket:
         self._writer = FrameWriter(self._wire, self._lose)
         self._state = _State.OPEN
 
-    def detach(self, headers: Iterable[tuple[str, str]],
-               deflate: DeflateSettings | None) -> tuple[Wire, DeflateParameters | None]:
+    def detach(self, headers: Iterable[tuple[str, str]], deflate: DeflateSettings | None,
+               protocol: str | None = None) -> tuple[Wire, DeflateParameters | None]:
         """Accept, and give the connection away: from now on it is the caller's, and this object is spent.
 
         Args:
             headers: more headers for the response, if there has been none.
             deflate: how to compress, if that was not negotiated yet.
+            protocol: the sub-protocol, if there has been no response.
 
         Raises:
             HandshakeRefused, WebSocketError: as ``accept`` does.
             UsageError: it has been closed, or somebody has begun to read from it.
         """
         if self._state is _State.OFFERED:
-            self._accept(headers, None, deflate)
+            self._accept(headers, protocol, deflate)
         if self._state is not _State.OPEN or self._decoder is not None:
             raise UsageError("the WebSocket is in use, or was")
         self._writer.end()

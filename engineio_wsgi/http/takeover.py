@@ -23,7 +23,7 @@ from engineio_wsgi.protocol.frames import Close, FrameDecoder, Violation, encode
 from engineio_wsgi.websocket import WebSocket
 from engineio_wsgi.wire import RECV_SIZE, Wire, detach
 
-__all__ = ["Connection", "check_handshake", "close_accepted", "read_ahead", "take_over"]
+__all__ = ["Connection", "check_handshake", "close_accepted", "offered_subprotocols", "read_ahead", "take_over"]
 
 logger = logging.getLogger("engine.ws")
 
@@ -32,13 +32,14 @@ class Connection(NamedTuple):
     """A WebSocket's connection after it was taken over.
 
     ``masked`` says whether its frames are a client's; ``wait`` blocks until the connection is closed where its former
-    owner must not go on before, else it is ``None``.
+    owner must not go on before, else it is ``None``. ``subprotocol`` is what was agreed on, where that is known.
     """
 
     wire: Wire
     deflate: DeflateParameters | None
     masked: bool
     wait: Callable[[], object] | None
+    subprotocol: str | None = None
 
 
 def check_handshake(websocket: Any) -> None:
@@ -52,19 +53,25 @@ def check_handshake(websocket: Any) -> None:
         raise UpgradeInvalid(refusal.status, str(refusal), refusal.headers)
 
 
-def take_over(websocket: Any, headers: list[tuple[str, str]], deflate: Any) -> Connection:
+def offered_subprotocols(websocket: Any) -> tuple[str, ...]:
+    """What the client offers, as long as an answer can still choose of it."""
+    return websocket.offered_protocols if isinstance(websocket, WebSocket) and not websocket.accepted else ()
+
+
+def take_over(websocket: Any, headers: list[tuple[str, str]], deflate: Any, subprotocol: str | None = None) -> Connection:
     """Take the connection of ``websocket``; it is of no use to anybody else afterwards.
 
     Args:
         headers: for the handshake's response, if it has not been sent yet.
         deflate: the ``Deflate`` option to negotiate with, if it has not been negotiated yet.
+        subprotocol: one of those that the client offers, if the handshake's response has not been sent yet.
 
     Raises:
         OSError: the client has gone away meanwhile.
     """
     if isinstance(websocket, WebSocket):
-        wire, parameters = websocket.detach(headers, deflate)
-        return Connection(wire, parameters, True, None)
+        wire, parameters = websocket.detach(headers, deflate, subprotocol)
+        return Connection(wire, parameters, True, None, websocket.agreed_protocol)
     if isinstance(websocket, PlainWebSocket):
         return _take_over_plain(websocket)
     return _pump(websocket)

@@ -68,19 +68,22 @@ class WebSocketTransport(Transport):
         binary: whether the client takes binary frames (revisions 1–3 without ``b64=1``).
         deflater: compresses messages of ``deflate_threshold`` bytes and more, if that was negotiated.
         meter: where the traffic is counted, if it is.
+        subprotocol: what was agreed on in the handshake.
     """
 
     __slots__ = ("_binary", "_binary_prefix", "_close_code", "_codec", "_deflate_threshold", "_deflater", "_in_flight",
-                 "_loop", "_paused", "_scheduled", "_workers", "feed", "wire")
+                 "_loop", "_paused", "_scheduled", "_workers", "feed", "subprotocol", "wire")
 
     name = "websocket"
     handles_upgrades = True
 
     def __init__(self, session: SessionPort, wire: Wire, workers: Workers, decoder: FrameDecoder, protocol: int,
                  binary: bool = True, deflater: Deflater | None = None, deflate_threshold: int = 0,
-                 meter: Meter | None = None) -> None:
+                 meter: Meter | None = None, subprotocol: str | None = None) -> None:
         super().__init__(session, meter)
         self.wire = wire
+        #: the WebSocket's sub-protocol, if one was agreed on
+        self.subprotocol = subprotocol
         self._workers = workers
         self._loop = gevent.get_hub().loop
         #: from bytes to what they contain: see ``FrameDecoder.feed``

@@ -74,6 +74,22 @@ def test_node_stays_alive(serve: Any, drive: Any, package: str, transport: str) 
     assert undescribed(client.events.wait("message")) == "still here"
 
 
+@pytest.mark.own_handler
+@pytest.mark.parametrize("transports", [["polling", "websocket"], ["websocket"]], ids="+".join)
+@pytest.mark.parametrize("package", NODE)
+def test_node_that_offers_sub_protocols(serve: Any, drive: Any, package: str, transports: list[str]) -> None:
+    """``ws`` gives up where a server agrees on none of them."""
+    served = serve(app="echo")
+    options = {"transports": transports, "protocols": ["chat", "v2.chat"]}
+    client = drive("node_client.js", package, origin(served), json.dumps(options))
+    if len(transports) == 2:
+        assert client.events.wait("upgrade")["transport"] == "websocket"
+    client.events.wait("open")
+    client.tell("send", text="hello")
+    assert undescribed(client.events.wait("message")) == "hello"
+    assert client.events.of("error") == []
+
+
 def test_node_without_binary_support(serve: Any, drive: Any) -> None:
     """What browsers without XMLHttpRequest 2 do."""
     served = serve(app="echo", max_http_buffer_size=ROOM)

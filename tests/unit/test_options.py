@@ -44,6 +44,7 @@ DEFAULTS = {
     "initial_packet": None,
     "http_compression": HttpCompression(threshold=1024),
     "per_message_deflate": None,
+    "subprotocols": None,
     "max_buffered": 2_000_000,
     "max_inbox": 1_000_000,
     "max_sessions_per_address": None,
@@ -119,6 +120,9 @@ BECOMES = [
     ("initial_packet", "", ""),
     ("allow_request", ask, ask),
     ("generate_id", ask, ask),
+    ("subprotocols", ["v2.chat", "chat"], ("v2.chat", "chat")),
+    ("subprotocols", (), ()),
+    ("subprotocols", ask, ask),
 ]
 
 
@@ -148,6 +152,7 @@ REFUSED = {
     "policy_file": [1],
     "allow_request": [True, "x"],
     "generate_id": ["x"],
+    "subprotocols": ["chat", ["a", "a"], ["a b"], [""], ["a,b"], [5], [[]], 5, True, {"a"}],
     "cors": [True, 5, "", "example.org", "https://a.example/app", "https://*.a.example", "https://bücher.example", " *",
              "https://a.example ", re.compile(b"x"), ["*", 5], iter(["*"]), b"*"],
     "cookie": [5, "", "a b", "a;b", "a=b", "ü", {"name": 5}],
@@ -275,6 +280,7 @@ TEXTS = [
     ("HTTP_COMPRESSION", "off", "http_compression", None),
     ("PER_MESSAGE_DEFLATE", "yes", "per_message_deflate", Deflate()),
     ("INITIAL_PACKET", "hello", "initial_packet", "hello"),
+    ("SUBPROTOCOLS", "v2.chat, chat", "subprotocols", ("v2.chat", "chat")),
 ]
 
 
