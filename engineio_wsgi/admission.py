@@ -16,6 +16,8 @@ from engineio_wsgi.http.query import parse_query
 from engineio_wsgi.options import Options
 from engineio_wsgi.session import Session
 from engineio_wsgi.transports import transports
+from engineio_wsgi.transports.base import CloseReason
+from engineio_wsgi.upgrade import Upgrade
 
 __all__ = ["Demand", "Errand", "ask_application", "examine"]
 
@@ -72,7 +74,7 @@ def examine(environ: Mapping[str, Any], options: Options, sessions: Mapping[str,
     protocol = _revision(query, options)
     sid = query.get("sid")
     if sid:
-        demand = _examine_member(environ["REQUEST_METHOD"], query, name, protocol, sessions.get(sid), is_upgrade)
+        demand = _examine_member(environ["REQUEST_METHOD"], query, name, protocol, _find(sid, sessions), is_upgrade)
         if is_upgrade and not options.allow_upgrades:
             raise RequestRefused(ErrorCode.BAD_REQUEST, context={"name": "NO_UPGRADE", "option": "allow_upgrades"})
         return demand
@@ -132,6 +134,20 @@ def _check_carrier(environ: Mapping[str, Any], name: str, is_upgrade: bool) -> N
     raise RequestRefused(ErrorCode.BAD_REQUEST, context=context)
 
 
+def _find(sid: str, sessions: Mapping[str, Session]) -> Session | None:
+    """The session of a request, as it is after all that arrived before the request."""
+    session = sessions.get(sid)
+    if session is None:
+        return None
+    if isinstance(session.upgrade, Upgrade):
+        session.upgrade.catch_up()
+        session = sessions.get(sid)  # what was read may have ended it
+    elif not session.transport.handles_upgrades and session.heartbeat.overdue():
+        session.end(CloseReason.PING_TIMEOUT, "a request came after the deadline")
+        return None
+    return session
+
+
 def _examine_member(method: str, query: Mapping[str, str], name: str, protocol: int, session: Session | None,
                     is_upgrade: bool) -> Demand:
     """A request that names a session."""
@@ -158,6 +174,8 @@ def _mismatch(what: str, got: object, had: object) -> RequestRefused:
 
 def _check_candidate(name: str, session: Session) -> None:
     """A second connection for a session: only one at a time, and only upwards."""
+    if session.upgraded and transports[name].handles_upgrades:
+        return  # it is accepted and closed, as the reference server does: a client of ws raises an error for a refusal
     if session.upgrade is not None:
         raise RequestRefused(ErrorCode.BAD_REQUEST, context={"name": "UPGRADE_UNDER_WAY"})
     if name not in session.transport.upgrades_to:

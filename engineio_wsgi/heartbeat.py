@@ -104,6 +104,10 @@ class HeartbeatTimer:
             logger.warning("the event loop was blocked for %.1f s; heartbeats are put off by as much", late)
         self._patience_until = max(self._patience_until, now + late)
 
+    def is_late(self, now: float) -> bool:
+        """Whether a tick is overdue by so much that the loop counts as having been blocked."""
+        return now - self._due >= LATE
+
     def patience(self, now: float) -> float:
         """Seconds from ``now`` for which nobody may be declared dead."""
         return max(0.0, self._patience_until - now)
@@ -153,6 +157,26 @@ class Heartbeat:
         if self._slot is not None:
             self._slot.discard(self)
             self._slot = None
+
+    def overdue(self) -> bool:
+        """Whether the client's time is up. For a request that comes between the deadline and the tick that would see it.
+
+        A session whose own application or event loop was late has until the tick.
+        """
+        now, session = monotonic(), self._session
+        if now < session.heard + self._interval + self._timeout or self._slot is None:
+            return False
+        if session.protocol >= 4 and not self._was_pinged(now):
+            return False
+        return not (session.reading_paused or self._timer.is_late(now) or self._timer.patience(now))
+
+    def _was_pinged(self, now: float) -> bool:
+        """Whether a ping has gone unanswered, which was on time or long enough ago."""
+        heard, pinged_at = self._session.heard, self._pinged_at
+        if heard >= pinged_at:
+            return False
+        on_time = pinged_at <= heard + self._interval + min(LATE, self._timeout / 4)
+        return on_time or now >= pinged_at + self._timeout
 
     def on_beat(self) -> None:
         """The client's half of a heartbeat has arrived."""

@@ -85,21 +85,35 @@ class Upgrade:
         """Listen to the candidate."""
         self._candidate.wire.watch(self._on_readable)
 
-    def _on_readable(self) -> None:
+    def catch_up(self) -> None:
+        """Read what has arrived at the candidate. Never blocks.
+
+        For a request that comes on another connection: the event loop may hear of it before the packets that were sent before it.
+        """
+        while self._under_way and self._on_readable():
+            pass
+
+    @property
+    def _under_way(self) -> bool:
+        return self.state is UpgradeState.PROBING or self.state is UpgradeState.PONGED
+
+    def _on_readable(self) -> bool:
+        """Read once. Returns whether there was something."""
         wire = self._candidate.wire
         try:
             data = wire.recv(RECV_SIZE)
         except BlockingIOError:
-            return
+            return False
         except OSError as error:
             self.abandon(str(error))
-            return
+            return False
         if not data:
             self.abandon("the candidate was closed")
-            return
+            return False
         if self._candidate.meter is not None:
             self._candidate.meter.bytes_in += len(data)
         self._on_frames(self._candidate.feed(data))
+        return True
 
     def _on_frames(self, items: list[Any]) -> None:
         for index, item in enumerate(items):
@@ -107,7 +121,7 @@ class Upgrade:
                 self._on_packet(self._candidate.decode(item), items[index + 1:])
             else:
                 self._candidate.take([item])
-            if self.state in (UpgradeState.SWITCHED, UpgradeState.ABANDONED):
+            if not self._under_way:
                 return
 
     def _on_packet(self, packet: Packet | None, rest: list[Any]) -> None:
@@ -142,7 +156,7 @@ class Upgrade:
 
     def abandon(self, why: str = "") -> None:
         """Give up the candidate; the session goes on as it was."""
-        if self.state in (UpgradeState.SWITCHED, UpgradeState.ABANDONED):
+        if not self._under_way:
             return
         self._stop(UpgradeState.ABANDONED)
         logger.debug("= upgrade abandoned: %s", why)

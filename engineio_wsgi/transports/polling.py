@@ -31,6 +31,9 @@ OCTET_STREAM = "application/octet-stream"
 PLAIN_TEXT = "text/plain; charset=UTF-8"
 HTML = "text/html"
 
+#: seconds for which a close packet waits for a GET that was sent before it, on another connection, and is read after it
+LAST_POLL = 0.005
+
 NOOP = Packet(PacketType.NOOP)
 CLOSE = Packet(PacketType.CLOSE)
 
@@ -205,6 +208,8 @@ class PollingTransport(Transport):
                 continue
             session.enqueue(messages)
             messages = []
+            if packet.type is PacketType.CLOSE and self._poll is None:
+                gevent.sleep(LAST_POLL)
             session.on_packet(packet)
         session.enqueue(messages)
         session.submit_turn()

@@ -232,6 +232,17 @@ def test_the_client_closes(serve: Any, eio: int) -> None:
     assert session.served.events.wait("close")["reason"] == "transport close"
 
 
+@pytest.mark.alone("what comes to another worker comes at another time")
+def test_a_get_that_was_sent_before_the_close_packet(serve: Any, eio: int) -> None:
+    session = polling(serve(), eio)
+    for connection in (session.getting, session.posting):
+        connection.get("/")  # both handlers wait already: the loop may hear of the later of two events first
+    session.start_poll()
+    session.close()
+    assert session.end_poll() == ["6"]
+    assert session.served.events.wait("close")["reason"] == "transport close"
+
+
 def test_messages_before_the_close_packet_are_delivered(serve: Any, eio: int) -> None:
     session = polling(serve(app="told"), eio)
     session.park()

@@ -23,9 +23,13 @@ HANDSHAKE_HEADERS = {
 }
 
 
-def session(transport: str = "polling", protocol: int = 4, upgrade: object = None) -> Any:
-    """What is looked at of a session."""
-    return SimpleNamespace(transport=transports[transport], protocol=protocol, upgrade=upgrade)
+def session(transport: str = "polling", protocol: int = 4, upgrade: object = None, upgraded: bool = False,
+            overdue: bool = False) -> Any:
+    """What is looked at of a session; ``ended`` is what it was ended with."""
+    ended: list[str] = []
+    heartbeat = SimpleNamespace(overdue=lambda: overdue)
+    return SimpleNamespace(transport=transports[transport], protocol=protocol, upgrade=upgrade, upgraded=upgraded,
+                           heartbeat=heartbeat, ended=ended, end=lambda reason, description: ended.append(str(reason)))
 
 
 def ask(query: str, *, method: str = "GET", upgrade: bool = False, sessions: dict[str, Any] | None = None,
@@ -184,6 +188,20 @@ def test_an_ordinary_request_for_a_websocket_session(method: str) -> None:
     assert refused.context == {"name": "TRANSPORT_HANDSHAKE_ERROR", "transport": "websocket"}
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_session_whose_time_is_up_is_gone(method: str) -> None:
+    member = session(overdue=True)
+    refused = refusal("EIO=4&transport=polling&sid=a", method=method, sessions={"a": member})
+    assert refused.code is ErrorCode.SESSION_UNKNOWN
+    assert member.ended == ["ping timeout"]
+
+
+def test_what_a_websocket_session_has_not_read_yet_may_be_a_sign_of_life() -> None:
+    member = session("websocket", overdue=True)
+    refused = refusal("EIO=4&transport=polling&sid=a", sessions={"a": member})
+    assert (refused.context["name"], member.ended) == ("TRANSPORT_MISMATCH", [])
+
+
 # -- upgrades
 
 
@@ -197,6 +215,13 @@ def test_upgrades_that_are_not_allowed() -> None:
     refused = refusal("EIO=4&transport=websocket&sid=a", upgrade=True, sessions={"a": session()}, allow_upgrades=False)
     assert refused.context == {"name": "NO_UPGRADE", "option": "allow_upgrades"}
     assert ask("EIO=4&transport=websocket", upgrade=True, allow_upgrades=False).errand is Errand.HANDSHAKE
+
+
+def test_a_websocket_for_a_session_that_has_upgraded_is_taken_and_closed_later() -> None:
+    member = session("websocket", upgraded=True)
+    assert ask("EIO=4&transport=websocket&sid=a", upgrade=True, sessions={"a": member}).session is member
+    refused = refusal("EIO=4&transport=polling&sid=a", upgrade=True, sessions={"a": member})
+    assert refused.context == {"name": "NO_UPGRADE", "from": "websocket", "to": "polling"}
 
 
 def test_a_second_upgrade_at_a_time() -> None:

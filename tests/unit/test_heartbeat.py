@@ -166,6 +166,75 @@ def test_a_session_that_ends_while_it_is_pinged_beats_no_more(beats: Beats) -> N
     assert session.pings == [INTERVAL]
 
 
+# -- a request that comes between the deadline and the tick that would see it
+
+
+def between_ticks(beats: Beats, protocol: int = 4) -> FakeSession:
+    """A session whose deadlines are a quarter of a tick before a tick."""
+    beats.loop.advance(TICK * 3 / 4)
+    return beats.session(protocol)
+
+
+@pytest.mark.parametrize("protocol", [3, 4])
+def test_time_is_up_at_the_deadline_and_not_at_the_tick_behind_it(beats: Beats, protocol: int) -> None:
+    session = between_ticks(beats, protocol)
+    beats.loop.advance(INTERVAL + TIMEOUT - TICK / 8)
+    assert not session.heartbeat.overdue()
+    beats.loop.advance(TICK / 8)
+    assert session.ended is None
+    assert session.heartbeat.overdue()
+
+
+@pytest.mark.parametrize("protocol", [3, 4])
+def test_time_is_not_up_for_who_was_heard(beats: Beats, protocol: int) -> None:
+    session = between_ticks(beats, protocol)
+    beats.loop.advance(INTERVAL + TICK)
+    session.hear()
+    beats.loop.advance(TIMEOUT - TICK)
+    assert not session.heartbeat.overdue()
+
+
+def test_time_is_not_up_for_who_was_not_pinged(beats: Beats) -> None:
+    session = between_ticks(beats)
+    beats.loop.now += INTERVAL + TIMEOUT  # nothing has fired
+    assert not session.heartbeat.overdue()
+
+
+@pytest.mark.parametrize("protocol", [3, 4])
+def test_time_is_not_up_while_the_loop_is_late(beats: Beats, protocol: int) -> None:
+    session = between_ticks(beats, protocol)
+    beats.loop.advance(INTERVAL + TIMEOUT - TICK)
+    beats.loop.now += 5.0
+    assert not session.heartbeat.overdue(), "late, and no tick has noticed it"
+    beats.loop.block(0)
+    assert session.ended is None
+    assert not session.heartbeat.overdue(), "late, and a tick has"
+
+
+def test_a_late_ping_leaves_the_client_its_time(beats: Beats) -> None:
+    session = between_ticks(beats)
+    beats.loop.advance(INTERVAL - TICK)
+    beats.loop.block(1.5)
+    assert len(session.pings) == 1
+    beats.loop.advance(TIMEOUT - TICK)
+    assert beats.timer.patience(beats.loop.now) == 0.0
+    assert not session.heartbeat.overdue()
+
+
+def test_time_is_not_up_while_reading_is_paused(beats: Beats) -> None:
+    session = between_ticks(beats)
+    beats.loop.advance(INTERVAL + TIMEOUT)
+    session.reading_paused = True
+    assert not session.heartbeat.overdue()
+
+
+def test_time_is_up_once(beats: Beats) -> None:
+    session = between_ticks(beats)
+    beats.loop.advance(INTERVAL + TIMEOUT + TICK)
+    assert session.ended is not None
+    assert not session.heartbeat.overdue()
+
+
 # -- up to revision 3: the client pings
 
 
