@@ -23,6 +23,7 @@ from gevent.event import Event
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.demo import demo_application
 from engineio_wsgi.engine import join_clusters
+from engineio_wsgi.errors import CommandFailed as _Failure
 from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.forks import call_in_child
 from engineio_wsgi.host import close_hosts, hosts
@@ -45,14 +46,6 @@ GRACE = 3.0
 _SERVE = """Serve module:app, a WSGI application that an engineio_wsgi.Server was wrapped round. The flags and the ENGINEIO_
 variables set the options that the application does not give to its Server(...) itself; Server.from_environ(...) prefers them."""
 BIND = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\s]*)):(?P<port>\d{1,5})")
-
-
-class _Failure(Exception):
-    """What went wrong, in one line for the user. ``status`` is the exit status."""
-
-    def __init__(self, text: str, status: int) -> None:
-        super().__init__(text)
-        self.status = status
 
 
 class _Parser(argparse.ArgumentParser):

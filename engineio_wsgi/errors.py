@@ -7,20 +7,31 @@ package, so that every other room may raise from here.
 from __future__ import annotations
 
 import enum
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 __all__ = [
+    "BadMessage",
+    "ChunkedError",
+    "ClientGone",
+    "CommandFailed",
     "ConfigurationError",
     "EngineError",
     "ErrorCode",
     "Forbidden",
+    "FrameError",
+    "HandshakeRefused",
+    "InvalidRequest",
+    "OwnerGone",
     "PayloadTooLarge",
     "PeerError",
     "ProtocolError",
+    "Refused",
     "RequestRefused",
     "ServerClosing",
     "SocketClosed",
+    "Unreachable",
     "UpgradeInvalid",
     "UsageError",
     "WriteTimeout",
@@ -175,3 +186,90 @@ class Forbidden(RequestRefused):
 
     def __init__(self, why: str | None = None, context: Mapping[str, Any] | None = None) -> None:
         super().__init__(ErrorCode.FORBIDDEN, why, context)
+
+
+class HandshakeRefused(PeerError):
+    """A request that asks for a WebSocket and is not a valid handshake. The text names what is missing or wrong.
+
+    ``status`` and ``headers`` are those of the response that says so.
+    """
+
+    def __init__(self, status: str, message: str, headers: Sequence[tuple[str, str]] = ()) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = tuple(headers)
+
+
+class FrameError(ProtocolError):
+    """The peer's frames are not what RFC 6455 or 7692 allow, or more than is accepted.
+
+    ``code`` is the close code that tells it so.
+    """
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class InvalidRequest(PeerError, OSError):
+    """A request that is refused with an HTTP status of its own, after which the connection is closed.
+
+    It is an ``OSError`` because an application meets it where it reads ``wsgi.input``, and frameworks know that
+    reading can fail so.
+    """
+
+    def __init__(self, status: str, detail: str) -> None:
+        super().__init__(detail)
+        #: code and reason, as in the status line
+        self.status = status
+        #: one line for the response's body and for the log
+        self.detail = detail
+
+
+class ChunkedError(PeerError, ValueError):
+    """The bytes are not a chunked body."""
+
+
+class BadMessage(PeerError):
+    """What arrived is no message, or one of another version."""
+
+
+class ClientGone(PeerError):
+    """Nobody waits for the answer any more."""
+
+
+class OwnerGone(EngineError):
+    """The other worker does not exist, or does not answer. The text says which."""
+
+
+class Unreachable(EngineError):
+    """No server was found. The text says where, and why."""
+
+
+class Refused(EngineError):
+    """A handshake or another request was refused.
+
+    Attributes:
+        status: of HTTP, such as 403.
+        code: of the protocol's error table; ``None`` if the answer is not the engine's.
+        message: what the answer says.
+    """
+
+    def __init__(self, status: int, body: bytes) -> None:
+        self.status = status
+        self.code: int | None = None
+        self.message = body.decode("utf-8", "replace")
+        try:
+            answer = json.loads(body)
+            self.code, self.message = answer["code"], answer["message"]
+        except (ValueError, TypeError, KeyError):
+            pass
+        super().__init__(f"{status}: {self.message[:200]}" + ("" if self.code is None else f" (code {self.code})"))
+
+
+class CommandFailed(EngineError):
+    """A command line cannot be carried out. The text is one line for the user; ``status`` is the exit status."""
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.status = status

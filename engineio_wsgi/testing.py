@@ -21,7 +21,7 @@ from gevent.lock import Semaphore
 from gevent.queue import Empty, Queue
 
 from engineio_wsgi.deadline import Deadline
-from engineio_wsgi.errors import EngineError, ProtocolError, SocketClosed
+from engineio_wsgi.errors import ProtocolError, Refused, SocketClosed
 from engineio_wsgi.host import hosts
 from engineio_wsgi.http.adoption import Adopter
 from engineio_wsgi.packet import Packet, PacketType
@@ -40,27 +40,6 @@ MAX_HEAD = 65_536
 #: what the client's address is, unless a test says otherwise
 ADDRESS = "127.0.0.1"
 END = Packet(PacketType.CLOSE)
-
-
-class Refused(EngineError):
-    """A handshake or another request was refused.
-
-    Attributes:
-        status: of HTTP, such as 403.
-        code: of the protocol's error table; ``None`` if the answer is not the engine's.
-        message: what the answer says.
-    """
-
-    def __init__(self, status: int, body: bytes) -> None:
-        self.status = status
-        self.code: int | None = None
-        self.message = body.decode("utf-8", "replace")
-        try:
-            answer = json.loads(body)
-            self.code, self.message = answer["code"], answer["message"]
-        except (ValueError, TypeError, KeyError):
-            pass
-        super().__init__(f"{status}: {self.message[:200]}" + ("" if self.code is None else f" (code {self.code})"))
 
 
 class Client:

@@ -24,6 +24,7 @@ from engineio_wsgi.bridge import has_hub
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.addresses import belongs_to_us
 from engineio_wsgi.cluster.messages import PREFIX_SIZE, BadMessage, Message, Prefix
+from engineio_wsgi.errors import OwnerGone
 
 __all__ = ["PATIENCE", "Channel", "OwnerGone", "connect"]
 
@@ -44,10 +45,6 @@ SILENT = "the other worker does not answer"
 _POLL_EVENTS = {READ: select.POLLIN, WRITE: select.POLLOUT}
 _poll: Callable[[], Any] = monkey.get_original("select", "poll")
 _sleep_thread: Callable[[float], None] = monkey.get_original("time", "sleep")
-
-
-class OwnerGone(Exception):
-    """The other worker does not exist, or does not answer. The text says which."""
 
 
 class Channel:

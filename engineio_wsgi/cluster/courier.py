@@ -19,7 +19,7 @@ from engineio_wsgi.cluster.departure import Departure, forget_descriptor
 from engineio_wsgi.cluster.idle import IdleChannels
 from engineio_wsgi.cluster.messages import Answer, BadMessage, Connection, Kind, Message, Refusal, Request
 from engineio_wsgi.cluster.pump import Pump
-from engineio_wsgi.errors import PayloadTooLarge, ProtocolError
+from engineio_wsgi.errors import ClientGone, PayloadTooLarge, ProtocolError
 from engineio_wsgi.http.bodies import read_body
 from engineio_wsgi.http.calling import Answered
 from engineio_wsgi.http.peer import EndWatch
@@ -28,8 +28,6 @@ from engineio_wsgi.wire import Wire, detach
 __all__ = ["ClientGone", "Courier", "LocalCourier", "RequestCopy"]
 
 
-class ClientGone(Exception):
-    """Nobody waits for the answer any more."""
 
 
 class RequestCopy:

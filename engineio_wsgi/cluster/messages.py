@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from struct import Struct
 from typing import Any, NamedTuple, Self
 
-from engineio_wsgi.errors import PeerError
+from engineio_wsgi.errors import BadMessage
 
 __all__ = [
     "PREFIX_SIZE", "VERSION", "Action", "Answer", "BadMessage", "Call", "Connection", "Kind", "Message", "Prefix", "Refusal",
@@ -31,10 +31,6 @@ _read_json = json.JSONDecoder().decode
 MAX_HEAD = 262_144
 #: bytes of a body. What a client may send has a limit of its own, ``max_http_buffer_size``
 MAX_BODY = 1 << 30
-
-
-class BadMessage(PeerError):
-    """What arrived is no message, or one of another version."""
 
 
 def check_version(version: int) -> None:

@@ -21,6 +21,7 @@ from redis.retry import Retry
 
 from engineio_wsgi.bridge import has_hub
 from engineio_wsgi.cluster.location import RedisLocation
+from engineio_wsgi.errors import Unreachable
 from engineio_wsgi.forks import hold
 from engineio_wsgi.wire import Wire, detach
 
@@ -34,10 +35,6 @@ CHANNEL_RIGHT = "&engineio:*"
 _COMMAND = re.compile(r"the '([a-z|]+)' command")
 #: seconds that Redis has for anything at all
 TIMEOUT = 5.0
-
-
-class Unreachable(Exception):
-    """No server was found. The text says where, and why."""
 
 
 class _GeventConnection(Connection):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from engineio_wsgi.errors import ChunkedError
+
 __all__ = ["ChunkedDecoder", "ChunkedError"]
 
 #: bytes of a line with a chunk's size: 16 digits and an extension, which nobody uses
@@ -18,10 +20,6 @@ SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?
 #: bytes of all trailers
 MAX_TRAILERS = 4096
 TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*")
-
-
-class ChunkedError(ValueError):
-    """The bytes are not a chunked body."""
 
 
 class ChunkedDecoder:

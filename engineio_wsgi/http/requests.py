@@ -12,7 +12,7 @@ from urllib.parse import unquote_to_bytes
 
 import httptools
 
-from engineio_wsgi.errors import PeerError
+from engineio_wsgi.errors import InvalidRequest
 
 __all__ = ["CHUNKED", "HeadLimits", "HeadParser", "InvalidRequest", "RequestHead", "check_partial_head", "complete_head",
            "fill_environ", "parse_head"]
@@ -42,21 +42,6 @@ class HeadLimits(Protocol):
     max_request_line: int
     max_header_size: int
     max_header_count: int
-
-
-class InvalidRequest(PeerError, OSError):
-    """A request that is refused with an HTTP status of its own, after which the connection is closed.
-
-    It is an ``OSError`` because an application meets it where it reads ``wsgi.input``, and frameworks know that
-    reading can fail so.
-    """
-
-    def __init__(self, status: str, detail: str) -> None:
-        super().__init__(detail)
-        #: code and reason, as in the status line
-        self.status = status
-        #: one line for the response's body and for the log
-        self.detail = detail
 
 
 class RequestHead:

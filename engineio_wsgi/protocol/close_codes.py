@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 
-from engineio_wsgi.errors import ProtocolError
+from engineio_wsgi.errors import FrameError
 
 __all__ = ["CloseCode", "FrameError", "is_sendable"]
 
@@ -32,14 +32,3 @@ _REGISTERED = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015)})
 def is_sendable(code: int) -> bool:
     """Whether a close frame may carry ``code``: those of the protocol, of the registry (3000 on), and private ones."""
     return code in _REGISTERED or 3000 <= code <= 4999
-
-
-class FrameError(ProtocolError):
-    """The peer's frames are not what RFC 6455 or 7692 allow, or more than is accepted.
-
-    ``code`` is the close code that tells it so.
-    """
-
-    def __init__(self, code: CloseCode, reason: str) -> None:
-        super().__init__(reason)
-        self.code = code

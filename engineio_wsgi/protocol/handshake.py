@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engineio_wsgi.errors import PeerError, ProtocolError
+from engineio_wsgi.errors import HandshakeRefused, ProtocolError
 from engineio_wsgi.protocol.deflate import parse_extensions
 
 __all__ = [
@@ -37,18 +37,6 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _LINE_BREAK = re.compile(r"[\r\n\0]")
 
 Headers = list[tuple[str, str]]
-
-
-class HandshakeRefused(PeerError):
-    """A request that asks for a WebSocket and is not a valid handshake. The text names what is missing or wrong.
-
-    ``status`` and ``headers`` are those of the response that says so.
-    """
-
-    def __init__(self, status: str, message: str, headers: Sequence[tuple[str, str]] = ()) -> None:
-        super().__init__(message)
-        self.status = status
-        self.headers = tuple(headers)
 
 
 @dataclass(frozen=True, slots=True)

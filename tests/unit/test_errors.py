@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
+from collections.abc import Iterator
+from pathlib import Path
+
+import geventwebsocket.exceptions
 import pytest
 
 import engineio_wsgi
 from engineio_wsgi import errors
 from engineio_wsgi.errors import (
+    ChunkedError,
     ConfigurationError,
     EngineError,
     ErrorCode,
     Forbidden,
+    FrameError,
+    HandshakeRefused,
+    InvalidRequest,
     PayloadTooLarge,
     PeerError,
     ProtocolError,
@@ -53,10 +63,32 @@ def test_everything_is_an_engine_error(name: str) -> None:
     assert issubclass(getattr(errors, name), Exception)
 
 
+def is_exception(name: str) -> bool:
+    """Whether a class of this name is an exception: one of Python's, or of the tree."""
+    kind = getattr(errors, name, None) or getattr(builtins, name, None) or getattr(geventwebsocket.exceptions, name, None)
+    return isinstance(kind, type) and issubclass(kind, BaseException)
+
+
+def exception_classes(path: Path) -> Iterator[str]:
+    """The exception classes that a module defines."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ClassDef) and any(is_exception(ast.unparse(base).rpartition(".")[2]) for base in node.bases):
+            yield f"{path.name}: {node.name}"
+
+
+def test_every_exception_class_of_the_package_is_here() -> None:
+    package = Path(errors.__file__).parent
+    elsewhere = [path for path in package.rglob("*.py") if path != Path(errors.__file__)]
+    assert [name for path in elsewhere for name in exception_classes(path)] == []
+    here = {name.removeprefix("errors.py: ") for name in exception_classes(Path(errors.__file__))}
+    assert here == set(errors.__all__) - {"ErrorCode"}
+
+
 @pytest.mark.parametrize(("kind", "base"), [
     (ConfigurationError, ValueError), (WriteTimeout, TimeoutError), (WriteTimeout, UsageError), (SocketClosed, UsageError),
     (ProtocolError, PeerError), (PayloadTooLarge, ProtocolError), (RequestRefused, PeerError), (Forbidden, RequestRefused),
-    (UpgradeInvalid, RequestRefused), (ServerClosing, RequestRefused),
+    (UpgradeInvalid, RequestRefused), (ServerClosing, RequestRefused), (HandshakeRefused, PeerError), (FrameError, ProtocolError),
+    (InvalidRequest, OSError), (ChunkedError, ValueError),
 ])
 def test_what_else_it_is(kind: type[Exception], base: type[Exception]) -> None:
     assert issubclass(kind, base)
