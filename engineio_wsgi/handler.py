@@ -114,7 +114,6 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
 
     def handle(self) -> None:
         """Serve the connection until it ends. Blocks; called once, by the server."""
-        logger.debug("= %s: a connection", self.client_address)
         connection = self._connection = Connection(self.socket, self.read_ahead)
         self._parser = HeadParser()
         connection.no_delay()

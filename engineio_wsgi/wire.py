@@ -13,9 +13,10 @@ from collections.abc import Callable
 from typing import Any
 
 import gevent
+from gevent.event import Event
 from gevent.hub import Hub
 
-from engineio_wsgi.deadline import DeadlineTimer
+from engineio_wsgi.deadline import Deadline, DeadlineTimer
 from engineio_wsgi.forks import hold
 
 __all__ = ["Wire", "detach"]
@@ -221,6 +222,15 @@ class Wire:
         self._writer.stop()
         if self.on_drained is not None:
             self.on_drained()
+
+    def wait_drained(self, timeout: float | None = None) -> bool:
+        """Block the greenlet until nothing is unsent; ``False`` if the connection is lost, or after ``timeout`` seconds."""
+        if self.unsent and self.lost is None:
+            drained = Event()
+            self.on_drained = drained.set
+            Deadline(timeout).wait(drained)
+            self.on_drained = None
+        return not self.unsent
 
     # -- the end
 

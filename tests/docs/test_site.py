@@ -136,7 +136,7 @@ def unchanged_loggers() -> Iterator[None]:
 @pytest.mark.alone("it is a cluster of its own")
 @pytest.mark.usefixtures("unchanged_loggers")
 def test_each_scope_prints_something(serve: Any, handler: str) -> None:
-    """Of a session that begins and ends, in a cluster. ``engine.access`` is of use to other workers only."""
+    """Of a session that begins and ends, in a cluster, and a bad request. ``engine.access`` is of use to other workers only."""
     output = io.StringIO()
     set_up_debug({"DEBUG": "engine*"}, output)
     served = serve(cluster=f"local:scopes-{os.getpid()}")
@@ -145,6 +145,8 @@ def test_each_scope_prints_something(serve: Any, handler: str) -> None:
     assert session.hear() == "x"
     session.close()
     served.events.wait("close")
+    if handler != "stock":
+        assert served.connect().get("/", [("no token", "x")]).status == 400
     printed = {line.split(" ")[0] for line in output.getvalue().splitlines()}
     assert printed == set(LOGGERS) - {"engine.access"} - ({"engine.http"} if handler == "stock" else set())
 
