@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,12 +15,15 @@ from werkzeug.wrappers import Request
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.errors import SocketClosed, UsageError, WriteTimeout
+from engineio_wsgi.log import shorten
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.session import Host, ReadyState, Session
 from engineio_wsgi.threads import current_thread, wait_in_thread
 from engineio_wsgi.transports.base import CloseReason, Entry, Prepared, TrackedPacket, as_packet, size_of
 
 __all__ = ["Socket", "as_message"]
+
+logger = logging.getLogger("engine.socket")
 
 #: why a session is closed in a process that was forked from its own
 FORKED = "it belongs to the process that this one was forked from"
@@ -308,11 +312,21 @@ class Socket(Session):
             raise SocketClosed(reason=self.close_reason)
         if self.spawned is None:
             self.spawned = set()
-        task = gevent.Greenlet(function, *args, **kwargs)
+        task = gevent.Greenlet(self._run_spawned, function, *args, **kwargs)
         self.spawned.add(task)
         task.rawlink(self.spawned.discard)
         task.start()
         return task
+
+    def _run_spawned(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run ``function``. One that sends before it is killed finds the session closed, which is no failure."""
+        try:
+            return function(*args, **kwargs)
+        except SocketClosed:
+            if not self.closed:
+                raise
+            logger.debug("= %s: a spawned greenlet found the session closed", shorten(self.id))
+            return None
 
     def close(self, discard: bool = False, reason: str | None = None) -> Socket:
         """End the session. Does not block; see :meth:`wait_closed`.

@@ -438,6 +438,13 @@ def test_spawned_greenlets_end_with_the_session() -> None:
     assert closed.value.reason == "forced close"
 
 
+def test_a_spawned_greenlet_that_finds_its_session_closed_has_not_failed() -> None:
+    socket, _ = opened()
+    task = socket.spawn(lambda: socket.close(discard=True).send("too late"))
+    task.join()
+    assert task.successful()
+
+
 def test_close_waits_for_the_write_buffer_and_discard_does_not() -> None:
     socket, transport = opened()
     assert socket.send("a").close(reason="enough") is socket
