@@ -17,6 +17,7 @@ __all__ = [
     "ClientGone",
     "CommandFailed",
     "ConfigurationError",
+    "ConnectionDetached",
     "EngineError",
     "ErrorCode",
     "Forbidden",
@@ -95,6 +96,15 @@ class SocketClosed(UsageError):
 
 class WriteTimeout(UsageError, TimeoutError):
     """The write buffer stayed full for longer than the caller was willing to wait; the data was not queued."""
+
+
+class ConnectionDetached(EngineError, OSError):
+    """No error: how a loop of another server's is left after its connection has become a WebSocket, or another worker's.
+
+    gevent's ``pywsgi`` and gunicorn's gevent workers know no other way to let go of a connection. It leaves the WSGI
+    application, and the server takes it for a client that has gone, by its ``errno``. Who traces all that leaves an
+    application is told to ignore it, by this class or its name.
+    """
 
 
 class PeerError(EngineError):

@@ -15,6 +15,7 @@ from gevent.event import Event
 from gevent.pywsgi import Input
 from gevent.socket import socket as GeventSocket
 
+from engineio_wsgi.errors import ConnectionDetached
 from engineio_wsgi.http.calling import call
 from engineio_wsgi.http.peer import buffered_reader, client_socket, primed
 from engineio_wsgi.http.response_heads import ResponseHead
@@ -30,7 +31,7 @@ WEBSOCKETS = "engineio.websockets"
 
 #: how gevent's server, and gunicorn with it, begin to name themselves
 PYWSGI = "gevent/"
-TAKEN = "the connection belongs to somebody else now"
+TAKEN = "the connection was taken from this server's loop, which ends here; this is no error"
 
 
 def can_upgrade(environ: dict[str, Any]) -> bool:
@@ -63,7 +64,7 @@ class Release:
         """Have the request answered by ``application``, which finds a WebSocket in its environ and may accept it.
 
         Raises:
-            OSError: in the end, always. It is for the server's loop, which it ends.
+            ConnectionDetached: in the end, always. It is for the server's loop, which it ends.
         """
         websocket = self._environ["wsgi.websocket"] = WebSocket(self._environ, self._open)
         answered = call(application, self._environ)
@@ -77,7 +78,7 @@ class Release:
         """End the loop whose connection was taken. Blocks until a TLS connection is closed.
 
         Raises:
-            OSError: always. It is for the loop.
+            ConnectionDetached: always. It is for the loop.
         """
         if self._closed is not None:
             # the state of TLS cannot leave the loop's socket
@@ -148,7 +149,7 @@ class _PywsgiRelease(Release):
             body.content_length = body.position
         # without a status it could not write its access log
         start_response(status, [])
-        raise ConnectionResetError(errno.ECONNRESET, TAKEN)
+        raise ConnectionDetached(errno.ECONNRESET, TAKEN)
 
 
 class _GunicornRelease(Release):
@@ -168,7 +169,7 @@ class _GunicornRelease(Release):
         return left is not None and not body.buf.getvalue() and left == int(self._environ.get("CONTENT_LENGTH") or 0)
 
     def _end_loop(self, status: str, start_response: Callable[..., Any]) -> NoReturn:
-        raise OSError(errno.ENOTCONN, TAKEN)
+        raise ConnectionDetached(errno.ENOTCONN, TAKEN)
 
 
 def _kind_of(environ: dict[str, Any]) -> type[Release] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -168,3 +169,10 @@ def test_a_server_that_closes_is_unavailable() -> None:
     refusal = ServerClosing()
     assert (refusal.code, refusal.status) == (3, "503 Service Unavailable")
     assert refusal.message == "Bad request: the server is shutting down"
+
+
+def test_what_ends_a_foreign_loop_is_a_lost_connection_to_it() -> None:
+    error = errors.ConnectionDetached(errno.ENOTCONN, "taken")
+    assert isinstance(error, EngineError)
+    assert isinstance(error, OSError)
+    assert error.errno == error.args[0] == errno.ENOTCONN
