@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Callable, Collection, Iterable, Mapping
 from threading import Lock
 from typing import Any, ClassVar, Protocol
-from weakref import WeakSet
+from weakref import WeakValueDictionary
 
 from geventwebsocket.exceptions import WebSocketError
 from werkzeug.datastructures import Headers
@@ -49,7 +49,7 @@ from engineio_wsgi.transports.polling import Answer, PollingTransport
 from engineio_wsgi.transports.websocket import WebSocketTransport
 from engineio_wsgi.upgrade import Upgrade
 
-__all__ = ["Engine", "Front", "fronts", "join_clusters"]
+__all__ = ["Engine", "Front", "join_clusters"]
 
 logger = logging.getLogger("engine")
 
@@ -73,8 +73,8 @@ class Front(Protocol):
     server: Engine
 
 
-#: those of this process
-fronts: WeakSet[Front] = WeakSet()
+#: those of this process, by their identity: an application need not be hashable
+_fronts: WeakValueDictionary[int, Front] = WeakValueDictionary()
 
 
 class Engine(SessionHost):
@@ -93,6 +93,9 @@ class Engine(SessionHost):
         self._cluster: Cluster | None = None
         #: ``SERVER_PORT`` of the last request
         self.port: str | None = ""
+        #: the first application that it was wrapped around, and whether there is no other
+        self._wrapped: Application | None = None
+        self.has_one_application = True
 
     def _configure(self, options: Options) -> None:
         super()._configure(options)
@@ -151,14 +154,17 @@ class Engine(SessionHost):
 
     # -- the applications that it is wrapped around
 
-    @property
-    def has_one_application(self) -> bool:
-        """Whether it is one and the same, wherever the engine was wrapped around it."""
-        return len({id(front.application) for front in fronts if front.server is self}) == 1
+    def on_wrapped(self, front: Front) -> None:
+        """The engine has been wrapped around an application."""
+        if self._wrapped is None:
+            self._wrapped = front.application
+        elif self._wrapped is not front.application:
+            self.has_one_application = False
+        _fronts[id(front)] = front
 
     def is_outermost(self, application: Any) -> bool:
         """Whether a request to ``application`` meets nothing before this engine, other engines left aside."""
-        while (front := next((each for each in fronts if each is application), None)) is not None:
+        while (front := _fronts.get(id(application))) is not None:
             if front.server is self:
                 return True
             application = front.application

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from engineio_wsgi.engine import Engine, fronts
+from engineio_wsgi.engine import Engine
 
 __all__ = ["Middleware", "not_implemented"]
 
@@ -24,7 +24,7 @@ class Middleware:
         self.application = application
         self.server = server
         self._resource = server.options.resource
-        fronts.add(self)
+        server.on_wrapped(self)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve one request."""

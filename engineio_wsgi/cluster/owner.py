@@ -52,10 +52,8 @@ class Host(Protocol):
 
     options: Options
     clients: Mapping[str, Any]
-    @property
-    def has_one_application(self) -> bool:
-        """Whether the application that it is wrapped around is one and the same, wherever it was wrapped."""
-        ...
+    #: whether the application that it is wrapped around is one and the same, wherever it was wrapped
+    has_one_application: bool
 
     def is_outermost(self, application: Any) -> bool:
         """Whether a request to an application meets nothing before the engine."""
