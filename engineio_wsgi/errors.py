@@ -136,13 +136,17 @@ class RequestRefused(PeerError):
 
     Args:
         code: the line of the table.
-        message: replaces the table's text in the response body.
+        message: more than the table's text. The body has it only for code 4, where it is the answer of whoever refused; else it
+            explains, and goes into the response header ``Engineio-Reason``.
         context: what lets an operator find the cause; goes to ``connection_error`` and the log, never to the client.
+        bare: whether the response has no body, as the reference server's to a request that its polling transport refuses.
     """
 
-    def __init__(self, code: ErrorCode, message: str | None = None, context: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, code: ErrorCode, message: str | None = None, context: Mapping[str, Any] | None = None, *,
+                 bare: bool = False) -> None:
         super().__init__(message or code.message)
         self.code = code
+        self.bare = bare
         self.message = message or code.message
         self.context = dict(context or {})
         #: headers that the response has to have
@@ -154,6 +158,16 @@ class RequestRefused(PeerError):
     def status(self) -> str:
         """The HTTP status line's code and reason of the response."""
         return self.code.status
+
+    @property
+    def public_message(self) -> str:
+        """The message that the client gets: the table's text, except where somebody forbids something in their own words."""
+        return self.message if self.code is ErrorCode.FORBIDDEN else self.code.message
+
+    @property
+    def explanation(self) -> str:
+        """What the message says beyond the one that the client gets; may be empty."""
+        return "" if self.message == self.public_message else self.message.removeprefix(f"{self.code.message}: ")
 
 
 class UpgradeInvalid(RequestRefused):

@@ -90,7 +90,8 @@ class PollingTransport(Transport):
         session = self.session
         if self._poll is not None:
             session.end(CloseReason.TRANSPORT_ERROR, "a second GET while one was open")
-            raise RequestRefused(ErrorCode.BAD_REQUEST, context={"name": "POLL_OVERLAP"})
+            raise RequestRefused(ErrorCode.BAD_REQUEST, "Bad request: a second GET while one was open",
+                                 {"name": "POLL_OVERLAP"}, bare=True)
         gone = not session.outbox and not session.closing and self._park(environ)
         if gone:
             session.end(CloseReason.TRANSPORT_CLOSE, "the client gave up a poll")
@@ -152,7 +153,8 @@ class PollingTransport(Transport):
         session = self.session
         if self._posting:
             session.end(CloseReason.TRANSPORT_ERROR, "a second POST while one was open")
-            raise RequestRefused(ErrorCode.BAD_REQUEST, context={"name": "DATA_OVERLAP"})
+            raise RequestRefused(ErrorCode.BAD_REQUEST, "Bad request: a second POST while one was open",
+                                 {"name": "DATA_OVERLAP"}, bare=True)
         self._posting = True
         try:
             packets = self._read_packets(environ)
@@ -178,7 +180,8 @@ class PollingTransport(Transport):
         binary = environ.get("CONTENT_TYPE") == OCTET_STREAM
         if binary and self._protocol == 4:
             self.session.end(CloseReason.TRANSPORT_ERROR, "a binary payload, which revision 4 does not have")
-            raise RequestRefused(ErrorCode.BAD_REQUEST, context={"name": "INVALID_CONTENT", "content_type": OCTET_STREAM})
+            raise RequestRefused(ErrorCode.BAD_REQUEST, "Bad request: a binary payload, which revision 4 does not have",
+                                 {"name": "INVALID_CONTENT", "content_type": OCTET_STREAM}, bare=True)
         try:
             body = read_body(environ, self._limit)
             if self.meter is not None:

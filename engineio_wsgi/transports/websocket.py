@@ -6,7 +6,6 @@ writing happens only in ``flush``. Knows nothing of handshakes and of how sessio
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +14,7 @@ import gevent
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.errors import ProtocolError, RequestRefused
+from engineio_wsgi.http.responses import error_body
 from engineio_wsgi.log import shorten, tell_of_client
 from engineio_wsgi.meter import Meter
 from engineio_wsgi.packet import Packet, PacketType
@@ -383,7 +383,7 @@ class WebSocketTransport(Transport):
 
     def refuse(self, refusal: RequestRefused) -> None:
         """Close an accepted WebSocket that the engine does not want, with the error table's line as the reason."""
-        self._finish(1008, json.dumps({"code": int(refusal.code), "message": refusal.message}))
+        self._finish(1008, error_body(refusal).decode())
 
     def close(self, reason: str | None = None) -> None:
         """Say goodbye as RFC 6455 has it, in the background; a peer that is gone already is only let go."""
@@ -393,7 +393,9 @@ class WebSocketTransport(Transport):
             self.wire.close()
             return
         code = self._close_code or CLOSE_CODES.get(reason, 1000)
-        self._finish(code, "" if reason is None else str(reason))
+        # a code that the client has brought about says enough, as the reference server's; what was wrong is in the log
+        told = reason is not None and self._close_code in (None, 1000)
+        self._finish(code, str(reason) if told else "")
 
     def _finish(self, code: int, reason: str) -> None:
         wire = self.wire

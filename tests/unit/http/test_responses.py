@@ -6,6 +6,8 @@ import gzip
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engineio_wsgi.errors import ErrorCode, Forbidden, PayloadTooLarge, RequestRefused, ServerClosing, UpgradeInvalid
 from engineio_wsgi.http.responses import Response, answer, refused, too_large
@@ -94,6 +96,37 @@ def test_a_refusals_message_stays_in_the_body() -> None:
     assert b"\n" not in response[2]
 
 
+def test_a_body_is_spelt_as_the_reference_servers() -> None:
+    assert refused(RequestRefused(ErrorCode(1)))[2] == b'{"code":1,"message":"Session ID unknown"}'
+    assert refused(Forbidden('"\u00fc"'))[2] == '{"code":4,"message":"\\"\u00fc\\""}'.encode()
+
+
+def test_an_explanation_goes_into_a_header() -> None:
+    response = refused(RequestRefused(ErrorCode.BAD_REQUEST, "Bad request: the moon is full"))
+    assert response[2] == b'{"code":3,"message":"Bad request"}'
+    assert headers_of(response)["Engineio-Reason"] == "the moon is full"
+
+
+def test_there_is_no_header_without_an_explanation() -> None:
+    for refusal in (RequestRefused(ErrorCode.BAD_REQUEST), Forbidden("log in first")):
+        assert "Engineio-Reason" not in headers_of(refused(refusal))
+
+
+@given(st.text(max_size=500))
+def test_an_explanation_is_a_header_whatever_it_says(text: str) -> None:
+    reason = headers_of(refused(RequestRefused(ErrorCode.BAD_REQUEST, text))).get("Engineio-Reason", "")
+    assert len(reason) <= 200
+    assert reason.isascii()
+    assert reason.isprintable()
+
+
+def test_a_refusal_without_a_body() -> None:
+    status, headers, body = refused(RequestRefused(ErrorCode.BAD_REQUEST, "Bad request: twice", bare=True))
+    assert (status, body) == ("400 Bad Request", b"")
+    assert ("Engineio-Reason", "twice") in headers
+    assert ("Content-Length", "0") in headers
+
+
 def test_a_refusal_with_a_status_of_its_own() -> None:
     assert refused(ServerClosing())[0] == "503 Service Unavailable"
 
@@ -107,8 +140,8 @@ def test_a_refusal_with_headers_of_its_own() -> None:
 def test_too_large() -> None:
     response = too_large(PayloadTooLarge(2_000_000, 1_000_000))
     assert response[0].startswith("413 ")
-    content = json.loads(response[2])
-    assert content["code"] == 3
-    assert "2000000" in content["message"] and "1000000" in content["message"]
-    assert "max_http_buffer_size" in content["message"]
+    assert response[2] == b""
+    reason = headers_of(response)["Engineio-Reason"]
+    assert "2000000" in reason and "1000000" in reason
+    assert "max_http_buffer_size" in reason
     assert "Connection" not in headers_of(response), "hop-by-hop headers are the HTTP server's (PEP 3333)"
