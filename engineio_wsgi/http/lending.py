@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from time import monotonic
 from typing import Any
 
 import gevent
 from gevent.exceptions import ConcurrentObjectUseError
 from gevent.hub import Waiter
 
+from engineio_wsgi.clock import monotonic
 from engineio_wsgi.threads import current_thread
 from engineio_wsgi.throttle import Throttle
 from engineio_wsgi.wire import Wire

@@ -52,7 +52,6 @@ def bus(monkeypatch: pytest.MonkeyPatch) -> FakeBus:
     """The exchange's bus."""
     bus = FakeBus()
     monkeypatch.setattr(exchange, "Bus", lambda *arguments: bus)
-    monkeypatch.setattr(Exchange, "workers_now", lambda self: [])
     return bus
 
 

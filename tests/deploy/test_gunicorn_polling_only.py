@@ -88,8 +88,8 @@ def test_websocket_is_declined(server: ServerProcess) -> None:
     with pytest.raises(Refused) as caught:
         WebSocketClient.open(server.served.connect(), "/engine.io/?EIO=4&transport=websocket")
     response = caught.value.response
-    assert (response.status, response.json()["code"]) == (400, 3)
-    assert "a server that can upgrade connections" in response.json()["message"]
+    assert (response.status, response.json()) == (400, {"code": 3, "message": "Bad request"})
+    assert "a server that can upgrade connections" in (response.header("Engineio-Reason") or "")
     HttpConnection.close_all()
 
 
@@ -97,4 +97,5 @@ def test_too_large(server: ServerProcess) -> None:
     """No hop-by-hop header, which wsgiref would not have."""
     session = open_polling(server)
     response = session.post("4" + "x" * 2000)
-    assert (response.status, response.json()["code"]) == (413, 3)
+    assert (response.status, response.text) == (413, "")
+    assert "1000" in (response.header("Engineio-Reason") or "")

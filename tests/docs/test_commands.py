@@ -232,7 +232,8 @@ CHECKS: dict[str, Check] = {
     "useradd --system engineio": helps("useradd"),
 }  # fmt: skip
 #: programs that a sentence speaks of
-NAMES = {"docker", "flask", "gunicorn", "haproxy", "nginx", "node", "npm", "redis-server", "tox", "useradd"}
+NAMES = {"docker", "flask", "gunicorn", "gunicorn --preload",
+         "gunicorn -k engineio_wsgi.gunicorn.Worker", "haproxy", "nginx", "node", "npm", "redis-server", "tox", "useradd"}
 
 
 def test_every_command_is_checked() -> None:
