@@ -465,8 +465,7 @@ class Session(Emitter):
         self._wake_receiver()
         self._tell_progress()
         if self.busy:
-            self._timer = self._loop.timer(CLOSE_GRACE)
-            self._timer.start(self.host.workers.run, self._emit_close)
+            self._timer = DeadlineTimer(self._loop, CLOSE_GRACE, self.host.workers.run, self._emit_close)
         else:
             self.submit_turn()
 
