@@ -7,7 +7,7 @@ from typing import Any
 
 import gevent
 import pytest
-from support.clients import PollingSession, WebSocketSession, open_session
+from support.clients import PollingSession, WebSocketSession, open_session, probe
 from support.rawwebsocket import Refused
 
 FIELDS = {"sid", "upgrades", "pingInterval", "pingTimeout", "maxPayload"}
@@ -183,6 +183,18 @@ def test_headers_of_a_websocket(serve: Any) -> None:
     assert session.ws.response.header("X-Initial") == "websocket"
     assert session.ws.response.header("X-Every") == "GET"
     assert seen == [("initial_headers", None), ("headers", None)]
+
+
+@pytest.mark.ours
+@pytest.mark.own_handler
+def test_headers_of_an_upgrade(serve: Any) -> None:
+    served = serve()
+    seen: list[tuple[str, str | None]] = []
+    listen_to_headers(served.server, seen)
+    session = PollingSession(served).open()
+    response = probe(session).ws.response
+    assert (response.header("X-Initial"), response.header("X-Every")) == (None, "GET")
+    assert seen == [("initial_headers", None), ("headers", None), ("headers", session.sid)]
 
 
 # -- allow_request

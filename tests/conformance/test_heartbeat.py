@@ -36,6 +36,27 @@ def test_pings_go_on_after_the_upgrade(serve: Any) -> None:
         session.served.events.wait("heartbeat", count)
 
 
+@pytest.mark.ours
+def test_pings_go_out_among_many_large_messages(serve: Any) -> None:
+    served = serve(app="silent", **PATIENT)
+    session = open_session(served, "websocket")
+    socket = served.socket(session.sid)
+    sending = gevent.spawn(lambda: [socket.send(f"{number} " + "x" * 65536) for number in range(100)])
+    received: list[str] = []
+    pings = 0
+    while len(received) < 100 or not pings:
+        packet = str(session.recv())
+        if packet == "2":
+            pings += 1
+            session.send("3")
+        else:
+            received.append(packet[1:].split()[0])
+    assert received == [str(number) for number in range(100)]
+    served.events.wait("heartbeat")
+    sending.get()
+    assert served.events.of("close") == []
+
+
 def test_who_does_not_answer_is_closed(serve: Any, transport: str) -> None:
     session = open_session(serve(**FAST), transport)
     assert session.recv() == "2"

@@ -9,6 +9,7 @@ import gevent
 import pytest
 from support import codec
 from support.clients import PollingSession
+from support.rawhttp import PLAIN_TEXT
 
 TEXTS = [
     "",
@@ -85,6 +86,18 @@ def test_both_requests_share_a_connection(serve: Any) -> None:
     for i in range(5):
         session.say(str(i))
         assert session.hear() == str(i)
+
+
+def test_a_connection_for_each_request(serve: Any) -> None:
+    session = polling(serve())
+    for number in range(3):
+        for answer in (
+            session.served.connect().post(session.target(), f"4{number}".encode(), [PLAIN_TEXT, ("Connection", "close")]),
+            session.served.connect().get(session.target(), [("Connection", "close")]),
+        ):
+            assert answer.status == 200
+        assert answer.text == f"4{number}"
+    assert session.served.events.of("close") == []
 
 
 def test_a_message_as_large_as_allowed(serve: Any, eio: int) -> None:

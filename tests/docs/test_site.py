@@ -60,9 +60,10 @@ def test_the_snippets_of_a_page_run(name: str, monkeypatch: pytest.MonkeyPatch) 
             value.close(timeout=0)
 
 
-def test_the_promises_name_tests_that_exist() -> None:
-    named = re.findall(r"``(tests/[\w/]+\.py)::(\w+)``", PAGES["promises.rst"])
-    assert len(named) > 15
+@pytest.mark.parametrize(("page", "least"), [("promises.rst", 15), ("reference/conformance.rst", 100)])
+def test_the_tests_that_a_page_names_exist(page: str, least: int) -> None:
+    named = re.findall(r"``(tests/[\w/]+\.py)::(\w+)``", PAGES[page])
+    assert len(named) > least
     assert [test for test in named if f"def {test[1]}(" not in (ROOT / test[0]).read_text()] == []
 
 
