@@ -53,7 +53,7 @@ class Outgoing(NamedTuple):
 
 
 class Bus:
-    """One worker's connections to Redis. Made in the hub, after any fork. Blocks until it listens.
+    """One worker's connections to Redis. Made in the hub, after any fork; :meth:`open` connects.
 
     Args:
         link: the way to Redis.
@@ -62,10 +62,6 @@ class Bus:
         receive: called in the hub with each message, in their order. Must not block.
         on_up: called each time that Redis has been reached again, with the seconds that it was away. Must not block.
         on_down: called each time that Redis is lost, with what is known of the reason. Must not block.
-
-    Raises:
-        Unreachable: Redis is not there, or does not let this user do what is needed.
-        FileExistsError: somebody listens to the first channel already.
     """
 
     def __init__(self, link: RedisLink, channels: list[str], probe: bytes, receive: Callable[[bytes], object],
@@ -92,10 +88,19 @@ class Bus:
         self.up_since = 0.0
         self._publish = b"SPUBLISH" if link.sharded else b"PUBLISH"
         self._complaints = Throttle(COMPLAINT_PERIOD)
-        self._reach(first=True)
-        self._greenlet = gevent.spawn(self._stay)
+        self._greenlet = gevent.Greenlet(self._stay)
 
     # -- connections
+
+    def open(self) -> None:
+        """Connect and listen. Blocks until then; what is published meanwhile waits, and messages may arrive before it returns.
+
+        Raises:
+            Unreachable: Redis is not there, or does not let this user do what is needed.
+            FileExistsError: somebody listens to the first channel already.
+        """
+        self._reach(first=True)
+        self._greenlet.start()
 
     def _reach(self, first: bool = False) -> None:
         self._lost = AsyncResult()

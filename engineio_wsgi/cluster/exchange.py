@@ -100,15 +100,16 @@ class Exchange:
         self._asked: dict[int, _Answers] = {}
         self._complaints = Throttle(COMPLAINT_PERIOD)
         self._link = RedisLink(location, self._channels.slot_key)
-        try:
-            # with no message in it, nobody does anything
-            probe = Envelope(name, NO_LINK, 1, 0, NO_LINK, 0, 0).pack(b"")
-            self._bus = Bus(self._link, [self._channels.of(name), self._channels.all], probe, self._receive, self._come_back,
-                            lambda lost: announce("cluster_lost", lost))
-        except Unreachable as error:
-            raise ConfigurationError(f"cluster: {error}") from error
         #: of the monotonic clock: when the loop was last seen to run, and until when what is begun has to wait
         self._awake_at = self._held_until = monotonic()
+        # with no message in it, nobody does anything
+        probe = Envelope(name, NO_LINK, 1, 0, NO_LINK, 0, 0).pack(b"")
+        self._bus = Bus(self._link, [self._channels.of(name), self._channels.all], probe, self._receive, self._come_back,
+                        lambda lost: announce("cluster_lost", lost))
+        try:
+            self._bus.open()
+        except Unreachable as error:
+            raise ConfigurationError(f"cluster: {error}") from error
         self._timer: Any = gevent.get_hub().loop.timer(LOOK_PERIOD, LOOK_PERIOD)
         self._timer.start(self._look)
 

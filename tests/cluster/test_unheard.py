@@ -24,6 +24,9 @@ class FakeBus:
     def __init__(self, *arguments: object) -> None:
         self.published: list[Outgoing] = []
 
+    def open(self) -> None:
+        """Redis has been reached."""
+
     def publish(self, outgoing: Outgoing) -> bool:
         """Keep a message; a test says who has heard it."""
         self.published.append(outgoing)
