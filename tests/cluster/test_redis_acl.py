@@ -10,7 +10,7 @@ import gevent
 import pytest
 from support.clients import WebSocketSession
 from support.processes import ROOT
-from support.redis import PATIENCE, RedisServer
+from support.redis import PATIENCE, RedisServer, free_port
 from support.workers import Workers
 
 from engineio_wsgi import ConfigurationError, Emitter, Server
@@ -78,7 +78,7 @@ def test_the_rights_for_a_redis_cluster_suffice(tmp_path: Path, start: Start) ->
     words = re.search(r"In a Redis Cluster, it is ``([^`]*)`` instead of ``([^`]*)``", MANUAL)
     assert words is not None
     rights = [*(right for right in LINE if right not in words[2].split()), *words[1].split()]
-    node = RedisServer(tmp_path / "node", "cluster-enabled yes")
+    node = RedisServer(tmp_path / "node", "cluster-enabled yes", f"cluster-port {free_port()}")
     try:
         node.ask("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
         with gevent.Timeout(PATIENCE):
