@@ -17,7 +17,6 @@ from engineio_wsgi.options import Options
 from engineio_wsgi.session import Session
 from engineio_wsgi.transports import transports
 from engineio_wsgi.transports.base import CloseReason
-from engineio_wsgi.upgrade import Upgrade
 
 __all__ = ["Demand", "Errand", "ask_application", "examine"]
 
@@ -139,8 +138,8 @@ def _find(sid: str, sessions: Mapping[str, Session]) -> Session | None:
     session = sessions.get(sid)
     if session is None:
         return None
-    if isinstance(session.upgrade, Upgrade):
-        session.upgrade.catch_up()
+    if session.state.upgrading:
+        session.catch_up()
         session = sessions.get(sid)  # what was read may have ended it
     elif not session.transport.handles_upgrades and session.heartbeat.overdue():
         session.end(CloseReason.PING_TIMEOUT, "a request came after the deadline")
@@ -174,9 +173,10 @@ def _mismatch(what: str, got: object, had: object) -> RequestRefused:
 
 def _check_candidate(name: str, session: Session) -> None:
     """A second connection for a session: only one at a time, and only upwards."""
-    if session.upgraded and transports[name].handles_upgrades:
+    state = session.state
+    if state.upgraded and transports[name].handles_upgrades:
         return  # it is accepted and closed, as the reference server does: a client of ws raises an error for a refusal
-    if session.upgrade is not None:
+    if state.upgrading:
         raise RequestRefused(ErrorCode.BAD_REQUEST, context={"name": "UPGRADE_UNDER_WAY"})
     if name not in session.transport.upgrades_to:
         raise RequestRefused(ErrorCode.BAD_REQUEST,

@@ -40,6 +40,7 @@ from engineio_wsgi.log import shorten, tell_of_client
 from engineio_wsgi.options import Options
 from engineio_wsgi.protocol.deflate import Deflater, Inflater
 from engineio_wsgi.protocol.frames import FrameDecoder
+from engineio_wsgi.session import Session
 from engineio_wsgi.socket import Socket, as_message
 from engineio_wsgi.threads import current_thread
 from engineio_wsgi.throttle import Throttle
@@ -47,7 +48,6 @@ from engineio_wsgi.transports import transports
 from engineio_wsgi.transports.jsonp import JSONPTransport
 from engineio_wsgi.transports.polling import Answer, PollingTransport
 from engineio_wsgi.transports.websocket import WebSocketTransport
-from engineio_wsgi.upgrade import Upgrade
 
 __all__ = ["Engine", "Front", "join_clusters"]
 
@@ -82,6 +82,8 @@ class Engine(SessionHost):
 
     #: what stands for the option ``cluster`` where it was not given: a server with several workers sets it
     default_cluster: ClassVar[str | None] = None
+    #: what the application sees of a session: a framework's server sets a subclass of its own
+    _socket_class: ClassVar[type[Socket]] = Socket
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -344,24 +346,26 @@ class Engine(SessionHost):
         return self.worker_id + secrets.token_urlsafe(SESSION_ID_BYTES)
 
     def _open_polling(self, environ: Environ, demand: Demand) -> responses.Response:
-        socket = self._new_socket(self._admit(environ), demand, environ)
+        session = self._new_session(self._admit(environ), demand, environ)
         limit = self.options.max_http_buffer_size
         meter = self.observer.meter("polling")
         transport: PollingTransport
         if "j" in demand.query:
-            transport = JSONPTransport(socket, demand.protocol, limit, meter)
+            transport = JSONPTransport(demand.protocol, limit, meter)
         else:
-            transport = PollingTransport(socket, demand.protocol, limit, "b64" not in demand.query, meter)
-        self._open(socket, transport, self._can_upgrade(environ))
+            transport = PollingTransport(demand.protocol, limit, "b64" not in demand.query, meter)
+        self._open(session, transport, self._can_upgrade(environ))
         status, headers, body = self._response(transport.poll(environ), environ)
-        return status, headers + self._cookies(socket.id), body
+        return status, headers + self._cookies(session.id), body
 
     def _cookies(self, sid: str) -> list[tuple[str, str]]:
         cookie = self.options.cookie
         return [] if cookie is None else [("Set-Cookie", session_cookie(cookie, sid))]
 
-    def _new_socket(self, sid: str, demand: Demand, environ: Environ) -> Socket:
-        return Socket(self, sid, demand.protocol, environ)
+    def _new_session(self, sid: str, demand: Demand, environ: Environ) -> Session:
+        session = Session(self, sid, demand.protocol, environ.get("REMOTE_ADDR"))
+        session.present_as(self._socket_class(session, environ))
+        return session
 
     def _can_upgrade(self, environ: Environ) -> bool:
         """Whether a session that polls may be offered a WebSocket: its connection has to be one that can be had."""
@@ -409,29 +413,24 @@ class Engine(SessionHost):
             return
         session = demand.session
         if session is None:
-            socket = self._new_socket(sid, demand, environ)
-            transport = self._websocket(socket, connection, demand)
-            self._open_or_close(socket, transport)
+            self._open_or_close(self._new_session(sid, demand, environ), self._websocket(connection, demand))
         else:
-            candidate = self._websocket(session, connection, demand)
-            if session.closed or session.upgrade is not None or session.upgraded:
+            candidate = self._websocket(connection, demand)
+            if not session.start_upgrade(candidate, self.observer.on_upgrade):
                 candidate.refuse(RequestRefused(ErrorCode.BAD_REQUEST))
-            else:
-                session.upgrade = Upgrade(session, candidate, self._hub.loop, options.upgrade_timeout, self.observer.on_upgrade())
-                session.upgrade.start()
         if connection.wait is not None:
             connection.wait()
 
-    def _open_or_close(self, socket: Socket, transport: WebSocketTransport) -> None:
+    def _open_or_close(self, session: Session, transport: WebSocketTransport) -> None:
         try:
-            self._open(socket, transport)
+            self._open(session, transport)
         except RequestRefused as refusal:
             transport.refuse(refusal)
             return
         transport.open()
         transport.flush()
 
-    def _websocket(self, session: Any, connection: Connection, demand: Demand) -> WebSocketTransport:
+    def _websocket(self, connection: Connection, demand: Demand) -> WebSocketTransport:
         limit = self.options.max_http_buffer_size
         deflate, settings = connection.deflate, self.options.per_message_deflate
         inflater = None if deflate is None else Inflater(deflate, limit)
@@ -439,7 +438,7 @@ class Engine(SessionHost):
         decoder = FrameDecoder(limit, inflate=inflater, masked=connection.masked)
         kind = transports[demand.transport]
         assert issubclass(kind, WebSocketTransport)
-        return kind(session, connection.wire, self.workers, decoder, demand.protocol, "b64" not in demand.query,
+        return kind(connection.wire, self.workers, decoder, demand.protocol, "b64" not in demand.query,
                     deflater, 0 if settings is None else settings.threshold, self.observer.meter(demand.transport),
                     connection.subprotocol)
 
@@ -480,9 +479,9 @@ class Engine(SessionHost):
         Raises:
             UsageError, ConnectionError: as :meth:`broadcast`.
         """
-        session = self._clients.get(sid)
-        if session is not None:
-            return send_or_not(session, data, compress)
+        socket = self.clients.get(sid)
+        if socket is not None:
+            return send_or_not(socket, data, compress)
         reached = self._cluster_or_refusal()
         return reached is not None and reached.send(sid, as_message(data), compress)
 
@@ -494,9 +493,9 @@ class Engine(SessionHost):
         Raises:
             UsageError, ConnectionError: as :meth:`broadcast`.
         """
-        session = self._clients.get(sid)
-        if session is not None:
-            session.close()
+        socket = self.clients.get(sid)
+        if socket is not None:
+            socket.close()
             return True
         reached = self._cluster_or_refusal()
         return reached is not None and reached.disconnect(sid)

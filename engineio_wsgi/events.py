@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, overload
 
-__all__ = ["Emitter", "Listener", "StandIn"]
+__all__ = ["Emitter", "Listener", "StandIn", "check_listener"]
 
 Listener = Callable[..., Any]
 L = TypeVar("L", bound=Listener)
@@ -47,6 +47,16 @@ def _those_behind(listener: Listener) -> Iterator[Listener]:
         yield listener
 
 
+def check_listener(event: str, listener: object) -> None:
+    """Refuse what cannot be a listener.
+
+    Raises:
+        TypeError: it is not callable.
+    """
+    if not callable(listener):
+        raise TypeError(f"a listener of {event!r} must be callable, not {type(listener).__name__}")
+
+
 class Emitter:
     """Named events with listeners that are called in the order in which they were added.
 
@@ -76,8 +86,7 @@ class Emitter:
         """Call ``listener`` at each ``event``; without one, a decorator. Returns the listener."""
         if listener is None:
             return lambda decorated: self.on(event, decorated)
-        if not callable(listener):
-            raise TypeError(f"a listener of {event!r} must be callable, not {type(listener).__name__}")
+        check_listener(event, listener)
         self._set(event, (*self._listeners.get(event, ()), self.stand_in(listener)))
         return listener
 

@@ -106,7 +106,7 @@ class FrameWriter:
         drained = self._drained
         if drained is None:
             drained = self._drained = Event()
-            wire.on_drained = drained.set
+            wire.call_when_drained(drained.set)
         while wire.unsent and not self._is_dead:
             unsent = wire.unsent
             drained.clear()

@@ -121,6 +121,10 @@ class Beating(Protocol):
     reading_paused: bool
     protocol: int
 
+    def hear(self) -> None:
+        """The client is to be taken to be alive now."""
+        ...
+
     def send_ping(self) -> None:
         """Ask the client for a sign of life."""
         ...
@@ -149,8 +153,8 @@ class Heartbeat:
 
     def start(self) -> None:
         """Begin: the session has just been opened."""
-        now = self._session.heard = monotonic()
-        self._beat_again(now)
+        self._session.hear()
+        self._beat_again(self._session.heard)
 
     def stop(self) -> None:
         """No more beats."""
@@ -215,7 +219,7 @@ class Heartbeat:
         session = self._session
         if session.reading_paused:
             # its packets wait in the kernel because the application is slow: that is no reason to drop it
-            session.heard = now
+            session.hear()
             self._beat_again(now)
         elif self._is_alive(now):
             self._beat_again(session.heard)

@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import secrets
-from collections.abc import Collection, Mapping
-from types import MappingProxyType
+from collections.abc import Collection, ItemsView, Iterator, Mapping, ValuesView
 from typing import Any
 from weakref import WeakSet
 
@@ -26,7 +25,7 @@ from engineio_wsgi.meter import Observer
 from engineio_wsgi.options import Options
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.quota import AddressQuota
-from engineio_wsgi.session import LISTENER_ERRORS, ReadyState
+from engineio_wsgi.session import LISTENER_ERRORS, Session
 from engineio_wsgi.socket import Socket, as_message
 from engineio_wsgi.threads import current_thread, half_patched, wait_in_thread
 from engineio_wsgi.transports import transports
@@ -59,6 +58,43 @@ def new_worker_id() -> str:
     return secrets.token_urlsafe(WORKER_ID_SIZE)[:WORKER_ID_SIZE]
 
 
+class Clients(Mapping[str, "Socket"]):
+    """What the application sees of the sessions, by their ids: always the sessions of now; what is iterated over is a copy."""
+
+    __slots__ = ("_sessions",)
+
+    def __init__(self, sessions: Mapping[str, Session]) -> None:
+        self._sessions = sessions
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} clients>"
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def __contains__(self, sid: object) -> bool:
+        return sid in self._sessions
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._sessions))
+
+    def __getitem__(self, sid: str) -> Socket:
+        socket: Socket = self._sessions[sid].socket
+        return socket
+
+    def items(self) -> ItemsView[str, Socket]:
+        """Ids and sessions."""
+        return self._copy().items()
+
+    def values(self) -> ValuesView[Socket]:
+        """The sessions."""
+        return self._copy().values()
+
+    def _copy(self) -> dict[str, Socket]:
+        # another thread may look while sessions end
+        return {sid: session.socket for sid, session in list(self._sessions.items()) if session.socket is not None}
+
+
 class SessionHost(Emitter):
     """See the module. The engine is one, and brings the requests.
 
@@ -69,9 +105,9 @@ class SessionHost(Emitter):
     def __init__(self, **options: Any) -> None:
         super().__init__()
         self._configure(Options.create(**options))
-        self._clients: dict[str, Socket] = {}
+        self._clients: dict[str, Session] = {}
         #: the sessions of this process by id; a read-only view
-        self.clients: Mapping[str, Socket] = MappingProxyType(self._clients)
+        self.clients: Mapping[str, Socket] = Clients(self._clients)
         #: who is told what happens here: `metrics.observe` sets it
         self.observer = Observer()
         self._closing = False
@@ -133,8 +169,8 @@ class SessionHost(Emitter):
             served: whether the parent has served anybody.
         """
         self.forked = self.forked or served or bool(self._clients)
-        for socket in list(self._clients.values()):
-            socket.forsake()
+        for session in list(self._clients.values()):
+            session.forsake()
         self._clients.clear()
         if self._hub is not None:
             self.heartbeat_timer.stop()
@@ -155,8 +191,8 @@ class SessionHost(Emitter):
     def _set(self, event: str, listeners: tuple[Listener, ...]) -> None:
         super()._set(event, listeners)
         if event in ("flush", "drain"):
-            for socket in self._clients.values():
-                socket.watched = True
+            for session in self._clients.values():
+                session.outbox.watch()
 
     def announce(self, event: str, argument: object) -> None:
         """Call the server's listeners of an event that nobody waits for, in a greenlet of their own."""
@@ -176,28 +212,26 @@ class SessionHost(Emitter):
 
     # -- the beginning and the end of a session
 
-    def _open(self, socket: Socket, transport: Transport, may_upgrade: bool = False) -> None:
+    def _open(self, session: Session, transport: Transport, may_upgrade: bool = False) -> None:
         """Everything that makes a session one, in one step."""
         if self._closing:
             raise ServerClosing()
-        self._quota.take(socket.remote_address)
-        socket.transport = transport
-        socket.state = ReadyState.OPEN
-        self._clients[socket.id] = socket
+        self._quota.take(session.remote_address)
+        self._clients[session.id] = session
         self.observer.on_open(transport.name)
         self.heartbeat_timer.start()
-        logger.debug("= %s: open over %s, revision %d", shorten(socket.id), transport.name, socket.protocol)
-        socket.outbox.append(Packet(PacketType.OPEN, self._open_data(socket, may_upgrade), compress=False))
+        logger.debug("= %s: open over %s, revision %d", shorten(session.id), transport.name, session.protocol)
+        first = [Packet(PacketType.OPEN, self._open_data(session.id, transport, may_upgrade), compress=False)]
         if self.options.initial_packet is not None:
-            socket.outbox.append(Packet(PacketType.MESSAGE, self.options.initial_packet))
-        socket.heartbeat.start()
-        socket.queue_call(self._connected, socket)
+            first.append(Packet(PacketType.MESSAGE, self.options.initial_packet))
+        session.open(transport, first)
+        session.queue_call(self._connected, session)
 
-    def _open_data(self, socket: Socket, may_upgrade: bool) -> str:
+    def _open_data(self, sid: str, transport: Transport, may_upgrade: bool) -> str:
         options = self.options
         return json.dumps({
-            "sid": socket.id,
-            "upgrades": self.upgrades(socket.transport.name) if may_upgrade else [],
+            "sid": sid,
+            "upgrades": self.upgrades(transport.name) if may_upgrade else [],
             "pingInterval": round(options.ping_interval * 1000),
             "pingTimeout": round(options.ping_timeout * 1000),
             "maxPayload": options.max_http_buffer_size,
@@ -209,19 +243,19 @@ class SessionHost(Emitter):
             return []
         return [name for name in transports[transport].upgrades_to if name in self.options.transports]
 
-    def _connected(self, socket: Socket) -> None:
+    def _connected(self, session: Session) -> None:
         """The first turn of a session: its ``connection`` listeners."""
         try:
-            self.emit("connection", socket)
+            self.emit("connection", session.socket)
         except LISTENER_ERRORS as error:
-            if not socket.closed:
+            if not session.closed:
                 logger.exception("a listener (connection) failed; the session is closed")
-                socket.end(CloseReason.APPLICATION_ERROR, error)
+                session.end(CloseReason.APPLICATION_ERROR, error)
             return
-        if not socket.closed:
-            socket.notify("open")
+        if not session.closed:
+            session.notify("open")
 
-    def forget(self, session: Socket) -> None:
+    def forget(self, session: Session) -> None:
         """The session has ended."""
         if self._clients.pop(session.id, None) is not None:
             self._quota.give_back(session.remote_address)
@@ -261,9 +295,9 @@ class SessionHost(Emitter):
                              "cluster and cluster=True, or by engineio_wsgi.Emitter")
 
     def _broadcast(self, message: Prepared, exclude: Collection[Any]) -> None:
-        for socket in list(self._clients.values()):
-            if not exclude or (socket.id not in exclude and socket not in exclude):
-                socket.send_prepared(message)
+        for session in list(self._clients.values()):
+            if not exclude or (session.id not in exclude and session.socket not in exclude):
+                session.send_prepared(message)
 
     def close(self, timeout: float = 10.0) -> None:
         """Take no more sessions, and close all there are, after what waits for each has been fetched.
@@ -291,20 +325,20 @@ class SessionHost(Emitter):
     def _close_all(self, timeout: float) -> None:
         # those whose client waits for an answer need a turn of the loop
         deadline = Deadline(max(timeout, LOOK_PERIOD))
-        sockets = list(self._clients.values())
-        for socket in sockets:
-            socket.end_when_drained(CloseReason.SERVER_SHUTTING_DOWN)
+        sessions = list(self._clients.values())
+        for session in sessions:
+            session.end_when_drained(CloseReason.SERVER_SHUTTING_DOWN)
         if self._emptied is None:
             self._emptied = Event()
         if self._clients:
             deadline.wait(self._emptied)
-        for socket in list(self._clients.values()):
-            socket.end(CloseReason.SERVER_SHUTTING_DOWN)
+        for session in list(self._clients.values()):
+            session.end(CloseReason.SERVER_SHUTTING_DOWN)
         # they may have to wait for a listener that does not return, and it is they who save what is to be saved
         deadline = Deadline(CLOSE_LISTENERS_TIMEOUT)
-        while sockets and not deadline.has_passed():
-            sockets = [socket for socket in sockets if not socket.over]
-            gevent.sleep(LOOK_PERIOD if sockets else 0)
+        while sessions and not deadline.has_passed():
+            sessions = [session for session in sessions if not session.state.over]
+            gevent.sleep(LOOK_PERIOD if sessions else 0)
 
 
 def _start_anew(served: bool) -> None:

@@ -39,6 +39,26 @@ class Meter:
         #: those that took longer than the first bound, by the bound that they did not exceed
         self.longer_turns = [0] * len(TURN_BOUNDS)
 
+    def on_bytes_in(self, size: int) -> None:
+        """``size`` bytes were received."""
+        self.bytes_in += size
+
+    def on_bytes_out(self, size: int) -> None:
+        """``size`` bytes were written."""
+        self.bytes_out += size
+
+    def on_messages_in(self, count: int) -> None:
+        """``count`` messages were queued for the listeners."""
+        self.messages_in += count
+
+    def on_batch(self, size: int, entries: Sequence[Any]) -> None:
+        """``entries`` of a write buffer were written, in ``size`` bytes."""
+        self.bytes_out += size
+        if len(entries) == 1 and type(entries[0]) is str:
+            self.messages_out += 1
+        else:
+            self.on_sent(entries)
+
     def on_sent(self, entries: Sequence[Any]) -> None:
         """``entries`` of a write buffer were written; those that are no messages do not count."""
         self.messages_out += len(entries)

@@ -1,32 +1,30 @@
-"""`Socket`: a session as the application sees it. The half that transports see is `session.Session`."""
+"""`Socket`: what the application sees of a session. It has a `session.Session`, and is none."""
 
 from __future__ import annotations
 
 import io
 import logging
-from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import gevent
-from gevent.hub import Waiter
 from werkzeug.wrappers import Request
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.deadline import Deadline
-from engineio_wsgi.errors import SocketClosed, UsageError, WriteTimeout
+from engineio_wsgi.errors import SocketClosed, WriteTimeout
+from engineio_wsgi.events import Listener, check_listener
 from engineio_wsgi.log import shorten
 from engineio_wsgi.packet import Packet, PacketType
-from engineio_wsgi.session import Host, ReadyState, Session
+from engineio_wsgi.session import Session
 from engineio_wsgi.threads import current_thread, wait_in_thread
-from engineio_wsgi.transports.base import CloseReason, Entry, Prepared, TrackedPacket, as_packet, size_of
+from engineio_wsgi.transports.base import CloseReason, Entry, TrackedPacket, Transport, as_packet, size_of
 
 __all__ = ["Socket", "as_message"]
 
+L = TypeVar("L", bound=Listener)
+
 logger = logging.getLogger("engine.socket")
 
-#: why a session is closed in a process that was forked from its own
-FORKED = "it belongs to the process that this one was forked from"
 #: what a request's environ holds only while it is being answered; keeping it would keep the connection's buffers
 TRANSIENT = frozenset({
     "wsgi.input", "wsgi.errors", "wsgi.file_wrapper", "wsgi.websocket", "wsgi.input_terminated", "engineio.socket",
@@ -34,11 +32,15 @@ TRANSIENT = frozenset({
 })
 
 
-class Socket(Session):
+class Socket:
     """One client's session, whatever carries it at the moment.
 
     Its listeners run one after the other, in an order that follows the messages; each may block. All methods may be
     called from any greenlet; ``send`` and ``close`` from any OS thread, too.
+
+    A framework's integration makes a subclass, and names it in its server's ``_socket_class``. It may override ``request``, and
+    these hooks: ``_stand_in(function)`` returns what is called for a listener, for what :meth:`spawn` runs, and for the callback
+    of :meth:`send`; ``_before_waiting()`` is called when :meth:`receive` is about to wait. ``_environ`` is the handshake's.
 
     Example::
 
@@ -48,24 +50,37 @@ class Socket(Session):
                 socket.send(message)
     """
 
-    __slots__ = ("_data", "_environ", "_request", "_thread")
+    __slots__ = ("__weakref__", "_data", "_environ", "_request", "_session")
 
-    def __init__(self, host: Host, sid: str, protocol: int, environ: dict[str, Any]) -> None:
-        super().__init__(host, sid, protocol)
+    def __init__(self, session: Session, environ: dict[str, Any]) -> None:
+        self._session = session
         self._environ = {key: value for key, value in environ.items() if key not in TRANSIENT}
         self._request: Request | None = None
         self._data: dict[Any, Any] | None = None
-        self._thread = current_thread()
 
     def __repr__(self) -> str:
-        return f"<Socket {self.id[:6]}… {self.state.value}>"
+        return f"<Socket {self.id[:6]}… {self.ready_state}>"
+
+    # -- hooks for subclasses
+
+    def _stand_in(self, function: Listener) -> Listener:
+        """What is called for a function of the application's: itself, or an `events.StandIn` that calls it in some context."""
+        return function
+
+    def _before_waiting(self) -> None:
+        """The greenlet that receives is about to wait for the client."""
 
     # -- what it is
 
     @property
+    def id(self) -> str:
+        """The session id. It is a credential."""
+        return self._session.id
+
+    @property
     def server(self) -> Any:
         """The :class:`Server` that the session belongs to."""
-        return self.host
+        return self._session.host
 
     @property
     def request(self) -> Request:
@@ -77,9 +92,19 @@ class Socket(Session):
         return self._request
 
     @property
+    def protocol(self) -> int:
+        """The protocol revision, 1 to 4."""
+        return self._session.protocol
+
+    @property
+    def transport(self) -> Transport:
+        """What carries the session at the moment; its ``name`` is ``"polling"``, ``"websocket"`` or ``"flashsocket"``."""
+        return self._session.transport
+
+    @property
     def remote_address(self) -> str | None:
         """The client's address, as the handshake's request has it."""
-        return self._environ.get("REMOTE_ADDR")
+        return self._session.remote_address
 
     @property
     def data(self) -> dict[Any, Any]:
@@ -91,23 +116,95 @@ class Socket(Session):
     @property
     def ready_state(self) -> str:
         """``"opening"``, ``"open"``, ``"closing"`` or ``"closed"``."""
-        return self.state.value
+        return self._session.state.ready
+
+    @property
+    def closed(self) -> bool:
+        """Whether the session has ended."""
+        return self._session.state.closed
+
+    @property
+    def close_reason(self) -> str | None:
+        """Why the session has ended: a :class:`CloseReason`, or what :meth:`close` was given; ``None`` if it has not."""
+        return self._session.close_reason
+
+    @property
+    def close_description(self) -> object:
+        """What is known of the reason besides; ``None`` if nothing is."""
+        return self._session.close_description
+
+    @property
+    def upgraded(self) -> bool:
+        """Whether the session has moved from one transport to another."""
+        return self._session.state.upgraded
 
     @property
     def upgrading(self) -> bool:
         """Whether another transport is being tried at the moment."""
-        return self.upgrade is not None
+        return self._session.state.upgrading
 
     @property
     def buffered(self) -> int:
         """Bytes that were sent and that the kernel has not taken yet."""
-        return self.outbox_size
+        return self._session.outbox.size
 
     @property
     def write_buffer(self) -> list[Packet]:
         """The packets that have not been written; in a ``close`` listener, those that never were."""
-        entries = self.outbox if self.closed else self.transport.unsent_entries() + self.outbox
+        session = self._session
+        entries = session.outbox.entries
+        if not session.closed:
+            entries = session.transport.unsent_entries() + entries
         return [as_packet(entry) for entry in entries]
+
+    # -- listeners
+
+    @overload
+    def on(self, event: str) -> Callable[[L], L]:
+        """As a decorator."""
+
+    @overload
+    def on(self, event: str, listener: L) -> L:
+        """With the listener."""
+
+    def on(self, event: str, listener: L | None = None) -> L | Callable[[L], L]:
+        """Call ``listener`` at each ``event``; without one, a decorator. Returns the listener."""
+        if listener is None:
+            return lambda decorated: self.on(event, decorated)
+        check_listener(event, listener)
+        self._session.on(event, self._stand_in(listener))
+        return listener
+
+    @overload
+    def once(self, event: str) -> Callable[[L], L]:
+        """As a decorator."""
+
+    @overload
+    def once(self, event: str, listener: L) -> L:
+        """With the listener."""
+
+    def once(self, event: str, listener: L | None = None) -> L | Callable[[L], L]:
+        """As :meth:`on`, for the next ``event`` only."""
+        if listener is None:
+            return lambda decorated: self.once(event, decorated)
+        check_listener(event, listener)
+        self._session.once(event, self._stand_in(listener))
+        return listener
+
+    def off(self, event: str | None = None, listener: Listener | None = None) -> None:
+        """Remove one listener, all of an event, or (without arguments) all. Unknown ones are ignored."""
+        self._session.off(event, listener)
+
+    def listeners(self, event: str) -> list[Listener]:
+        """The listeners of ``event``, in the order in which they are called."""
+        return self._session.listeners(event)
+
+    def emit(self, event: str, *args: Any) -> bool:
+        """Call the listeners of ``event`` now, in this greenlet; returns whether there were any.
+
+        An exception of a listener reaches the caller, and the listeners after it are not called.
+        """
+        return self._session.emit(event, *args)
 
     # -- sending
 
@@ -129,48 +226,31 @@ class Socket(Session):
             WriteTimeout: no room within ``timeout`` seconds; the message was not queued.
             TypeError: ``data`` is something else.
         """
-        message: Any = data if type(data) in (str, bytes) else as_message(data)
+        message: Any = data if type(data) is str or type(data) is bytes else as_message(data)
         # asked here, not in size_of: a call would be a fifth of what an ASCII message costs
         size = len(message) if message.isascii() else size_of(message)
         entry: Entry = message if compress and callback is None else self._special_entry(message, compress, callback)
-        if self._thread != current_thread():
+        session = self._session
+        if session.thread != current_thread():
             self._send_from_thread(entry, size, timeout)
             return self
-        if self.outbox_size >= self.max_buffered:
+        outbox = session.outbox
+        if outbox.size >= outbox.limit:
             self._wait_for_buffer(timeout)
-        if self.creation_watched:
-            entry = self._announce(entry)
-        self.outbox.append(entry)
-        self.outbox_size += size
-        if not self.transport.corked:
-            self.transport.wake()
+        if session.creation_watched:
+            entry = session.announce(entry)
+        outbox.put(entry, size)
         return self
 
     write = send
-
-    def send_prepared(self, message: Prepared) -> bool:
-        """Queue one message of a broadcast, without waiting; ``False`` if the client was too slow and is dropped."""
-        if self.state is not ReadyState.OPEN:
-            return True
-        if self.outbox_size >= self.max_buffered:
-            self.end(CloseReason.CLIENT_TOO_SLOW, "its write buffer was full when a broadcast came")
-            return False
-        self.append(message, message.size)
-        return True
 
     def _special_entry(self, data: str | bytes, compress: bool, callback: Callable[[], object] | None) -> Entry:
         """A message that there is something special about."""
         packet = Packet(PacketType.MESSAGE, data, compress)
         if callback is None:
             return packet
-        self.watched = True
-        return TrackedPacket(packet, callback)
-
-    def _announce(self, entry: Entry) -> Entry:
-        """Let ``packet_create`` listeners see, and change, what is about to be queued."""
-        packet = as_packet(entry)
-        self.emit("packet_create", packet)
-        return packet
+        self._session.outbox.watch()
+        return TrackedPacket(packet, self._stand_in(callback))
 
     def _wait_for_buffer(self, timeout: float | None) -> None:
         """Block the caller until there is room.
@@ -178,32 +258,32 @@ class Socket(Session):
         Raises:
             SocketClosed: there will be none: the session is ending.
         """
-        if self.state is not ReadyState.OPEN:
-            raise SocketClosed(reason=self.close_reason)
-        if gevent.getcurrent() is self._hub:
+        session = self._session
+        outbox = session.outbox
+        self._require_open()
+        if gevent.getcurrent() is gevent.get_hub():
             raise WriteTimeout("the write buffer is full, and the event loop itself cannot wait")
         deadline = Deadline(timeout)
-        while self.outbox_size >= self.max_buffered:
-            self.transport.wake()
+        while outbox.size >= outbox.limit:
+            session.transport.wake()
             if deadline.has_passed():
                 raise WriteTimeout(f"the write buffer stayed full for {timeout:g} s")
-            self.wait_progress(deadline.left)
-            if self.state is not ReadyState.OPEN:
-                raise SocketClosed(reason=self.close_reason)
+            session.wait_progress(deadline.left)
+            self._require_open()
+
+    def _require_open(self) -> None:
+        if not self._session.state.is_open:
+            raise SocketClosed(reason=self.close_reason)
 
     def _send_from_thread(self, entry: Entry, size: int, timeout: float | None) -> None:
+        outbox = self._session.outbox
         deadline = Deadline(timeout)
-        while self.outbox_size >= self.max_buffered:
-            if self.state is not ReadyState.OPEN:
-                raise SocketClosed(reason=self.close_reason)
+        while outbox.size >= outbox.limit:
+            self._require_open()
             if deadline.has_passed():
                 raise WriteTimeout(f"the write buffer stayed full for {timeout:g} s")
             wait_in_thread()
-        self._loop.run_callback_threadsafe(self._append_if_open, entry, size)
-
-    def _append_if_open(self, entry: Entry, size: int) -> None:
-        if self.state is ReadyState.OPEN:
-            self.append(self._announce(entry) if self.creation_watched else entry, size)
+        self._session.append_from_thread(entry, size)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until all that was sent has been written out; ``False`` when ``timeout`` seconds passed first.
@@ -211,30 +291,17 @@ class Socket(Session):
         Raises:
             SocketClosed: the session ended with something unsent.
         """
+        session = self._session
         deadline = Deadline(timeout)
-        while self.outbox_size:
-            if self.closed:
+        while session.outbox.size:
+            if session.closed:
                 raise SocketClosed("the session ended before everything was written", self.close_reason)
-            if self.outbox:
-                self.transport.wake()
+            if session.outbox.entries:
+                session.transport.wake()
             if deadline.has_passed():
                 return False
-            self.wait_progress(deadline.left)
+            session.wait_progress(deadline.left)
         return True
-
-    def forsake(self) -> None:
-        """In a forked child: the session is the parent's. Nobody is told, nothing is sent, and nothing of it runs any more."""
-        self.state = ReadyState.CLOSED
-        self.close_reason = FORKED
-        self._close_emitted = self.over = True
-        self.max_buffered = 0
-        self.direct_listeners = ()
-        self.heartbeat.stop()
-        if self._timer is not None:
-            self._timer.close()
-        if self.upgrade is not None:
-            self.upgrade.abandon(FORKED)
-        self.inbox, self.events, self.outbox, self.outbox_size = deque(), deque(), [], 0
 
     # -- receiving
 
@@ -246,51 +313,21 @@ class Socket(Session):
             TimeoutError: ``timeout`` seconds passed.
             UsageError: another greenlet is receiving already.
         """
+        session = self._session
         deadline = Deadline(timeout)
-        while not self.inbox:
-            if self.events and self.busy_with is gevent.getcurrent():
-                self.run_event()
-            elif self.state is not ReadyState.OPEN:
-                raise SocketClosed(reason=self.close_reason)
+        while not session.inbox:
+            if session.events and session.busy_with is gevent.getcurrent():
+                session.run_event()
             else:
+                self._require_open()
                 self._wait_for_message(deadline)
-        data = self.inbox.popleft()
-        if not self.inbox:
-            self.inbox_emptied()
-        return data
+        return session.next_message()
 
     def _wait_for_message(self, deadline: Deadline) -> None:
-        if self.receiver is not None:
-            raise UsageError("another greenlet is receiving from this session already")
         if deadline.has_passed():
             raise TimeoutError("no message arrived in time")
-        left = deadline.left
-        self.receiver = waiter = Waiter()
-        timer = None
-        if left is not None:
-            timer = self._loop.timer(left)
-            timer.start(waiter.switch, False)
-        try:
-            readable = self._pause_turn(waiter)
-        finally:
-            if self.receiver is waiter:
-                self.receiver = None
-            if timer is not None:
-                timer.close()
-        if readable:
-            # this greenlet was woken instead of a worker, and reads for itself
-            self.transport.read()
-
-    def _pause_turn(self, waiter: Any) -> Any:
-        """Wait. Where turns are timed, this is none of the listener's time."""
-        meter = self.transport.meter if self.busy_with is gevent.getcurrent() else None
-        if meter is None:
-            return waiter.get()
-        meter.on_turn(self.turn_began)
-        try:
-            return waiter.get()
-        finally:
-            self.turn_began = monotonic()
+        self._before_waiting()
+        self._session.wait_for_message(deadline.left)
 
     def __iter__(self) -> Iterator[str | bytes]:
         """The messages, as they come; ends when the session does."""
@@ -308,14 +345,8 @@ class Socket(Session):
         Raises:
             SocketClosed: it has closed already.
         """
-        if self.closed:
-            raise SocketClosed(reason=self.close_reason)
-        if self.spawned is None:
-            self.spawned = set()
-        task = gevent.Greenlet(self._run_spawned, function, *args, **kwargs)
-        self.spawned.add(task)
-        task.rawlink(self.spawned.discard)
-        task.start()
+        task = gevent.Greenlet(self._run_spawned, self._stand_in(function), *args, **kwargs)
+        self._session.spawn(task)
         return task
 
     def _run_spawned(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -335,12 +366,14 @@ class Socket(Session):
             discard: do not let the client fetch first what still waits for it.
             reason: what the ``close`` listeners are told instead of ``"forced close"``.
         """
+        session = self._session
         why = CloseReason.FORCED_CLOSE if reason is None else reason
-        action = self.end if discard else self.end_when_drained
-        if self._thread != current_thread():
-            self._loop.run_callback_threadsafe(action, why)
+        if session.thread != current_thread():
+            session.end_from_thread(why, discard)
+        elif discard:
+            session.end(why)
         else:
-            action(why)
+            session.end_when_drained(why)
         return self
 
     def wait_closed(self, timeout: float | None = None) -> bool:
@@ -349,7 +382,7 @@ class Socket(Session):
         while not self.closed:
             if deadline.has_passed():
                 return False
-            self.wait_progress(deadline.left)
+            self._session.wait_progress(deadline.left)
         return True
 
 

@@ -13,11 +13,11 @@ from typing import Any, Protocol
 
 from engineio_wsgi.deadline import DeadlineTimer
 from engineio_wsgi.packet import Packet, PacketType
-from engineio_wsgi.transports.base import CloseReason, SessionPort, Transport
+from engineio_wsgi.transports.base import CloseReason, Entry, Transport
 from engineio_wsgi.transports.websocket import WebSocketTransport
 from engineio_wsgi.wire import RECV_SIZE
 
-__all__ = ["Upgrade", "UpgradeState", "Upgrading"]
+__all__ = ["CandidateSink", "Upgrade", "UpgradeState", "Upgrading"]
 
 logger = logging.getLogger("engine.socket")
 
@@ -41,18 +41,38 @@ MOVES: dict[tuple[UpgradeState, PacketType, str | bytes], UpgradeState] = {
 }
 
 
-class Upgrading(SessionPort, Protocol):
-    """What an upgrade needs of its session, besides what every transport does."""
+class Upgrading(Protocol):
+    """What an upgrade needs of its session."""
 
-    transport: Transport
-    upgrade: Any
+    @property
+    def id(self) -> str:
+        """The session id."""
+        ...
+
+    @property
+    def transport(self) -> Transport:
+        """What the session uses so far."""
+        ...
+
+    @property
+    def remote_address(self) -> str | None:
+        """The client's address."""
+        ...
 
     def notify(self, event: str, *args: object) -> None:
         """Have the listeners of an event called, in their turn."""
         ...
 
+    def submit_turn(self) -> None:
+        """Have what is queued dispatched soon, in a worker greenlet."""
+        ...
+
     def switch_transport(self, transport: Transport) -> None:
         """Everything unsent and everything newer goes to this transport."""
+        ...
+
+    def upgrade_abandoned(self) -> None:
+        """The session stays where it is."""
         ...
 
 
@@ -74,12 +94,7 @@ class Upgrade:
         self._noop_timer: Any = None
         self._timer = DeadlineTimer(loop, timeout, self.abandon, f"not finished within {timeout:g} s")
         # until it has won, what happens to the candidate happens to the attempt, not to the session
-        candidate.session = self  # type: ignore[assignment]
-
-    @property
-    def remote_address(self) -> str | None:
-        """The address of the session's client."""
-        return self._session.remote_address
+        candidate.bind(CandidateSink(self, session.id, session.remote_address))
 
     def start(self) -> None:
         """Listen to the candidate."""
@@ -111,7 +126,7 @@ class Upgrade:
             self.abandon("the candidate was closed")
             return False
         if self._candidate.meter is not None:
-            self._candidate.meter.bytes_in += len(data)
+            self._candidate.meter.on_bytes_in(len(data))
         self._on_frames(self._candidate.feed(data))
         return True
 
@@ -159,28 +174,90 @@ class Upgrade:
         if not self._under_way:
             return
         self._stop(UpgradeState.ABANDONED)
+        self._session.upgrade_abandoned()
         logger.debug("= upgrade abandoned: %s", why)
         self._candidate.close(CloseReason.TRANSPORT_CLOSE)
-
-    # -- what the candidate reports while it is one
-
-    closed = False
-
-    def enqueue(self, messages: Sequence[str | bytes]) -> None:
-        """A candidate has no messages; those behind its ``upgrade`` packet are the session's."""
-
-    def end(self, reason: str, description: object = None) -> None:
-        """The candidate failed."""
-        self.abandon(f"{reason}: {description}")
-
-    def submit_turn(self) -> None:
-        """Nothing of the session's has to run because a candidate failed."""
 
     def _stop(self, state: UpgradeState) -> None:
         self.state = state
         self._timer.close()
         if self._noop_timer is not None:
             self._noop_timer.close()
-        self._session.upgrade = None
         if self._on_ended is not None:
             self._on_ended(state is UpgradeState.SWITCHED)
+
+
+class NoOutbox:
+    """The write buffer of a candidate: it has nothing to write but the answer to the probe."""
+
+    __slots__ = ()
+
+    watched = False
+
+    @property
+    def entries(self) -> list[Entry]:
+        """None."""
+        return []
+
+    def take(self) -> list[Entry]:
+        """None."""
+        return []
+
+    def put_back(self, entries: list[Entry]) -> None:
+        """Never called: nothing was taken."""
+
+
+class CandidateSink:
+    """What a candidate reports to: its end is that of the attempt, and the session goes on.
+
+    A candidate has no messages and no packets of a session's: the upgrade reads them itself, and those behind its ``upgrade``
+    packet are delivered when the session has moved.
+    """
+
+    __slots__ = ("_upgrade", "id", "remote_address")
+
+    outbox = NoOutbox()
+    closed = False
+    closing = False
+    close_reason: str | None = None
+    reading_paused = False
+    receiver: Any = None
+
+    def __init__(self, upgrade: Upgrade, sid: str, remote_address: str | None) -> None:
+        self._upgrade = upgrade
+        self.id = sid
+        self.remote_address = remote_address
+
+    def end(self, reason: str, description: object = None) -> None:
+        """The candidate failed."""
+        self._upgrade.abandon(f"{reason}: {description}")
+
+    def take_receiver(self) -> Any:
+        """Nobody waits for a message of a candidate's."""
+
+    def wait_for_room(self) -> None:
+        """There is room."""
+
+    def hear(self) -> None:
+        """The session's own transport is what says whether its client is alive."""
+
+    def deliver(self, data: str | bytes) -> None:
+        """Never called."""
+
+    def enqueue(self, messages: Sequence[str | bytes]) -> None:
+        """Never called with messages."""
+
+    def run_turn(self) -> None:
+        """Nothing of the session's has to run because of a candidate."""
+
+    def submit_turn(self) -> None:
+        """Nothing of the session's has to run because of a candidate."""
+
+    def on_packet(self, packet: Packet) -> None:
+        """Never called."""
+
+    def on_written(self, entries: Sequence[Entry]) -> None:
+        """Never called."""
+
+    def on_stalled(self, under_way: list[Entry] | None = None) -> None:
+        """Never called."""

@@ -82,6 +82,24 @@ def detach(sock: Any) -> Any:
     return raw
 
 
+class _ClosedSocket:
+    """What a wire has instead of a socket once it is closed."""
+
+    __slots__ = ()
+
+    def recv(self, size: int) -> bytes:
+        return b""
+
+    def send(self, data: bytes | memoryview) -> int:
+        raise BrokenPipeError("the connection is closed")
+
+    def fileno(self) -> int:
+        return -1
+
+
+CLOSED = _ClosedSocket()
+
+
 class Wire:
     """One connection: non-blocking reads, one writer, watchers that call back in the hub.
 
@@ -89,19 +107,17 @@ class Wire:
         sock: what :func:`detach` returned.
         pending: bytes that were read from the connection already; they come first out of ``recv``.
 
-    ``recv(size)`` returns up to ``size`` bytes, ``b""`` at the end of the stream, and raises ``BlockingIOError`` when
-    there is nothing to read now and ``OSError`` when the connection is lost.
     """
 
-    __slots__ = ("__weakref__", "_loop", "_on_closed", "_on_readable", "_reader", "_send", "_sock", "_unsent", "_writer",
-                 "lost", "on_drained", "recv", "unsent")
+    __slots__ = ("__weakref__", "_loop", "_on_closed", "_on_drained", "_on_readable", "_read_ahead", "_reader", "_sock",
+                 "_unsent", "_writer", "lost", "unsent")
 
     def __init__(self, sock: Any, pending: bytes = b"") -> None:
         hub: Hub = gevent.get_hub()
         self._sock = sock
         self._loop = hub.loop
-        self._send: Callable[[bytes | memoryview], int] = sock.send
-        self.recv: Callable[[int], bytes] = sock.recv
+        #: what was read before and has not been asked for yet
+        self._read_ahead = pending
         self._reader: Any = None
         self._writer: Any = None
         self._on_readable: Callable[[], object] | None = None
@@ -111,28 +127,15 @@ class Wire:
         self.unsent = 0
         #: why writing has become impossible, if it has; ``unsent`` then says how much never left
         self.lost: OSError | None = None
-        #: called in the hub when ``unsent`` has come down to 0, or when the connection was ``lost`` with bytes unsent
-        self.on_drained: Callable[[], object] | None = None
+        self._on_drained: Callable[[], object] | None = None
         if getattr(sock, "family", None) == _socket.AF_UNIX:
             # it may be one of a pair, which no listener's address tells
             hold(self)
-        if pending:
-            self._put_back(pending)
-
-    def _put_back(self, pending: bytes) -> None:
-        def recv(size: int) -> bytes:
-            nonlocal pending
-            head, pending = pending[:size], pending[size:]
-            if not pending:
-                self.recv = self._sock.recv
-            return head
-
-        self.recv = recv
 
     @property
     def closed(self) -> bool:
         """Whether the connection was closed on this side."""
-        return self._sock is None
+        return self._sock is CLOSED
 
     @property
     def secure(self) -> bool:
@@ -141,19 +144,31 @@ class Wire:
 
     def fileno(self) -> int:
         """The file descriptor; -1 once closed."""
-        return -1 if self._sock is None else int(self._sock.fileno())
+        return int(self._sock.fileno())
 
     # -- reading
 
+    def recv(self, size: int) -> bytes:
+        """Up to ``size`` bytes; ``b""`` at the end of the stream. Never blocks.
+
+        Raises:
+            BlockingIOError: there is nothing to read now.
+            OSError: the connection is lost.
+        """
+        if self._read_ahead:
+            head, self._read_ahead = self._read_ahead[:size], self._read_ahead[size:]
+            return head
+        return self._sock.recv(size)  # type: ignore[no-any-return]
+
     def watch(self, on_readable: Callable[[], object]) -> None:
         """Call ``on_readable()`` in the hub, again and again, as long as there is something to read."""
-        if self._sock is None:
+        if self._sock is CLOSED:
             return
         if self._reader is None:
             self._reader = self._loop.io(self._sock.fileno(), READ)
         self._on_readable = on_readable
         self._reader.start(on_readable)
-        if self.recv != self._sock.recv:
+        if self._read_ahead:
             self._loop.run_callback(self._fire_if_watching, on_readable)
 
     def unwatch(self) -> None:
@@ -178,7 +193,7 @@ class Wire:
             self._keep(data)
             return
         try:
-            sent = self._send(data)
+            sent = self._sock.send(data)
         except BlockingIOError:
             sent = 0
         except OSError as error:
@@ -203,7 +218,7 @@ class Wire:
     def _on_writable(self) -> None:
         batch = self._unsent[0] if len(self._unsent) == 1 else b"".join(self._unsent)
         try:
-            sent = self._send(batch)
+            sent = self._sock.send(batch)
         except BlockingIOError:
             sent = 0
         except OSError as error:
@@ -220,23 +235,29 @@ class Wire:
         """Nothing can be sent any more: all of it is out, or there is no one to send it to."""
         self._unsent = []
         self._writer.stop()
-        if self.on_drained is not None:
-            self.on_drained()
+        if self._on_drained is not None:
+            self._on_drained()
+
+    def call_when_drained(self, callback: Callable[[], object]) -> None:
+        """Call ``callback()`` in the hub whenever ``unsent`` comes down to 0, and when the connection is ``lost`` with bytes
+        unsent. It takes the place of the last one.
+        """
+        self._on_drained = callback
 
     def wait_drained(self, timeout: float | None = None) -> bool:
         """Block the greenlet until nothing is unsent; ``False`` if the connection is lost, or after ``timeout`` seconds."""
         if self.unsent and self.lost is None:
             drained = Event()
-            self.on_drained = drained.set
+            self._on_drained = drained.set
             Deadline(timeout).wait(drained)
-            self.on_drained = None
+            self._on_drained = None
         return not self.unsent
 
     # -- the end
 
     def on_closed(self, callback: Callable[[], object]) -> None:
         """Call ``callback()`` once, when this side closes the connection; at once if that has happened already."""
-        if self._sock is None:
+        if self._sock is CLOSED:
             callback()
         else:
             self._on_closed = callback
@@ -247,18 +268,18 @@ class Wire:
         Closing at once while the peer is still sending would make the kernel reset the connection, and the peer could
         lose the last bytes that were written to it.
         """
-        if self._sock is None:
+        if self._sock is CLOSED:
             return
         timer = DeadlineTimer(self._loop, timeout, self.close)
         self._on_closed = _both(self._on_closed, timer.close)
         self.watch(self._discard_input)
         if self.unsent:
-            self.on_drained = self._finish_writing
+            self._on_drained = self._finish_writing
         else:
             self._finish_writing()
 
     def _finish_writing(self) -> None:
-        self.on_drained = None
+        self._on_drained = None
         if self.lost is not None:
             self.close()
             return
@@ -278,30 +299,21 @@ class Wire:
 
     def close(self) -> None:
         """Close the connection now; what is unsent is lost. Harmless when repeated."""
-        if self._sock is None:
+        if self._sock is CLOSED:
             return
         for watcher in (self._reader, self._writer):
             if watcher is not None:
                 watcher.stop()
                 watcher.close()
-        self._reader = self._writer = self._on_readable = self.on_drained = None
+        self._reader = self._writer = self._on_readable = self._on_drained = None
         self._unsent = []
         self._sock.close()
-        self._sock = None
-        self.recv = _recv_closed
-        self._send = _send_closed
+        self._sock = CLOSED
+        self._read_ahead = b""
         self.lost = self.lost or BrokenPipeError("the connection is closed")
         callback, self._on_closed = self._on_closed, None
         if callback is not None:
             callback()
-
-
-def _recv_closed(size: int) -> bytes:
-    return b""
-
-
-def _send_closed(data: bytes | memoryview) -> int:
-    raise BrokenPipeError("the connection is closed")
 
 
 def _both(first: Callable[[], object] | None, second: Callable[[], object]) -> Callable[[], object]:

@@ -24,10 +24,8 @@ class Pumped(Protocol):
 
     unsent: int
     lost: OSError | None
-    on_drained: Callable[[], object] | None
 
-    @property
-    def recv(self) -> Callable[[int], bytes]:
+    def recv(self, size: int) -> bytes:
         """Read what is there."""
         ...
 
@@ -37,6 +35,10 @@ class Pumped(Protocol):
 
     def unwatch(self) -> None:
         """Do not call back."""
+        ...
+
+    def call_when_drained(self, callback: Callable[[], object]) -> None:
+        """Call back whenever nothing is unsent any more."""
         ...
 
     def write(self, data: bytes) -> None:
@@ -89,7 +91,7 @@ class _Direction:
 
     def start(self) -> None:
         """Carry whatever is there, from now on."""
-        self._target.on_drained = self._resume
+        self._target.call_when_drained(self._resume)
         self._source.watch(self._carry)
         # TLS may have decrypted more than was asked for: nothing becomes readable for that
         self._carry()

@@ -35,8 +35,7 @@ class Stream:
         self.unsent = 0
         #: why nothing can be written any more
         self.lost: OSError | None = None
-        #: called in the hub when ``unsent`` has come down to 0
-        self.on_drained: Callable[[], object] | None = None
+        self._on_drained: Callable[[], object] | None = None
         conversation.begin_callbacks(self._take)
 
     def _take(self, message: Message | None) -> None:
@@ -56,8 +55,8 @@ class Stream:
         if not isinstance(size, int) or not 0 <= size <= self.unsent:
             return
         self.unsent -= size
-        if not self.unsent and self.on_drained is not None:
-            self.on_drained()
+        if not self.unsent and self._on_drained is not None:
+            self._on_drained()
 
     # -- reading
 
@@ -91,6 +90,10 @@ class Stream:
 
     # -- writing
 
+    def call_when_drained(self, callback: Callable[[], object]) -> None:
+        """Call ``callback()`` in the hub whenever ``unsent`` comes down to 0."""
+        self._on_drained = callback
+
     def write(self, data: bytes) -> None:
         """Send bytes. Never blocks.
 
@@ -118,6 +121,6 @@ class Stream:
 
     def close(self) -> None:
         """End the stream. Harmless if repeated."""
-        self._on_readable = self.on_drained = None
+        self._on_readable = self._on_drained = None
         self.lost = self.lost or ConnectionResetError("closed")
         self._conversation.end()

@@ -27,8 +27,6 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
-import gevent
-
 try:
     import flask
 except ModuleNotFoundError as missing:
@@ -39,7 +37,6 @@ except ModuleNotFoundError as missing:
 
 from werkzeug.wrappers import Request
 
-from engineio_wsgi.admission import Demand
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.contrib.flask_context import HandlerContext, outside_context
 from engineio_wsgi.errors import ConfigurationError, RequestRefused, UsageError
@@ -49,7 +46,6 @@ from engineio_wsgi.options import Options
 from engineio_wsgi.server import Server
 from engineio_wsgi.socket import TRANSIENT, Socket
 from engineio_wsgi.throttle import Throttle
-from engineio_wsgi.transports.base import Entry
 
 __all__ = ["EngineIO", "FlaskSocket"]
 
@@ -63,6 +59,63 @@ PREFIX, NAME = "ENGINEIO_", "engineio"
 COMPLAINT_PERIOD = 60.0
 #: where a request's environ has the application that it has come to
 APPLICATION = "engineio.flask.app"
+
+
+class FlaskSocket(Socket):
+    """A session of :class:`EngineIO`. A handler that waits in one of its methods has no context meanwhile.
+
+    The exception is :meth:`send <engineio_wsgi.Socket.send>`, which seldom waits, and then for a slow client: what a handler has
+    not committed yet must not depend on that.
+    """
+
+    __slots__ = ()
+
+    @property
+    def environ(self) -> Environ:
+        """The environ of the handshake, without what belongs to its connection."""
+        return self._environ
+
+    @property
+    def request(self) -> Request:
+        """Flask's request of the handshake."""
+        if self._request is None:
+            self._request = self.server.request_of(self._environ)
+        return self._request
+
+    def receive(self, timeout: float | None = None) -> str | bytes:
+        """The next message. Blocks until there is one; the handler's context ends, and another one begins.
+
+        Raises:
+            SocketClosed: the session has ended (or is closing) and nothing is left to receive.
+            TimeoutError: ``timeout`` seconds passed.
+            UsageError: another greenlet is receiving already.
+        """
+        with outside_context():
+            return super().receive(timeout)
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until all that was sent has been written out; the handler's context ends, and another one begins.
+
+        Returns:
+            ``False`` when ``timeout`` seconds passed first.
+
+        Raises:
+            SocketClosed: the session ended with something unsent.
+        """
+        with outside_context():
+            return super().flush(timeout)
+
+    def wait_closed(self, timeout: float | None = None) -> bool:
+        """Block until the session has ended; the handler's context ends, and another one begins.
+
+        Returns:
+            ``False`` when ``timeout`` seconds passed first.
+        """
+        with outside_context():
+            return super().wait_closed(timeout)
+
+    def _stand_in(self, function: Listener) -> Listener:
+        return _ContextListener(function, self.server, self._environ)
 
 
 class EngineIO(Server):
@@ -89,6 +142,8 @@ class EngineIO(Server):
         app = flask.Flask(__name__)
         engineio = EngineIO(app, allow_request=lambda request: "user" in flask.session)
     """
+
+    _socket_class = FlaskSocket
 
     def __init__(self, app: flask.Flask | None = None, **options: Any) -> None:
         super().__init__(**options)
@@ -168,81 +223,6 @@ class EngineIO(Server):
         with self.context(environ):
             return super()._admit(environ)
 
-    def _new_socket(self, sid: str, demand: Demand, environ: Environ) -> Socket:
-        return FlaskSocket(self, sid, demand.protocol, environ)
-
-
-class FlaskSocket(Socket):
-    """A session of :class:`EngineIO`. A handler that waits in one of its methods has no context meanwhile.
-
-    The exception is :meth:`send <engineio_wsgi.Socket.send>`, which seldom waits, and then for a slow client: what a handler has
-    not committed yet must not depend on that.
-    """
-
-    __slots__ = ()
-
-    @property
-    def environ(self) -> Environ:
-        """The environ of the handshake, without what belongs to its connection."""
-        return self._environ
-
-    @property
-    def request(self) -> Request:
-        """Flask's request of the handshake."""
-        if self._request is None:
-            self._request = self.server.request_of(self._environ)
-        return self._request
-
-    def stand_in(self, listener: Listener) -> Listener:
-        """What is called for ``listener``."""
-        return _ContextListener(listener, self.server, self._environ)
-
-    def spawn(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> gevent.Greenlet:
-        """Run ``function`` in a greenlet that is killed when the session closes, in a context of its own.
-
-        Raises:
-            SocketClosed: it has closed already.
-        """
-        return super().spawn(self._run, function, *args, **kwargs)
-
-    def receive(self, timeout: float | None = None) -> str | bytes:
-        """The next message. Blocks until there is one; the handler's context ends, and another one begins.
-
-        Raises:
-            SocketClosed: the session has ended (or is closing) and nothing is left to receive.
-            TimeoutError: ``timeout`` seconds passed.
-            UsageError: another greenlet is receiving already.
-        """
-        with outside_context():
-            return super().receive(timeout)
-
-    def flush(self, timeout: float | None = None) -> bool:
-        """Wait until all that was sent has been written out; the handler's context ends, and another one begins.
-
-        Returns:
-            ``False`` when ``timeout`` seconds passed first.
-
-        Raises:
-            SocketClosed: the session ended with something unsent.
-        """
-        with outside_context():
-            return super().flush(timeout)
-
-    def wait_closed(self, timeout: float | None = None) -> bool:
-        """Block until the session has ended; the handler's context ends, and another one begins.
-
-        Returns:
-            ``False`` when ``timeout`` seconds passed first.
-        """
-        with outside_context():
-            return super().wait_closed(timeout)
-
-    def _run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        with self.server.context(self._environ):
-            return function(*args, **kwargs)
-
-    def _special_entry(self, data: str | bytes, compress: bool, callback: Callable[[], object] | None) -> Entry:
-        return super()._special_entry(data, compress, callback and _ContextListener(callback, self.server, self._environ))
 
 
 class _AppMiddleware(Middleware):
@@ -269,10 +249,10 @@ class _ContextListener(StandIn):
         #: ``None`` if the request is to be found in the arguments
         self.environ = environ
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the listener."""
         with self.engineio.context(_environ_in(args) if self.environ is None else self.environ):
-            return self.listener(*args)
+            return self.listener(*args, **kwargs)
 
 
 def _environ_in(args: tuple[Any, ...]) -> Environ:

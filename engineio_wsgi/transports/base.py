@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol
 from engineio_wsgi.meter import Meter
 from engineio_wsgi.packet import Packet, PacketType
 
-__all__ = ["CloseReason", "Entry", "Prepared", "SessionPort", "TrackedPacket", "Transport", "as_packet", "size_of"]
+__all__ = ["CloseReason", "Entry", "Outbox", "Prepared", "Sink", "TrackedPacket", "Transport", "as_packet", "size_of"]
 
 
 class CloseReason(enum.StrEnum):
@@ -74,22 +74,54 @@ def as_packet(entry: Entry) -> Packet:
     return Packet(PacketType.MESSAGE, entry)
 
 
-class SessionPort(Protocol):
-    """What a transport may ask of, and report to, the session that it serves."""
+class Outbox(Protocol):
+    """What a transport may do to a session's write buffer."""
 
-    id: str
-    outbox: list[Entry]
-    outbox_size: int
-    watched: bool
-    heard: float
-    receiver: Any
-    reading_paused: bool
-    transport: Transport
-    close_reason: str | None
+    @property
+    def entries(self) -> list[Entry]:
+        """What waits; not to be changed."""
+        ...
+
+    @property
+    def watched(self) -> bool:
+        """Whether the sink has to be told what was written, by ``on_written``."""
+        ...
+
+    def take(self) -> list[Entry]:
+        """Take all entries out, to write them."""
+        ...
+
+    def put_back(self, entries: list[Entry]) -> None:
+        """Queue what was taken out and not written before all others."""
+        ...
+
+
+class Sink(Protocol):
+    """What a transport may ask of, and report to, whom it serves: a session, or an upgrade whose candidate it is."""
+
+    @property
+    def id(self) -> str:
+        """The session id."""
+        ...
+
+    @property
+    def outbox(self) -> Outbox:
+        """What there is to write."""
+        ...
 
     @property
     def closed(self) -> bool:
         """Whether the session has ended."""
+        ...
+
+    @property
+    def closing(self) -> bool:
+        """Whether the session ends as soon as its client has fetched what is left."""
+        ...
+
+    @property
+    def close_reason(self) -> str | None:
+        """Why the session has ended."""
         ...
 
     @property
@@ -98,16 +130,29 @@ class SessionPort(Protocol):
         ...
 
     @property
-    def closing(self) -> bool:
-        """Whether the session ends as soon as its client has fetched what is left."""
+    def reading_paused(self) -> bool:
+        """Whether the session has as much as it may hold."""
+        ...
+
+    @property
+    def receiver(self) -> Any:
+        """The `Waiter` of the greenlet that waits for a message, if one does."""
+        ...
+
+    def take_receiver(self) -> Any:
+        """The same; the caller has to switch to it."""
         ...
 
     def wait_for_room(self) -> None:
         """Block until messages may be enqueued again."""
         ...
 
+    def hear(self) -> None:
+        """Something was received: the client is alive."""
+        ...
+
     def deliver(self, data: str | bytes) -> None:
-        """One message has arrived; the caller is a worker greenlet and may be kept by the listeners."""
+        """One message was received, and nothing else; the caller is a worker greenlet and may be kept by the listeners."""
         ...
 
     def enqueue(self, messages: Sequence[str | bytes]) -> None:
@@ -130,8 +175,8 @@ class SessionPort(Protocol):
         """The entries have left; their senders may be told."""
         ...
 
-    def on_stalled(self) -> None:
-        """What there is to write cannot be written now."""
+    def on_stalled(self, under_way: list[Entry] | None = None) -> None:
+        """What there is to write cannot be written now. ``under_way`` was taken out, and the kernel has not taken all of it."""
         ...
 
     def end(self, reason: str, description: object = None) -> None:
@@ -142,7 +187,7 @@ class SessionPort(Protocol):
 class Transport:
     """One way of carrying packets between a session and its client."""
 
-    __slots__ = ("corked", "meter", "session")
+    __slots__ = ("corked", "meter", "outbox", "sink")
 
     #: as it stands in the ``transport`` query parameter
     name: ClassVar[str] = ""
@@ -151,15 +196,23 @@ class Transport:
     #: whether it lives on a connection of its own, which a WebSocket handshake opens
     handles_upgrades: ClassVar[bool] = False
 
-    def __init__(self, session: SessionPort, meter: Meter | None = None) -> None:
-        self.session = session
+    #: whom it serves, and what that one wants to have written; see :meth:`bind`
+    sink: Sink
+    outbox: Outbox
+
+    def __init__(self, meter: Meter | None = None) -> None:
         #: where the traffic is counted, if it is
         self.meter = meter
         #: whether somebody will flush the write buffer anyway as soon as the running greenlet yields
         self.corked = False
 
+    def bind(self, sink: Sink) -> None:
+        """Report to ``sink`` from now on."""
+        self.sink = sink
+        self.outbox = sink.outbox
+
     def open(self) -> None:
-        """Start: from now on the transport reports to its session."""
+        """Start to read, for transports that have a connection."""
 
     def read(self) -> None:
         """Read what is there for the greenlet that waits in ``receive``; for transports that have a connection."""

@@ -9,7 +9,6 @@ from engineio_wsgi.http.query import parse_query
 from engineio_wsgi.meter import Meter
 from engineio_wsgi.packet import Packet
 from engineio_wsgi.protocol import jsonp
-from engineio_wsgi.transports.base import SessionPort
 from engineio_wsgi.transports.polling import Answer, PollingTransport
 
 __all__ = ["JSONPTransport"]
@@ -22,8 +21,8 @@ class JSONPTransport(PollingTransport):
 
     __slots__ = ("_index",)
 
-    def __init__(self, session: SessionPort, protocol: int, limit: int, meter: Meter | None = None) -> None:
-        super().__init__(session, protocol, limit, binary=False, meter=meter)
+    def __init__(self, protocol: int, limit: int, meter: Meter | None = None) -> None:
+        super().__init__(protocol, limit, binary=False, meter=meter)
         self._index = 0
 
     def poll(self, environ: dict[str, Any]) -> Answer:

@@ -13,7 +13,6 @@ from typing import Any
 import gevent
 from gevent.hub import Waiter
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.errors import ErrorCode, PayloadTooLarge, ProtocolError, RequestRefused
 from engineio_wsgi.http.bodies import read_body
 from engineio_wsgi.http.peer import EndWatch
@@ -21,7 +20,7 @@ from engineio_wsgi.log import shorten
 from engineio_wsgi.meter import Meter
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.protocol import v3, v4
-from engineio_wsgi.transports.base import CloseReason, SessionPort, Transport, as_packet
+from engineio_wsgi.transports.base import CloseReason, Transport, as_packet
 
 __all__ = ["Answer", "PollingTransport"]
 
@@ -57,20 +56,19 @@ class PollingTransport(Transport):
     """A session's polling.
 
     Args:
-        session: who is served.
         protocol: the revision, 1 to 4.
         limit: bytes that the body of a POST may have.
         binary: whether the client takes binary payloads (revisions 1–3 without ``b64=1``).
         meter: where the traffic is counted, if it is.
     """
 
-    __slots__ = ("_binary", "_codec", "_limit", "_loop", "_poll", "_posting", "_protocol")
+    __slots__ = ("_binary", "_codec", "_discarded", "_limit", "_loop", "_poll", "_posting", "_protocol")
 
     name = "polling"
     upgrades_to = ("websocket", "flashsocket")
 
-    def __init__(self, session: SessionPort, protocol: int, limit: int, binary: bool = True, meter: Meter | None = None) -> None:
-        super().__init__(session, meter)
+    def __init__(self, protocol: int, limit: int, binary: bool = True, meter: Meter | None = None) -> None:
+        super().__init__(meter)
         self._protocol = protocol
         self._codec: Any = v4 if protocol == 4 else v3
         self._limit = limit
@@ -78,6 +76,8 @@ class PollingTransport(Transport):
         self._loop = gevent.get_hub().loop
         self._poll: Waiter[Any] | None = None
         self._posting = False
+        #: whether the session has moved on to another transport
+        self._discarded = False
 
     # -- GET
 
@@ -87,31 +87,31 @@ class PollingTransport(Transport):
         Raises:
             RequestRefused: another GET is waiting; the session has been closed over it.
         """
-        session = self.session
+        sink = self.sink
         if self._poll is not None:
-            session.end(CloseReason.TRANSPORT_ERROR, "a second GET while one was open")
+            sink.end(CloseReason.TRANSPORT_ERROR, "a second GET while one was open")
             raise RequestRefused(ErrorCode.BAD_REQUEST, "Bad request: a second GET while one was open",
                                  {"name": "POLL_OVERLAP"}, bare=True)
-        gone = not session.outbox and not session.closing and self._park(environ)
+        gone = not self.outbox.entries and not sink.closing and self._park(environ)
         if gone:
-            session.end(CloseReason.TRANSPORT_CLOSE, "the client gave up a poll")
+            sink.end(CloseReason.TRANSPORT_CLOSE, "the client gave up a poll")
         return self._answer_poll()
 
     def _answer_poll(self) -> Answer:
-        session = self.session
-        if session.closed:
+        sink = self.sink
+        if sink.closed:
             # a client that has said goodbye itself only wants its request back
-            return self._encode([NOOP if session.close_reason is CloseReason.TRANSPORT_CLOSE else CLOSE])
-        if session.transport is not self:
+            return self._encode([NOOP if sink.close_reason is CloseReason.TRANSPORT_CLOSE else CLOSE])
+        if self._discarded:
             return self._encode([NOOP])
-        entries, session.outbox = session.outbox, []
-        last = [CLOSE] if session.closing else [] if entries else [NOOP]
+        entries = self.outbox.take()
+        last = [CLOSE] if sink.closing else [] if entries else [NOOP]
         answer = self._encode([*map(as_packet, entries), *last])
         if logger.isEnabledFor(logging.DEBUG):
-            logger.debug("> %s: a GET is answered with %d packets", shorten(session.id), len(entries) + len(last))
+            logger.debug("> %s: a GET is answered with %d packets", shorten(sink.id), len(entries) + len(last))
         if self.meter is not None:
             self.meter.on_sent(entries)
-        session.on_written(entries)
+        sink.on_written(entries)
         return answer
 
     def _park(self, environ: dict[str, Any]) -> bool:
@@ -129,7 +129,7 @@ class PollingTransport(Transport):
         compress = any(packet.compress for packet in packets)
         answer = self.wrap(body, self._content_type(packets), compress)
         if self.meter is not None:
-            self.meter.bytes_out += len(answer.body)
+            self.meter.on_bytes_out(len(answer.body))
         return answer
 
     def _content_type(self, packets: Sequence[Packet]) -> str:
@@ -150,18 +150,18 @@ class PollingTransport(Transport):
             RequestRefused: it is not a payload, or another POST is under way; the session has been closed over it.
             PayloadTooLarge: more bytes than the limit; nothing was read.
         """
-        session = self.session
+        sink = self.sink
         if self._posting:
-            session.end(CloseReason.TRANSPORT_ERROR, "a second POST while one was open")
+            sink.end(CloseReason.TRANSPORT_ERROR, "a second POST while one was open")
             raise RequestRefused(ErrorCode.BAD_REQUEST, "Bad request: a second POST while one was open",
                                  {"name": "DATA_OVERLAP"}, bare=True)
         self._posting = True
         try:
             packets = self._read_packets(environ)
             if logger.isEnabledFor(logging.DEBUG):
-                logger.debug("< %s: a POST with %d packets", shorten(session.id), len(packets))
+                logger.debug("< %s: a POST with %d packets", shorten(sink.id), len(packets))
             self._take(packets)
-            if session.reading_paused:
+            if sink.reading_paused:
                 self._wait_for_room(environ)
         finally:
             self._posting = False
@@ -169,31 +169,31 @@ class PollingTransport(Transport):
 
     def _wait_for_room(self, environ: dict[str, Any]) -> None:
         """Answer no sooner than the application has caught up; the client may give up meanwhile."""
-        session = self.session
-        watch = EndWatch(environ, lambda: session.end(CloseReason.TRANSPORT_CLOSE, "the client gave up a POST"))
+        sink = self.sink
+        watch = EndWatch(environ, lambda: sink.end(CloseReason.TRANSPORT_CLOSE, "the client gave up a POST"))
         try:
-            session.wait_for_room()
+            sink.wait_for_room()
         finally:
             watch.stop()
 
     def _read_packets(self, environ: dict[str, Any]) -> list[Packet]:
         binary = environ.get("CONTENT_TYPE") == OCTET_STREAM
         if binary and self._protocol == 4:
-            self.session.end(CloseReason.TRANSPORT_ERROR, "a binary payload, which revision 4 does not have")
+            self.sink.end(CloseReason.TRANSPORT_ERROR, "a binary payload, which revision 4 does not have")
             raise RequestRefused(ErrorCode.BAD_REQUEST, "Bad request: a binary payload, which revision 4 does not have",
                                  {"name": "INVALID_CONTENT", "content_type": OCTET_STREAM}, bare=True)
         try:
             body = read_body(environ, self._limit)
             if self.meter is not None:
-                self.meter.bytes_in += len(body)
+                self.meter.on_bytes_in(len(body))
             return self.unwrap(body, binary)
         except PayloadTooLarge:
             raise
         except ProtocolError as error:
-            self.session.end(CloseReason.PARSE_ERROR, error)
+            self.sink.end(CloseReason.PARSE_ERROR, error)
             raise RequestRefused(ErrorCode.BAD_REQUEST, context={"name": "BAD_PAYLOAD", "error": str(error)}) from error
         except OSError as error:
-            self.session.end(CloseReason.TRANSPORT_ERROR, error)
+            self.sink.end(CloseReason.TRANSPORT_ERROR, error)
             raise RequestRefused(ErrorCode.BAD_REQUEST, context={"name": "BODY_INCOMPLETE", "error": str(error)}) from error
 
     def unwrap(self, body: bytes, binary: bool) -> list[Packet]:
@@ -202,27 +202,27 @@ class PollingTransport(Transport):
         return packets
 
     def _take(self, packets: list[Packet]) -> None:
-        session = self.session
-        session.heard = monotonic()
+        sink = self.sink
+        sink.hear()
         messages: list[str | bytes] = []
         for packet in packets:
             if packet.type is PacketType.MESSAGE:
                 messages.append(packet.data)
                 continue
-            session.enqueue(messages)
+            sink.enqueue(messages)
             messages = []
             if packet.type is PacketType.CLOSE and self._poll is None:
                 gevent.sleep(LAST_POLL)
-            session.on_packet(packet)
-        session.enqueue(messages)
-        session.submit_turn()
+            sink.on_packet(packet)
+        sink.enqueue(messages)
+        sink.submit_turn()
 
     # -- what the session asks for
 
     def wake(self) -> None:
         """Let the waiting GET take what there is; without one it waits for the next."""
         if self._poll is None:
-            self.session.on_stalled()
+            self.sink.on_stalled()
             return
         self._release()
 
@@ -247,6 +247,7 @@ class PollingTransport(Transport):
 
     def discard(self) -> None:
         """The session has moved on: a GET that still waits gets a ``noop``."""
+        self._discarded = True
         self._release()
 
     def close(self, reason: str | None = None) -> None:

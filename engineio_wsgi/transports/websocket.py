@@ -12,7 +12,6 @@ from typing import Any
 
 import gevent
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.errors import ProtocolError, RequestRefused
 from engineio_wsgi.http.responses import error_body
 from engineio_wsgi.log import shorten, tell_of_client
@@ -33,7 +32,7 @@ from engineio_wsgi.protocol.frames import (
     encode_text,
     to_utf8,
 )
-from engineio_wsgi.transports.base import CloseReason, Entry, Prepared, SessionPort, Transport, as_packet
+from engineio_wsgi.transports.base import CloseReason, Entry, Prepared, Transport, as_packet
 from engineio_wsgi.wire import RECV_SIZE, Wire
 from engineio_wsgi.workers import Workers
 
@@ -61,7 +60,6 @@ class WebSocketTransport(Transport):
     """A session's WebSocket.
 
     Args:
-        session: who is served.
         wire: the connection, its handshake done.
         decoder: its frame decoder, with the limits that hold for it.
         protocol: the revision, 1 to 4.
@@ -77,10 +75,10 @@ class WebSocketTransport(Transport):
     name = "websocket"
     handles_upgrades = True
 
-    def __init__(self, session: SessionPort, wire: Wire, workers: Workers, decoder: FrameDecoder, protocol: int,
+    def __init__(self, wire: Wire, workers: Workers, decoder: FrameDecoder, protocol: int,
                  binary: bool = True, deflater: Deflater | None = None, deflate_threshold: int = 0,
                  meter: Meter | None = None, subprotocol: str | None = None) -> None:
-        super().__init__(session, meter)
+        super().__init__(meter)
         self.wire = wire
         #: the WebSocket's sub-protocol, if one was agreed on
         self.subprotocol = subprotocol
@@ -108,8 +106,8 @@ class WebSocketTransport(Transport):
     def open(self) -> None:
         """Start to read: the session is ready for what comes."""
         if logger.isEnabledFor(logging.DEBUG):
-            logger.debug("= %s: its WebSocket is read", shorten(self.session.id))
-        self.wire.on_drained = self._on_drained
+            logger.debug("= %s: its WebSocket is read", shorten(self.sink.id))
+        self.wire.call_when_drained(self._on_drained)
         self.wire.watch(self._on_readable)
 
     def pause(self) -> None:
@@ -126,21 +124,19 @@ class WebSocketTransport(Transport):
     def _on_readable(self) -> None:
         """In the hub: one batch, in the greenlet that waits for it or in a worker; what it wrote goes out in one send."""
         self.corked = True
-        session = self.session
-        receiver = session.receiver
-        if receiver is None:
+        sink = self.sink
+        if sink.receiver is None:
             self._workers.attend(self)
             return
-        session.receiver = None
         try:
-            receiver.switch(True)
+            sink.take_receiver().switch(True)
         finally:
             self.uncork()
 
     def uncork(self) -> None:
         """Write what was sent meanwhile."""
         self.corked = False
-        if self.session.outbox:
+        if self.outbox.entries:
             self.flush()
 
     def read(self) -> None:
@@ -155,38 +151,32 @@ class WebSocketTransport(Transport):
         if not data:
             self._on_lost(None)
             return
-        session = self.session
-        session.heard = monotonic()
         if self.meter is not None:
-            self.meter.bytes_in += len(data)
+            self.meter.on_bytes_in(len(data))
         items = self.feed(data)
         if len(items) == 1:
             # the bulk of real traffic: one message a recv, which need not be queued
             item = items[0]
             if type(item) is str and item[:1] == "4":
-                session.deliver(item[1:])
+                self.sink.deliver(item[1:])
                 return
-            if self._take_alone(item):
+            if type(item) is bytes and not self._binary_prefix:
+                self.sink.deliver(item)
                 return
-        self.take(items)
-        session.run_turn()
-
-    def _take_alone(self, item: Any) -> bool:
-        if type(item) is bytes and not self._binary_prefix:
-            self.session.deliver(item)
-            return True
-        if item == "3":
+        self.sink.hear()
+        if items == ["3"]:
             # what idle sessions consist of
-            self.session.on_packet(PONG)
-            return True
-        return False
+            self.sink.on_packet(PONG)
+            return
+        self.take(items)
+        self.sink.run_turn()
 
     def take(self, items: list[Any]) -> None:
         """Queue the messages among decoded ``items`` and act on the rest, all in order. Runs no listener."""
-        session = self.session
+        sink = self.sink
         messages: list[str | bytes] = [item[1:] for item in items if type(item) is str and item[:1] == "4"]
         if len(messages) == len(items):
-            session.enqueue(messages)
+            sink.enqueue(messages)
             return
         for item in items:
             self._take_one(item)
@@ -194,9 +184,9 @@ class WebSocketTransport(Transport):
 
     def _take_one(self, item: Any) -> None:
         if type(item) is str and item[:1] == "4":
-            self.session.enqueue((item[1:],))
+            self.sink.enqueue((item[1:],))
         elif type(item) is bytes and not self._binary_prefix:
-            self.session.enqueue((item,))
+            self.sink.enqueue((item,))
         else:
             self._on_other(item)
 
@@ -206,16 +196,16 @@ class WebSocketTransport(Transport):
 
     def _on_other(self, item: Any) -> None:
         """A frame that is no plain message."""
-        if type(item) is Ping or type(item) is Pong or self.session.closed:
+        if type(item) is Ping or type(item) is Pong or self.sink.closed:
             return
         if type(item) is Close:
             self._close_code = item.code or 1000
-            self.session.end(CloseReason.TRANSPORT_CLOSE, item.reason or None)
+            self.sink.end(CloseReason.TRANSPORT_CLOSE, item.reason or None)
         elif type(item) is Violation:
-            address = self.session.remote_address
+            address = self.sink.remote_address
             tell_of_client(logger, address, item.code, "< violation: %s (close code %d)", item.reason, item.code)
             self._close_code = item.code
-            self.session.end(CloseReason.TRANSPORT_ERROR, ProtocolError(item.reason))
+            self.sink.end(CloseReason.TRANSPORT_ERROR, ProtocolError(item.reason))
         else:
             self._on_packet(item)
 
@@ -224,12 +214,12 @@ class WebSocketTransport(Transport):
             packet: Packet = self._codec.decode_packet(frame)
         except ProtocolError as error:
             self._close_code = error.close_code
-            self.session.end(CloseReason.PARSE_ERROR, error)
+            self.sink.end(CloseReason.PARSE_ERROR, error)
             return
         if packet.type is PacketType.MESSAGE:
-            self.session.enqueue([packet.data])
+            self.sink.enqueue([packet.data])
         else:
-            self.session.on_packet(packet)
+            self.sink.on_packet(packet)
 
     def decode(self, item: str | bytes) -> Packet | None:
         """The packet in a frame; ``None`` if it holds none."""
@@ -242,8 +232,8 @@ class WebSocketTransport(Transport):
     def _on_lost(self, error: OSError | None) -> None:
         """The peer is gone without a closing handshake, which says nothing of whose fault it was."""
         self._close_code = 0
-        self.session.end(CloseReason.TRANSPORT_CLOSE, error)
-        self.session.run_turn()
+        self.sink.end(CloseReason.TRANSPORT_CLOSE, error)
+        self.sink.run_turn()
 
     # -- writing
 
@@ -255,7 +245,7 @@ class WebSocketTransport(Transport):
 
     def wake_to_close(self) -> bool:
         """Write what is left; ``False`` if nothing is."""
-        if self.session.outbox:
+        if self.outbox.entries:
             self.wake()
             return True
         return bool(self.wire.unsent)
@@ -263,29 +253,22 @@ class WebSocketTransport(Transport):
     def flush(self) -> None:
         """Write all that the write buffer holds, with one ``send``; what the kernel refuses follows when it can."""
         self._scheduled = False
-        session = self.session
-        entries = session.outbox
+        outbox = self.outbox
         wire = self.wire
-        if wire.unsent or not entries or session.closed:
+        if wire.unsent or not outbox.entries or self.sink.closed:
             return
-        session.outbox = []
+        entries = outbox.take()
         frames = self._frames(entries)
         try:
             wire.write(data := b"".join(frames))
         except OSError as error:
-            session.outbox = entries + session.outbox
+            outbox.put_back(entries)
             self._on_lost_writing(error)
             return
         if self.meter is not None:
-            self.meter.bytes_out += len(data)
-            if len(entries) == 1 and type(entries[0]) is str:
-                self.meter.messages_out += 1
-            else:
-                self.meter.on_sent(entries)
-        if wire.unsent or session.watched:
+            self.meter.on_batch(len(data), entries)
+        if wire.unsent or outbox.watched:
             self._account_for(entries, frames)
-        else:
-            session.outbox_size = 0
 
     def _frames(self, entries: list[Entry]) -> list[bytes]:
         """The frames of ``entries``, each in two parts, so that the bytes of a message are copied once, by the join."""
@@ -307,13 +290,13 @@ class WebSocketTransport(Transport):
     def _account_for(self, entries: list[Entry], frames: list[bytes]) -> None:
         if self.wire.unsent:
             self._in_flight = (entries, frames)
-            self.session.on_stalled()
+            self.sink.on_stalled(entries)
         else:
-            self.session.on_written(entries)
+            self.sink.on_written(entries)
 
     def ping(self) -> bool:
         """Write a ping at once, if nothing is under way that it would have to wait for."""
-        if self.wire.unsent or self.corked or self.session.outbox:
+        if self.wire.unsent or self.corked or self.outbox.entries:
             return False
         self._write(PING_FRAME)
         return True
@@ -324,7 +307,7 @@ class WebSocketTransport(Transport):
 
     def _write(self, data: bytes) -> None:
         if self.meter is not None:
-            self.meter.bytes_out += len(data)
+            self.meter.on_bytes_out(len(data))
         try:
             self.wire.write(data)
         except OSError as error:
@@ -332,8 +315,8 @@ class WebSocketTransport(Transport):
 
     def _on_lost_writing(self, error: OSError) -> None:
         self._close_code = 0
-        self.session.end(CloseReason.TRANSPORT_CLOSE, error)
-        self.session.submit_turn()
+        self.sink.end(CloseReason.TRANSPORT_CLOSE, error)
+        self.sink.submit_turn()
 
     def _on_drained(self) -> None:
         if self.wire.lost is not None:
@@ -341,7 +324,7 @@ class WebSocketTransport(Transport):
             return
         in_flight, self._in_flight = self._in_flight, None
         if in_flight is not None:
-            self.session.on_written(in_flight[0])
+            self.sink.on_written(in_flight[0])
         self.flush()
 
     def unsent_entries(self) -> list[Entry]:
@@ -388,7 +371,7 @@ class WebSocketTransport(Transport):
     def close(self, reason: str | None = None) -> None:
         """Say goodbye as RFC 6455 has it, in the background; a peer that is gone already is only let go."""
         if logger.isEnabledFor(logging.DEBUG):
-            logger.debug("= %s: its WebSocket is closed", shorten(self.session.id))
+            logger.debug("= %s: its WebSocket is closed", shorten(self.sink.id))
         if self._close_code == 0:
             self.wire.close()
             return

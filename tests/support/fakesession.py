@@ -10,7 +10,7 @@ import gevent
 from engineio_wsgi.errors import SocketClosed, UsageError
 from engineio_wsgi.heartbeat import HeartbeatTimer
 from engineio_wsgi.options import Options
-from engineio_wsgi.session import ReadyState
+from engineio_wsgi.session import Session
 from engineio_wsgi.socket import Socket
 from engineio_wsgi.transports.base import Entry, Transport
 from engineio_wsgi.workers import Workers
@@ -29,8 +29,8 @@ class FakeTransport(Transport):
 
     name = "fake"
 
-    def __init__(self, session: Any) -> None:
-        super().__init__(session)
+    def __init__(self) -> None:
+        super().__init__()
         self.wakes = 0
         self.closings: list[str] = []
         self.arriving: list[str | bytes] = []
@@ -42,28 +42,27 @@ class FakeTransport(Transport):
 
     def wake_to_close(self) -> bool:
         """Whether anything is left."""
-        return bool(self.session.outbox)
+        return bool(self.outbox.entries)
 
     def take(self) -> list[Entry]:
         """Everything that waits is written."""
-        entries, self.session.outbox = self.session.outbox, []
-        self.session.on_written(entries)
+        entries = self.outbox.take()
+        self.sink.on_written(entries)
         return entries
 
     def arrive(self, *messages: str | bytes) -> None:
         """The client's messages become readable: whoever receives reads for itself, else a worker does."""
         self.arriving.extend(messages)
-        receiver, self.session.receiver = self.session.receiver, None
-        if receiver is not None:
-            gevent.get_hub().loop.run_callback(receiver.switch, True)
+        if self.sink.receiver is not None:
+            gevent.get_hub().loop.run_callback(self.sink.take_receiver().switch, True)
         else:
             self.read()
 
     def read(self) -> None:
         """Hand over what has arrived."""
         arriving, self.arriving = self.arriving, []
-        self.session.enqueue(arriving)
-        self.session.run_turn()
+        self.sink.enqueue(arriving)
+        self.sink.run_turn()
 
     def unsent_entries(self) -> list[Entry]:
         """What was taken, and not completely."""
@@ -92,12 +91,20 @@ class FakeHost:
         return ()
 
 
-def opened(**options: Any) -> tuple[Any, Any]:
+def opened_session(**options: Any) -> tuple[Any, Any]:
     """A session and its transport."""
-    socket: Any = Socket(FakeHost(**options), "0123456789abcdef", 4, {**ENVIRON, **dict.fromkeys(CONNECTIONS, object())})
-    socket.transport = FakeTransport(socket)
-    socket.state = ReadyState.OPEN
-    return socket, socket.transport
+    host: Any = FakeHost(**options)
+    session = Session(host, "0123456789abcdef", 4, ENVIRON["REMOTE_ADDR"])
+    session.present_as(Socket(session, {**ENVIRON, **dict.fromkeys(CONNECTIONS, object())}))
+    transport = FakeTransport()
+    session.open(transport, [])
+    return session, transport
+
+
+def opened(**options: Any) -> tuple[Any, Any]:
+    """What the application sees of a session, and its transport."""
+    session, transport = opened_session(**options)
+    return session.socket, transport
 
 
 def outcome(greenlet: gevent.Greenlet) -> Any:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from engineio_wsgi.admission import Demand, Errand, ask_application, examine
 from engineio_wsgi.errors import ErrorCode, Forbidden, RequestRefused
 from engineio_wsgi.options import Options
+from engineio_wsgi.state import SessionState
 from engineio_wsgi.transports import transports
 
 HANDSHAKE_HEADERS = {
@@ -23,12 +24,12 @@ HANDSHAKE_HEADERS = {
 }
 
 
-def session(transport: str = "polling", protocol: int = 4, upgrade: object = None, upgraded: bool = False,
+def session(transport: str = "polling", protocol: int = 4, state: SessionState = SessionState.OPEN,
             overdue: bool = False) -> Any:
     """What is looked at of a session; ``ended`` is what it was ended with."""
     ended: list[str] = []
     heartbeat = SimpleNamespace(overdue=lambda: overdue)
-    return SimpleNamespace(transport=transports[transport], protocol=protocol, upgrade=upgrade, upgraded=upgraded,
+    return SimpleNamespace(transport=transports[transport], protocol=protocol, state=state, catch_up=lambda: None,
                            heartbeat=heartbeat, ended=ended, end=lambda reason, description: ended.append(str(reason)))
 
 
@@ -218,14 +219,14 @@ def test_upgrades_that_are_not_allowed() -> None:
 
 
 def test_a_websocket_for_a_session_that_has_upgraded_is_taken_and_closed_later() -> None:
-    member = session("websocket", upgraded=True)
+    member = session("websocket", state=SessionState.UPGRADED)
     assert ask("EIO=4&transport=websocket&sid=a", upgrade=True, sessions={"a": member}).session is member
     refused = refusal("EIO=4&transport=polling&sid=a", upgrade=True, sessions={"a": member})
     assert refused.context == {"name": "NO_UPGRADE", "from": "websocket", "to": "polling"}
 
 
 def test_a_second_upgrade_at_a_time() -> None:
-    refused = refusal("EIO=4&transport=websocket&sid=a", upgrade=True, sessions={"a": session(upgrade=object())})
+    refused = refusal("EIO=4&transport=websocket&sid=a", upgrade=True, sessions={"a": session(state=SessionState.UPGRADING)})
     assert refused.context == {"name": "UPGRADE_UNDER_WAY"}
 
 

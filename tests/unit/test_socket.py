@@ -9,11 +9,13 @@ import gevent
 import pytest
 from gevent.event import Event
 from support.fakeloop import FakeLoop
-from support.fakesession import CONNECTIONS, ENVIRON, FakeHost, opened, outcome, quiet, started
+from support.fakesession import CONNECTIONS, ENVIRON, FakeHost, opened, opened_session, outcome, quiet, started
 
 from engineio_wsgi.errors import SocketClosed, UsageError, WriteTimeout
 from engineio_wsgi.packet import Packet, PacketType
+from engineio_wsgi.session import Session
 from engineio_wsgi.socket import Socket, as_message
+from engineio_wsgi.state import SessionState
 from engineio_wsgi.transports.base import Prepared
 
 
@@ -39,15 +41,15 @@ def test_the_request_is_the_handshakes_without_its_connection() -> None:
 def test_the_handshakes_own_environ_is_left_alone() -> None:
     environ = {**ENVIRON, "wsgi.input": object()}
     before = dict(environ)
-    host: Any = FakeHost()
-    assert Socket(host, "a", 4, environ).request.path == "/engine.io/"
+    session: Any = None
+    assert Socket(session, environ).request.path == "/engine.io/"
     assert environ == before
 
 
 def test_the_remote_address() -> None:
     assert opened()[0].remote_address == "192.0.2.7"
     host: Any = FakeHost()
-    assert Socket(host, "a", 4, {}).remote_address is None
+    assert Socket(Session(host, "a", 4), {}).remote_address is None
 
 
 def test_its_representation_does_not_tell_its_id() -> None:
@@ -62,16 +64,17 @@ def test_data_is_each_sessions_own() -> None:
 
 
 def test_the_server_and_the_states() -> None:
-    socket, transport = opened()
-    assert (socket.server, socket.ready_state, socket.upgrading) == (socket.host, "open", False)
-    socket.upgrade = object()
+    session, transport = opened_session()
+    socket = session.socket
+    assert (socket.server, socket.ready_state, socket.upgrading) == (session.host, "open", False)
+    session.state = SessionState.UPGRADING
     assert socket.upgrading
-    socket.upgrade = None
+    session.state = SessionState.OPEN
     socket.send("a").close()
     assert socket.ready_state == "closing"
     transport.take()
     assert socket.ready_state == "closed"
-    assert socket.host.forgotten == [socket]
+    assert session.host.forgotten == [session]
 
 
 # -- sending
@@ -216,7 +219,8 @@ def test_room_for_one_is_not_room_for_all(small: Any) -> None:
 
 
 @pytest.mark.parametrize("end", [
-    lambda socket: socket.close(), lambda socket: socket.close(discard=True), lambda socket: socket.end("transport close"),
+    lambda socket: socket.close(), lambda socket: socket.close(discard=True),
+    lambda socket: socket._session.end("transport close"),
 ], ids=["close", "discard", "lost"])
 def test_a_send_that_waits_learns_of_the_end(small: Any, end: Callable[[Any], Any]) -> None:
     socket, _ = small
@@ -239,10 +243,11 @@ def test_the_event_loop_itself_does_not_wait(small: Any) -> None:
 
 def test_a_broadcast_ends_a_session_whose_buffer_is_full(small: Any) -> None:
     socket, transport = small
-    assert socket.send_prepared(Prepared("x" * 10, True))
-    assert not socket.send_prepared(Prepared("y", True))
+    session = socket._session
+    assert session.send_prepared(Prepared("x" * 10, True))
+    assert not session.send_prepared(Prepared("y", True))
     assert (socket.close_reason, transport.closings) == ("client too slow", ["client too slow"])
-    assert socket.send_prepared(Prepared("z", True)), "it is not too slow any more, but gone"
+    assert session.send_prepared(Prepared("z", True)), "it is not too slow any more, but gone"
 
 
 # -- flush
@@ -277,7 +282,7 @@ def receiving() -> Iterator[tuple[Any, Any]]:
     """A session without listeners; it ends with the test."""
     socket, transport = opened()
     yield socket, transport
-    socket.end("the test is over")
+    socket._session.end("the test is over")
     gevent.sleep(0)
 
 
@@ -311,7 +316,7 @@ def test_receive_in_vain(receiving: Any, timeout: float) -> None:
     socket, transport = receiving
     with pytest.raises(TimeoutError, match="no message arrived in time"):
         socket.receive(timeout=timeout)
-    assert socket.receiver is None
+    assert socket._session.receiver is None
     transport.arrive("late")
     assert socket.receive(timeout=0) == "late"
 
@@ -328,7 +333,7 @@ def test_false_alarms_do_not_make_a_timeout_longer(receiving: Any) -> None:
 
 def test_a_timeout_that_was_not_needed_is_not_kept(receiving: Any) -> None:
     socket, transport = receiving
-    socket._loop = loop = FakeLoop()
+    socket._session._loop = loop = FakeLoop()
     waiting = started(socket.receive, timeout=1000)
     assert len(loop.timers) == 1
     transport.arrive("a")
@@ -367,9 +372,9 @@ def test_a_receiver_that_is_stopped_loses_nothing(receiving: Any, stop: str) -> 
 def test_receiving_makes_room_in_the_inbox() -> None:
     socket, transport = opened(max_inbox=100)
     transport.arrive("x" * 101)
-    assert socket.reading_paused
+    assert socket._session.reading_paused
     socket.receive()
-    assert not socket.reading_paused
+    assert not socket._session.reading_paused
 
 
 @pytest.mark.parametrize("discard", [False, True])
@@ -408,7 +413,7 @@ def test_a_listener_that_receives_lets_others_run() -> None:
     socket, transport = opened()
     order: list[str] = []
     done = Event()
-    socket.queue_call(lambda: (order.extend(socket), done.set()))
+    socket._session.queue_call(lambda: (order.extend(socket), done.set()))
     socket.on("drain", lambda: order.append("drain"))
     gevent.sleep(0)
     socket.send("x")
@@ -430,7 +435,7 @@ def test_spawned_greenlets_end_with_the_session() -> None:
     assert outcome(done) == 3
     waiting = socket.spawn(gevent.sleep, 1000)
     gevent.sleep(0)
-    assert socket.spawned == {waiting}, "what has ended is not kept"
+    assert socket._session.spawned == {waiting}, "what has ended is not kept"
     socket.close()
     assert isinstance(outcome(waiting), gevent.GreenletExit)
     with pytest.raises(SocketClosed) as closed:

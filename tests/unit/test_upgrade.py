@@ -14,7 +14,7 @@ from engineio_wsgi import deadline
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.protocol.frames import FrameDecoder, Opcode, encode_binary, encode_close, encode_frame, encode_text
 from engineio_wsgi.transports.websocket import WebSocketTransport
-from engineio_wsgi.upgrade import MOVES, Upgrade, UpgradeState
+from engineio_wsgi.upgrade import MOVES, CandidateSink, Upgrade, UpgradeState
 
 TIMEOUT = 10.0
 PROBING, PONGED = UpgradeState.PROBING, UpgradeState.PONGED
@@ -43,11 +43,13 @@ class FakeWire:
         self.arriving: list[bytes | OSError] = []
         self.written: list[bytes] = []
         self.on_readable: Any = None
-        self.on_drained: Any = None
         self.unsent = 0
         self.closed = False
         self.lost: OSError | None = None
         self.closings = 0
+
+    def call_when_drained(self, callback: Any) -> None:
+        """As a `Wire` does."""
 
     def watch(self, on_readable: Any) -> None:
         """As a `Wire` does."""
@@ -88,14 +90,15 @@ class OldTransport:
 class FakeSession:
     """What an upgrade asks of its session, written down in ``log``."""
 
+    id = "a session id"
     remote_address = "192.0.2.7"
-
+    outbox = None
     closed = False
 
     def __init__(self, loop: FakeLoop) -> None:
         self.log: list[Any] = []
         self.received: list[Any] = []
-        self.upgrade: Upgrade | None = None
+        self.abandoned = 0
         self.transport: Any = OldTransport()
         self.transport.nudge = lambda: self.old.nudges.append(round(loop.now - 1000.0, 6))
         self.old = self.transport
@@ -108,7 +111,11 @@ class FakeSession:
         """The switch, as the session does it."""
         self.log.append("switch")
         self.transport = transport
-        transport.session = self
+        transport.bind(self)
+
+    def upgrade_abandoned(self) -> None:
+        """The session stays where it is."""
+        self.abandoned += 1
 
     def enqueue(self, messages: Sequence[str | bytes]) -> None:
         """Messages of the session."""
@@ -151,8 +158,8 @@ class Attempt:
         session: Any = self.session
         wire: Any = self.wire
         workers: Any = None
-        self.candidate = WebSocketTransport(session, wire, workers, FrameDecoder(1000, masked=False), protocol)
-        self.upgrade = session.upgrade = Upgrade(session, self.candidate, self.loop, TIMEOUT)
+        self.candidate = WebSocketTransport(wire, workers, FrameDecoder(1000, masked=False), protocol)
+        self.upgrade = Upgrade(session, self.candidate, self.loop, TIMEOUT)
         self.upgrade.start()
 
     def arrive(self, *arriving: bytes | OSError) -> None:
@@ -173,8 +180,7 @@ class Attempt:
     def check(self) -> None:
         """What holds whatever has happened."""
         state = self.upgrade.state
-        over = state in (SWITCHED, ABANDONED)
-        assert self.session.upgrade is (None if over else self.upgrade)
+        assert self.session.abandoned == (1 if state is ABANDONED else 0)
         assert self.session.transport is (self.candidate if state is SWITCHED else self.session.old)
         assert self.wire.closings == (1 if state is ABANDONED else 0)
         assert len(self.loop.timers) == {PROBING: 1, PONGED: 2}.get(state, 0), "timers of an attempt end with it"
@@ -307,7 +313,7 @@ def test_nothing_undoes_a_switch() -> None:
     attempt.arrive(PROBE, UPGRADE)
     attempt.loop.advance(2 * TIMEOUT)
     attempt.upgrade.abandon("too late")
-    attempt.upgrade.end("transport error", "too late")
+    CandidateSink(attempt.upgrade, "a session id", None).end("transport error", "too late")
     assert attempt.upgrade.state is SWITCHED
     attempt.check()
 

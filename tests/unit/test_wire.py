@@ -84,7 +84,7 @@ def test_nothing_to_read_is_an_error_of_its_own(pair):
 def test_what_the_kernel_refuses_follows_in_order(pair):
     wire, far = pair
     drained = Event()
-    wire.on_drained = drained.set
+    wire.call_when_drained(drained.set)
     written = fill(wire)
     wire.write(b"last")
     got = 0
@@ -101,7 +101,7 @@ def test_what_the_kernel_refuses_follows_in_order(pair):
 def test_a_lost_connection_keeps_count_of_what_never_left(pair):
     wire, far = pair
     lost = Event()
-    wire.on_drained = lost.set
+    wire.call_when_drained(lost.set)
     fill(wire)
     far.close()
     assert lost.wait(60)

@@ -13,7 +13,6 @@ from django.http import HttpRequest
 from django.utils.module_loading import import_string
 from gevent import monkey
 
-from engineio_wsgi.admission import Demand
 from engineio_wsgi.contrib.django.conf import options_from_settings
 from engineio_wsgi.contrib.django.database import call_handler
 from engineio_wsgi.contrib.django.handshake import Site, django_request
@@ -21,7 +20,6 @@ from engineio_wsgi.contrib.django.socket import DJANGO_REQUEST, DjangoListener, 
 from engineio_wsgi.events import Listener
 from engineio_wsgi.middleware import Application, Middleware
 from engineio_wsgi.server import Server
-from engineio_wsgi.socket import Socket
 
 __all__ = ["EngineIO", "get_wsgi_application", "wrapped"]
 
@@ -59,6 +57,8 @@ class EngineIO(Server):
         def connected(socket):
             socket.send(f"hello {socket.request.user.username}")
     """
+
+    _socket_class = DjangoSocket
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{**options_from_settings(), **options})
@@ -100,9 +100,6 @@ class EngineIO(Server):
 
     def _announce_headers(self, headers: list[tuple[str, str]], environ: Environ) -> list[tuple[str, str]]:
         return super()._announce_headers([*headers, *environ.pop(SET_COOKIES, ())], environ)
-
-    def _new_socket(self, sid: str, demand: Demand, environ: Environ) -> Socket:
-        return DjangoSocket(self, sid, demand.protocol, environ)
 
 
 def get_wsgi_application(engineio: str) -> Middleware:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import gevent
 from django.http import HttpRequest
 
 from engineio_wsgi.contrib.django.database import call_handler, while_waiting
-from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.events import Listener, StandIn
 from engineio_wsgi.socket import Socket
-from engineio_wsgi.transports.base import Entry
 
 __all__ = ["DJANGO_REQUEST", "DjangoListener", "DjangoSocket"]
 
@@ -25,9 +21,9 @@ class DjangoListener(StandIn):
 
     __slots__ = ()
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the listener, and close what it leaves open."""
-        return call_handler(self.listener, *args)
+        return call_handler(self.listener, *args, **kwargs)
 
 
 class DjangoSocket(Socket):
@@ -36,7 +32,8 @@ class DjangoSocket(Socket):
     Listeners, what :meth:`spawn` runs and the callbacks of :meth:`send` begin with database connections that work, and what
     they leave open is closed when they end. A handler that waits in :meth:`receive`, in ``for message in socket``, in
     :meth:`flush` or in :meth:`wait_closed` holds a connection only in ``transaction.atomic()``; the next query opens one. So do
-    not wait for the client while reading from ``QuerySet.iterator()`` or a cursor.
+    not wait for the client while reading from ``QuerySet.iterator()`` or a cursor. A loop in what :meth:`spawn` runs that sleeps
+    calls ``django.db.close_old_connections()`` itself, to hold none while it does.
     """
 
     __slots__ = ()
@@ -50,19 +47,8 @@ class DjangoSocket(Socket):
         """
         return self._environ[DJANGO_REQUEST]
 
-    def stand_in(self, listener: Listener) -> Listener:
-        """What is called for ``listener``."""
-        return DjangoListener(listener)
-
-    def spawn(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> gevent.Greenlet:
-        """Run ``function`` in a greenlet that is killed when the session closes, with database connections of its own.
-
-        A loop that sleeps in there calls ``django.db.close_old_connections()`` itself, to hold none while it does.
-
-        Raises:
-            SocketClosed: it has closed already.
-        """
-        return super().spawn(call_handler, function, *args, **kwargs)
+    def _stand_in(self, function: Listener) -> Listener:
+        return DjangoListener(function)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until all that was sent has been written out, without a database connection.
@@ -85,9 +71,5 @@ class DjangoSocket(Socket):
         while_waiting()
         return super().wait_closed(timeout)
 
-    def _special_entry(self, data: str | bytes, compress: bool, callback: Callable[[], object] | None) -> Entry:
-        return super()._special_entry(data, compress, callback and DjangoListener(callback))
-
-    def _wait_for_message(self, deadline: Deadline) -> None:
+    def _before_waiting(self) -> None:
         while_waiting()
-        super()._wait_for_message(deadline)

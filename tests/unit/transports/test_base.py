@@ -1,0 +1,58 @@
+"""What all transports have in common, and the entries of the write buffer."""
+
+from __future__ import annotations
+
+import pytest
+from support.fakesink import FakeSink
+
+from engineio_wsgi.packet import Packet, PacketType
+from engineio_wsgi.transports.base import Entry, Prepared, TrackedPacket, Transport, as_packet, size_of
+
+
+def test_a_transport_is_bound_to_whom_it_serves() -> None:
+    transport, first, second = Transport(), FakeSink(), FakeSink()
+    transport.bind(first)
+    transport.bind(second)
+    assert (transport.sink, transport.outbox) == (second, second.outbox)
+
+
+def test_a_transport_without_a_connection_has_little_to_do() -> None:
+    transport = Transport()
+    for nothing in (transport.open, transport.read, transport.pause, transport.resume, transport.nudge, transport.discard):
+        assert nothing() is None  # type: ignore[func-returns-value]
+    assert (transport.unsent, transport.unsent_entries(), transport.ping()) == (0, [], False)
+
+
+def test_how_it_writes_and_ends_is_each_transports_own() -> None:
+    transport = Transport()
+    for own in (transport.wake, transport.wake_to_close, transport.close):
+        with pytest.raises(NotImplementedError):
+            own()
+
+
+@pytest.mark.parametrize(("data", "size"), [
+    ("abc", 3), ("äöü", 6), ("😀", 4), ("\ud800", 1), (b"\xff\xff", 2), ("", 0),
+], ids=repr)
+def test_the_bytes_of_a_message(data: str | bytes, size: int) -> None:
+    assert size_of(data) == size
+
+
+PACKET = Packet(PacketType.PING, "x")
+
+
+@pytest.mark.parametrize(("entry", "packet"), [
+    ("text", Packet(PacketType.MESSAGE, "text")), (b"bytes", Packet(PacketType.MESSAGE, b"bytes")), (PACKET, PACKET),
+    (Prepared("a", False), Packet(PacketType.MESSAGE, "a", False)),
+], ids=["text", "bytes", "packet", "prepared"])
+def test_an_entry_as_a_packet(entry: Entry, packet: Packet) -> None:
+    assert as_packet(entry) == packet
+    assert as_packet(entry).compress is packet.compress
+
+
+def test_a_tracked_packet_is_the_packet_and_has_a_callback() -> None:
+    tracked = TrackedPacket(Packet(PacketType.MESSAGE, "a", False), print)
+    assert (tracked.type, tracked.data, tracked.compress, tracked.callback) == (PacketType.MESSAGE, "a", False, print)
+
+
+def test_a_prepared_message_knows_its_size_and_has_no_forms_yet() -> None:
+    assert (Prepared("ä", True).size, Prepared("ä", True).forms) == (2, {})
