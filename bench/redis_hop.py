@@ -35,8 +35,8 @@ PATIENCE = 10.0
 def serve(url: str, ports: list[int]) -> None:
     """A worker for each port, each on a machine of its own as far as it can see."""
     import engineio_wsgi
-    from engineio_wsgi.cluster import routing
-    from engineio_wsgi.cluster.addresses import AbstractNames
+    from engineio_wsgi.cluster import router as routing
+    from engineio_wsgi.cluster.local.names import AbstractNames
 
     children = []
     for port in ports:

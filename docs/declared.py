@@ -39,7 +39,7 @@ class Options(Table):
 
     def rows(self) -> list[tuple[str, ...]]:
         """See `options.option_table`."""
-        from engineio_wsgi.options import option_table
+        from engineio_wsgi.options.options import option_table
 
         return [(f"``{name}``", f"``{default}``", text) for name, default, text in option_table()]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engineio_wsgi.emitter import Emitter
+from engineio_wsgi.engine.middleware import Middleware
 from engineio_wsgi.errors import (
     ConfigurationError,
     EngineError,
@@ -12,12 +13,11 @@ from engineio_wsgi.errors import (
     SocketClosed,
     WriteTimeout,
 )
-from engineio_wsgi.handler import WebSocketHandler
+from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.log import set_up_debug
-from engineio_wsgi.middleware import Middleware
-from engineio_wsgi.options import Cookie, Cors, Deflate, HttpCompression
+from engineio_wsgi.options.options import Cookie, Cors, Deflate, HttpCompression
 from engineio_wsgi.server import Server, attach, listen
-from engineio_wsgi.socket import Socket
+from engineio_wsgi.session.socket import Socket
 from engineio_wsgi.transports import Transport, transports
 from engineio_wsgi.version import __version__
 

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from engineio_wsgi.cli import main
+from engineio_wsgi.cli.command import main
 
 sys.exit(main())

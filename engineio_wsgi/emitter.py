@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from engineio_wsgi.cluster.addresses import choose_names, is_worker_id
-from engineio_wsgi.cluster.calls import ask
-from engineio_wsgi.cluster.channel import OwnerGone
-from engineio_wsgi.cluster.location import RedisLocation, group_of, names_redis
+from engineio_wsgi.cluster.local.channel import OwnerGone
+from engineio_wsgi.cluster.local.names import choose_names, is_worker_id
 from engineio_wsgi.cluster.messages import Action, Call, Kind, Message, Result
+from engineio_wsgi.cluster.rpc import ask
+from engineio_wsgi.engine.registry import WORKER_ID_SIZE
 from engineio_wsgi.errors import ConfigurationError
-from engineio_wsgi.host import WORKER_ID_SIZE
-from engineio_wsgi.options import Options
-from engineio_wsgi.socket import as_message
+from engineio_wsgi.options.options import Options
+from engineio_wsgi.options.redis_url import RedisLocation, group_of, names_redis
+from engineio_wsgi.session.socket import as_message
 
 __all__ = ["Emitter"]
 
@@ -86,7 +86,7 @@ class Emitter:
         self._reach: _Reach = _LocalReach(self._group)
         if names_redis(options.cluster):
             # redis-py is there only where it is needed
-            from engineio_wsgi.cluster.guest import Guest
+            from engineio_wsgi.cluster.redis.one_shot import Guest
 
             self._reach = Guest(RedisLocation.parse(options.cluster), self._group)
 

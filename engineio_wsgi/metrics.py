@@ -18,8 +18,8 @@ import gevent
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.errors import ErrorCode, UsageError
-from engineio_wsgi.meter import TURN_BOUNDS, Meter, Observer
-from engineio_wsgi.socket import Socket
+from engineio_wsgi.runtime.observer import TURN_BOUNDS, Meter, Observer
+from engineio_wsgi.session.socket import Socket
 from engineio_wsgi.transports.base import CloseReason
 
 try:
@@ -36,7 +36,7 @@ from prometheus_client.registry import Collector
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-    from engineio_wsgi.engine import Engine
+    from engineio_wsgi.engine.engine import Engine
 
 __all__ = ["observe"]
 

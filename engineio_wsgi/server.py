@@ -12,12 +12,14 @@ from gevent.event import Event
 from gevent.pywsgi import WSGIServer
 from gevent.socket import MSG_PEEK
 
+from engineio_wsgi.cluster.router import Cluster
 from engineio_wsgi.deadline import Deadline
-from engineio_wsgi.engine import Engine
-from engineio_wsgi.forks import serve
-from engineio_wsgi.handler import WebSocketHandler
-from engineio_wsgi.middleware import Application, Middleware, not_implemented
-from engineio_wsgi.options import from_environ
+from engineio_wsgi.emitter import Emitter
+from engineio_wsgi.engine.engine import Engine
+from engineio_wsgi.engine.middleware import Application, Middleware, not_implemented
+from engineio_wsgi.http.handler import WebSocketHandler
+from engineio_wsgi.options.options import from_environ
+from engineio_wsgi.runtime.forks import serve
 from engineio_wsgi.transports.flashsocket import POLICY_FILE, POLICY_REQUEST
 
 __all__ = ["HttpServer", "Server", "attach", "listen"]
@@ -99,6 +101,24 @@ class Server(Engine):
             ConfigurationError: a variable that is no option, or whose text is no value of it.
         """
         return cls(**{**defaults, **from_environ(os.environ)})
+
+    @property
+    def cluster(self) -> Cluster | Emitter | None:
+        """This worker and the others; ``None`` without the option.
+
+        In a greenlet, this process is a worker from now on. In a plain thread before the first request, and in a process that
+        was forked from a worker, it is none: an :class:`Emitter` then, which reaches the workers from outside and keeps nothing
+        open.
+        """
+        reached = self._reach()
+        assert reached is None or isinstance(reached, (Cluster, Emitter))
+        return reached
+
+    def _join(self, group: str) -> Cluster:
+        return Cluster(self, group)
+
+    def _outside(self, group: str) -> Emitter:
+        return Emitter(group, self.options.path)
 
     def wrap(self, application: Application) -> Middleware:
         """``application``, with the engine in front of it: a WSGI application for any server of gevent's."""

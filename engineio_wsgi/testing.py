@@ -21,13 +21,13 @@ from gevent.lock import Semaphore
 from gevent.queue import Empty, Queue
 
 from engineio_wsgi.deadline import Deadline
+from engineio_wsgi.engine.registry import hosts
 from engineio_wsgi.errors import ProtocolError, Refused, SocketClosed
-from engineio_wsgi.host import hosts
-from engineio_wsgi.http.adoption import Adopter
+from engineio_wsgi.handoff.adopted import Adopter
 from engineio_wsgi.packet import Packet, PacketType
-from engineio_wsgi.protocol import v4
-from engineio_wsgi.protocol.frames import Close, FrameDecoder, Opcode, Ping, Pong, encode_close, encode_frame
-from engineio_wsgi.socket import Socket, as_message
+from engineio_wsgi.protocol.engineio import v4
+from engineio_wsgi.protocol.websocket.frames import Close, FrameDecoder, Opcode, Ping, Pong, encode_close, encode_frame
+from engineio_wsgi.session.socket import Socket, as_message
 
 __all__ = ["Client", "Refused"]
 

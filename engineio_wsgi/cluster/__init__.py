@@ -1,1 +1,1 @@
-"""Sessions that any worker can serve. See :mod:`engineio_wsgi.cluster.routing`."""
+"""Workers that serve each other's sessions: the router around the engine, and what workers ask each other."""

@@ -13,9 +13,9 @@ import gevent
 from gevent.baseserver import BaseServer
 
 from engineio_wsgi.cluster.messages import Connection
-from engineio_wsgi.handler import WebSocketHandler
-from engineio_wsgi.http.adoption import ConnectionAdopter
-from engineio_wsgi.http.listening import PrimedSocket, accepted_by, application_of, serve
+from engineio_wsgi.handoff.adopted import ConnectionAdopter
+from engineio_wsgi.handoff.listening import PrimedSocket, accepted_by, application_of, serve
+from engineio_wsgi.http.handler import WebSocketHandler
 
 __all__ = ["HOPS", "Listener", "Listeners", "hops_of"]
 

@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 from engineio_wsgi.server import Server
-from engineio_wsgi.socket import Socket
+from engineio_wsgi.session.socket import Socket
 
 __all__ = ["demo_application"]
 

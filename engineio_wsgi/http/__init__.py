@@ -1,1 +1,4 @@
-"""HTTP besides the engine: heads, bodies and responses, origins, cookies, compression, and taking WebSockets over."""
+"""HTTP/1.x on a connection: request heads, bodies, responses, the handler, and the policies of the engine's own responses.
+
+This room must not know Engine.IO sessions.
+"""

@@ -15,7 +15,7 @@ import gevent
 from greenlet import getcurrent, greenlet
 
 from engineio_wsgi.clock import monotonic
-from engineio_wsgi.wire import Wire, detach
+from engineio_wsgi.runtime.connection import Wire, detach
 
 __all__ = ["Connection"]
 

@@ -15,9 +15,9 @@ from gevent.exceptions import ConcurrentObjectUseError
 from gevent.hub import Waiter
 
 from engineio_wsgi.clock import monotonic
-from engineio_wsgi.threads import current_thread
+from engineio_wsgi.runtime.connection import Wire
+from engineio_wsgi.runtime.threads import current_thread
 from engineio_wsgi.throttle import Throttle
-from engineio_wsgi.wire import Wire
 
 __all__ = ["SOCKET_KEYS", "LentSocket"]
 

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from engineio_wsgi.errors import PayloadTooLarge, RequestRefused
-from engineio_wsgi.http.compression import compress
-from engineio_wsgi.options import HttpCompression
+from engineio_wsgi.http.policies.compression import compress
+from engineio_wsgi.options.options import HttpCompression
 
 __all__ = ["Response", "answer", "error_body", "refused", "too_large"]
 

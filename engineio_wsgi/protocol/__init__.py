@@ -1,1 +1,4 @@
-"""Bytes to packets and messages, and back. Nothing in here does I/O or looks at a clock."""
+"""Codecs: bytes to packets, frames and messages, and back.
+
+This room must know no I/O, no clock and no session.
+"""

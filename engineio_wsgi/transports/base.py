@@ -9,8 +9,8 @@ import enum
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol
 
-from engineio_wsgi.meter import Meter
 from engineio_wsgi.packet import Packet, PacketType
+from engineio_wsgi.runtime.observer import Meter
 
 __all__ = ["CloseReason", "Entry", "Outbox", "Prepared", "Sink", "TrackedPacket", "Transport", "as_packet", "size_of"]
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from engineio_wsgi.errors import ErrorCode, ProtocolError, RequestRefused
 from engineio_wsgi.http.query import parse_query
-from engineio_wsgi.meter import Meter
 from engineio_wsgi.packet import Packet
-from engineio_wsgi.protocol import jsonp
+from engineio_wsgi.protocol.engineio import jsonp
+from engineio_wsgi.runtime.observer import Meter
 from engineio_wsgi.transports.polling import Answer, PollingTransport
 
 __all__ = ["JSONPTransport"]

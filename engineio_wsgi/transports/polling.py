@@ -14,12 +14,12 @@ import gevent
 from gevent.hub import Waiter
 
 from engineio_wsgi.errors import ErrorCode, PayloadTooLarge, ProtocolError, RequestRefused
-from engineio_wsgi.http.bodies import read_body
-from engineio_wsgi.http.peer import EndWatch
+from engineio_wsgi.handoff.client_socket import EndWatch
+from engineio_wsgi.http.read_body import read_body
 from engineio_wsgi.log import shorten
-from engineio_wsgi.meter import Meter
 from engineio_wsgi.packet import Packet, PacketType
-from engineio_wsgi.protocol import v3, v4
+from engineio_wsgi.protocol.engineio import v3, v4
+from engineio_wsgi.runtime.observer import Meter
 from engineio_wsgi.transports.base import CloseReason, Transport, as_packet
 
 __all__ = ["Answer", "PollingTransport"]

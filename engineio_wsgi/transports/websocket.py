@@ -15,11 +15,10 @@ import gevent
 from engineio_wsgi.errors import ProtocolError, RequestRefused
 from engineio_wsgi.http.responses import error_body
 from engineio_wsgi.log import shorten, tell_of_client
-from engineio_wsgi.meter import Meter
 from engineio_wsgi.packet import Packet, PacketType
-from engineio_wsgi.protocol import v3, v4
-from engineio_wsgi.protocol.deflate import Deflater
-from engineio_wsgi.protocol.frames import (
+from engineio_wsgi.protocol.engineio import v3, v4
+from engineio_wsgi.protocol.websocket.deflate import Deflater
+from engineio_wsgi.protocol.websocket.frames import (
     Close,
     FrameDecoder,
     Opcode,
@@ -32,9 +31,10 @@ from engineio_wsgi.protocol.frames import (
     encode_text,
     to_utf8,
 )
+from engineio_wsgi.runtime.connection import RECV_SIZE, Wire
+from engineio_wsgi.runtime.greenlet_pool import Workers
+from engineio_wsgi.runtime.observer import Meter
 from engineio_wsgi.transports.base import CloseReason, Entry, Prepared, Transport, as_packet
-from engineio_wsgi.wire import RECV_SIZE, Wire
-from engineio_wsgi.workers import Workers
 
 __all__ = ["WebSocketTransport"]
 

@@ -24,7 +24,7 @@ from support.workers import Workers
 
 import engineio_wsgi
 from engineio_wsgi import ConfigurationError, Emitter
-from engineio_wsgi.cluster.addresses import AbstractNames
+from engineio_wsgi.cluster.local.names import AbstractNames
 
 UNKNOWN = "zzzz-no-such-session"
 

@@ -15,10 +15,10 @@ import pytest
 from support.lateness import block_loop
 from support.workers import settled
 
-from engineio_wsgi.cluster.addresses import AbstractNames
-from engineio_wsgi.cluster.channel import Channel, OwnerGone
-from engineio_wsgi.cluster.courier import LocalCourier, RequestCopy
-from engineio_wsgi.cluster.doorway import Doorway
+from engineio_wsgi.cluster.local.channel import Channel, OwnerGone
+from engineio_wsgi.cluster.local.forwarder import LocalCourier, RequestCopy
+from engineio_wsgi.cluster.local.listener import Doorway
+from engineio_wsgi.cluster.local.names import AbstractNames
 from engineio_wsgi.cluster.messages import Answer, Kind, Message
 
 OWNER = "abcd"

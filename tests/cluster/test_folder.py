@@ -13,7 +13,7 @@ import pytest
 from support.workers import Nomad, Workers, settled
 
 from engineio_wsgi import Emitter, emitter
-from engineio_wsgi.cluster.addresses import Folder
+from engineio_wsgi.cluster.local.names import Folder
 
 Start = Callable[..., Workers]
 

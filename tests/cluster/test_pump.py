@@ -9,8 +9,8 @@ import gevent
 import pytest
 from gevent import socket
 
-from engineio_wsgi.cluster.pump import MAX_WAITING, Pump
-from engineio_wsgi.wire import Wire, detach
+from engineio_wsgi.cluster.local.pump import MAX_WAITING, Pump
+from engineio_wsgi.runtime.connection import Wire, detach
 
 #: far more than the pump and the kernel together take for who does not read
 MUCH = b"x" * (MAX_WAITING + 16_000_000)

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from engineio_wsgi.cluster import exchange
-from engineio_wsgi.cluster.bus import Outgoing
-from engineio_wsgi.cluster.exchange import Exchange
 from engineio_wsgi.cluster.messages import Kind, Message
-from engineio_wsgi.cluster.peer import Conversation, Envelope
+from engineio_wsgi.cluster.redis import links as exchange
+from engineio_wsgi.cluster.redis.links import Exchange
+from engineio_wsgi.cluster.redis.pubsub import Outgoing
+from engineio_wsgi.cluster.redis.reliable_link import Conversation, Envelope
 
 OTHER = "other"
 

@@ -149,7 +149,7 @@ def test_clients_that_go_away_leave_no_trace() -> None:
 
 
 def test_the_defaults_are_those_of_the_documentation() -> None:
-    from engineio_wsgi.handler import WebSocketHandler as Handler
+    from engineio_wsgi.http.handler import WebSocketHandler as Handler
 
     assert (Handler.max_request_line, Handler.max_header_size, Handler.max_header_count) == (8_192, 32_768, 100)
     assert (Handler.header_timeout, Handler.keepalive_timeout) == (20.0, 75.0)

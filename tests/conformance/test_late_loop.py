@@ -54,7 +54,7 @@ def test_room_for_what_is_sent(serve: Any, wait: str) -> None:
 
 
 def test_the_last_poll_of_a_closing_session(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engineio_wsgi.session.CLOSE_TIMEOUT", TIMEOUT)
+    monkeypatch.setattr("engineio_wsgi.session.session.CLOSE_TIMEOUT", TIMEOUT)
     served = serve(app=None)
     session = PollingSession(served).open()
     socket = served.socket(session.sid)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from engineio_wsgi.events import Emitter, Listener, StandIn
+from engineio_wsgi.session.events import Emitter, Listener, StandIn
 
 
 class _Loud(StandIn):

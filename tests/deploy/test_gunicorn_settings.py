@@ -24,7 +24,7 @@ from support.processes import ROOT, ServerProcess
 from support.rawhttp import HttpConnection, Response
 from support.serving import EventLog, Served
 
-from engineio_wsgi.gunicorn_settings import REFUSED, refusal
+from engineio_wsgi.gunicorn.settings import REFUSED, refusal
 
 OURS, STOCK = "engineio_wsgi.gunicorn.Worker", "gevent"
 

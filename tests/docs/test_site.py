@@ -18,8 +18,8 @@ import pytest
 from support.clients import PollingSession, open_session, upgrade
 
 from engineio_wsgi import Server, emitter
-from engineio_wsgi.cluster import routing
-from engineio_wsgi.cluster.addresses import AbstractNames
+from engineio_wsgi.cluster import router as routing
+from engineio_wsgi.cluster.local.names import AbstractNames
 from engineio_wsgi.errors import ErrorCode
 from engineio_wsgi.log import LOGGERS, set_up_debug
 from engineio_wsgi.transports.base import CloseReason

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from engineio_wsgi.errors import ProtocolError
 from engineio_wsgi.packet import Packet, PacketType
-from engineio_wsgi.protocol import jsonp, v3, v4
+from engineio_wsgi.protocol.engineio import jsonp, v3, v4
 
 CODECS = pytest.mark.parametrize("codec", [v3, v4], ids=["v3", "v4"])
 #: examples of a property; the machine may be busy, so none has a deadline

@@ -1,4 +1,4 @@
-"""What the fuzzer has found worth keeping is tried again: see ``fuzz/README.rst``."""
+"""What the fuzzer has found worth keeping is tried again: see ``tests/fuzz/README.rst``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-FUZZ = Path(__file__).parents[2] / "fuzz"
+FUZZ = Path(__file__).parent
 
 
 def load_targets() -> Any:

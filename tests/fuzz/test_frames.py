@@ -12,8 +12,8 @@ from websockets.frames import Frame
 from websockets.frames import Opcode as TheirOpcode
 from websockets.protocol import SERVER, Protocol
 
-from engineio_wsgi.protocol.deflate import DeflateParameters, Deflater, Inflater
-from engineio_wsgi.protocol.frames import (
+from engineio_wsgi.protocol.websocket.deflate import DeflateParameters, Deflater, Inflater
+from engineio_wsgi.protocol.websocket.frames import (
     Close,
     FrameDecoder,
     Ping,

@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support.clients import WebSocketSession, open_session
-from support.processes import ROOT
 from support.rawwebsocket import frame_bytes
+
+RUN = Path(__file__).parent / "run.py"
 
 
 def test_the_script() -> None:
     names = ["sid guessing", "garbage"]
-    done = subprocess.run([sys.executable, str(ROOT / "hostile" / "run.py"), "--seconds", "0.5", *names], capture_output=True,
+    done = subprocess.run([sys.executable, str(RUN), "--seconds", "0.5", *names], capture_output=True,
                           text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == "hostile: every bound held"
@@ -23,7 +25,7 @@ def test_the_script() -> None:
 
 
 def test_an_unknown_attack_is_refused() -> None:
-    done = subprocess.run([sys.executable, str(ROOT / "hostile" / "run.py"), "love"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, str(RUN), "love"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "there is no attack love" in done.stderr
 

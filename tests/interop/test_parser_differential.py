@@ -22,7 +22,7 @@ from support.node import node_environment
 
 from engineio_wsgi.errors import ProtocolError
 from engineio_wsgi.packet import Packet, PacketType
-from engineio_wsgi.protocol import jsonp, v3, v4
+from engineio_wsgi.protocol.engineio import jsonp, v3, v4
 
 CODECS: dict[int, Any] = {3: v3, 4: v4}
 REVISIONS = pytest.mark.parametrize("revision", CODECS)

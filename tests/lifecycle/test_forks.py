@@ -132,7 +132,8 @@ MAINS = {
     "patched": "from gevent import monkey; monkey.patch_all(); from gevent.pywsgi import WSGIServer; import app;"
                "s = WSGIServer(('127.0.0.1', 0), app.application, log=None); app.server.attach(s); s.start();"
                "print('Listening at: http://127.0.0.1:%d' % s.server_port, flush=True); s.serve_forever()",
-    "serve": "import sys; from engineio_wsgi.cli import main; sys.exit(main(['serve', 'app:app', '--bind', '127.0.0.1:0']))",
+    "serve": "import sys; from engineio_wsgi.cli.command import main; "
+             "sys.exit(main(['serve', 'app:app', '--bind', '127.0.0.1:0']))",
 }
 SERVERS = {"ours": (), "plain": (), "patched": (), "serve": (), OURS: STAY, "gevent": HOOKS, "gevent_pywsgi": HOOKS}
 WAYS = ["process", "thread", "greenlet", "gevent", "daemon", "popen", "pool", "executor"]

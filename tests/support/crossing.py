@@ -14,9 +14,9 @@ from typing import Any
 import gevent
 from gevent import socket
 
-from engineio_wsgi.cluster import routing
-from engineio_wsgi.cluster.addresses import AbstractNames
-from engineio_wsgi.cluster.departure import forget_descriptor
+from engineio_wsgi.cluster import router as routing
+from engineio_wsgi.cluster.local.names import AbstractNames
+from engineio_wsgi.handoff.departure import forget_descriptor
 from support.outposts import Outposts
 from support.serving import LocalServer, Served
 

@@ -8,12 +8,12 @@ from typing import Any
 import gevent
 
 from engineio_wsgi.errors import SocketClosed, UsageError
-from engineio_wsgi.heartbeat import HeartbeatTimer
-from engineio_wsgi.options import Options
-from engineio_wsgi.session import Session
-from engineio_wsgi.socket import Socket
+from engineio_wsgi.options.options import Options
+from engineio_wsgi.runtime.greenlet_pool import Workers
+from engineio_wsgi.session.heartbeat import HeartbeatTimer
+from engineio_wsgi.session.session import Session
+from engineio_wsgi.session.socket import Socket
 from engineio_wsgi.transports.base import Entry, Transport
-from engineio_wsgi.workers import Workers
 from support.fakeloop import FakeLoop
 
 ENVIRON = {

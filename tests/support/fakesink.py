@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from engineio_wsgi.packet import Packet
+from engineio_wsgi.session.write_buffer import WriteBuffer
 from engineio_wsgi.transports.base import Entry, Transport
-from engineio_wsgi.write_buffer import WriteBuffer
 
 
 class FakeSink:

@@ -32,7 +32,8 @@ import gevent
 from gevent import socket
 from gevent.baseserver import BaseServer
 import engineio_wsgi
-from engineio_wsgi.cluster import addresses, routing
+from engineio_wsgi.cluster.local import names as addresses
+from engineio_wsgi.cluster import router as routing
 
 if os.environ.get("APART"):
     # nobody finds its socket, as on another machine

@@ -80,7 +80,7 @@ class PlainServer:
         self, application: Any, handler_class: type | None = None, tls: dict[str, str] | None = None, **attributes: Any
     ) -> None:
         if handler_class is None:
-            from engineio_wsgi.handler import WebSocketHandler
+            from engineio_wsgi.http.handler import WebSocketHandler
 
             handler_class = WebSocketHandler
         self.log = LogText()

@@ -28,7 +28,7 @@ APPLICATION = '''
 import json, logging, os
 import engineio_wsgi
 from engineio_wsgi.cluster.listeners import hops_of
-from engineio_wsgi.http.peer import client_socket
+from engineio_wsgi.handoff.client_socket import client_socket
 
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
 server = engineio_wsgi.Server(**json.loads(os.environ["OPTIONS"]))

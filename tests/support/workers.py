@@ -19,7 +19,7 @@ from typing import Any
 import gevent
 from gevent import socket
 
-from engineio_wsgi.cluster.addresses import AbstractNames
+from engineio_wsgi.cluster.local.names import AbstractNames
 from support.clients import PollingSession
 from support.rawhttp import HttpConnection
 from support.rawwebsocket import WebSocketClient
@@ -33,9 +33,14 @@ PATIENCE = 60.0
 SCRIPT = '''
 import itertools, json, logging, os, pathlib, socket, sys
 import engineio_wsgi
-from engineio_wsgi.cluster import addresses, channel, courier, doorway, owner, routing
+from engineio_wsgi.cluster.local import names as addresses
+from engineio_wsgi.cluster.local import channel
+from engineio_wsgi.cluster.local import forwarder as courier
+from engineio_wsgi.cluster.local import listener as doorway
+from engineio_wsgi.cluster import incoming as owner
+from engineio_wsgi.cluster import router as routing
 from engineio_wsgi.cluster.listeners import hops_of
-from engineio_wsgi.http.peer import client_socket
+from engineio_wsgi.handoff.client_socket import client_socket
 from gevent.pywsgi import WSGIServer, WSGIHandler
 from geventwebsocket.handler import WebSocketHandler as StockHandler
 
@@ -55,7 +60,7 @@ if sockets:
     del socket.SO_PEERCRED
     routing.choose_names = lambda group: addresses.Folder(pathlib.Path(sockets))
 if str(options.get("cluster")).startswith("redis"):
-    from engineio_wsgi.cluster import remote
+    from engineio_wsgi.cluster.redis import remote
     remote.PATIENCE = patience
 if options.pop("own_ids", False):
     options["generate_id"] = lambda request, numbers=itertools.count(1): f"number {next(numbers)}"

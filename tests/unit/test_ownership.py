@@ -14,27 +14,27 @@ MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob(
 #: what is set from outside, by module, and why
 EXCEPTIONS = {
     # objects of others, whose way of being configured this is
-    "cluster/redis_link.py": {"context.check_hostname", "context.verify_mode", "connection._sock"},
+    "cluster/redis/login.py": {"context.check_hostname", "context.verify_mode", "connection._sock"},
     "contrib/django/database.py": {"_running.count"},
     "contrib/django/handshake.py": {"_let_in.csrf_exempt", "request.resolver_match"},
     "contrib/flask.py": {"app.wsgi_app"},
-    "gunicorn.py": {"Engine.default_cluster", "worker.notify", "connection.buffer", "request.variables"},
-    "gunicorn_heads.py": {"request.line", "request.command", "request.path", "request.version", "request.variables"},
-    "http/takeover.py": {"websocket.closed"},
+    "gunicorn/__init__.py": {"Engine.default_cluster", "worker.notify", "connection.buffer", "request.variables"},
+    "gunicorn/heads.py": {"request.line", "request.command", "request.path", "request.version", "request.variables"},
+    "handoff/accepted_websocket.py": {"websocket.closed"},
     "server.py": {"http_server.application", "http_server.handler_class", "http_server.wrap_socket_and_handle"},
     # to be replaced by methods of the owner
-    "cluster/departure.py": {"self._websocket.closed"},
-    "cluster/exchange.py": {"peer.unheard_since", "peer.waits", "conversation.begun_by"},
-    "cluster/owner.py": {"self._counters.adopted", "self._counters.answered"},
-    "cluster/routing.py": {"self.counters.failed", "self.counters.relayed", "self.counters.handed_over"},
-    "engine.py": {"refusal.request"},
-    "handler.py": {"connection.buffer", "self._connection.buffer"},
-    "http/adoption.py": {"handler.read_ahead", "handler.origin"},
-    "http/input.py": {"connection.buffer", "self._connection.buffer"},
-    "http/release.py": {"body.content_length"},
-    "http/responder.py": {"head.left"},
+    "handoff/departure.py": {"self._websocket.closed"},
+    "cluster/redis/links.py": {"peer.unheard_since", "peer.waits", "conversation.begun_by"},
+    "cluster/incoming.py": {"self._counters.adopted", "self._counters.answered"},
+    "cluster/router.py": {"self.counters.failed", "self.counters.relayed", "self.counters.handed_over"},
+    "engine/engine.py": {"refusal.request"},
+    "http/handler.py": {"connection.buffer", "self._connection.buffer"},
+    "handoff/adopted.py": {"handler.read_ahead", "handler.origin"},
+    "http/body.py": {"connection.buffer", "self._connection.buffer"},
+    "handoff/server_loops.py": {"body.content_length"},
+    "http/response_writer.py": {"head.left"},
     "metrics.py": {"server.observer"},
-    "middleware.py": {"server.front"},
+    "engine/middleware.py": {"server.front"},
 }
 
 

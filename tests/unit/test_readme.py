@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from engineio_wsgi.options import option_table
+from engineio_wsgi.options.options import option_table
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.rst").read_text()

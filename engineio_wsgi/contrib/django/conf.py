@@ -10,7 +10,7 @@ from django.core.checks import CheckMessage, Error
 from django.core.exceptions import ImproperlyConfigured
 
 from engineio_wsgi.errors import ConfigurationError
-from engineio_wsgi.options import Options
+from engineio_wsgi.options.options import Options
 
 __all__ = ["check_settings", "options_from_settings"]
 

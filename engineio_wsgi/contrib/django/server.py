@@ -17,9 +17,9 @@ from engineio_wsgi.contrib.django.conf import options_from_settings
 from engineio_wsgi.contrib.django.database import call_handler
 from engineio_wsgi.contrib.django.handshake import Site, django_request
 from engineio_wsgi.contrib.django.socket import DJANGO_REQUEST, DjangoListener, DjangoSocket
-from engineio_wsgi.events import Listener
-from engineio_wsgi.middleware import Application, Middleware
+from engineio_wsgi.engine.middleware import Application, Middleware
 from engineio_wsgi.server import Server
+from engineio_wsgi.session.events import Listener
 
 __all__ = ["EngineIO", "get_wsgi_application", "wrapped"]
 

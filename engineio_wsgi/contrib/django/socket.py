@@ -7,8 +7,8 @@ from typing import Any
 from django.http import HttpRequest
 
 from engineio_wsgi.contrib.django.database import call_handler, while_waiting
-from engineio_wsgi.events import Listener, StandIn
-from engineio_wsgi.socket import Socket
+from engineio_wsgi.session.events import Listener, StandIn
+from engineio_wsgi.session.socket import Socket
 
 __all__ = ["DJANGO_REQUEST", "DjangoListener", "DjangoSocket"]
 

@@ -6,8 +6,8 @@ from http.cookies import SimpleCookie
 
 import pytest
 
-from engineio_wsgi.http.cookies import session_cookie
-from engineio_wsgi.options import Cookie
+from engineio_wsgi.http.policies.cookies import session_cookie
+from engineio_wsgi.options.options import Cookie
 
 
 def attributes(value: str) -> set[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engineio_wsgi.errors import Forbidden
-from engineio_wsgi.http.hosts import HostPolicy
+from engineio_wsgi.http.policies.hosts import HostPolicy
 
 ALLOWED = ["Example.org", ".wild.example", "localhost:8000", "[::1]"]
 

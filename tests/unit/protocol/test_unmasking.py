@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-SUITES = ("tests/unit/protocol/test_frames.py", "tests/unit/protocol/test_deflate.py")
+SUITES = ("tests/unit/protocol/websocket/test_frames.py", "tests/unit/protocol/websocket/test_deflate.py")
 
 WITHOUT_EXTENSION = """
 import sys
 sys.modules["websockets.speedups"] = None
 import pytest
-from engineio_wsgi.protocol import frames
+from engineio_wsgi.protocol.websocket import frames
 assert frames.apply_mask.__module__ == "websockets.utils"
 sys.exit(pytest.main(sys.argv[1:]))
 """

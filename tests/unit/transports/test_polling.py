@@ -13,8 +13,8 @@ from support.fakesession import outcome, started
 from support.fakesink import FakeSink
 
 from engineio_wsgi.errors import PayloadTooLarge, RequestRefused
-from engineio_wsgi.meter import Meter
 from engineio_wsgi.packet import Packet, PacketType
+from engineio_wsgi.runtime.observer import Meter
 from engineio_wsgi.transports.base import CloseReason
 from engineio_wsgi.transports.polling import PollingTransport
 

@@ -10,10 +10,10 @@ from gevent.hub import Waiter
 from support.fakesink import FakeConnection, FakeSink
 
 from engineio_wsgi.errors import ErrorCode, RequestRefused
-from engineio_wsgi.meter import Meter
 from engineio_wsgi.packet import Packet, PacketType
-from engineio_wsgi.protocol.deflate import DeflateParameters, Deflater
-from engineio_wsgi.protocol.frames import FrameDecoder, Opcode, encode_binary, encode_close, encode_frame, encode_text
+from engineio_wsgi.protocol.websocket.deflate import DeflateParameters, Deflater
+from engineio_wsgi.protocol.websocket.frames import FrameDecoder, Opcode, encode_binary, encode_close, encode_frame, encode_text
+from engineio_wsgi.runtime.observer import Meter
 from engineio_wsgi.transports.base import Prepared, TrackedPacket
 from engineio_wsgi.transports.websocket import WebSocketTransport, message_head
 

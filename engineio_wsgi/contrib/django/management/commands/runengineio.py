@@ -27,9 +27,9 @@ from gevent import monkey
 from gevent.event import Event
 
 from engineio_wsgi.contrib.django.server import wrapped
-from engineio_wsgi.engine import join_clusters
+from engineio_wsgi.engine.engine import join_clusters
+from engineio_wsgi.engine.registry import close_hosts
 from engineio_wsgi.errors import ConfigurationError
-from engineio_wsgi.host import close_hosts
 from engineio_wsgi.log import DebugHandler
 from engineio_wsgi.server import HttpServer
 

@@ -1,0 +1,220 @@
+"""The command line: the demo, and a server for any wrapped WSGI application.
+
+Owns the arguments, the signals and the exit status. Every option that text can say is a flag and an environment variable;
+both come from the options' declaration. A flag goes before its variable; both are defaults, so what an application gives to
+`Server(…)` itself holds, and a line says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NoReturn
+
+import gevent
+from gevent import ssl
+from gevent.event import Event
+
+from engineio_wsgi.cli.loading import load_application
+from engineio_wsgi.clock import monotonic
+from engineio_wsgi.demo import demo_application
+from engineio_wsgi.engine.engine import join_clusters
+from engineio_wsgi.engine.registry import close_hosts, hosts
+from engineio_wsgi.errors import CommandFailed as _Failure
+from engineio_wsgi.errors import ConfigurationError
+from engineio_wsgi.handoff.adopted import ConnectionRoster, RosteredHandler
+from engineio_wsgi.log import DebugHandler
+from engineio_wsgi.options.options import from_environ, option_defaults, simple_options
+from engineio_wsgi.runtime.forks import call_in_child
+from engineio_wsgi.server import HttpServer, Server
+from engineio_wsgi.version import __version__
+
+__all__ = ["main"]
+
+Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+DEFAULT_BIND = "127.0.0.1:8000"
+ENVIRONMENT = "ENGINEIO_"
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+#: seconds that sessions have to fetch what is left, and requests to be answered, when the server is asked to stop
+GRACE = 3.0
+_SERVE = """Serve module:app, a WSGI application that an engineio_wsgi.Server was wrapped round. The flags and the ENGINEIO_
+variables set the options that the application does not give to its Server(...) itself; Server.from_environ(...) prefers them."""
+BIND = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\s]*)):(?P<port>\d{1,5})")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; ``--help`` says the rest."""
+
+    def error(self, message: str) -> NoReturn:
+        raise _Failure(f"{message} (see {self.prog} --help)", 2)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``engineio-wsgi`` with ``arguments`` (the process's own). Blocks until a signal ends it; returns the status."""
+    try:
+        chosen = _parser().parse_args(arguments)
+        if chosen.keyfile and not chosen.certfile:
+            raise _Failure("--keyfile is of no use without --certfile", 2)
+        given = _given_options(chosen)
+        with option_defaults(given):
+            application = chosen.load(chosen)
+        _tell_what_is_overridden(given)
+        join_clusters()
+        _serve(application, chosen)
+    except ConfigurationError as error:
+        print(f"engineio-wsgi: {error}", file=sys.stderr)
+        return 2
+    except _Failure as failure:
+        print(f"engineio-wsgi: {failure}", file=sys.stderr)
+        return failure.status
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="engineio-wsgi",
+        allow_abbrev=False,
+        description="An Engine.IO server. Without a command: the demo, a page that shows a session in a browser.",
+        epilog=f"Every option is an environment variable, too: {ENVIRONMENT}PING_INTERVAL=10. DEBUG=engine* shows what goes on.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    _add_flags(parser, None)
+    parser.set_defaults(load=_load_demo)
+    commands = parser.add_subparsers(metavar="command", parser_class=_Parser)
+    serve = commands.add_parser("serve", help="serve a WSGI application that was wrapped", description=_SERVE, allow_abbrev=False)
+    serve.add_argument("application", help="module:app, or a call that makes it: 'module:create_app()'")
+    _add_flags(serve, argparse.SUPPRESS)
+    serve.set_defaults(load=_load_application)
+    return parser
+
+
+def _add_flags(parser: argparse.ArgumentParser, default: Any) -> None:
+    """The flags that the demo and ``serve`` have in common; a command's own default must not undo what stood before it."""
+    bind = DEFAULT_BIND if default is None else default
+    parser.add_argument("--bind", metavar="HOST:PORT", type=_address, default=bind, help=f"where to listen ({DEFAULT_BIND})")
+    parser.add_argument("--certfile", default=default, help="a PEM certificate: serve HTTPS and wss")
+    parser.add_argument("--keyfile", default=default, help="its key, if that is in another file")
+    group = parser.add_argument_group("options of the engine")
+    for name, (form, description) in simple_options().items():
+        group.add_argument(_flag(name), metavar=form.shown, default=default, help=description.replace("%", "%%"))
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _address(text: str) -> str:
+    match = BIND.fullmatch(text)
+    if match is None or int(match["port"]) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
+    return text
+
+
+def _split_address(text: str) -> tuple[str, int]:
+    match = BIND.fullmatch(text)
+    assert match is not None
+    return match["six"] or match["host"] or "", int(match["port"])
+
+
+def _given_options(chosen: argparse.Namespace) -> dict[str, Any]:
+    """What the environment and the flags set. The flags become variables, for ``Server.from_environ()``."""
+    for name in simple_options():
+        text = getattr(chosen, name, None)
+        if text is not None:
+            os.environ[ENVIRONMENT + name.upper()] = text
+    return from_environ(os.environ, ENVIRONMENT)
+
+
+def _tell_what_is_overridden(given: Mapping[str, Any]) -> None:
+    """A flag that does nothing has to be noticed."""
+    for name, value in given.items():
+        others = sorted({repr(used) for host in list(hosts) if (used := getattr(host.options, name)) != value})
+        for used in others:
+            variable = ENVIRONMENT + name.upper()
+            print(f"engineio-wsgi: {_flag(name)} or {variable} has no effect: the application sets {name}={used} itself",
+                  file=sys.stderr)
+
+
+def _load_demo(chosen: argparse.Namespace) -> Application:
+    return demo_application(Server())
+
+
+def _load_application(chosen: argparse.Namespace) -> Application:
+    return load_application(chosen.application)
+
+
+def _serve(application: Application, chosen: argparse.Namespace) -> None:
+    _set_up_logging()
+    http = _listen(application, chosen)
+    asked_to_stop = Event()
+    watchers = [gevent.signal_handler(number, asked_to_stop.set) for number in SIGNALS]
+    call_in_child(_reset_signals)
+    scheme = "https" if chosen.certfile else "http"
+    host = _split_address(chosen.bind)[0] or "localhost"
+    host = f"[{host}]" if ":" in host else host
+    print(f"engineio-wsgi {__version__} listens on {scheme}://{host}:{http.server_port}/", flush=True)
+    asked_to_stop.wait()
+    _stop(http)
+    for number, watcher in zip(SIGNALS, watchers, strict=True):
+        watcher.cancel()
+        signal.signal(number, signal.SIG_IGN)  # what is left is the interpreter's end, which nobody needs to interrupt
+
+
+def _reset_signals(served: bool) -> None:
+    """In a forked child: a signal ends it, and does not wait for an event loop that it may never run."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _set_up_logging() -> None:
+    """Warnings go to stderr, unless the application has logging of its own; what ``DEBUG`` prints is not printed again."""
+    if logging.getLogger().handlers:
+        return
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    for printer in logging.getLogger("engine").handlers:
+        if isinstance(printer, DebugHandler):
+            logging.getLogger().handlers[0].addFilter(printer.leaves)
+
+
+def _stop(http: _HttpServer) -> None:
+    """Take no more connections, end the sessions, and let the requests that are under way be answered."""
+    deadline = monotonic() + GRACE
+    http.close()
+    close_hosts(GRACE)
+    left = max(0.0, deadline - monotonic())
+    http.roster.stop(left)
+    http.roster.wait(left)
+
+
+class _HttpServer(HttpServer):
+    """Knows its connections, and which of them wait for a request."""
+
+    def __init__(self, listener: Any, application: Application, **options: Any) -> None:
+        self.roster = ConnectionRoster()
+        super().__init__(listener, application, handler_class=RosteredHandler, **options)
+
+
+def _ssl_context(chosen: argparse.Namespace) -> Any:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(chosen.certfile, chosen.keyfile)
+    except OSError as error:
+        raise _Failure(f"cannot use the certificate {chosen.certfile}: {error.strerror or error}", 2) from None
+    return context
+
+
+def _listen(application: Application, chosen: argparse.Namespace) -> _HttpServer:
+    secure = {"ssl_context": _ssl_context(chosen)} if chosen.certfile else {}
+    try:
+        http = _HttpServer(_split_address(chosen.bind), application, **secure)
+        http.start()
+    except OSError as error:
+        reason = re.sub(r": \(.*\)$", "", error.strerror or str(error))  # gevent appends the address
+        raise _Failure(f"cannot listen on {chosen.bind}: {reason}", 1) from None
+    return http

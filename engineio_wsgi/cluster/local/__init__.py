@@ -1,0 +1,1 @@
+"""Workers of one machine: Unix sockets, their names, and the hand-over of connections."""

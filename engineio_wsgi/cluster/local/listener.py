@@ -1,0 +1,150 @@
+"""Where other workers knock: the listening socket, and a greenlet for each channel.
+
+Owns who is let in (the same user), how many are inside, and that they can come with one request after the other. Knows nothing
+of what they want.
+"""
+
+from __future__ import annotations
+
+import _socket
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+
+from engineio_wsgi.clock import monotonic
+from engineio_wsgi.cluster.local.channel import PATIENCE, Channel
+from engineio_wsgi.cluster.local.names import Names, belongs_to_us
+from engineio_wsgi.cluster.messages import BadMessage, Message
+from engineio_wsgi.errors import ConfigurationError
+from engineio_wsgi.throttle import Throttle
+
+__all__ = ["Doorway"]
+
+logger = logging.getLogger("engine.cluster")
+
+READ = 1
+#: channels at a time: each carries another worker's request, which has a place there, too, or is kept for the next (few are).
+#: More wait outside
+MAX_VISITORS = 10_000
+#: channels that are accepted in one turn of the loop
+MAX_ACCEPTED = 64
+#: seconds until it is tried again where no file could be opened
+ACCEPT_PAUSE = 0.1
+#: seconds for which the same complaint is not logged again
+COMPLAINT_PERIOD = 60.0
+
+
+class Doorway:
+    """One worker's listening socket. Made in the hub, after any fork.
+
+    Args:
+        names: of the sockets.
+        worker_id: this worker's.
+        receive: takes a conversation, of which this is the first message; called in the channel's greenlet. May raise
+            ``OSError`` and ``BadMessage``, which end the channel.
+
+    Raises:
+        ConfigurationError: there can be no such sockets here.
+        FileExistsError: the id is taken.
+    """
+
+    def __init__(self, names: Names, worker_id: str, receive: Callable[[Channel, Message], object]) -> None:
+        self._names = names
+        self._worker_id = worker_id
+        self._receive = receive
+        self._visitors = 0
+        #: channels between two conversations
+        self._idle: set[Channel] = set()
+        self._complaints = Throttle(COMPLAINT_PERIOD)
+        self._listener = _listen(names, worker_id)
+        self._watcher: Any = gevent.get_hub().loop.io(self._listener.fileno(), READ)
+        self._watcher.start(self._accept)
+
+    def _accept(self) -> None:
+        """In the hub."""
+        for _ in range(MAX_ACCEPTED):
+            try:
+                number, _address = self._listener._accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                # too many files are open, and the loop would say so in each of its turns
+                self._complain("a worker's connection cannot be accepted: %s", error)
+                self._watcher.stop()
+                gevent.spawn_later(ACCEPT_PAUSE, self._accept_again)
+                return
+            self._welcome(_socket.socket(fileno=number))
+            if self._visitors >= MAX_VISITORS:
+                self._watcher.stop()
+                return
+
+    def _welcome(self, sock: Any) -> None:
+        if not belongs_to_us(sock):
+            self._complain("a connection of another user's process was closed%s", "")
+            sock.close()
+            return
+        sock.setblocking(False)
+        self._visitors += 1
+        gevent.spawn(self._attend, Channel(sock))
+
+    def _attend(self, channel: Channel) -> None:
+        try:
+            while (message := self._next(channel)) is not None:
+                self._receive(channel, message)
+                channel.close_descriptors()
+        except BadMessage as error:
+            self._complain("a message of another process was refused: %s", error)
+        except OSError as error:
+            logger.debug("= another worker hung up: %s", error)
+        finally:
+            channel.close()
+            self._visitors -= 1
+            self._accept_again()
+
+    def _accept_again(self) -> None:
+        if self._watcher is not None and not self._watcher.active:
+            self._watcher.start(self._accept)
+
+    def _next(self, channel: Channel) -> Message | None:
+        """What the next conversation begins with; ``None`` if there is none."""
+        if self._watcher is None:
+            return None
+        self._idle.add(channel)
+        try:
+            return channel.await_conversation(PATIENCE)
+        finally:
+            self._idle.discard(channel)
+
+    def _complain(self, text: str, detail: object) -> None:
+        if self._complaints.passes((text, str(detail)), monotonic()):
+            logger.warning(text, detail)
+
+    def close(self) -> None:
+        """Let nobody in any more; who is inside may finish its request. Harmless if repeated."""
+        if self._watcher is None:
+            return
+        self._watcher.stop()
+        self._watcher.close()
+        self._watcher = None
+        self._listener.close()
+        self._names.release(self._worker_id)
+        for channel in self._idle:
+            channel.hang_up()
+
+    def forsake(self) -> None:
+        """In a forked child: the socket and its name are the parent's."""
+        if self._watcher is not None:
+            self._watcher.close()
+            self._watcher = None
+            self._listener.close()
+
+
+def _listen(names: Names, worker_id: str) -> Any:
+    try:
+        return names.listen(worker_id)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise ConfigurationError(f"cluster: workers cannot listen for each other here: {error}") from error

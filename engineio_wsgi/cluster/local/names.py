@@ -1,0 +1,208 @@
+"""Where the workers of a machine listen for each other.
+
+Owns the names of their Unix sockets, their making, and who may be behind one: the same user, as the kernel says. The name is made
+of the user and the worker's id, so nobody has to keep a list of workers.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+import re
+import socket
+import stat
+import struct
+import sys
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from tempfile import gettempdir
+from typing import Any, Protocol
+
+from engineio_wsgi.runtime.forks import reserve_names
+
+__all__ = ["AbstractNames", "Folder", "Names", "belongs_to_us", "choose_names", "is_worker_id"]
+
+#: what a session id may begin with; the rest of it is nobody's business here. It becomes a part of a file's name
+_WORKER_ID = re.compile(r"[0-9A-Za-z_-]{4}")
+#: process, user, group (unix(7), SO_PEERCRED)
+_CREDENTIALS = struct.Struct("3i")
+#: workers that wait to be let in
+BACKLOG = 1024
+
+
+class Names(Protocol):
+    """A way to turn a worker's id into the address of its socket."""
+
+    def address(self, worker_id: str) -> str:
+        """The address of a worker's socket."""
+        ...
+
+    def listen(self, worker_id: str) -> Any:
+        """A worker's listening C socket, not blocking.
+
+        Raises:
+            FileExistsError: the id is taken.
+            OSError: there can be no such sockets here.
+        """
+        ...
+
+    def release(self, worker_id: str) -> None:
+        """The worker does not listen any more."""
+        ...
+
+    def workers(self) -> list[str]:
+        """The ids of those that listen now."""
+        ...
+
+
+class AbstractNames:
+    """Linux: names that live in no file system, and end with their process.
+
+    Args:
+        group: of workers that serve each other's sessions.
+    """
+
+    def __init__(self, group: str) -> None:
+        self._prefix = f"engineio_wsgi/{os.geteuid()}/{_mark(group)}/"
+        reserve_names(self.address(""))
+
+    def address(self, worker_id: str) -> str:
+        """The address of a worker's socket."""
+        return f"\0{self._prefix}{worker_id}"
+
+    def listen(self, worker_id: str) -> Any:
+        """A worker's listening C socket, not blocking."""
+        try:
+            return _listen(self.address(worker_id))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise FileExistsError(f"the worker id {worker_id} is taken") from error
+            raise
+
+    def release(self, worker_id: str) -> None:
+        """The kernel has done it."""
+
+    def workers(self) -> list[str]:
+        """The ids of those that listen now: the kernel keeps the list."""
+        prefix = f"@{self._prefix}"
+        table = Path("/proc/net/unix").read_text(errors="replace")
+        return sorted({word[len(prefix):] for word in table.split() if word.startswith(prefix)})
+
+
+class Folder:
+    """A directory that only this user can enter.
+
+    Args:
+        path: of the directory; made if it is not there. Nobody else may rename or remove what is beside it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        reserve_names(f"{path}/")
+
+    def address(self, worker_id: str) -> str:
+        """The address of a worker's socket."""
+        return str(self._path / worker_id)
+
+    def listen(self, worker_id: str) -> Any:
+        """A worker's listening C socket, not blocking. What killed workers have left is swept out.
+
+        Raises:
+            FileExistsError: the id is taken.
+            OSError: others could put something into the directory, or there can be no such sockets here.
+        """
+        with suppress(FileExistsError):
+            self._path.mkdir(mode=0o700)
+        if not _is_private(self._path):
+            raise PermissionError(f"{self._path} has to be a directory of this user's with mode 0700; remove it")
+        for path in self._sockets():
+            if not _is_alive(str(path)):
+                path.unlink(missing_ok=True)
+        # it gets its name when it listens: before that, it looks like what a killed worker has left
+        unnamed = self._path / f".{worker_id}.{os.getpid()}"
+        sock = _listen(str(unnamed))
+        try:
+            os.link(unnamed, self.address(worker_id))
+        except BaseException:
+            sock.close()
+            raise
+        finally:
+            unnamed.unlink()
+        return sock
+
+    def release(self, worker_id: str) -> None:
+        """Remove the socket's file."""
+        with suppress(OSError):
+            os.unlink(self.address(worker_id))
+
+    def workers(self) -> list[str]:
+        """The ids of those that listen now."""
+        return sorted(path.name for path in self._sockets() if _is_alive(str(path)))
+
+    def _sockets(self) -> list[Path]:
+        return [path for path in self._path.iterdir() if is_worker_id(path.name)] if _is_private(self._path) else []
+
+
+def _listen(address: str) -> Any:
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    try:
+        sock.setblocking(False)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _is_private(path: Path) -> bool:
+    """Whether it is a directory that only this user can enter."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077
+
+
+def _is_alive(address: str) -> bool:
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    sock.setblocking(False)
+    try:
+        sock.connect(address)
+    except (ConnectionRefusedError, FileNotFoundError):
+        return False
+    except OSError:
+        return True
+    finally:
+        sock.close()
+    return True
+
+
+def choose_names(group: str) -> Names:
+    """The names that this platform can have, for the workers of a group."""
+    if sys.platform == "linux":
+        return AbstractNames(group)
+    folder = os.environ.get("XDG_RUNTIME_DIR") or gettempdir()
+    return Folder(Path(folder) / f"engineio_wsgi-{os.geteuid()}-{_mark(group)}")
+
+
+def _mark(group: str) -> str:
+    """A short name for a group, whose own may be longer than an address: of 108 bytes (unix(7))."""
+    return sha256(group.encode()).hexdigest()[:12]
+
+
+def is_worker_id(text: str) -> bool:
+    """Whether ``text`` can be the id of a worker."""
+    return _WORKER_ID.fullmatch(text) is not None
+
+
+def belongs_to_us(sock: Any) -> bool:
+    """Whether the process at the other end of a Unix socket runs as the same user, as far as the kernel can tell."""
+    option = getattr(socket, "SO_PEERCRED", None)
+    if option is None:
+        # nobody else can have reached the directory that the socket is in
+        return _is_private(Path(sock.getpeername() or sock.getsockname()).parent)
+    _, user, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size))
+    return bool(user == os.geteuid())

@@ -1,0 +1,1 @@
+"""Workers of several machines: requests and WebSocket bytes over the channels of a Redis."""

@@ -1,0 +1,208 @@
+"""Connections to Redis that hold up nobody: redis-py's, over gevent's sockets where there is a hub.
+
+Owns the way to the server that keeps the channels: through Sentinel, or through the nodes of a Redis Cluster. Knows nothing
+of what is said on the channels. redis-py's own pools, and its parser over hiredis, are left out on purpose: they wait for a
+socket in ways that stop every other greenlet.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from gevent import socket as gevent_socket
+from gevent import ssl as gevent_ssl
+from redis._parsers import _RESP2Parser
+from redis.backoff import NoBackoff
+from redis.connection import Connection, SSLConnection
+from redis.crc import key_slot
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from engineio_wsgi.errors import Unreachable
+from engineio_wsgi.http.hub_thread import has_hub
+from engineio_wsgi.options.redis_url import RedisLocation
+from engineio_wsgi.runtime.connection import Wire, detach
+from engineio_wsgi.runtime.forks import hold
+
+__all__ = ["LOST", "TIMEOUT", "RedisLink", "Unreachable", "missing_right"]
+
+#: what it means that a connection is gone; `OSError` where redis-py has let one through
+LOST = (RedisError, OSError)
+#: what an ACL says of the channels of all groups
+CHANNEL_RIGHT = "&engineio:*"
+#: how Redis 6 and 7, and Valkey, name what a user may not do
+_COMMAND = re.compile(r"the '([a-z|]+)' command")
+#: seconds that Redis has for anything at all
+TIMEOUT = 5.0
+
+
+class _GeventConnection(Connection):
+    """redis-py's connection over a socket that only the calling greenlet waits for."""
+
+    def _connect(self) -> Any:
+        sock = gevent_socket.create_connection((self.host, self.port), self.socket_connect_timeout)
+        sock.setsockopt(gevent_socket.IPPROTO_TCP, gevent_socket.TCP_NODELAY, 1)
+        sock.settimeout(self.socket_timeout)
+        hold(sock)
+        return sock
+
+
+class _GeventSSLConnection(SSLConnection):
+    """The same with TLS. The settings are redis-py's."""
+
+    def _connect(self) -> Any:
+        sock = _GeventConnection._connect(self)  # type: ignore[arg-type]  # it is all that a connection has
+        context = gevent_ssl.SSLContext(gevent_ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = self.check_hostname
+        context.verify_mode = self.cert_reqs
+        context.load_default_certs()
+        if self.ca_certs or self.ca_path or self.ca_data:
+            context.load_verify_locations(self.ca_certs, self.ca_path, self.ca_data)
+        if self.certfile:
+            context.load_cert_chain(self.certfile, self.keyfile, self.certificate_password)
+        try:
+            secure = context.wrap_socket(sock, server_hostname=self.host)
+        except OSError:
+            sock.close()
+            raise
+        hold(secure)
+        return secure
+
+
+class RedisLink:
+    """The way to one Redis. Holds no connection itself.
+
+    Args:
+        location: of the server.
+        slot_key: the part of the channels' names by which a Redis Cluster decides which node keeps them.
+        in_hub: whether connections are for greenlets, whichever makes them. If not, it depends on who does: a thread without a
+            hub shall not get one for that.
+    """
+
+    def __init__(self, location: RedisLocation, slot_key: str, in_hub: bool = True) -> None:
+        self.location = location
+        self._in_hub = in_hub
+        self._slot_key = slot_key
+        #: in a Redis Cluster, a channel belongs to a node; elsewhere there is only one
+        self.sharded = location.finder == "cluster"
+
+    def connect(self) -> Any:
+        """A connection to the server that keeps the channels: redis-py's. Whoever waits in it waits for :data:`TIMEOUT` at most.
+
+        Blocks.
+
+        Raises:
+            Unreachable: there is none.
+        """
+        address, reasons = self._find()
+        if address is not None:
+            connection = self._connection(address, self.location.username, self.location.password)
+            try:
+                connection.connect()
+            except LOST as error:
+                reasons.append(_reason(error))
+            else:
+                return connection
+        raise Unreachable(f"{self.location} cannot be reached: {'; '.join(reasons)}")
+
+    def open(self, *commands: tuple[str | bytes, ...]) -> tuple[Wire, list[Any]]:
+        """The same, as what redis-py had to do for it has been done: a connection that nothing else reads or writes.
+
+        Args:
+            commands: what is asked first, one after the other. Commands to which one reply comes, and nothing behind it.
+
+        Returns:
+            The connection, and the replies.
+
+        Raises:
+            Unreachable: there is none, or a command is refused.
+        """
+        connection = self.connect()
+        replies = [self._reply(connection, command) for command in commands]
+        refusals = [reply for reply in replies if isinstance(reply, Exception)]
+        if refusals:
+            connection.disconnect()
+            raise Unreachable(self.refused(*refusals))
+        # all that was asked for has been read, so nothing has been read ahead
+        sock, connection._sock = connection._sock, None
+        wire = Wire(detach(sock))
+        hold(wire)
+        return wire, replies
+
+    @staticmethod
+    def _reply(connection: Any, command: tuple[str | bytes, ...]) -> Any:
+        try:
+            connection.send_command(*command)
+            return connection.read_response(disable_decoding=True)
+        except LOST as error:
+            return error
+
+    def refused(self, *errors: BaseException) -> str:
+        """One line for the operator: what has failed, and the rights that its user lacks on Redis."""
+        return f"{self.location}: {'; '.join(dict.fromkeys(map(_reason, errors)))}"
+
+    def _find(self) -> tuple[tuple[str, int] | None, list[str]]:
+        """The server's address, and what went wrong while it was looked for."""
+        location = self.location
+        if not location.finder:
+            return location.addresses[0], []
+        ask = self._ask_sentinel if location.finder == "sentinel" else self._ask_node
+        reasons: list[str] = []
+        for address in location.addresses:
+            try:
+                return ask(address), reasons
+            except LOST as error:
+                reasons.append(f"{address[0]}:{address[1]}: {_reason(error)}")
+        return None, reasons
+
+    def _ask_sentinel(self, address: tuple[str, int]) -> tuple[str, int]:
+        # a password is the server's: Sentinel has its own, if any, and few give it one
+        reply = self._ask(self._connection(address, "", ""), "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.location.service)
+        if not reply:
+            raise RedisError(f"it knows no service {self.location.service!r}")
+        return reply[0].decode(), int(reply[1])
+
+    def _ask_node(self, address: tuple[str, int]) -> tuple[str, int]:
+        connection = self._connection(address, self.location.username, self.location.password)
+        slot = key_slot(self._slot_key.encode())
+        for first, last, (host, port, *_), *_ in self._ask(connection, "CLUSTER", "SLOTS"):
+            if first <= slot <= last:
+                # a node that does not know its own name answers with none: it is the one that was asked
+                return host.decode() or address[0], port
+        raise RedisError(f"no node serves the slot {slot}")
+
+    @staticmethod
+    def _ask(connection: Any, *command: str) -> Any:
+        try:
+            connection.connect()
+            connection.send_command(*command)
+            return connection.read_response(disable_decoding=True)
+        finally:
+            connection.disconnect()
+
+    def _connection(self, address: tuple[str, int], username: str, password: str) -> Any:
+        plain = not self._in_hub and not has_hub()
+        settings: dict[str, Any] = dict(self.location.settings)
+        kind: type[Connection] = Connection if plain else _GeventConnection
+        if self.location.secure:
+            kind = SSLConnection if plain else _GeventSSLConnection
+        return kind(host=address[0], port=address[1], username=username or None, password=password or None, protocol=2,
+                    socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, socket_keepalive=True, parser_class=_RESP2Parser,
+                    retry=Retry(NoBackoff(), 0), **settings)
+
+
+def _reason(error: BaseException) -> str:
+    text = str(error) or type(error).__name__
+    right = missing_right(text)
+    return f"{text} (add {right} to the user's ACL)" if right else text
+
+
+def missing_right(text: str) -> str:
+    """What an ACL lacks, in the syntax of ``ACL SETUSER``, by what Redis says; empty if it says something else."""
+    if "permission" not in text:
+        return ""
+    command = _COMMAND.search(text)
+    if command is not None:
+        return f"+{command[1]}"
+    return CHANNEL_RIGHT if "channel" in text else ""

@@ -1,0 +1,126 @@
+"""The bytes of a connection in a conversation between two workers: what a :class:`Wire` is on one machine.
+
+Owns how much may be on its way: what has not gone on to the client, or to the session, is not followed by more.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+
+from engineio_wsgi.cluster.local.channel import OwnerGone
+from engineio_wsgi.cluster.messages import Kind, Message
+from engineio_wsgi.cluster.redis.reliable_link import Conversation
+
+__all__ = ["Stream"]
+
+
+class Stream:
+    """One end of a stream. It has what :func:`pump` needs of a :class:`Wire`, and the same meanings.
+
+    Args:
+        conversation: of the two workers; it belongs to this object now.
+    """
+
+    def __init__(self, conversation: Conversation) -> None:
+        self._conversation = conversation
+        self._loop: Any = gevent.get_hub().loop
+        self._arrived: deque[bytes] = deque()
+        self._ended = False
+        self._on_readable: Callable[[], object] | None = None
+        #: bytes that have not gone on from the other end yet
+        self.unsent = 0
+        #: why nothing can be written any more
+        self.lost: OSError | None = None
+        self._on_drained: Callable[[], object] | None = None
+        conversation.begin_callbacks(self._take)
+
+    def _take(self, message: Message | None) -> None:
+        """Something has come; ``None`` is the end."""
+        if message is None:
+            self._ended = True
+            self.lost = ConnectionResetError("the other worker has ended the connection")
+        elif message.kind is Kind.DATA:
+            self._arrived.append(message.body)
+        elif message.kind is Kind.ROOM:
+            self._make_room(message.head.get("bytes"))
+            return
+        if self._on_readable is not None:
+            self._on_readable()
+
+    def _make_room(self, size: object) -> None:
+        if not isinstance(size, int) or not 0 <= size <= self.unsent:
+            return
+        self.unsent -= size
+        if not self.unsent and self._on_drained is not None:
+            self._on_drained()
+
+    # -- reading
+
+    def watch(self, on_readable: Callable[[], object]) -> None:
+        """Call ``on_readable()`` in the hub, now if there is something, and whenever more comes."""
+        self._on_readable = on_readable
+        if self._arrived or self._ended:
+            self._loop.run_callback(self._fire)
+
+    def unwatch(self) -> None:
+        """Stop calling back."""
+        self._on_readable = None
+
+    def _fire(self) -> None:
+        if self._on_readable is not None:
+            self._on_readable()
+
+    def recv(self, size: int) -> bytes:
+        """The next bytes, ``b""`` at the end. ``size`` is what the other end has read at a time.
+
+        Raises:
+            BlockingIOError: there are none now.
+        """
+        if self._arrived:
+            data = self._arrived.popleft()
+            self._say(Message(Kind.ROOM, {"bytes": len(data)}))
+            return data
+        if self._ended:
+            return b""
+        raise BlockingIOError
+
+    # -- writing
+
+    def call_when_drained(self, callback: Callable[[], object]) -> None:
+        """Call ``callback()`` in the hub whenever ``unsent`` comes down to 0."""
+        self._on_drained = callback
+
+    def write(self, data: bytes) -> None:
+        """Send bytes. Never blocks.
+
+        Raises:
+            OSError: the stream is lost.
+        """
+        if self.lost is not None:
+            raise self.lost
+        self.unsent += len(data)
+        self._say(Message(Kind.DATA, body=data))
+        if self.lost is not None:
+            raise self.lost
+
+    def _say(self, message: Message) -> None:
+        try:
+            self._conversation.send(message)
+        except OwnerGone as error:
+            self.lost = ConnectionResetError(str(error))
+
+    # -- the end
+
+    def linger(self) -> None:
+        """Close: what was written arrives before the end does."""
+        self.close()
+
+    def close(self) -> None:
+        """End the stream. Harmless if repeated."""
+        self._on_readable = self._on_drained = None
+        self.lost = self.lost or ConnectionResetError("closed")
+        self._conversation.end()

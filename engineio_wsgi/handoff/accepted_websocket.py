@@ -1,0 +1,153 @@
+"""Getting hold of an accepted WebSocket's connection, whoever accepted it.
+
+Owns the knowledge of how this package's handler, gevent-websocket's handler, and objects that are merely shaped like
+its `WebSocket` let go of a connection. What comes out is always a `Wire` with frames on it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import gevent
+from gevent import socket as gevent_socket
+from gevent.event import Event
+from geventwebsocket.websocket import WebSocket as PlainWebSocket
+
+from engineio_wsgi.errors import UpgradeInvalid
+from engineio_wsgi.handoff.client_socket import primed
+from engineio_wsgi.protocol.websocket.deflate import DeflateParameters
+from engineio_wsgi.protocol.websocket.frames import Close, FrameDecoder, Violation, encode_binary, encode_close, encode_text
+from engineio_wsgi.runtime.connection import RECV_SIZE, Wire, detach
+from engineio_wsgi.runtime.forks import hold
+from engineio_wsgi.websocket.websocket import WebSocket
+
+__all__ = ["Connection", "check_handshake", "close_accepted", "offered_subprotocols", "read_ahead", "take_over"]
+
+logger = logging.getLogger("engine.ws")
+
+
+class Connection(NamedTuple):
+    """A WebSocket's connection after it was taken over.
+
+    ``masked`` says whether its frames are a client's; ``wait`` blocks until the connection is closed where its former
+    owner must not go on before, else it is ``None``. ``subprotocol`` is what was agreed on, where that is known.
+    """
+
+    wire: Wire
+    deflate: DeflateParameters | None
+    masked: bool
+    wait: Callable[[], object] | None
+    subprotocol: str | None = None
+
+
+def check_handshake(websocket: Any) -> None:
+    """Refuse a WebSocket whose handshake is not a valid one.
+
+    Raises:
+        UpgradeInvalid: so it is; those that were accepted already are not looked at.
+    """
+    refusal = websocket.refusal if isinstance(websocket, WebSocket) else None
+    if refusal is not None:
+        raise UpgradeInvalid(refusal.status, str(refusal), refusal.headers)
+
+
+def offered_subprotocols(websocket: Any) -> tuple[str, ...]:
+    """What the client offers, as long as an answer can still choose of it."""
+    return websocket.offered_protocols if isinstance(websocket, WebSocket) and not websocket.accepted else ()
+
+
+def take_over(websocket: Any, headers: list[tuple[str, str]], deflate: Any, subprotocol: str | None = None) -> Connection:
+    """Take the connection of ``websocket``; it is of no use to anybody else afterwards.
+
+    Args:
+        headers: for the handshake's response, if it has not been sent yet.
+        deflate: the ``Deflate`` option to negotiate with, if it has not been negotiated yet.
+        subprotocol: one of those that the client offers, if the handshake's response has not been sent yet.
+
+    Raises:
+        OSError: the client has gone away meanwhile.
+    """
+    if isinstance(websocket, WebSocket):
+        wire, parameters = websocket.detach(headers, deflate, subprotocol)
+        return Connection(wire, parameters, True, None, websocket.agreed_protocol)
+    if isinstance(websocket, PlainWebSocket):
+        return _take_over_plain(websocket)
+    return _pump(websocket)
+
+
+def close_accepted(websocket: Any, code: int, reason: str) -> None:
+    """Close a WebSocket that somebody else has accepted already, with a code that gevent-websocket would not send."""
+    connection = take_over(websocket, [], None)
+    try:
+        connection.wire.write(encode_close(code, reason))
+    except OSError:
+        connection.wire.close()
+    connection.wire.linger()
+    if connection.wait is not None:
+        connection.wait()
+
+
+def _take_over_plain(websocket: Any) -> Connection:
+    """gevent-websocket's own: its handler's socket, and what its buffered reader has read ahead."""
+    handler = websocket.handler
+    sock = handler.socket
+    pending = read_ahead(handler.rfile, sock)
+    # its own close() has nothing to close any more, and must not try
+    websocket.closed = True
+    wire = Wire(detach(sock), pending)
+    if not wire.secure:
+        return Connection(wire, None, True, None)
+    closed = Event()
+    wire.on_closed(closed.set)
+    return Connection(wire, None, True, closed.wait)
+
+
+def read_ahead(reader: Any, sock: Any) -> bytes:
+    """What a buffered reader has taken from its socket already; it stays there. Does not block."""
+    timeout = sock.gettimeout()
+    sock.settimeout(0)
+    try:
+        return bytes(reader.peek(1)) + primed(sock)
+    except OSError:
+        return b""
+    finally:
+        sock.settimeout(timeout)
+
+
+def _pump(websocket: Any) -> Connection:
+    """Anything with ``receive``, ``send`` and ``close``: its messages become frames on a socket pair.
+
+    The pair costs two more copies a message, and in exchange sessions know one kind of connection only.
+    """
+    near, far = gevent_socket.socketpair()
+    hold(far)
+    sender = gevent.spawn(_pump_out, websocket, far)
+    return Connection(Wire(detach(near)), None, False, lambda: _pump_in(websocket, far, sender))
+
+
+def _pump_in(websocket: Any, far: Any, sender: gevent.Greenlet) -> None:
+    """From the WebSocket to the session, in the greenlet of whoever accepted it, until either ends."""
+    try:
+        while (message := websocket.receive()) is not None:
+            far.sendall(encode_text(message) if isinstance(message, str) else encode_binary(bytes(message)))
+        far.sendall(encode_close(1000, ""))
+        far.shutdown(gevent_socket.SHUT_WR)
+    except Exception as error:
+        # which exceptions a foreign WebSocket ends with is its own affair
+        logger.debug("= a foreign WebSocket ended: %s", error)
+        far.shutdown(gevent_socket.SHUT_WR)
+    sender.join()
+
+
+def _pump_out(websocket: Any, far: Any) -> None:
+    """From the session to the WebSocket."""
+    decoder = FrameDecoder(1 << 62, masked=False)
+    with far:
+        while data := far.recv(RECV_SIZE):
+            for item in decoder.feed(data):
+                if isinstance(item, (Close, Violation)):
+                    websocket.close(item.code or 1000, item.reason)
+                    return
+                websocket.send(item, binary=isinstance(item, bytes))

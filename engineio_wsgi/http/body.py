@@ -1,0 +1,249 @@
+"""``wsgi.input``: a request's body, read from the connection when the application asks for it.
+
+Owns what PEP 3333 says of the input stream, and ``Expect: 100-continue``. Never reads past the end of the body, and
+never keeps more of it than one ``recv``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from sys import maxsize
+from typing import Any
+
+from engineio_wsgi.http.chunked import ChunkedDecoder, ChunkedError
+from engineio_wsgi.http.connection import RECV_SIZE, Connection
+from engineio_wsgi.http.request_head import CHUNKED, InvalidRequest
+
+__all__ = ["NO_BODY", "Body", "open_body"]
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Body:
+    """The input stream of a request. The base of those that have something in them; itself always at its end.
+
+    All methods block while the client sends, and raise :class:`InvalidRequest` (an ``OSError``) if what it sends is not
+    a body, stops coming, or ends too soon.
+    """
+
+    __slots__ = ()
+
+    #: whether nothing of the body has been taken from the connection
+    untouched = True
+
+    def read(self, size: int | None = -1) -> bytes:
+        """``size`` bytes, fewer only at the end of the body; all of the rest if it is negative or ``None``."""
+        return b""
+
+    def readline(self, size: int | None = -1) -> bytes:
+        """The bytes up to and with the next line feed, at most ``size``."""
+        return b""
+
+    def readlines(self, hint: int | None = -1) -> list[bytes]:
+        """All lines, or so many that they have ``hint`` bytes."""
+        lines: list[bytes] = []
+        size = 0
+        for line in self:
+            lines.append(line)
+            size += len(line)
+            if hint is not None and 0 < hint <= size:
+                break
+        return lines
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        line = self.readline()
+        if not line:
+            raise StopIteration
+        return line
+
+    def discard(self, limit: int) -> bool:
+        """Read what is left, if that is certain to be ``limit`` bytes at most. Returns whether nothing is left."""
+        return True
+
+
+    def stop_waiting(self) -> bool:
+        """The response begins: a client that has not been told to send its body will not be told any more.
+
+        Returns whether there is such a client. Nobody knows what it will send next, so that the connection has to end.
+        """
+        return False
+
+
+#: of every request without a body
+NO_BODY = Body()
+
+
+class _StreamedBody(Body):
+    """What both framings share: pieces come in, reads of any size go out."""
+
+    __slots__ = ("_at", "_connection", "_expected", "_failed", "_piece", "_timeout", "untouched")
+
+    def __init__(self, connection: Connection, timeout: float, expected: bool) -> None:
+        self._connection = connection
+        self._timeout = timeout
+        #: whether the client waits to be told to send
+        self._expected = expected
+        self._failed = False
+        self.untouched = True
+        self._piece = b""
+        self._at = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        """``size`` bytes, fewer only at the end of the body; all of the rest if it is negative or ``None``."""
+        wanted = maxsize if size is None or size < 0 else size
+        pieces: list[bytes] = []
+        while wanted > 0 and (piece := self._take(wanted)):
+            pieces.append(piece)
+            wanted -= len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def readline(self, size: int | None = -1) -> bytes:
+        """The bytes up to and with the next line feed, at most ``size``."""
+        wanted = maxsize if size is None or size < 0 else size
+        pieces: list[bytes] = []
+        while wanted > 0 and (self._at < len(self._piece) or self._refill()):
+            end = self._piece.find(b"\n", self._at) + 1 or len(self._piece)
+            piece = self._take(min(end - self._at, wanted))
+            pieces.append(piece)
+            wanted -= len(piece)
+            if piece.endswith(b"\n"):
+                break
+        return b"".join(pieces)
+
+    def _take(self, size: int) -> bytes:
+        """Up to ``size`` bytes of the current piece, or of the next; ``b""`` at the end."""
+        if self._at == len(self._piece) and not self._refill():
+            return b""
+        begin, piece = self._at, self._piece
+        self._at = end = min(begin + size, len(piece))
+        return piece[begin:end]
+
+    def _refill(self) -> bool:
+        self._piece = b""
+        self._at = 0
+        if self._failed:
+            raise InvalidRequest("400 Bad Request", "the rest of the request's body cannot be read")
+        self._failed = True
+        self._piece = self._fetch()
+        self._failed = False
+        return bool(self._piece)
+
+    def _fetch(self) -> bytes:
+        """The next bytes of the body, as many as are there; ``b""`` at its end."""
+        raise NotImplementedError
+
+    def _receive(self, size: int) -> bytes:
+        """At most ``size`` bytes from the connection, which have to come."""
+        connection = self._connection
+        self.untouched = False
+        data = connection.buffer
+        if data:
+            connection.buffer = data[size:]
+            return data[:size]
+        if self._expected:
+            self._expected = False
+            self._connection.send_all(CONTINUE, self._timeout)
+        try:
+            data = connection.receive(self._timeout, min(size, RECV_SIZE))
+        except TimeoutError as error:
+            raise InvalidRequest("408 Request Timeout", f"the request's body stopped: {error}") from error
+        if not data:
+            raise InvalidRequest("400 Bad Request", "the client went away before the request's body was complete")
+        return data
+
+    def stop_waiting(self) -> bool:
+        """The response begins: a client that has not been told to send its body will not be told any more."""
+        if self._expected:
+            self._failed = True
+        return self._expected
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left of it on the connection."""
+        raise NotImplementedError
+
+    def discard(self, limit: int) -> bool:
+        """Read what is left, if that is certain to be ``limit`` bytes at most. Returns whether nothing is left."""
+        if self._failed or self._expected:
+            # the client that still waits may send the body or not: nobody can tell what its next bytes are
+            return False
+        while not self.complete and limit > 0:
+            if not self._refill():
+                break
+            limit -= len(self._piece)
+        return self.complete
+
+
+class _SizedBody(_StreamedBody):
+    """A body with a Content-Length."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self, connection: Connection, timeout: float, expected: bool, length: int) -> None:
+        super().__init__(connection, timeout, expected)
+        self._left = length
+
+    def _fetch(self) -> bytes:
+        if not self._left:
+            return b""
+        data = self._receive(self._left)
+        self._left -= len(data)
+        return data
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left of it on the connection."""
+        return not self._left
+
+    def discard(self, limit: int) -> bool:
+        """Read what is left, if that is ``limit`` bytes at most. Returns whether nothing is left."""
+        return self._left <= limit and super().discard(limit)
+
+
+class _ChunkedBody(_StreamedBody):
+    """A body in chunks."""
+
+    __slots__ = ("_decoder",)
+
+    def __init__(self, connection: Connection, timeout: float, expected: bool) -> None:
+        super().__init__(connection, timeout, expected)
+        self._decoder = ChunkedDecoder()
+
+    def _fetch(self) -> bytes:
+        decoder = self._decoder
+        piece = b""
+        while not piece and not decoder.done:
+            try:
+                piece = decoder.feed(self._receive(RECV_SIZE))
+            except ChunkedError as error:
+                raise InvalidRequest("400 Bad Request", f"the request's body: {error}") from error
+            if decoder.done:
+                self._connection.buffer = decoder.rest + self._connection.buffer
+        return piece
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left of it on the connection."""
+        return self._decoder.done
+
+
+def open_body(connection: Connection, length: int | None, timeout: float, environ: dict[str, Any]) -> Body:
+    """The input stream of a request whose head has just been read.
+
+    Args:
+        length: as :attr:`RequestHead.length` says.
+        timeout: seconds that the client may pause.
+        environ: of the request.
+    """
+    if not length:
+        return NO_BODY
+    expected = environ.get("HTTP_EXPECT", "").lower() == "100-continue" and environ["SERVER_PROTOCOL"] == "HTTP/1.1"
+    if expected and connection.buffer:
+        # it did not wait
+        expected = False
+    if length == CHUNKED:
+        return _ChunkedBody(connection, timeout, expected)
+    return _SizedBody(connection, timeout, expected, length)

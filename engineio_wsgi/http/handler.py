@@ -1,0 +1,432 @@
+"""The HTTP server side of a connection: requests in, WSGI called, one `send` a response; WebSockets let go of.
+
+Owns the loop over the requests of a connection, PEP 3333, keep-alive, the limits, and what gevent-websocket's handler
+is known for. Knows nothing of Engine.IO: the engine is a WSGI application as any other.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable
+from email.message import Message
+from time import time
+from typing import Any
+from wsgiref.util import FileWrapper
+
+from gevent.event import Event
+from geventwebsocket.exceptions import WebSocketError
+from geventwebsocket.handler import Client
+from geventwebsocket.handler import WebSocketHandler as PlainWebSocketHandler
+
+from engineio_wsgi.clock import monotonic
+from engineio_wsgi.http.access_log import format_line, is_silent
+from engineio_wsgi.http.body import NO_BODY, open_body
+from engineio_wsgi.http.connection import Connection
+from engineio_wsgi.http.lending import SOCKET_KEYS, LentSocket
+from engineio_wsgi.http.request_head import HeadParser, InvalidRequest, RequestHead, check_partial_head, fill_environ
+from engineio_wsgi.http.response_writer import Responder
+from engineio_wsgi.log import tell_of_client
+from engineio_wsgi.options.options import Deflate
+from engineio_wsgi.protocol.websocket.deflate import DeflateSettings
+from engineio_wsgi.protocol.websocket.handshake import HandshakeRefused, asks_for_websocket
+from engineio_wsgi.runtime.connection import Wire
+from engineio_wsgi.websocket.websocket import WebSocket
+
+__all__ = ["WebSocketHandler"]
+
+logger = logging.getLogger("engine.http")
+
+
+class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
+    """A ``handler_class`` for any ``gevent.pywsgi.WSGIServer``, in the place of pywsgi's and gevent-websocket's.
+
+    Subclass it to set its limits. Who exceeds one of them is answered with the status below and loses the connection;
+    one line at INFO on the logger ``engine.http`` tells of it.
+
+    Example::
+
+        class Handler(WebSocketHandler):
+            max_header_size = 8192
+
+        WSGIServer(("", 8000), application, handler_class=Handler).serve_forever()
+    """
+
+    #: bytes of a request line; beyond it 414
+    max_request_line = 8_192
+    #: bytes of a request's headers; beyond it 431
+    max_header_size = 32_768
+    #: headers of a request; beyond it 431
+    max_header_count = 100
+    #: seconds from the first byte of a request to the end of its headers, then 408; a new connection on which nothing
+    #: comes for so long is closed without a word
+    header_timeout = 20.0
+    #: seconds between two requests on a connection, then it is closed without a word
+    keepalive_timeout = 75.0
+    #: seconds that a client may pause while it sends a body, then 408
+    body_timeout = 60.0
+    #: bytes of a request's body that the application did not read, and that are read to keep the connection; with more
+    #: it is closed
+    max_discarded_body = 65_536
+    #: bytes of the largest message that ``environ["wsgi.websocket"]`` takes, after decompression; beyond it the
+    #: WebSocket is closed with 1009. The engine has an option of its own for its sessions
+    max_message_size = 1_000_000
+    #: whether ``environ["wsgi.websocket"]`` compresses (RFC 7692): ``False``, ``True``, or a ``Deflate``
+    per_message_deflate: bool | DeflateSettings = False
+
+    #: the WebSocket of the request, from when its handshake has been read until the application returns
+    websocket: WebSocket | None = None
+    #: the same connection for an application that speaks the protocol itself
+    _lent: LentSocket | None = None
+    #: set it in a subclass to have WebSockets accepted and the application not called
+    prevent_wsgi_call = False
+
+    #: bytes of the connection that somebody has read before
+    read_ahead = b""
+
+    environ: Any = None
+    application: Any = None
+    time_start: float = 0
+    time_finish: float = 0
+    _request: RequestHead | None = None
+    #: the bytes of the request's head, as they were read
+    _head_read = b""
+    #: whether the connection has been given to somebody who also answers the request
+    departed = False
+
+    def __init__(self, sock: Any, address: Any, server: Any) -> None:
+        # pywsgi's own constructor would make a buffered reader, of 5 KB
+        self.socket = sock
+        self.client_address = address
+        self.server = server
+        self._is_logging = not is_silent(server.log) or type(self).log_request is not WebSocketHandler.log_request
+
+    @property
+    def headers(self) -> Message:
+        """The headers of the request, for those who look for them here and not in the environ."""
+        message = Message()
+        request = self._request
+        for key, value in () if request is None else request.variables.items():
+            message[key.removeprefix("HTTP_").replace("_", "-").title()] = value
+        return message
+
+    # -- the connection
+
+    def handle(self) -> None:
+        """Serve the connection until it ends. Blocks; called once, by the server."""
+        connection = self._connection = Connection(self.socket, self.read_ahead)
+        self._parser = HeadParser()
+        connection.no_delay()
+        try:
+            timeout = self.header_timeout
+            while connection.fill(timeout) and self.handle_one_request():
+                # while it waits for the next request, a connection keeps nothing of the last but its headers, for the parser
+                self.environ = self.response_headers = self._request = self._head = None
+                self._head_read = b""
+                timeout = self.keepalive_timeout
+        finally:
+            self._leave(connection)
+
+    def handle_one_request(self) -> bool:
+        """Read a request and answer it. Returns whether another may follow on this connection."""
+        try:
+            self._head_read = head = self._take_head()
+            self._request = request = self._parse(head)
+        except InvalidRequest as error:
+            self._refuse(error)
+            return False
+        except OSError:
+            return False
+        self.requestline = request.line
+        self.command = request.command
+        self.path = request.path
+        self.request_version = request.version
+        self.content_length = request.length
+        self.close_connection = request.close
+        self.environ = self.get_environ()
+        self.application = self.server.application
+        self.handle_one_response()
+        return not self.close_connection
+
+    def _parse(self, head: bytes) -> RequestHead:
+        """What a head says; raises `InvalidRequest`. Servers with settings of their own about it do so here."""
+        return self._parser.parse(head, self)
+
+    def _take_head(self) -> bytes:
+        connection = self._connection
+        data = connection.buffer
+        if data[:1] == b"\r":
+            # RFC 9112 section 2.2: some clients send an empty line after a body
+            data = data.lstrip(b"\r\n")
+        end = data.find(b"\r\n\r\n") + 4
+        if end < 4:
+            data, end = self._complete_head(data)
+        connection.buffer = data[end:]
+        return data[:end]
+
+    def _complete_head(self, data: bytes) -> tuple[bytes, int]:
+        """Wait for the rest of a head. Returns what has come, and where the head ends in it."""
+        deadline = monotonic() + self.header_timeout
+        while (end := data.find(b"\r\n\r\n") + 4) < 4:
+            if data:
+                check_partial_head(data, self)
+            try:
+                more = self._connection.receive(max(deadline - monotonic(), 0))
+            except TimeoutError as error:
+                detail = f"the headers were not complete after {self.header_timeout:g} s"
+                raise InvalidRequest("408 Request Timeout", detail) from error
+            if not more:
+                raise ConnectionResetError("the client went away in the midst of a request's headers")
+            data += more
+        return data, end
+
+    def _leave(self, connection: Connection) -> None:
+        """The greenlet ends: let go of the connection in the way that its state asks for."""
+        if self.websocket is not None:
+            self.websocket.finish()
+        wire = self._wire
+        if wire is None:
+            if connection.lost or not connection.has_input():
+                connection.close()
+            else:
+                # to close it now would have the kernel reset it, and the client might not see the response
+                wire = connection.release()
+                wire.linger()
+        # the application may hold on to this object, but not by that to all that a request brought
+        self.environ = self.result = self.websocket = self._request = self._head = None
+        self._head_read = b""
+        self.wsgi_input = NO_BODY
+        del self._connection, self._parser
+        if wire is not None and wire.secure and not wire.closed:
+            # the state of TLS cannot leave its socket, which the server closes when this greenlet ends
+            closed = Event()
+            wire.on_closed(closed.set)
+            closed.wait()
+
+    # -- the environ
+
+    def get_environ(self) -> dict[str, Any]:
+        """The environ of the request that has just been read. Subclasses may add to it."""
+        request, connection, address = self._request, self._connection, self.client_address
+        assert request is not None
+        environ: dict[str, Any] = self.server.get_environ()
+        fill_environ(environ, request)
+        if isinstance(address, tuple):
+            environ["REMOTE_ADDR"] = str(address[0])
+            environ["REMOTE_PORT"] = str(address[1])
+        self.wsgi_input = open_body(connection, request.length, self.body_timeout, environ)
+        environ["wsgi.input"] = self.wsgi_input
+        environ["wsgi.input_terminated"] = True
+        environ["wsgi.file_wrapper"] = FileWrapper
+        environ["engineio.socket"] = connection.raw
+        environ["engineio.handler"] = self
+        return environ
+
+    # -- the response
+
+    def handle_one_response(self) -> None:
+        """Call the application and send what it answers; log the request."""
+        self.time_start = time()
+        self.time_finish = 0
+        self.status = self._orig_status = None
+        self.headers_sent = False
+        self._head = None
+        self.response_length = 0
+        try:
+            self.run_application()
+        except Exception as error:
+            self._on_failure(error)
+        except BaseException:
+            self.close_connection = True
+            self.handle_error(*sys.exc_info())
+        if not self.close_connection and not self._discard_body():
+            self.close_connection = True
+        if self._is_logging and self._wire is None:
+            self.time_finish = time()
+            self.log_request()
+
+    def _on_failure(self, error: Exception) -> None:
+        """What left the application: somebody else's fault, or a bug of its own."""
+        address = self.client_address
+        if self._wire is not None and isinstance(error, WebSocketError):
+            tell_of_client(logger, address, "broke off", "< %s: a WebSocket broke off: %s", address, error)
+        elif self._connection.lost or (isinstance(error, OSError) and error.errno in self.ignored_socket_errors):
+            self.close_connection = True
+        elif isinstance(error, InvalidRequest):
+            self._refuse(error)
+        elif isinstance(error, HandshakeRefused) and not self.headers_sent:
+            self._answer(error.status, error.headers, str(error))
+        else:
+            self.handle_error(*sys.exc_info())
+
+    def handle_error(self, kind: Any, value: Any, traceback: Any) -> None:
+        """Report a failure of the application, and tell the client if nothing was sent yet."""
+        self._log_error(kind, value, traceback)
+        self._answer("500 Internal Server Error", (), "Internal Server Error")
+
+    def _refuse(self, error: InvalidRequest) -> None:
+        address = self.client_address
+        tell_of_client(logger, address, error.status, "< %s: refused, %s: %s", address, error.status, error.detail)
+        is_request = self.environ is not None
+        if not is_request:
+            self._begin_nothing()
+        self._answer(error.status, (), error.detail)
+        if self._is_logging and not is_request:
+            self.time_finish = time()
+            self.log_request()
+
+    def _begin_nothing(self) -> None:
+        """Be in the state of a request, without one: what is answered and logged is not what came before."""
+        self.requestline, self.command, self.request_version = "", "-", "HTTP/1.1"
+        self.wsgi_input = NO_BODY
+        self._request = None
+        self.headers_sent = False
+        self.response_length = 0
+        self.time_start = time()
+        self.environ = self.server.get_environ()
+        self.environ.update(REQUEST_METHOD="-", RAW_URI="-", SERVER_PROTOCOL="-")
+
+    def _answer(self, status: str, headers: Iterable[tuple[str, str]], text: str) -> None:
+        """Answer in the place of the application, if it has not begun to; the connection ends either way."""
+        self.close_connection = True
+        if self.headers_sent or self._wire is not None or self._connection.lost:
+            return
+        body = text.encode()
+        self._head = None
+        self.start_response(status, [("Content-Type", "text/plain; charset=UTF-8"), *headers])
+        try:
+            self._send_first(body, len(body))
+        except OSError:
+            # it is gone, and was not told
+            return
+
+    def _discard_body(self) -> bool:
+        try:
+            return self.wsgi_input.discard(self.max_discarded_body)
+        except OSError:
+            return False
+
+    def run_application(self) -> None:
+        """Have the request answered by the application."""
+        if "HTTP_UPGRADE" in self.environ and self._offers_websocket():
+            self.upgrade_websocket()
+            self.run_websocket()
+        else:
+            self._run_wsgi()
+
+    def _run_wsgi(self) -> None:
+        result = self.result = self.application(self.environ, self.start_response)
+        try:
+            if self._wire is None:
+                self.process_result()
+        finally:
+            self.result = None
+            if hasattr(result, "close"):
+                result.close()
+
+    # -- WebSockets
+
+    def _offers_websocket(self) -> bool:
+        if not asks_for_websocket(self.environ):
+            return False
+        hook = getattr(self.server, "pre_start_hook", None)
+        return not (hook and hook(self))
+
+    def upgrade_websocket(self) -> None:
+        """Put a WebSocket into the environ. It is accepted when the application uses it."""
+        self.close_connection = True
+        deflate = self.per_message_deflate
+        choose = getattr(self.application, "app_protocol", None)
+        protocol = choose and choose(self.environ["PATH_INFO"])
+        self.websocket = WebSocket(
+            self.environ, self._open_wire, handler=self, max_size=self.max_message_size,
+            deflate=Deflate() if deflate is True else deflate or None, protocols=(protocol,) if protocol else ())
+        self.environ["wsgi.websocket"] = self.websocket
+        self.environ["wsgi.websocket_version"] = self.websocket.version
+        self._lent = lent = LentSocket(self._give_away, self.write_timeout)
+        for key in SOCKET_KEYS:
+            self.environ[key] = lent
+
+    def run_websocket(self) -> None:
+        """Call the application with a WebSocket in its environ, and close that afterwards."""
+        websocket = self.websocket
+        assert websocket is not None
+        if self.prevent_wsgi_call:
+            websocket.accept()
+            return
+        clients = self.server.__dict__.setdefault("clients", {})
+        clients[self.client_address] = Client(self.client_address, websocket)
+        code = 1011
+        try:
+            self._run_wsgi()
+            code = 1000
+        except StopIteration:
+            # so applications tell gunicorn that the socket was theirs
+            if self._lent is None or not self._lent.taken:
+                raise
+        finally:
+            clients.pop(self.client_address, None)
+            self.environ["wsgi.websocket"] = self.websocket = None
+            self._end_loan()
+            websocket.finish(code)
+
+    def _end_loan(self) -> None:
+        """The application has returned: what it has taken for itself ends."""
+        lent, self._lent = self._lent, None
+        if lent is not None:
+            lent.close()
+        for key in SOCKET_KEYS:
+            self.environ.pop(key, None)
+
+    def _no_response(self) -> Exception:
+        if self.websocket is not None and self.websocket.refusal is not None:
+            return self.websocket.refusal
+        return super()._no_response()
+
+    def _open_wire(self, head: bytes) -> Wire:
+        """Let go of the connection, for a WebSocket whose handshake is answered with ``head``."""
+        wire = self._give_away()
+        wire.write(head)
+        return wire
+
+    def _give_away(self) -> Wire:
+        if self.headers_sent:
+            raise self.ApplicationError("the handshake has been answered with an ordinary response")
+        if self._wire is not None:
+            raise self.ApplicationError("the connection belongs to somebody else already")
+        self._wire = wire = self._connection.release()
+        self.environ.pop("engineio.socket", None)
+        return wire
+
+    # -- giving the connection away
+
+    def request_as_read(self, environ: dict[str, Any]) -> bytes | None:
+        """The request that is being answered, byte by byte, and what has been read behind it.
+
+        Returns ``None`` when it is not as it was any more: a part of its body has been read, or answered.
+        """
+        body = self.wsgi_input
+        if environ.get("wsgi.input") is not body or not body.untouched or self.headers_sent or self._wire is not None:
+            return None
+        return self._head_read + self._connection.buffer
+
+    def depart(self) -> Wire:
+        """Give the connection away, without a byte. Somebody else answers the request that is being answered."""
+        self.close_connection = True
+        self.departed = True
+        self._connection.buffer = b""
+        self._wire = wire = self._connection.release()
+        self.environ.pop("engineio.socket", None)
+        return wire
+
+    # -- the log
+
+    def log_request(self) -> None:
+        """Write a line to the server's access log."""
+        self.server.log.write(self.format_request() + "\n")
+
+    def format_request(self) -> str:
+        """The line, in gevent's format."""
+        status = str(self._orig_status or self.status or "000").split()[0]
+        seconds = self.time_finish - self.time_start if self.time_finish else None
+        return format_line(self.client_address, self.requestline, status, self.response_length, seconds)

@@ -1,0 +1,23 @@
+"""The cookie that carries a session's id, for balancers that look at cookies. The engine itself never reads it."""
+
+from __future__ import annotations
+
+from werkzeug.http import dump_cookie
+
+from engineio_wsgi.options.options import Cookie
+
+__all__ = ["session_cookie"]
+
+
+def session_cookie(cookie: Cookie, sid: str) -> str:
+    """The value of the ``Set-Cookie`` header (RFC 6265 section 4.1) that names ``sid``."""
+    return dump_cookie(
+        cookie.name,
+        sid,
+        max_age=cookie.max_age,
+        path=cookie.path,
+        domain=cookie.domain,
+        secure=cookie.secure,
+        httponly=cookie.httponly,
+        samesite=cookie.samesite,
+    )

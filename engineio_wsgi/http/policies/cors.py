@@ -1,0 +1,152 @@
+"""Which pages may use the engine: the same-origin rule, and the exceptions that the ``cors`` option makes.
+
+Owns the check of the ``Origin`` header and the headers of the Fetch standard's CORS protocol. Pure. It believes the
+environ: behind a proxy, something like werkzeug's ``ProxyFix`` has to have put the public scheme and host there.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from engineio_wsgi.errors import ErrorCode, Forbidden, RequestRefused
+from engineio_wsgi.http.response_head import keep_header
+from engineio_wsgi.http.responses import Response
+from engineio_wsgi.options.options import Cors
+
+__all__ = ["OriginPolicy"]
+
+logger = logging.getLogger("engine")
+
+DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+#: what clients that are no browsers write into ``Origin`` for a WebSocket: the same origin as over HTTP
+HTTP_SCHEMES = {"ws": "http", "wss": "https"}
+ALLOW_ORIGIN = "Access-Control-Allow-Origin"
+Matcher = Callable[[str], bool]
+
+
+class OriginPolicy:
+    """The ``cors`` option, in force.
+
+    Args:
+        cors: ``None`` is the same-origin rule, for every transport alike.
+    """
+
+    def __init__(self, cors: Cors | None) -> None:
+        self._cors = cors
+        origins = () if cors is None else cors.origins
+        listed = origins if isinstance(origins, (list, tuple, set, frozenset)) else (origins,)
+        self._names = frozenset(_configured(origin) for origin in listed if isinstance(origin, str))
+        self._matchers: list[Matcher] = [_matcher(origin) for origin in listed if not isinstance(origin, str)]
+        self._anybody = "*" in self._names
+        self._constant = [] if cors is None else _constant_headers(cors)
+        for name, value in [*((ALLOW_ORIGIN, each) for each in self._names), *self._constant]:
+            keep_header(name, value)
+
+    def check(self, environ: Mapping[str, Any]) -> None:
+        """Let a request pass, or not. Requests without ``Origin`` do not come from a page of another site.
+
+        Raises:
+            RequestRefused: the header is malformed.
+            Forbidden: the page's origin is not allowed; says which option allows it.
+        """
+        origin = environ.get("HTTP_ORIGIN")
+        if origin is None or self._allows(origin, environ):
+            return
+        if not origin.isprintable() or not origin.isascii():
+            raise RequestRefused(ErrorCode.BAD_REQUEST, context={"name": "INVALID_ORIGIN", "origin": ascii(origin)[:120]})
+        context = {"name": "ORIGIN", "origin": origin[:120], "wanted": self._describe(environ), "option": "cors"}
+        raise Forbidden("Forbidden: pages of this origin may not use the engine; the server's option cors allows them",
+                        context)
+
+    def _allows(self, origin: str, environ: Mapping[str, Any]) -> bool:
+        if not origin.isprintable() or not origin.isascii():
+            return False
+        if self._anybody or _is_same(origin, environ) or _canonical(origin) in self._names:
+            return True
+        return any(matches(origin) for matches in self._matchers)
+
+    def _describe(self, environ: Mapping[str, Any]) -> str:
+        own = f"{environ.get('wsgi.url_scheme')}://{environ.get('HTTP_HOST', '')}"
+        return own if self._cors is None else f"{own}, or {self._cors.origins!r}"
+
+    def headers(self, environ: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """The headers that a response to this request carries."""
+        cors = self._cors
+        if cors is None:
+            return []
+        origin = environ.get("HTTP_ORIGIN")
+        if self._anybody and not cors.credentials:
+            headers = [(ALLOW_ORIGIN, "*")]
+        else:
+            headers = [("Vary", "Origin")]
+            if origin is None or not self._allows(origin, environ):
+                return headers
+            headers.append((ALLOW_ORIGIN, origin))
+        return headers + self._constant
+
+    def preflight(self, environ: Mapping[str, Any]) -> Response:
+        """The answer to OPTIONS, without what :meth:`headers` adds to every response."""
+        cors = self._cors
+        headers = [("Content-Length", "0")]
+        origin = environ.get("HTTP_ORIGIN")
+        if cors is None or (origin is not None and not self._allows(origin, environ)):
+            return "204 No Content", headers, b""
+        headers.append(("Access-Control-Allow-Methods", ", ".join(cors.methods)))
+        headers.extend(self._allowed_headers(cors, environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS", "")))
+        if cors.max_age is not None:
+            headers.append(("Access-Control-Max-Age", str(cors.max_age)))
+        return "204 No Content", headers, b""
+
+    @staticmethod
+    def _allowed_headers(cors: Cors, asked: str) -> list[tuple[str, str]]:
+        if cors.headers is not None:
+            return [("Access-Control-Allow-Headers", ", ".join(cors.headers))] if cors.headers else []
+        allowed = [name for name in map(str.strip, asked.split(",")) if re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII)]
+        vary = [("Vary", "Access-Control-Request-Headers")]
+        return [*vary, ("Access-Control-Allow-Headers", ", ".join(allowed))] if allowed else vary
+
+
+def _constant_headers(cors: Cors) -> list[tuple[str, str]]:
+    """What every page that is let in is told."""
+    headers = [("Access-Control-Allow-Credentials", "true")] if cors.credentials else []
+    return [*headers, ("Access-Control-Expose-Headers", ", ".join(cors.expose))] if cors.expose else headers
+
+
+def _is_same(origin: str, environ: Mapping[str, Any]) -> bool:
+    """Whether a page of ``origin`` would have been served by the host that this request went to."""
+    own = f"{environ.get('wsgi.url_scheme')}://{environ.get('HTTP_HOST', '')}"
+    if origin != own:
+        own = _canonical(own)
+        origin = _canonical(origin)
+    return origin == own and own[-3:] != "://"
+
+
+def _canonical(origin: str) -> str:
+    """An origin in lower case, without a default port, and with the scheme that it has over HTTP."""
+    scheme, separator, host = origin.lower().partition("://")
+    scheme = HTTP_SCHEMES.get(scheme, scheme)
+    port = DEFAULT_PORTS.get(scheme)
+    return scheme + separator + (host if port is None else host.removesuffix(port))
+
+
+def _configured(origin: str) -> str:
+    """The same for one that somebody has written, where a slash at the end is forgiven; ``file://`` ends with its own."""
+    scheme, separator, host = origin.partition("://")
+    return _canonical(scheme + separator + host.removesuffix("/"))
+
+
+def _matcher(origin: Any) -> Matcher:
+    if isinstance(origin, re.Pattern):
+        return lambda got: origin.fullmatch(got) is not None
+    return lambda got: _ask(origin, got)
+
+
+def _ask(allows: Callable[[str], object], origin: str) -> bool:
+    try:
+        return bool(allows(origin))
+    except Exception:
+        logger.exception("the cors callable failed; the origin is refused")
+        return False

@@ -1,0 +1,147 @@
+"""PEP 3333's way out: `start_response`, `write`, and what becomes of the application's iterable.
+
+Owns how a response's body is cut to what its head announced. The connection, and who is asked for the response, are
+the handler's affair; this is the half of it that sends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any
+
+from engineio_wsgi.http.body import NO_BODY, Body
+from engineio_wsgi.http.connection import Connection
+from engineio_wsgi.http.response_head import ResponseHead
+from engineio_wsgi.runtime.connection import Wire
+
+__all__ = ["Responder"]
+
+ExceptionInfo = tuple[type[BaseException], BaseException, TracebackType]
+
+#: bytes of a response's first write that are copied behind its head, so that both leave with one ``send``
+MAX_JOINED = 1 << 20
+
+
+class Responder:
+    """A mixin of pywsgi's handler. The attributes without an underscore are pywsgi's, and mean what they mean there."""
+
+    #: seconds that a client may pause while it takes a response, then the connection is lost
+    write_timeout = 60.0
+
+    #: what the application is told when it breaks PEP 3333
+    ApplicationError = AssertionError
+
+    command: str | None = None
+    request_version: str = "HTTP/1.1"
+    requestline: str | None = None
+    status: str | None = None
+    _orig_status: str | None = None
+    code: int | None = None
+    response_headers: Sequence[tuple[str, str]] | None = None
+    response_length = 0
+    headers_sent = False
+    close_connection = False
+    result: Any = None
+    wsgi_input: Body = NO_BODY
+    log_error: Callable[..., None]
+
+    _connection: Connection
+    _head: ResponseHead | None = None
+    #: where the connection went, if it was handed over: then there is nothing to respond to any more
+    _wire: Wire | None = None
+
+    def start_response(self, status: str, headers: Sequence[tuple[str, str]],
+                       exc_info: ExceptionInfo | None = None) -> Callable[[bytes], None]:
+        """PEP 3333's ``start_response``."""
+        if exc_info is not None:
+            try:
+                if self.headers_sent:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None
+        elif self._head is not None:
+            raise self.ApplicationError("start_response was called a second time, and without exc_info")
+        self._head = head = ResponseHead(status, headers)
+        self.status = self._orig_status = status
+        self.code = head.code
+        self.response_headers = headers
+        return self.write
+
+    def write(self, data: bytes) -> None:
+        """PEP 3333's ``write``: send ``data`` now, after the head if that has not been sent. Blocks meanwhile."""
+        if self._wire is not None:
+            return
+        if not self.headers_sent:
+            self._send_first(data, None)
+        elif data:
+            self._send(self._frame_data(data))
+
+    def process_result(self) -> None:
+        """Send what the application returned."""
+        result: Any = self.result
+        if isinstance(result, (list, tuple)) and not self.headers_sent:
+            data = result[0] if len(result) == 1 else b"".join(result)
+            self._send_first(data, len(data))
+        else:
+            for data in result:
+                if data:
+                    self.write(data)
+            if self._wire is not None:
+                return
+            if not self.headers_sent:
+                self._send_first(b"", 0)
+        self._finish_response()
+
+    def _finish_response(self) -> None:
+        head = self._head
+        assert head is not None
+        if head.chunked:
+            self._send(b"0\r\n\r\n")
+        if head.left:
+            self.close_connection = True
+            self.log_error("The application announced more than it sent: %s", self.requestline)
+
+    def _send_first(self, data: bytes, length: int | None) -> None:
+        """Send the head and the first of the body together."""
+        head = self._head
+        if head is None:
+            raise self._no_response()
+        close = self.wsgi_input.stop_waiting() or self.close_connection
+        top = head.frame(length, self.request_version, close, self.command == "HEAD")
+        self.close_connection = bool(head.close)
+        data = self._frame_data(data)
+        if len(data) <= MAX_JOINED:
+            top, data = top + data, b""
+        self.headers_sent = True
+        self._send(top)
+        if data:
+            self._send(data)
+
+    def _no_response(self) -> Exception:
+        """What is raised when the application has returned without having started a response."""
+        return self.ApplicationError("the application did not call start_response")
+
+    def _frame_data(self, data: bytes) -> bytes:
+        """A piece of the body as it is sent: in a chunk, or cut to what was announced."""
+        head = self._head
+        assert head is not None
+        size = len(data)
+        if head.left is None:
+            return b"%x\r\n%b\r\n" % (size, data) if head.chunked and size else data
+        if size > head.left:
+            data = self._cut(head, data)
+            size = len(data)
+        head.left -= size
+        return data
+
+    def _cut(self, head: ResponseHead, data: bytes) -> bytes:
+        """More than there may be: none for HEAD, and else the client would read the rest as the next response."""
+        if self.command != "HEAD" and not head.bodiless:
+            self.close_connection = True
+            self.log_error("The application sent more than it announced: %s", self.requestline)
+        return data[:head.left]
+
+    def _send(self, data: bytes) -> None:
+        self._connection.send_all(data, self.write_timeout)
+        self.response_length += len(data)

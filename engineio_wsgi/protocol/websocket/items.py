@@ -1,0 +1,85 @@
+"""What there is in a stream of frames besides messages: opcodes, control frames, and the violation that ends it.
+
+Owns what a control frame's payload means. Knows nothing of how frames are written down.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from engineio_wsgi.protocol.websocket.close_codes import CloseCode, FrameError, is_sendable
+
+__all__ = ["MAX_CONTROL", "Close", "Item", "Opcode", "Ping", "Pong", "Violation", "parse_close", "wrong"]
+
+#: bytes of a control frame's payload
+MAX_CONTROL = 125
+
+
+class Opcode(enum.IntEnum):
+    """What a frame is (RFC 6455 section 11.8)."""
+
+    CONTINUATION = 0x0
+    TEXT = 0x1
+    BINARY = 0x2
+    CLOSE = 0x8
+    PING = 0x9
+    PONG = 0xA
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """To be answered with a pong of the same ``payload``, at most 125 bytes."""
+
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """The answer to a ping of that ``payload``, or unasked for."""
+
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """The peer's last word. ``code`` is ``None`` if it gave none."""
+
+    code: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """What the peer sent is not acceptable: the connection is to be closed with ``code``. ``reason`` is for the log."""
+
+    code: int
+    reason: str
+
+
+#: what comes out of a decoder: ``str`` and ``bytes`` are text and binary messages
+Item = str | bytes | Ping | Pong | Close | Violation
+
+
+def parse_close(payload: bytes) -> Close:
+    """The content of a close frame.
+
+    Raises:
+        FrameError: it is not one that may be sent.
+    """
+    if not payload:
+        return Close(None, "")
+    if len(payload) == 1:
+        raise wrong("a close frame of one byte")
+    code = int.from_bytes(payload[:2], "big")
+    if not is_sendable(code):
+        raise wrong(f"close code {code} must not be sent")
+    try:
+        return Close(code, payload[2:].decode())
+    except UnicodeDecodeError:
+        raise FrameError(CloseCode.INVALID_DATA, "the reason of a close frame is not UTF-8") from None
+
+
+def wrong(reason: str) -> FrameError:
+    """What is raised for frames that are not as RFC 6455 has them (close code 1002)."""
+    return FrameError(CloseCode.PROTOCOL_ERROR, reason)

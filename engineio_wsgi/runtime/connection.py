@@ -1,0 +1,325 @@
+"""A TCP or TLS connection after the loop that accepted it has let go of it.
+
+Owns the file descriptor, its two event-loop watchers, and the bytes that the kernel has not taken yet: nobody else
+reads, writes or closes it. Knows nothing of HTTP, WebSocket or sessions. Everything here belongs to the hub's thread.
+"""
+
+from __future__ import annotations
+
+import _socket
+import contextlib
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from gevent.event import Event
+from gevent.hub import Hub
+
+from engineio_wsgi.deadline import Deadline, DeadlineTimer
+from engineio_wsgi.runtime.forks import hold
+
+__all__ = ["Wire", "detach"]
+
+READ = 1
+WRITE = 2
+#: bytes of one ``recv``. 64 KiB cost no more than 2 KiB (2.3 µs for a socket pair and 1 KB); with 128 KiB, for which malloc asks
+#: the kernel each time, it was 13.9 µs
+RECV_SIZE = 65536
+#: seconds that a closing connection waits for the peer to read what was sent and to close its side
+LINGER = 5.0
+
+
+class _TlsStream:
+    """The non-blocking face of a TLS socket: ``BlockingIOError`` where OpenSSL wants to wait, ``b""`` at the end."""
+
+    __slots__ = ("_socket", "_tls")
+
+    def __init__(self, tls_socket: Any) -> None:
+        self._socket = tls_socket
+        self._tls = tls_socket._sslobj
+
+    def recv(self, size: int) -> bytes:
+        try:
+            data: bytes = self._tls.read(size)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
+            raise BlockingIOError from error
+        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+            return b""
+        return data
+
+    def send(self, data: bytes | memoryview) -> int:
+        try:
+            sent: int = self._tls.write(data)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
+            raise BlockingIOError from error
+        return sent
+
+    def fileno(self) -> int:
+        number: int = self._socket.fileno()
+        return number
+
+    def shutdown(self, how: int) -> None:
+        """Say that nothing follows: to TLS, as far as the kernel takes it at once, and to TCP."""
+        with contextlib.suppress(OSError):
+            self._tls.shutdown()
+        self._socket._sock.shutdown(how)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def detach(sock: Any) -> Any:
+    """Take the connection out of a gevent (or stdlib) socket, whose own ``close`` then closes nothing.
+
+    Returns a non-blocking C socket, which has no Python layer that waits; for TLS, whose state cannot leave its
+    object, an adapter: there the caller has to keep the former owner from closing the socket.
+    """
+    if getattr(sock, "_sslobj", None) is not None:
+        return _TlsStream(sock)
+    raw = _socket.socket(fileno=sock.detach())
+    raw.setblocking(False)
+    return raw
+
+
+class _ClosedSocket:
+    """What a wire has instead of a socket once it is closed."""
+
+    __slots__ = ()
+
+    def recv(self, size: int) -> bytes:
+        return b""
+
+    def send(self, data: bytes | memoryview) -> int:
+        raise BrokenPipeError("the connection is closed")
+
+    def fileno(self) -> int:
+        return -1
+
+
+CLOSED = _ClosedSocket()
+
+
+class Wire:
+    """One connection: non-blocking reads, one writer, watchers that call back in the hub.
+
+    Args:
+        sock: what :func:`detach` returned.
+        pending: bytes that were read from the connection already; they come first out of ``recv``.
+
+    """
+
+    __slots__ = ("__weakref__", "_loop", "_on_closed", "_on_drained", "_on_readable", "_read_ahead", "_reader", "_sock",
+                 "_unsent", "_writer", "lost", "unsent")
+
+    def __init__(self, sock: Any, pending: bytes = b"") -> None:
+        hub: Hub = gevent.get_hub()
+        self._sock = sock
+        self._loop = hub.loop
+        #: what was read before and has not been asked for yet
+        self._read_ahead = pending
+        self._reader: Any = None
+        self._writer: Any = None
+        self._on_readable: Callable[[], object] | None = None
+        self._on_closed: Callable[[], object] | None = None
+        self._unsent: list[bytes | memoryview] = []
+        #: bytes that were written here and that the kernel has not taken yet
+        self.unsent = 0
+        #: why writing has become impossible, if it has; ``unsent`` then says how much never left
+        self.lost: OSError | None = None
+        self._on_drained: Callable[[], object] | None = None
+        if getattr(sock, "family", None) == _socket.AF_UNIX:
+            # it may be one of a pair, which no listener's address tells
+            hold(self)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection was closed on this side."""
+        return self._sock is CLOSED
+
+    @property
+    def secure(self) -> bool:
+        """Whether the connection is a TLS one."""
+        return isinstance(self._sock, _TlsStream)
+
+    def fileno(self) -> int:
+        """The file descriptor; -1 once closed."""
+        return int(self._sock.fileno())
+
+    # -- reading
+
+    def recv(self, size: int) -> bytes:
+        """Up to ``size`` bytes; ``b""`` at the end of the stream. Never blocks.
+
+        Raises:
+            BlockingIOError: there is nothing to read now.
+            OSError: the connection is lost.
+        """
+        if self._read_ahead:
+            head, self._read_ahead = self._read_ahead[:size], self._read_ahead[size:]
+            return head
+        return self._sock.recv(size)  # type: ignore[no-any-return]
+
+    def watch(self, on_readable: Callable[[], object]) -> None:
+        """Call ``on_readable()`` in the hub, again and again, as long as there is something to read."""
+        if self._sock is CLOSED:
+            return
+        if self._reader is None:
+            self._reader = self._loop.io(self._sock.fileno(), READ)
+        self._on_readable = on_readable
+        self._reader.start(on_readable)
+        if self._read_ahead:
+            self._loop.run_callback(self._fire_if_watching, on_readable)
+
+    def unwatch(self) -> None:
+        """Stop calling back; what arrives stays with the kernel."""
+        if self._on_readable is not None:
+            self._on_readable = None
+            self._reader.stop()
+
+    def _fire_if_watching(self, on_readable: Callable[[], object]) -> None:
+        if self._on_readable is on_readable:
+            on_readable()
+
+    # -- writing
+
+    def write(self, data: bytes) -> None:
+        """Send what the kernel takes now, keep the rest in order and send it when it can. Never blocks.
+
+        Raises:
+            OSError: the connection is lost; what was unsent is dropped.
+        """
+        if self.unsent or self.lost is not None:
+            self._keep(data)
+            return
+        try:
+            sent = self._sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self.lost = error
+            raise
+        if sent != len(data):
+            self._unsent.append(memoryview(data)[sent:])
+            self.unsent = len(data) - sent
+            self._watch_writable()
+
+    def _keep(self, data: bytes) -> None:
+        if self.lost is not None:
+            raise self.lost
+        self._unsent.append(data)
+        self.unsent += len(data)
+
+    def _watch_writable(self) -> None:
+        if self._writer is None:
+            self._writer = self._loop.io(self._sock.fileno(), WRITE)
+        self._writer.start(self._on_writable)
+
+    def _on_writable(self) -> None:
+        batch = self._unsent[0] if len(self._unsent) == 1 else b"".join(self._unsent)
+        try:
+            sent = self._sock.send(batch)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self.lost = error
+            self._finish_sending()
+            return
+        self.unsent -= sent
+        if self.unsent:
+            self._unsent = [memoryview(batch)[sent:]]
+        else:
+            self._finish_sending()
+
+    def _finish_sending(self) -> None:
+        """Nothing can be sent any more: all of it is out, or there is no one to send it to."""
+        self._unsent = []
+        self._writer.stop()
+        if self._on_drained is not None:
+            self._on_drained()
+
+    def call_when_drained(self, callback: Callable[[], object]) -> None:
+        """Call ``callback()`` in the hub whenever ``unsent`` comes down to 0, and when the connection is ``lost`` with bytes
+        unsent. It takes the place of the last one.
+        """
+        self._on_drained = callback
+
+    def wait_drained(self, timeout: float | None = None) -> bool:
+        """Block the greenlet until nothing is unsent; ``False`` if the connection is lost, or after ``timeout`` seconds."""
+        if self.unsent and self.lost is None:
+            drained = Event()
+            self._on_drained = drained.set
+            Deadline(timeout).wait(drained)
+            self._on_drained = None
+        return not self.unsent
+
+    # -- the end
+
+    def on_closed(self, callback: Callable[[], object]) -> None:
+        """Call ``callback()`` once, when this side closes the connection; at once if that has happened already."""
+        if self._sock is CLOSED:
+            callback()
+        else:
+            self._on_closed = callback
+
+    def linger(self, timeout: float = LINGER) -> None:
+        """Close politely, in the background: write what is unsent, say that nothing follows, wait for the peer's end.
+
+        Closing at once while the peer is still sending would make the kernel reset the connection, and the peer could
+        lose the last bytes that were written to it.
+        """
+        if self._sock is CLOSED:
+            return
+        timer = DeadlineTimer(self._loop, timeout, self.close)
+        self._on_closed = _both(self._on_closed, timer.close)
+        self.watch(self._discard_input)
+        if self.unsent:
+            self._on_drained = self._finish_writing
+        else:
+            self._finish_writing()
+
+    def _finish_writing(self) -> None:
+        self._on_drained = None
+        if self.lost is not None:
+            self.close()
+            return
+        try:
+            self._sock.shutdown(_socket.SHUT_WR)
+        except OSError:
+            self.close()
+
+    def _discard_input(self) -> None:
+        try:
+            if not self.recv(RECV_SIZE):
+                self.close()
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.close()
+
+    def close(self) -> None:
+        """Close the connection now; what is unsent is lost. Harmless when repeated."""
+        if self._sock is CLOSED:
+            return
+        for watcher in (self._reader, self._writer):
+            if watcher is not None:
+                watcher.stop()
+                watcher.close()
+        self._reader = self._writer = self._on_readable = self._on_drained = None
+        self._unsent = []
+        self._sock.close()
+        self._sock = CLOSED
+        self._read_ahead = b""
+        self.lost = self.lost or BrokenPipeError("the connection is closed")
+        callback, self._on_closed = self._on_closed, None
+        if callback is not None:
+            callback()
+
+
+def _both(first: Callable[[], object] | None, second: Callable[[], object]) -> Callable[[], object]:
+    def call() -> None:
+        second()
+        if first is not None:
+            first()
+
+    return call

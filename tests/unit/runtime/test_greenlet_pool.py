@@ -1,0 +1,306 @@
+"""Worker greenlets: reuse, blocking tasks, and tasks that end badly."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+import pytest
+from gevent.event import Event
+
+from engineio_wsgi.runtime.greenlet_pool import Workers
+
+
+@pytest.fixture(autouse=True)
+def all_in_one_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is busy with something else changes no order."""
+    monkeypatch.setattr("engineio_wsgi.runtime.greenlet_pool.SLICE", 60.0)
+
+
+def run(workers: Workers, task) -> None:
+    """Run ``task`` from the hub and wait until it has ended or blocked."""
+    done = Event()
+    gevent.get_hub().loop.run_callback(lambda: (workers.run(task), done.set()))
+    assert done.wait(60)
+
+
+def test_an_idle_worker_is_used_again():
+    workers = Workers()
+    seen: list[object] = []
+    run(workers, lambda: seen.append(gevent.getcurrent()))
+    run(workers, lambda: seen.append(gevent.getcurrent()))
+    assert seen[0] is seen[1]
+
+
+def test_a_blocked_task_keeps_its_worker_and_others_go_on():
+    workers = Workers()
+    go, ended, second = Event(), Event(), Event()
+    run(workers, lambda: (go.wait(), ended.set()))
+    run(workers, second.set)
+    assert second.is_set()
+    assert not ended.is_set()
+    go.set()
+    assert ended.wait(60)
+
+
+def test_submit_from_any_greenlet():
+    workers = Workers()
+    done = Event()
+    workers.submit(done.set)
+    assert not done.is_set()
+    assert done.wait(60)
+
+
+def order_of(*, nested: bool = False) -> list[str]:
+    """The order of two tasks, of what the loop does otherwise, and of a task that the first has submitted."""
+    workers = Workers()
+    order: list[str] = []
+    done = Event()
+
+    def first() -> None:
+        order.append("first")
+        if nested:
+            workers.submit(lambda: order.append("nested"))
+
+    workers.submit(first)
+    gevent.get_hub().loop.run_callback(order.append, "loop")
+    workers.submit(lambda: order.append("second"))
+    gevent.spawn_later(0.01, done.set)
+    assert done.wait(60)
+    return order
+
+
+def test_what_is_submitted_in_one_turn_of_the_loop_runs_in_one():
+    assert order_of() == ["first", "second", "loop"]
+
+
+def test_what_is_submitted_meanwhile_has_its_turn_later():
+    assert order_of(nested=True) == ["first", "second", "loop", "nested"]
+
+
+def test_the_loop_has_its_turn_when_the_slice_is_used_up(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("engineio_wsgi.runtime.greenlet_pool.SLICE", -1.0)
+    assert order_of() == ["first", "loop", "second"]
+
+
+@pytest.mark.complains
+def test_a_task_that_raises_is_logged_and_its_worker_goes_on(caplog):
+    workers = Workers()
+    with caplog.at_level(logging.ERROR, "engine"):
+        run(workers, lambda: 1 / 0)
+    assert "ZeroDivisionError" in caplog.text
+    done = Event()
+    run(workers, done.set)
+    assert done.is_set()
+
+
+def test_keyboard_interrupt_reaches_the_main_greenlet():
+    workers = Workers()
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        workers.submit(interrupt)
+        gevent.sleep(5)
+
+
+# -- what becomes readable in one turn of the loop is read by one worker
+
+
+class Connection:
+    """Something to read; ``script`` is what its listeners do, ``log`` what happens, ``greenlet`` where it does."""
+
+    def __init__(self, name: str, log: list[str], script: Callable[[], object] = int) -> None:
+        self.name = name
+        self.log = log
+        self.script = script
+        self.greenlet: object = None
+
+    def read(self) -> None:
+        """As a transport does it."""
+        self.greenlet = gevent.getcurrent()
+        self.log.append(f"read {self.name}")
+        self.script()
+        self.log.append(f"done {self.name}")
+
+    def uncork(self) -> None:
+        """What the listeners sent is written."""
+        self.log.append(f"uncork {self.name}")
+
+
+def attend(workers: Workers, *connections: Connection, until: int) -> list[str]:
+    """Have all of them become readable at once; returns their log when it has ``until`` lines."""
+
+    def ready() -> None:
+        for connection in connections:
+            workers.attend(connection)
+
+    gevent.get_hub().loop.run_callback(ready)
+    return wait_for(connections[0].log, until)
+
+
+def wait_for(lines: list[str], count: int) -> list[str]:
+    """``lines``, when there are ``count`` of them."""
+    with gevent.Timeout(60, AssertionError(f"there are only {lines}")):
+        while len(lines) < count:
+            gevent.sleep(0.001)
+    return lines
+
+
+def test_one_worker_reads_all_and_writes_after_each():
+    log: list[str] = []
+    connections = [Connection(name, log) for name in "abc"]
+    attend(Workers(), *connections, until=9)
+    assert log == [f"{what} {name}" for name in "abc" for what in ("read", "done", "uncork")]
+    assert len({connection.greenlet for connection in connections}) == 1
+
+
+def test_a_listener_that_blocks_holds_up_no_other_connection():
+    workers, log, go = Workers(), [], Event()
+
+    def block() -> None:
+        gevent.get_hub().loop.run_callback(log.append, "loop")
+        go.wait()
+
+    connections = [Connection("a", log, block), Connection("b", log), Connection("c", log)]
+    attend(workers, *connections, until=9)
+    assert log == ["read a", "uncork a", "read b", "done b", "uncork b", "read c", "done c", "uncork c", "loop"], (
+        "what the blocked one has sent is written, too")
+    assert connections[0].greenlet is not connections[1].greenlet
+    assert connections[1].greenlet is connections[2].greenlet
+    go.set()
+    assert wait_for(log, 10)[9:] == ["done a"]
+
+
+def test_one_that_blocks_after_another():
+    workers, log, go = Workers(), [], Event()
+    connections = [Connection("a", log), Connection("b", log, go.wait), Connection("c", log, go.wait), Connection("d", log)]
+    attend(workers, *connections, until=10)
+    assert [entry for entry in log if entry.startswith("uncork")] == ["uncork a", "uncork b", "uncork c", "uncork d"]
+    go.set()
+    assert sorted(wait_for(log, 12)[-2:]) == ["done b", "done c"]
+
+
+def test_a_worker_that_was_kept_reads_no_more_when_it_goes_on():
+    workers, log, go = Workers(), [], Event()
+    attend(workers, Connection("a", log, go.wait), until=2)
+    go.set()
+    attend(workers, Connection("b", log), until=6)
+    assert log == ["read a", "uncork a", "done a", "read b", "done b", "uncork b"]
+
+
+def test_the_loop_has_its_turn_between_two_connections_when_the_slice_is_used_up(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("engineio_wsgi.runtime.greenlet_pool.SLICE", 0.0005)
+    log: list[str] = []
+
+    def slow() -> None:
+        gevent.get_hub().loop.run_callback(log.append, "loop")
+        time.sleep(0.001)
+
+    attend(Workers(), Connection("a", log, slow), Connection("b", log), until=7)
+    assert log == ["read a", "done a", "uncork a", "loop", "read b", "done b", "uncork b"]
+
+
+@pytest.mark.complains
+def test_a_connection_whose_reading_fails_holds_up_no_other(caplog: pytest.LogCaptureFixture):
+    log: list[str] = []
+    with caplog.at_level(logging.ERROR, "engine"):
+        attend(Workers(), Connection("a", log, lambda: 1 / 0), Connection("b", log), until=5)
+    assert "ZeroDivisionError" in caplog.text
+    assert log == ["read a", "uncork a", "read b", "done b", "uncork b"]
+
+
+# -- tasks that were submitted
+
+
+def test_a_submitted_task_that_blocks_holds_up_no_other():
+    workers, go = Workers(), Event()
+    order: list[str] = []
+
+    def block() -> None:
+        gevent.get_hub().loop.run_callback(order.append, "loop")
+        go.wait()
+        order.append("first")
+
+    workers.submit(block)
+    workers.submit(lambda: order.append("second"))
+    workers.submit(lambda: order.append("third"))
+    assert wait_for(order, 3) == ["second", "third", "loop"]
+    workers.submit(lambda: order.append("fourth"))
+    go.set()
+    assert sorted(wait_for(order, 5)[3:]) == ["first", "fourth"], "each of them once"
+
+
+@pytest.mark.complains
+@pytest.mark.parametrize("error", [ValueError("x"), gevent.Timeout()])
+def test_a_submitted_task_that_fails_holds_up_no_other(caplog: pytest.LogCaptureFixture, error: BaseException):
+    workers = Workers()
+    done = Event()
+
+    def fail() -> None:
+        raise error
+
+    with caplog.at_level(logging.ERROR, "engine"):
+        workers.submit(fail)
+        workers.submit(done.set)
+        assert done.wait(60)
+    assert caplog.text.count("a task of the engine failed") == 1
+
+
+def test_a_task_that_is_killed_ends_no_other(caplog: pytest.LogCaptureFixture):
+    workers = Workers()
+    done = Event()
+
+    def expire() -> None:
+        raise gevent.GreenletExit
+
+    workers.submit(expire)
+    workers.submit(done.set)
+    assert done.wait(60)
+    assert caplog.text == "", "somebody killed what ran there; that is nobody's fault"
+
+
+# -- what is kept
+
+
+def test_idle_workers_are_kept_up_to_a_bound(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("engineio_wsgi.runtime.greenlet_pool.MAX_IDLE", 3)
+    workers, go = Workers(), Event()
+    greenlets: list[weakref.ref[Any]] = []
+
+    def block() -> None:
+        greenlets.append(weakref.ref(gevent.getcurrent()))
+        go.wait()
+
+    for _ in range(10):
+        run(workers, block)
+    assert len(greenlets) == 10
+    go.set()
+    with gevent.Timeout(60):
+        while len(workers._idle) < 3:
+            gevent.sleep(0.001)
+    gevent.sleep(0.001)
+    gc.collect()
+    assert len(workers._idle) == 3
+    assert sum(greenlet() is not None for greenlet in greenlets) == 3
+
+
+def test_an_idle_worker_holds_on_to_nothing():
+    workers = Workers()
+
+    class Payload:
+        """What a task had to do with."""
+
+    payload = Payload()
+    gone = weakref.ref(payload)
+    run(workers, lambda kept=payload: repr(kept))
+    del payload
+    gc.collect()
+    assert len(workers._idle) == 1
+    assert gone() is None
