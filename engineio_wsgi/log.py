@@ -32,7 +32,7 @@ _told = Throttle(TOLD_PERIOD)
 
 
 def tell_of_client(logger: logging.Logger, address: object, kind: object, text: str, *details: object) -> None:
-    """One line at INFO on a client that did what it must not; the same of the same address once a minute.
+    """Log a client's violation at INFO, once a minute per address and kind.
 
     Args:
         address: the client's, as ``REMOTE_ADDR`` or as a socket has it.

@@ -403,7 +403,7 @@ class Options:
         None, _callable, "callable(request) -> bool, asked at every handshake; may block, may raise Forbidden")
     allow_eio3: bool = _option(False, _flag, "whether protocol revisions 1 to 3 are served, too", _parse_flag)
     jsonp: bool = _option(False, _flag, "whether JSONP polling is served", _parse_flag)
-    cors: Cors | None = _option(None, _cors, "pages of which other origins may use the engine; None: of none", _parse_origins)
+    cors: Cors | None = _option(None, _cors, "allowed cross-origin origins; None allows the same origin only", _parse_origins)
     allowed_hosts: tuple[str, ...] | None = _option(
         None, _hosts, "the hosts that requests may be addressed to, with or without a port; .name stands for all below it; "
         "None: any", _parse_names)

@@ -40,7 +40,7 @@ CLOSE_GRACE = 1.0
 #: seconds that a closing session waits for its client to fetch what is left; the reference server's
 CLOSE_TIMEOUT = 30.0
 
-#: what may leave a listener without being anybody else's affair; gevent's timeouts are not an ``Exception``
+#: exceptions raised by a listener that are logged and not propagated; gevent's timeouts are not an ``Exception``
 LISTENER_ERRORS = (Exception, gevent.Timeout)
 
 #: why a session is closed in a process that was forked from its own

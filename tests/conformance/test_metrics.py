@@ -298,7 +298,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of everybody who measures listeners."""
     clock = Clock()
-    for module in ("meter", "session", "socket", "transports.polling", "transports.websocket"):
+    for module in ("runtime.observer", "session.session"):
         monkeypatch.setattr(import_module(f"engineio_wsgi.{module}"), "monotonic", clock)
     return clock
 

@@ -1,4 +1,4 @@
-"""Where other workers knock: the listening socket, and a greenlet for each channel.
+"""Unix-socket listener for requests from other workers, with one greenlet for each channel.
 
 Owns who is let in (the same user), how many are inside, and that they can come with one request after the other. Knows nothing
 of what they want.

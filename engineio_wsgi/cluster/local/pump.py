@@ -60,7 +60,7 @@ class Pump:
     Args:
         one: a connection; the client's.
         other: another; who answers the client is behind it.
-        patience: seconds for which either may leave lying what has come for it.
+        patience: seconds a side may leave received data unread.
     """
 
     __slots__ = ("__weakref__", "_connections")

@@ -314,7 +314,7 @@ class Exchange:
         self._peers.clear()
 
     def close(self, timeout: float) -> None:
-        """Say what is left to say, for ``timeout`` seconds at most, and be nobody any more."""
+        """Send what is queued, for ``timeout`` seconds at most, and leave the channels."""
         self._timer.stop()
         self._timer.close()
         self._bus.close(timeout)

@@ -1,4 +1,4 @@
-"""Calls over Redis by somebody who is no worker: asked, answered, and gone again.
+"""One-shot cluster client over Redis, for processes that are no workers.
 
 Owns the connections of one call. Keeps nothing between two.
 """
