@@ -39,9 +39,10 @@ class EventLog:
 
     def wait(self, name: str, count: int = 1) -> dict[str, Any]:
         """The ``count``-th event of a name; blocks until it has happened."""
-        with gevent.Timeout(PATIENCE, AssertionError(f"no {name!r} number {count}; there was {self.entries}")):
-            while len(self.of(name)) < count:
-                self._changed.clear()
+        while len(self.of(name)) < count:
+            self._changed.clear()
+            # counted from the last event: many of them may take a slow machine long
+            with gevent.Timeout(PATIENCE, AssertionError(f"no {name!r} number {count}; there was {self.entries}")):
                 self._changed.wait()
         return self.of(name)[count - 1]
 
