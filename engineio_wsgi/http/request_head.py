@@ -177,19 +177,15 @@ def _parse(head: bytes, limits: HeadLimits) -> tuple[RequestHead, bool]:
     request.line = line
     request.command, request.path, request.version = words
     request.variables = _variables(lines, text.isascii())
-    _frame(request)
     # a target that names another host than the Host header says nothing about the next request
     is_path = request.path[:1] == "/"
-    if not is_path:
-        _take_odd_target(request)
-    has_host = "HTTP_HOST" in request.variables
-    if not has_host and request.version == "HTTP/1.1":
-        raise InvalidRequest(BAD_REQUEST, "an HTTP/1.1 request needs a Host header")
-    return request, is_path and has_host and not is_upgrade and len(request.variables) == len(lines) - 3
+    complete_head(request)
+    is_repeatable = is_path and "HTTP_HOST" in request.variables and not is_upgrade
+    return request, is_repeatable and len(request.variables) == len(lines) - 3
 
 
 def complete_head(request: RequestHead) -> None:
-    """Do what is left to do with a head that somebody else has parsed into ``request``: all but ``length`` and ``close`` is set.
+    """Check the framing, target and Host of a parsed head, and set ``length`` and ``close``; all else is set already.
 
     Raises:
         InvalidRequest: its framing, its target or its Host are none that can be served.
