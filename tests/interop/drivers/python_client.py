@@ -9,6 +9,7 @@ import threading
 from typing import Any
 
 import engineio
+from engineio.packet import CLOSE, Packet
 from engineio.payload import Payload
 
 # its client refuses responses with more packets; its documentation says to raise the number where that happens
@@ -29,6 +30,13 @@ class Client(engineio.Client):
         return super()._trigger_event(event, *args, **{**kwargs, "run_async": False})
 
 
+def say_goodbye(client: Client) -> None:
+    """End the session by a close packet: `disconnect` loses its own where a POST is under way."""
+    client._send_packet(Packet(CLOSE))
+    client.queue.join()
+    client.disconnect()
+
+
 def main(url: str, transports: str) -> None:
     """Connect, then do what stdin says."""
     client = Client()
@@ -47,7 +55,7 @@ def main(url: str, transports: str) -> None:
     for line in sys.stdin:
         command = json.loads(line)
         if command["op"] == "close":
-            client.disconnect()
+            say_goodbye(client)
         else:
             client.send(command["text"] if "text" in command else base64.b64decode(command["base64"]))
     client.disconnect()
