@@ -21,13 +21,13 @@
 static const unsigned char MASK[4] = {0x37, 0xfa, 0x21, 0x3d};
 
 struct settings {
-    int port, home, connections, outstanding, size, raw, count, rate, workers;
+    int port, home, connections, outstanding, size, raw, count, rate, workers, polling, sequential;
     double seconds;
 };
-static struct settings set = {0, 0, 50, 1, 32, 0, 100, 10000, 16, 2.0};
+static struct settings set = {0, 0, 50, 1, 32, 0, 100, 10000, 16, 0, 0, 2.0};
 
 struct connection {
-    int fd, posting;
+    int fd, posting, client;
     char *in, *out;
     size_t used, unsent, capacity;
     uint32_t sent, received;
@@ -78,21 +78,37 @@ static size_t hear(int fd, char *buffer, size_t used, const char *until) {
     }
 }
 
-/* The headers that Chrome sends: what a server pays for each client. */
-static const char BROWSER[] =
-    "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36\r\n"
-    "Accept-Encoding: gzip, deflate, br, zstd\r\nAccept-Language: en-GB,en-US;q=0.9,en;q=0.8,de;q=0.7\r\n"
-    "Cookie: session=eyJ1c2VyIjoidG9iaSJ9.ZxYzAb.Q1w2e3r4t5z6u7i8o9p0; csrftoken=Zx8K2mQ9pL4vN7tR1sW6yB3dF5gH0jC\r\n";
+/* What Chrome sends with requests of its own origin, field by field, in its order. The session's cookie is another one for each
+   client, as browsers have it: a server must not win by remembering one head. */
+#define AGENT "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36\r\n"
+#define BRAND "sec-ch-ua: \"Google Chrome\";v=\"156\", \"Not:A-Brand\";v=\"8\", \"Chromium\";v=\"156\"\r\n"
+#define LANGUAGES "Accept-Encoding: gzip, deflate, br, zstd\r\nAccept-Language: en-GB,en-US;q=0.9,en;q=0.8,de;q=0.7\r\n"
+#define COOKIES "Cookie: session=eyJ1c2VyIjoidG9iaSJ9.ZxYzAb.Q1w2e3r4t5z6%08x; csrftoken=Zx8K2mQ9pL4vN7tR1sW6yB3dF5gH%08x\r\n"
+
+static uint32_t client_number(void) {
+    static uint32_t made;
+    return (uint32_t)getpid() << 16 ^ ++made;
+}
+
+/* The `t` that engine.io-client sends against caches: 8 characters, another one with each request. */
+static const char *stamp(void) {
+    static uint64_t made;
+    static char text[9];
+    uint64_t value = (made++ + ((uint64_t)getpid() << 24)) * 2862933555777941757u;
+    for (int i = 0; i < 8; i++, value /= 36) text[i] = "0123456789abcdefghijklmnopqrstuvwxyz"[value % 36];
+    return text;
+}
 
 static void open_websocket(struct connection *c, const char *sid) {
     char request[2048];
     c->fd = dial();
+    if (!c->client) c->client = client_number();
     int size = snprintf(request, sizeof request,
         "GET /engine.io/?EIO=4&transport=websocket%s%s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nConnection: Upgrade\r\n"
-        "Pragma: no-cache\r\nCache-Control: no-cache\r\n%sUpgrade: websocket\r\nOrigin: http://127.0.0.1:%d\r\n"
-        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        "Pragma: no-cache\r\nCache-Control: no-cache\r\n" AGENT "Upgrade: websocket\r\nOrigin: http://127.0.0.1:%d\r\n"
+        "Sec-WebSocket-Version: 13\r\n" LANGUAGES COOKIES "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
         "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n",
-        sid ? "&sid=" : "", sid ? sid : "", set.port, BROWSER, set.port);
+        sid ? "&sid=" : "", sid ? sid : "", set.port, set.port, c->client, c->client);
     say(c->fd, request, size);
     c->used = hear(c->fd, c->in, 0, "\r\n\r\n");
     if (!memmem(c->in, c->used, " 101 ", 5)) die("the upgrade was refused");
@@ -157,11 +173,21 @@ static char next_frame(struct connection *c) {
     return first;
 }
 
-static size_t poll_request(char *out, const char *method, const char *sid, const char *body, size_t size) {
-    int head = sprintf(out, "%s /engine.io/?EIO=4&transport=polling%s%s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nAccept: */*\r\n%s",
-                       method, sid ? "&sid=" : "", sid ? sid : "", set.port, BROWSER);
-    if (body) head += sprintf(out + head, "Content-Type: text/plain;charset=UTF-8\r\nContent-Length: %zu\r\n", size);
-    head += sprintf(out + head, "\r\n");
+/* A GET, or a POST of `body`. */
+static size_t poll_request(struct connection *c, char *out, const char *body, size_t size) {
+    char length[64] = "", origin[64] = "";
+    const char *type = body ? "Content-type: text/plain;charset=UTF-8\r\n" : "", *sid = c->sid;
+    if (!c->client) c->client = client_number();
+    if (body) {
+        sprintf(length, "Content-Length: %zu\r\n", size);
+        sprintf(origin, "Origin: http://127.0.0.1:%d\r\n", set.port);
+    }
+    int head = sprintf(out,
+        "%s /engine.io/?EIO=4&transport=polling&t=%s%s%s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nConnection: keep-alive\r\n%s"
+        "sec-ch-ua-platform: \"Linux\"\r\n" AGENT "Accept: */*\r\n" BRAND "%ssec-ch-ua-mobile: ?0\r\n%s"
+        "Sec-Fetch-Site: same-origin\r\nSec-Fetch-Mode: cors\r\nSec-Fetch-Dest: empty\r\nReferer: http://127.0.0.1:%d/\r\n"
+        LANGUAGES COOKIES "\r\n",
+        body ? "POST" : "GET", stamp(), *sid ? "&sid=" : "", sid, set.port, length, type, origin, set.port, c->client, c->client);
     if (body) memcpy(out + head, body, size);
     return head + (body ? size : 0);
 }
@@ -196,10 +222,11 @@ static void take_sid(struct connection *c) {
     c->sid[size] = 0;
 }
 
-static void exchange(struct connection *c, const char *method, const char *sid, const char *body, size_t size) {
+/* Send a GET, or a POST of `body`, and wait for the answer. */
+static void exchange(struct connection *c, const char *body, size_t size) {
     char request[4096], *answer;
     size_t length;
-    say(c->fd, request, poll_request(request, method, sid, body, size));
+    say(c->fd, request, poll_request(c, request, body, size));
     c->used = 0;
     while (!response_at(c->in, c->used, &answer, &length)) {
         ssize_t got = recv(c->fd, c->in + c->used, BUFFER - 1 - c->used, 0);
@@ -211,8 +238,9 @@ static void exchange(struct connection *c, const char *method, const char *sid, 
 
 /* The session may have its home at another port than the one that it is spoken to through. */
 static void open_polling(struct connection *c) {
+    c->sid[0] = c->client = 0;
     c->fd = dial_port(set.home ? set.home : set.port);
-    exchange(c, "GET", NULL, NULL, 0);
+    exchange(c, NULL, 0);
     take_sid(c);
     if (set.home) {
         close(c->fd);
@@ -406,7 +434,7 @@ static void poll_echo(void) {
     for (int i = 0; i < set.connections; i++) {
         struct connection *c = &all[i];
         c->posting = 1;
-        c->unsent = poll_request(c->out, "POST", c->sid, body, message(body, c->sent++));
+        c->unsent = poll_request(c, c->out, body, message(body, c->sent++));
         write_out(c);
     }
     double start = now(), end = start + set.seconds;
@@ -427,9 +455,67 @@ static void poll_echo(void) {
                 c->posting = 1;
             }
             memmove(c->in, c->in + whole, c->used -= whole);
-            c->unsent = c->posting ? poll_request(c->out, "POST", c->sid, body, message(body, c->sent++))
-                                   : poll_request(c->out, "GET", c->sid, NULL, 0);
+            c->unsent = c->posting ? poll_request(c, c->out, body, message(body, c->sent++))
+                                   : poll_request(c, c->out, NULL, 0);
             write_out(c);
+        }
+    }
+    printf("{\"operations\": %lu, \"seconds\": %.6f}\n", done, now() - start);
+}
+
+/* As browsers do it: a second connection has a GET waiting when the POST comes, and the next one follows at once. The next
+   message is sent when the echo and the POST's `ok` are there. */
+static void poll_wait(void) {
+    int sessions = set.connections;
+    set.connections *= 2;
+    struct connection *all = make(4096 + set.size);
+    struct epoll_event events[256];
+    char *body = malloc(set.size + 2), *answer;
+    size_t length, whole;
+    for (int i = 0; i < sessions; i++) {
+        struct connection *getting = &all[2 * i], *posting = getting + 1;
+        open_polling(getting);
+        memcpy(posting->sid, getting->sid, sizeof posting->sid);
+        posting->client = getting->client;
+        posting->fd = dial();
+    }
+    start_watching(all);
+    uint64_t done = 0;
+    for (int i = 0; i < sessions; i++) {
+        struct connection *getting = &all[2 * i], *posting = getting + 1;
+        getting->unsent = poll_request(getting, getting->out, NULL, 0);
+        write_out(getting);
+        posting->posting = 2;
+        posting->unsent = poll_request(posting, posting->out, body, message(body, posting->sent++));
+        write_out(posting);
+    }
+    double start = now(), end = start + set.seconds;
+    while (now() < end) {
+        int ready = epoll_wait(poller, events, 256, 100);
+        for (int i = 0; i < ready; i++) {
+            struct connection *c = events[i].data.ptr, *posting = &all[(c - all) | 1];
+            if (!read_in(c) || !(whole = response_at(c->in, c->used, &answer, &length))) continue;
+            errno = 0;
+            if (strncmp(c->in, "HTTP/1.1 200", 12)) die("a request was refused");
+            if (c == posting) {
+                if (length != 2 || strncasecmp(answer, "ok", 2)) die("a POST was not answered with ok");
+                posting->posting--;
+            } else if (!(length == 1 && (answer[0] == '2' || answer[0] == '6'))) {
+                size_t wanted = message(body, c->received++);
+                if (length != wanted || memcmp(answer, body, wanted)) die("an echo is not what was sent");
+                done++;
+                posting->posting--;
+            }
+            memmove(c->in, c->in + whole, c->used -= whole);
+            if (c != posting) {
+                c->unsent = poll_request(c, c->out, NULL, 0);
+                write_out(c);
+            }
+            if (!posting->posting) {
+                posting->posting = 2;
+                posting->unsent = poll_request(posting, posting->out, body, message(body, posting->sent++));
+                write_out(posting);
+            }
         }
     }
     printf("{\"operations\": %lu, \"seconds\": %.6f}\n", done, now() - start);
@@ -440,7 +526,8 @@ static void http(void) {
     struct epoll_event events[256];
     char request[1024], *answer;
     size_t length, whole;
-    int size = sprintf(request, "GET / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nAccept: */*\r\n%s\r\n", set.port, BROWSER);
+    int size = sprintf(request, "GET / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nAccept: */*\r\n" AGENT LANGUAGES COOKIES "\r\n",
+                       set.port, 1, 1);
     for (int i = 0; i < set.connections; i++) all[i].fd = dial();
     start_watching(all);
     for (int i = 0; i < set.connections; i++) say(all[i].fd, request, size);
@@ -460,7 +547,8 @@ static void http(void) {
     printf("{\"operations\": %lu, \"seconds\": %.6f}\n", done, now() - start);
 }
 
-/* One client asks for `count` messages to everybody; the time until all have all of them. */
+/* One client asks for messages of `size` bytes to everybody: `count` at once, or one at a time, of which each is asked for when
+   the one before has reached everybody. The time until all have all of them. */
 static void broadcast(void) {
     struct connection *all = make(4096);
     struct epoll_event events[256];
@@ -470,12 +558,16 @@ static void broadcast(void) {
     }
     start_watching(all);
     char order[64];
-    int size = sprintf(order, "4broadcast:%d", set.count);
-    all[0].unsent = put_frame(all[0].out, 1, order, size);
-    double start = now();
-    write_out(&all[0]);
-    uint64_t done = 0, total = (uint64_t)set.count * set.connections;
+    int size = sprintf(order, "4broadcast:%d:%d", set.sequential ? 1 : set.count, set.size);
+    double start = now(), end = start + set.seconds;
+    uint64_t done = 0, due = 0, total = set.sequential ? UINT64_MAX : (uint64_t)set.count * set.connections;
     while (done < total) {
+        if (done == due) {
+            if (set.sequential && now() > end) break;
+            due += (uint64_t)set.connections * (set.sequential ? 1 : set.count);
+            all[0].unsent = put_frame(all[0].out, 1, order, size);
+            write_out(&all[0]);
+        }
         int ready = epoll_wait(poller, events, 256, 1000);
         if (now() > start + 60) die("the broadcast did not arrive within 60 s");
         for (int i = 0; i < ready; i++) {
@@ -484,7 +576,7 @@ static void broadcast(void) {
             size_t length, whole, position = 0;
             if (!read_in(c)) continue;
             while ((whole = frame_at(c->in + position, c->used - position, &payload, &length))) {
-                if (length == 33 && payload[0] == '4') done++;
+                if (length == (size_t)set.size + 1 && payload[0] == '4') done++;
                 position += whole;
             }
             memmove(c->in, c->in + position, c->used -= position);
@@ -496,6 +588,7 @@ static void broadcast(void) {
 /* ---- sessions that come and go: blocking clients, several processes on the load's core */
 
 static void one_websocket(struct connection *c) {
+    c->client = 0;
     open_websocket(c, NULL);
     if (next_frame(c) != '0') die("no open packet");
     char frame[16];
@@ -505,7 +598,7 @@ static void one_websocket(struct connection *c) {
 
 static void one_polling(struct connection *c) {
     open_polling(c);
-    exchange(c, "POST", c->sid, "1", 1);
+    exchange(c, "1", 1);
     close(c->fd);
 }
 
@@ -513,9 +606,10 @@ static void one_upgrade(struct connection *c) {
     struct connection ws = {.in = c->out};
     char frame[32], request[4096];
     open_polling(c);
+    ws.client = c->client;
     open_websocket(&ws, c->sid);
     say(ws.fd, frame, put_frame(frame, 1, "2probe", 6));
-    say(c->fd, request, poll_request(request, "GET", c->sid, NULL, 0));
+    say(c->fd, request, poll_request(c, request, NULL, 0));
     if (next_frame(&ws) != '3') die("the probe was not answered");
     c->used = 0;
     char *answer;
@@ -549,7 +643,7 @@ static void churn(void (*one)(struct connection *)) {
     printf("{\"operations\": %lu, \"seconds\": %.6f}\n", sum, now() - start);
 }
 
-/* Open sessions and only answer their pings, until standard input ends. */
+/* Open sessions and only answer their pings, until standard input ends; those that poll have a GET waiting. */
 static void idle(void) {
     char *shared = malloc(BUFFER + 1), pong[16];
     struct connection *all = calloc(set.connections, sizeof *all), input = {.fd = 0};
@@ -557,8 +651,14 @@ static void idle(void) {
     size_t size = put_frame(pong, 1, "3", 1);
     for (int i = 0; i < set.connections; i++) {
         all[i].in = shared;
-        open_websocket(&all[i], NULL);
-        if (next_frame(&all[i]) != '0') die("no open packet");
+        if (set.polling) {
+            char request[4096];
+            open_polling(&all[i]);
+            say(all[i].fd, request, poll_request(&all[i], request, NULL, 0));
+        } else {
+            open_websocket(&all[i], NULL);
+            if (next_frame(&all[i]) != '0') die("no open packet");
+        }
         all[i].used = 0;
     }
     start_watching(all);
@@ -583,12 +683,13 @@ static void upgrade_churn(void) { churn(one_upgrade); }
 
 int main(int count, char **arguments) {
     struct { const char *name; void (*run)(void); } modes[] = {
-        {"ws-echo", ws_echo}, {"latency", latency}, {"poll-echo", poll_echo}, {"http", http}, {"broadcast", broadcast},
+        {"ws-echo", ws_echo}, {"latency", latency}, {"poll-echo", poll_echo}, {"poll-wait", poll_wait}, {"http", http}, {"broadcast", broadcast},
         {"ws-churn", websocket_churn}, {"poll-churn", polling_churn}, {"upgrade-churn", upgrade_churn}, {"idle", idle},
     };
     struct { const char *name; int *value; } values[] = {
         {"home", &set.home}, {"connections", &set.connections}, {"outstanding", &set.outstanding}, {"size", &set.size}, {"raw", &set.raw},
-        {"count", &set.count}, {"rate", &set.rate}, {"workers", &set.workers},
+        {"count", &set.count}, {"rate", &set.rate}, {"workers", &set.workers}, {"polling", &set.polling},
+        {"sequential", &set.sequential},
     };
     struct rlimit files = {65536, 65536};
     setrlimit(RLIMIT_NOFILE, &files);

@@ -31,6 +31,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 PEERS: dict[str, list[str]] = {
     "ours": [sys.executable, str(HERE / "peers/ours.py"), "{port}"],
     "node": ["node", str(HERE / "peers/node_engineio.js"), "{port}"],
+    "bun": ["{bun}", str(HERE / "peers/bun_engine.js"), "{port}"],
     "python-engineio": [sys.executable, str(HERE / "peers/python_engineio_gevent.py"), "{port}", "nodelay"],
     "python-engineio, no NODELAY": [sys.executable, str(HERE / "peers/python_engineio_gevent.py"), "{port}"],
     "C echo": ["{echo}", "{port}"],
@@ -47,7 +48,7 @@ AT_REST = ("kilobytes", "core_percent")
 HEARTBEAT = 25
 #: what the load generator in Python can do
 FALLBACK_MODES = ("ws-echo", "poll-echo", "http")
-ALL = ("ours", "node", "python-engineio")
+ALL = ("ours", "node", "bun", "python-engineio")
 FLASK = ("flask ours", "flask pywsgi", "flask pywsgi, NODELAY")
 
 
@@ -69,24 +70,33 @@ class Scenario:
 
 SCENARIOS = [
     Scenario("WS echo, 50 × 1 × 32 B", ["ws-echo", "connections=50", "size=32"], (*ALL, *RAW),
-             {"node": 1.3, "C echo": 0.55, "python-engineio": 3}),
+             {"node": 1.3, "bun": 1, "C echo": 0.75, "python-engineio": 3}),
     Scenario("WS echo, 50 × 1 × 1 KiB", ["ws-echo", "connections=50", "size=1024"], (*ALL, "C echo"),
              {"node": 1.3, "C echo": 0.55, "python-engineio": 3}),
-    Scenario("WS echo, 50 × 16 × 32 B", ["ws-echo", "connections=50", "outstanding=16", "size=32"], ALL, {"node": 5}),
+    Scenario("WS echo, 50 × 16 × 32 B", ["ws-echo", "connections=50", "outstanding=16", "size=32"], (*ALL, "C echo"),
+             {"node": 5, "bun": 1.1, "C echo": 0.4}),
     Scenario("WS echo, 50 × 16 × 1 KiB", ["ws-echo", "connections=50", "outstanding=16", "size=1024"], ALL, {"node": 5}),
-    Scenario("WS echo, 50 × 16 × 16 KiB", ["ws-echo", "connections=50", "outstanding=16", "size=16384"], ("ours", "node"),
-             {"node": 3}),
+    Scenario("WS echo, 50 × 16 × 16 KiB", ["ws-echo", "connections=50", "outstanding=16", "size=16384"],
+             ("ours", "node", "C echo"), {"node": 4}),
     Scenario("WS echo, 1000 × 1 × 32 B", ["ws-echo", "connections=1000"], ALL, {"node": 1.3}),
-    Scenario("polling echo, 50 sessions", ["poll-echo", "connections=50"], ALL, {"node": 1.1, "python-engineio": 5}),
-    Scenario("polling echo, 500 sessions", ["poll-echo", "connections=500"], ALL, {"node": 1.1, "python-engineio": 5}),
-    Scenario("broadcast, 100 to 1000", ["broadcast", "connections=1000", "count=100"], ALL, {"node": 2}),
-    Scenario("handshake and close, WS", ["ws-churn"], ALL, {"node": 1}),
-    Scenario("handshake and close, polling", ["poll-churn"], ALL, {"node": 1}),
+    Scenario("polling echo, 50 sessions", ["poll-echo", "connections=50"], ALL,
+             {"node": 1.8, "bun": 1.1, "python-engineio": 5}),
+    Scenario("polling echo, 500 sessions", ["poll-echo", "connections=500"], ALL,
+             {"node": 1.8, "bun": 1.1, "python-engineio": 5}),
+    Scenario("polling echo, a GET always waiting", ["poll-wait", "connections=50"], ALL, {"node": 1.8, "bun": 1.1}),
+    Scenario("broadcast, 100 at once to 1000", ["broadcast", "connections=1000", "count=100"], ALL, {"node": 2}),
+    Scenario("broadcast of 100 B to 1000, one at a time", ["broadcast", "connections=1000", "size=100", "sequential=1"], ALL,
+             {"node": 1.5, "bun": 1}),
+    Scenario("handshake and close, WS", ["ws-churn"], ALL, {"node": 1.5}),
+    Scenario("handshake and close, polling", ["poll-churn"], ALL, {"node": 1.8}),
     Scenario("full upgrade", ["upgrade-churn"], ("ours", "node"), {"node": 1}),
-    Scenario("latency p50 at 10,000/s", ["latency", "rate=10000"], ("ours", "node"), {"node": 1}, "p50", True),
-    Scenario("latency p99 at 10,000/s", ["latency", "rate=10000"], ("ours", "node"), {"node": 1}, "p99", True),
-    Scenario("memory of an idle WS session", ["idle", "connections=5000"], ALL, {"node": 0.7}, "kilobytes", True),
-    Scenario("CPU for heartbeats, 10,000 sessions", ["idle", "connections=10000"], ("ours", "node"), {}, "core_percent", True),
+    Scenario("latency p50 at 10,000/s", ["latency", "rate=10000"], ("ours", "node", "bun"), {"node": 0.9}, "p50", True),
+    Scenario("latency p99 at 10,000/s", ["latency", "rate=10000"], ("ours", "node", "bun"), {"node": 0.4}, "p99", True),
+    Scenario("memory of an idle WS session", ["idle", "connections=5000"], ALL, {"node": 0.35}, "kilobytes", True),
+    Scenario("memory of a session with a GET waiting", ["idle", "connections=5000", "polling=1"], ALL, {"node": 0.35},
+             "kilobytes", True),
+    Scenario("CPU for heartbeats, 10,000 sessions", ["idle", "connections=10000"], ("ours", "node", "bun"), {},
+             "core_percent", True),
     Scenario("Flask hello", ["http", "connections=32"], FLASK, {"flask pywsgi": 1.8, "flask pywsgi, NODELAY": 1.8}),
 ]
 
@@ -109,9 +119,18 @@ def compile_tools(folder: Path) -> dict[str, str]:
 def bring_node_packages() -> str:
     """Install the npm peers next to this file if they are not there; returns the folder."""
     folder = Path(os.environ.get("TEST_NODE_MODULES", HERE / "node_modules"))
-    if not (folder / "engine.io").exists() and shutil.which("npm"):
+    present = all((folder / name).exists() for name in ("engine.io", "@socket.io/bun-engine"))
+    if not present and shutil.which("npm"):
         subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--no-package-lock"], cwd=HERE, check=True)
     return str(folder)
+
+
+def find_bun(folder: str) -> str:
+    """The path of Bun's binary for this machine's processor; empty if npm has none."""
+    found = next(Path(folder).glob("@oven/bun-linux-*/bin/bun"), None)
+    if found is None:
+        print("bench: no Bun for this machine: it is left out", file=sys.stderr)
+    return str(found or "")
 
 
 def free_port() -> int:
@@ -329,6 +348,8 @@ def chosen(given: argparse.Namespace, tools: dict[str, str]) -> Iterator[tuple[S
             if scenario.load[0] not in FALLBACK_MODES:
                 continue
             peers = tuple(peer for peer in peers if peer != "C echo")
+        if not tools["bun"]:
+            peers = tuple(peer for peer in peers if peer != "bun")
         if given.peer:
             peers = (peers[0], *(peer for peer in peers[1:] if peer in given.peer))
         yield scenario, peers
@@ -344,6 +365,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         tools = compile_tools(Path(folder))
         tools["node_modules"] = bring_node_packages()
+        tools["bun"] = find_bun(tools["node_modules"])
         for scenario, peers in chosen(given, tools):
             results[scenario.name] = run_scenario(scenario, peers, tools, rounds, seconds)
             figures = ", ".join(f"{peer} {show(scenario, row['median'])} ({row['cpu_us']:.1f} µs)"

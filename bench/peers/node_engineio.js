@@ -2,7 +2,7 @@
 // usage: node node_engineio.js PORT
 const { Server } = require("engine.io");
 const { Sender } = require("ws");
-const http = require("http").createServer();
+const http = require("http").createServer({ keepAliveTimeout: 60000 });
 
 const server = new Server({ perMessageDeflate: false, pingInterval: 25000, pingTimeout: 20000 });
 server.attach(http);
@@ -16,7 +16,8 @@ function broadcast(text) {
 server.on("connection", (socket) => {
   socket.on("message", (data) => {
     if (data.startsWith("broadcast:")) {
-      for (let i = Number(data.slice(10)); i; i--) broadcast("b".repeat(32));
+      const [, count, size] = data.split(":").map(Number);
+      for (let i = count; i; i--) broadcast("b".repeat(size));
     } else {
       socket.send(data);
     }

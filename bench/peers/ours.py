@@ -12,8 +12,9 @@ def connected(socket):
     @socket.on("message")
     def message(data):
         if data.startswith("broadcast:"):
-            for _ in range(int(data.partition(":")[2])):
-                server.broadcast("b" * 32)
+            count, size = map(int, data.split(":")[1:])
+            for _ in range(count):
+                server.broadcast("b" * size)
         else:
             socket.send(data)
 

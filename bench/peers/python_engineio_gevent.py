@@ -22,9 +22,10 @@ server = engineio.Server(async_mode="gevent", async_handlers=False, logger=False
 @server.on("message")
 def message(sid, data):
     if data.startswith("broadcast:"):
-        for _ in range(int(data.partition(":")[2])):
+        count, size = map(int, data.split(":")[1:])
+        for _ in range(count):
             for other in list(server.sockets):
-                server.send(other, "b" * 32)
+                server.send(other, "b" * size)
     else:
         server.send(sid, data)
 
