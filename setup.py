@@ -1,5 +1,7 @@
-"""Everything is in setup.cfg; this file is for tools that look for it."""
+"""The package's metadata is in setup.cfg; this is the part in C, which may be left out where there is no compiler."""
 
-from setuptools import setup
+from setuptools import Extension, setup
 
-setup()
+BATCHES = "engineio_wsgi/protocol/websocket/_batches"
+
+setup(ext_modules=[Extension(BATCHES.replace("/", "."), [f"{BATCHES}.c"], optional=True)])

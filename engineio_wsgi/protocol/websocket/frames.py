@@ -26,6 +26,7 @@ __all__ = [
     "Ping",
     "Pong",
     "Violation",
+    "apply_mask",
     "encode_binary",
     "encode_close",
     "encode_frame",

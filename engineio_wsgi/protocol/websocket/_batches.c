@@ -1,0 +1,250 @@
+/* Batches of plain Engine.IO messages to and from WebSocket frames (RFC 6455 section 5). No state, no I/O.
+
+   batches.py says what the functions do, and is the reference: what is not the plain case is left to Python. */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdint.h>
+#include <string.h>
+
+#define FINAL_TEXT 0x81
+#define FINAL_BINARY 0x82
+#define MASKED 0x80
+#define SIZE_IN_TWO_BYTES 126
+#define SIZE_IN_EIGHT_BYTES 127
+#define MAX_HEAD 10
+#define MESSAGE '4' /* the packet type of a message */
+
+/* ---- decoding */
+
+struct frame {
+    uint8_t first;
+    const uint8_t *mask, *payload;
+    Py_ssize_t size;
+};
+
+/* The masked data frame at the beginning of `data`; 0 if it is another one, or not complete, or larger than `limit`. */
+static int
+read_frame(const uint8_t *data, Py_ssize_t available, Py_ssize_t limit, struct frame *frame)
+{
+    Py_ssize_t head = 6;
+    if (available < head || !(data[1] & MASKED))
+        return 0;
+    frame->first = data[0];
+    if (frame->first != FINAL_TEXT && frame->first != FINAL_BINARY)
+        return 0;
+    frame->size = data[1] & ~MASKED;
+    if (frame->size == SIZE_IN_EIGHT_BYTES)
+        return 0;
+    if (frame->size == SIZE_IN_TWO_BYTES) {
+        head = 8;
+        if (available < head)
+            return 0;
+        frame->size = data[2] << 8 | data[3];
+    }
+    frame->mask = data + head - 4;
+    frame->payload = data + head;
+    return frame->size <= limit && frame->size <= available - head;
+}
+
+/* `key` is the mask's four bytes, beginning with the one for the first byte. Returns the bitwise or of all that was written. */
+static uint64_t
+unmask(uint8_t *target, const uint8_t *source, Py_ssize_t size, const uint8_t key[4])
+{
+    uint64_t mask, word, seen = 0;
+    Py_ssize_t i = 0;
+    memcpy(&mask, key, 4);
+    memcpy((uint8_t *)&mask + 4, key, 4);
+    for (; i + 8 <= size; i += 8) {
+        memcpy(&word, source + i, 8);
+        word ^= mask;
+        seen |= word;
+        memcpy(target + i, &word, 8);
+    }
+    for (; i < size; i++) {
+        target[i] = source[i] ^ key[i & 3];
+        seen |= target[i];
+    }
+    return seen;
+}
+
+/* A str from masked UTF-8. NULL without an exception: it is not UTF-8. */
+static PyObject *
+masked_text(const uint8_t *source, Py_ssize_t size, const uint8_t key[4])
+{
+    /* most text is ASCII, and is unmasked into the str itself */
+    PyObject *text = PyUnicode_New(size, 127);
+    if (text == NULL || size == 0)
+        return text;
+    uint8_t *bytes = PyUnicode_1BYTE_DATA(text);
+    if (!(unmask(bytes, source, size, key) & 0x8080808080808080u))
+        return text;
+    PyObject *decoded = PyUnicode_DecodeUTF8((const char *)bytes, size, "strict");
+    Py_DECREF(text);
+    if (decoded == NULL && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError))
+        PyErr_Clear();
+    return decoded;
+}
+
+/* The message of a frame. NULL without an exception: it is none, or not UTF-8. */
+static PyObject *
+message_of(const struct frame *frame)
+{
+    const uint8_t *mask = frame->mask;
+    if (frame->first == FINAL_BINARY) {
+        PyObject *data = PyBytes_FromStringAndSize(NULL, frame->size);
+        if (data != NULL)
+            unmask((uint8_t *)PyBytes_AS_STRING(data), frame->payload, frame->size, mask);
+        return data;
+    }
+    if (frame->size == 0 || (frame->payload[0] ^ mask[0]) != MESSAGE)
+        return NULL;
+    const uint8_t turned[4] = {mask[1], mask[2], mask[3], mask[0]};
+    return masked_text(frame->payload + 1, frame->size - 1, turned);
+}
+
+static PyObject *
+decode_messages(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+    if (count != 3 || !PyBytes_CheckExact(arguments[0]) || !PyList_CheckExact(arguments[2])) {
+        PyErr_SetString(PyExc_TypeError, "decode_messages(data: bytes, limit: int, messages: list)");
+        return NULL;
+    }
+    const uint8_t *data = (const uint8_t *)PyBytes_AS_STRING(arguments[0]);
+    Py_ssize_t position = 0, end = PyBytes_GET_SIZE(arguments[0]), limit = PyLong_AsSsize_t(arguments[1]);
+    struct frame frame;
+    if (limit == -1 && PyErr_Occurred())
+        return NULL;
+    while (read_frame(data + position, end - position, limit, &frame)) {
+        PyObject *message = message_of(&frame);
+        if (message == NULL) {
+            if (PyErr_Occurred())
+                return NULL;
+            break;
+        }
+        int failed = PyList_Append(arguments[2], message);
+        Py_DECREF(message);
+        if (failed)
+            return NULL;
+        position = frame.payload + frame.size - data;
+    }
+    return PyLong_FromSsize_t(position);
+}
+
+/* ---- encoding */
+
+static uint8_t *
+put_head(uint8_t *target, uint8_t first, Py_ssize_t size)
+{
+    *target++ = first;
+    if (size < SIZE_IN_TWO_BYTES) {
+        *target++ = (uint8_t)size;
+        return target;
+    }
+    int bytes = size < 65536 ? 2 : 8;
+    *target++ = bytes == 2 ? SIZE_IN_TWO_BYTES : SIZE_IN_EIGHT_BYTES;
+    while (bytes--)
+        *target++ = (uint8_t)((uint64_t)size >> 8 * bytes);
+    return target;
+}
+
+/* What of a message can be copied into a frame: itself, or its UTF-8. A new reference; NULL without an exception: it is not
+   plain, or has no UTF-8. */
+static PyObject *
+copyable(PyObject *message)
+{
+    if (PyBytes_CheckExact(message) || (PyUnicode_CheckExact(message) && PyUnicode_IS_COMPACT_ASCII(message)))
+        return Py_NewRef(message);
+    if (!PyUnicode_CheckExact(message))
+        return NULL;
+    PyObject *encoded = PyUnicode_AsUTF8String(message);
+    if (encoded == NULL && PyErr_ExceptionMatches(PyExc_UnicodeEncodeError))
+        PyErr_Clear();
+    return encoded;
+}
+
+static const void *
+bytes_of(PyObject *copied, Py_ssize_t *size)
+{
+    if (PyBytes_CheckExact(copied)) {
+        *size = PyBytes_GET_SIZE(copied);
+        return PyBytes_AS_STRING(copied);
+    }
+    *size = PyUnicode_GET_LENGTH(copied);
+    return PyUnicode_1BYTE_DATA(copied);
+}
+
+/* All of the messages, which `copies` holds in the form in which they are copied. */
+static PyObject *
+join_frames(PyObject *messages, PyObject *copies, Py_ssize_t room)
+{
+    PyObject *frames = PyBytes_FromStringAndSize(NULL, room);
+    if (frames == NULL)
+        return NULL;
+    uint8_t *start = (uint8_t *)PyBytes_AS_STRING(frames), *target = start;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(copies); i++) {
+        Py_ssize_t size;
+        const void *source = bytes_of(PyTuple_GET_ITEM(copies, i), &size);
+        if (PyUnicode_CheckExact(PyTuple_GET_ITEM(messages, i))) {
+            target = put_head(target, FINAL_TEXT, size + 1);
+            *target++ = MESSAGE;
+        }
+        else
+            target = put_head(target, FINAL_BINARY, size);
+        memcpy(target, source, (size_t)size);
+        target += size;
+    }
+    _PyBytes_Resize(&frames, target - start);
+    return frames;
+}
+
+static PyObject *
+encode_messages(PyObject *module, PyObject *given)
+{
+    /* a tuple of our own: nobody can change it meanwhile */
+    PyObject *messages = PySequence_Tuple(given);
+    if (messages == NULL)
+        return NULL;
+    Py_ssize_t count = PyTuple_GET_SIZE(messages), room = 0, size;
+    PyObject *frames = NULL, *copies = PyTuple_New(count);
+    for (Py_ssize_t i = 0; copies != NULL && i < count; i++) {
+        PyObject *copy = copyable(PyTuple_GET_ITEM(messages, i));
+        if (copy == NULL)
+            goto done;
+        PyTuple_SET_ITEM(copies, i, copy);
+        bytes_of(copy, &size);
+        room += MAX_HEAD + 1 + size;
+    }
+    if (copies != NULL)
+        frames = join_frames(messages, copies, room);
+done:
+    Py_XDECREF(copies);
+    Py_DECREF(messages);
+    if (frames == NULL && !PyErr_Occurred())
+        Py_RETURN_NONE;
+    return frames;
+}
+
+/* ---- the module */
+
+static PyMethodDef functions[] = {
+    {"decode_messages", (PyCFunction)(void (*)(void))decode_messages, METH_FASTCALL, NULL},
+    {"encode_messages", encode_messages, METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyModuleDef_Slot slots[] = {
+#ifdef Py_GIL_DISABLED
+    {Py_mod_gil, Py_MOD_GIL_USED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "engineio_wsgi.protocol.websocket._batches", NULL, 0, functions, slots, NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC
+PyInit__batches(void)
+{
+    return PyModuleDef_Init(&definition);
+}
