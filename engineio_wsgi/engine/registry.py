@@ -25,7 +25,7 @@ from engineio_wsgi.runtime.forks import call_in_child
 from engineio_wsgi.runtime.greenlet_pool import Workers
 from engineio_wsgi.runtime.observer import Observer
 from engineio_wsgi.runtime.threads import current_thread, half_patched, wait_in_thread
-from engineio_wsgi.session.events import Emitter, Listener
+from engineio_wsgi.session.events import Events, Listener
 from engineio_wsgi.session.heartbeat import HeartbeatTimer
 from engineio_wsgi.session.session import LISTENER_ERRORS, Session
 from engineio_wsgi.session.socket import Socket, as_message
@@ -106,7 +106,7 @@ class Clients(Mapping[str, "Socket"]):
         return {sid: session.socket for sid, session in list(self._sessions.items()) if session.socket is not None}
 
 
-class SessionHost(Emitter):
+class SessionHost(Events):
     """See the module. The engine is one, and brings the requests.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, overload
 
-__all__ = ["Emitter", "Listener", "StandIn", "check_listener"]
+__all__ = ["Events", "Listener", "StandIn", "check_listener"]
 
 Listener = Callable[..., Any]
 L = TypeVar("L", bound=Listener)
@@ -27,15 +27,15 @@ class StandIn:
 class _Once(StandIn):
     """A listener that takes itself off before its first call."""
 
-    __slots__ = ("emitter", "event")
+    __slots__ = ("event", "events")
 
-    def __init__(self, emitter: Emitter, event: str, listener: Listener) -> None:
+    def __init__(self, events: Events, event: str, listener: Listener) -> None:
         super().__init__(listener)
-        self.emitter = emitter
+        self.events = events
         self.event = event
 
     def __call__(self, *args: Any) -> Any:
-        self.emitter.off(self.event, self)
+        self.events.off(self.event, self)
         return self.listener(*args)
 
 
@@ -57,14 +57,14 @@ def check_listener(event: str, listener: object) -> None:
         raise TypeError(f"a listener of {event!r} must be callable, not {type(listener).__name__}")
 
 
-class Emitter:
+class Events:
     """Named events with listeners that are called in the order in which they were added.
 
     Example::
 
-        emitter = Emitter()
+        events = Events()
 
-        @emitter.on("message")
+        @events.on("message")
         def message(data): ...
     """
 

@@ -23,7 +23,7 @@ from engineio_wsgi.options.options import Options
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.runtime.greenlet_pool import Workers
 from engineio_wsgi.runtime.observer import Meter
-from engineio_wsgi.session.events import Emitter, Listener
+from engineio_wsgi.session.events import Events, Listener
 from engineio_wsgi.session.heartbeat import Heartbeat, HeartbeatTimer
 from engineio_wsgi.session.state import MOVES, Cause, SessionState
 from engineio_wsgi.session.upgrade import Upgrade
@@ -66,7 +66,7 @@ class Host(Protocol):
         ...
 
 
-class Session(Emitter):
+class Session(Events):
     """One client's session, whatever carries it at the moment.
 
     Args:
