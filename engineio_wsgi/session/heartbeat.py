@@ -116,7 +116,7 @@ class HeartbeatTimer:
 class Beating(Protocol):
     """What a heartbeat needs to know of its session."""
 
-    heard: float
+    last_seen: float
     stalled_since: float
     reading_paused: bool
     protocol: int
@@ -154,7 +154,7 @@ class Heartbeat:
     def start(self) -> None:
         """Begin: the session has just been opened."""
         self._session.hear()
-        self._beat_again(self._session.heard)
+        self._beat_again(self._session.last_seen)
 
     def stop(self) -> None:
         """No more beats."""
@@ -168,7 +168,7 @@ class Heartbeat:
         A session whose own application or event loop was late has until the tick.
         """
         now, session = monotonic(), self._session
-        if now < session.heard + self._interval + self._timeout or self._slot is None:
+        if now < session.last_seen + self._interval + self._timeout or self._slot is None:
             return False
         if session.protocol >= 4 and not self._was_pinged(now):
             return False
@@ -176,10 +176,10 @@ class Heartbeat:
 
     def _was_pinged(self, now: float) -> bool:
         """Whether a ping has gone unanswered, which was on time or long enough ago."""
-        heard, pinged_at = self._session.heard, self._pinged_at
-        if heard >= pinged_at:
+        last_seen, pinged_at = self._session.last_seen, self._pinged_at
+        if last_seen >= pinged_at:
             return False
-        on_time = pinged_at <= heard + self._interval + min(LATE, self._timeout / 4)
+        on_time = pinged_at <= last_seen + self._interval + min(LATE, self._timeout / 4)
         return on_time or now >= pinged_at + self._timeout
 
     def on_beat(self) -> None:
@@ -188,10 +188,10 @@ class Heartbeat:
         if self._slot is not None and (self._pinged_at or self._session.protocol < 4):
             self._beat_again(monotonic())
 
-    def _beat_again(self, heard: float) -> None:
+    def _beat_again(self, last_seen: float) -> None:
         """The next beat, from when the client is taken to have been alive."""
         self._pinged_at = 0.0
-        self._arm(heard + self._interval + (0.0 if self._session.protocol >= 4 else self._timeout))
+        self._arm(last_seen + self._interval + (0.0 if self._session.protocol >= 4 else self._timeout))
 
     def _arm(self, due: float) -> None:
         if self._slot is not None:
@@ -222,17 +222,17 @@ class Heartbeat:
             session.hear()
             self._beat_again(now)
         elif self._is_alive(now):
-            self._beat_again(session.heard)
+            self._beat_again(session.last_seen)
         elif self._timer.patience(now):
             self._arm(now + self._timer.patience(now))
         else:
-            session.end(CloseReason.PING_TIMEOUT, f"nothing was heard for {now - session.heard:.1f} s")
+            session.end(CloseReason.PING_TIMEOUT, f"nothing was heard for {now - session.last_seen:.1f} s")
 
     def _is_alive(self, now: float) -> bool:
-        heard = self._session.heard
+        last_seen = self._session.last_seen
         if self._session.protocol >= 4:
-            return heard >= self._pinged_at
-        return heard + self._interval + self._timeout > now
+            return last_seen >= self._pinged_at
+        return last_seen + self._interval + self._timeout > now
 
     def _too_slow(self, now: float) -> bool:
         """End the session if its client has taken nothing of what waits for it for a whole heartbeat."""

@@ -78,7 +78,7 @@ class Session(Events):
 
     __slots__ = (
         "_close_reason", "_hub", "_loop", "_progress", "_timer", "_upgrade", "busy", "busy_with", "close_description",
-        "creation_watched", "direct_listeners", "events", "heard", "heartbeat", "host", "id", "inbox", "inbox_size",
+        "creation_watched", "direct_listeners", "events", "heartbeat", "host", "id", "inbox", "inbox_size", "last_seen",
         "message_listeners", "outbox", "packet_watched", "protocol", "reading_paused", "receiver", "remote_address", "socket",
         "spawned", "stalled_since", "state", "thread", "transport", "turn_began",
     )
@@ -118,7 +118,7 @@ class Session(Events):
         if host.listeners_of("flush") or host.listeners_of("drain"):
             self.outbox.watch()
         self._progress: Event | None = None
-        self.heard = 0.0
+        self.last_seen = 0.0
         #: when the listeners that run now were called, or came back from `receive`; only where turns are timed
         self.turn_began = 0.0
         options = host.options
@@ -174,7 +174,7 @@ class Session(Events):
 
     def hear(self) -> None:
         """The client is alive: something was received from it."""
-        self.heard = monotonic()
+        self.last_seen = monotonic()
 
     def _set(self, event: str, listeners: tuple[Listener, ...]) -> None:
         super()._set(event, listeners)
@@ -193,7 +193,7 @@ class Session(Events):
 
     def deliver(self, data: str | bytes) -> None:
         """One message, from the worker greenlet that read it. Calls the listeners unless others are running."""
-        self.heard = monotonic()
+        self.last_seen = monotonic()
         listeners = self.direct_listeners
         if self.busy or self.inbox or not listeners:
             self.enqueue((data,))
@@ -205,7 +205,7 @@ class Session(Events):
                 for listener in listeners:
                     listener(data)
             else:
-                self.transport.meter.deliver(listeners, data, self.heard)
+                self.transport.meter.deliver(listeners, data, self.last_seen)
         except LISTENER_ERRORS as error:
             self._listener_failed("message", error)
         finally:
