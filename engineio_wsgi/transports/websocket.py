@@ -14,7 +14,7 @@ import gevent
 
 from engineio_wsgi.errors import ProtocolError, RequestRefused
 from engineio_wsgi.http.responses import error_body
-from engineio_wsgi.log import shorten, tell_of_client
+from engineio_wsgi.log import log_violation, shorten
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.protocol.engineio import v3, v4
 from engineio_wsgi.protocol.websocket.deflate import Deflater
@@ -203,7 +203,7 @@ class WebSocketTransport(Transport):
             self.sink.end(CloseReason.TRANSPORT_CLOSE, item.reason or None)
         elif type(item) is Violation:
             address = self.sink.remote_address
-            tell_of_client(logger, address, item.code, "< violation: %s (close code %d)", item.reason, item.code)
+            log_violation(logger, address, item.code, "< violation: %s (close code %d)", item.reason, item.code)
             self._close_code = item.code
             self.sink.end(CloseReason.TRANSPORT_ERROR, ProtocolError(item.reason))
         else:
