@@ -31,7 +31,7 @@ from engineio_wsgi.session.write_buffer import OVERHEAD, WriteBuffer
 from engineio_wsgi.transports.base import CloseReason, Entry, Prepared, TrackedPacket, Transport, as_packet, size_of
 from engineio_wsgi.transports.websocket import WebSocketTransport
 
-__all__ = ["Host", "Session"]
+__all__ = ["Session", "SessionRegistry"]
 
 logger = logging.getLogger("engine.socket")
 
@@ -50,7 +50,7 @@ _NO_MESSAGES: deque[str | bytes] = deque(maxlen=0)
 _NO_EVENTS: deque[tuple[Listener, tuple[Any, ...]]] = deque(maxlen=0)
 
 
-class Host(Protocol):
+class SessionRegistry(Protocol):
     """What a session needs of its server."""
 
     options: Options
@@ -70,7 +70,7 @@ class Session(Events):
     """One client's session, whatever carries it at the moment.
 
     Args:
-        host: the registry that the session belongs to.
+        registry: the registry that the session belongs to.
         sid: its id.
         protocol: the revision, 1 to 4.
         remote_address: the client's address.
@@ -78,16 +78,16 @@ class Session(Events):
 
     __slots__ = (
         "_close_reason", "_hub", "_loop", "_progress", "_timer", "_upgrade", "busy", "busy_with", "close_description",
-        "creation_watched", "direct_listeners", "events", "heartbeat", "host", "id", "inbox", "inbox_size", "last_seen",
-        "message_listeners", "outbox", "packet_watched", "protocol", "reading_paused", "receiver", "remote_address", "socket",
-        "spawned", "stalled_since", "state", "thread", "transport", "turn_began",
+        "creation_watched", "direct_listeners", "events", "heartbeat", "id", "inbox", "inbox_size", "last_seen",
+        "message_listeners", "outbox", "packet_watched", "protocol", "reading_paused", "receiver", "registry", "remote_address",
+        "socket", "spawned", "stalled_since", "state", "thread", "transport", "turn_began",
     )
 
     transport: Transport
 
-    def __init__(self, host: Host, sid: str, protocol: int, remote_address: str | None = None) -> None:
+    def __init__(self, registry: SessionRegistry, sid: str, protocol: int, remote_address: str | None = None) -> None:
         super().__init__()
-        self.host = host
+        self.registry = registry
         self.id = sid
         self.protocol = protocol
         self.remote_address = remote_address
@@ -109,20 +109,20 @@ class Session(Events):
         self.busy_with: Any = None
         self.receiver: Any = None
         self.reading_paused = False
-        self.outbox = WriteBuffer(host.options.max_buffered)
+        self.outbox = WriteBuffer(registry.options.max_buffered)
         self.stalled_since = 0.0
         #: whether there are listeners of ``packet_create``
         self.creation_watched = False
         #: whether there are listeners of ``packet``, who have to be told of messages, too
         self.packet_watched = False
-        if host.listeners_of("flush") or host.listeners_of("drain"):
+        if registry.listeners_of("flush") or registry.listeners_of("drain"):
             self.outbox.watch()
         self._progress: Event | None = None
         self.last_seen = 0.0
         #: when the listeners that run now were called, or came back from `receive`; only where turns are timed
         self.turn_began = 0.0
-        options = host.options
-        self.heartbeat = Heartbeat(self, host.heartbeat_timer, options.ping_interval, options.ping_timeout)
+        options = registry.options
+        self.heartbeat = Heartbeat(self, registry.heartbeat_timer, options.ping_interval, options.ping_timeout)
         self._upgrade: Upgrade | None = None
         #: why the session ends; ``None`` as long as it does not
         self._close_reason: str | None = None
@@ -232,7 +232,7 @@ class Session(Events):
     def _count_in(self, size: int) -> None:
         # counted up only, and reset when the inbox has run empty: nothing is counted twice on the way out
         self.inbox_size += size
-        if self.inbox_size > self.host.options.max_inbox and not self.reading_paused:
+        if self.inbox_size > self.registry.options.max_inbox and not self.reading_paused:
             self.reading_paused = True
             self.transport.pause()
 
@@ -316,7 +316,7 @@ class Session(Events):
 
     def submit_turn(self) -> None:
         """Have what is queued dispatched soon, in a worker greenlet."""
-        self.host.workers.submit(self.run_turn)
+        self.registry.workers.submit(self.run_turn)
 
     def run_turn(self) -> None:
         """Dispatch what is queued, in this greenlet, until nothing is left."""
@@ -454,11 +454,11 @@ class Session(Events):
                 self.queue_call(entry.callback)
         packets = [as_packet(entry) for entry in entries]
         self.notify("flush", packets)
-        for listener in self.host.listeners_of("flush"):
+        for listener in self.registry.listeners_of("flush"):
             self.queue_call(listener, self.socket, packets)
         if not self.outbox.entries:
             self.notify("drain")
-            for listener in self.host.listeners_of("drain"):
+            for listener in self.registry.listeners_of("drain"):
                 self.queue_call(listener, self.socket)
 
     def on_stalled(self, under_way: list[Entry] | None = None) -> None:
@@ -520,7 +520,7 @@ class Session(Events):
         """
         if not self._move(Cause.UPGRADE):
             return False
-        self._upgrade = Upgrade(self, candidate, self._loop, self.host.options.upgrade_timeout, on_started())
+        self._upgrade = Upgrade(self, candidate, self._loop, self.registry.options.upgrade_timeout, on_started())
         self._upgrade.start()
         return True
 
@@ -589,11 +589,11 @@ class Session(Events):
             self._upgrade.abandon("the session has ended")
         self.outbox.put_back(self.transport.unsent_entries())
         self.transport.close(reason)
-        self.host.forget(self)
+        self.registry.forget(self)
         self._wake_receiver()
         self._tell_progress()
         if self.busy:
-            self._timer = DeadlineTimer(self._loop, CLOSE_GRACE, self.host.workers.run, self._emit_close)
+            self._timer = DeadlineTimer(self._loop, CLOSE_GRACE, self.registry.workers.run, self._emit_close)
         else:
             self.submit_turn()
 

@@ -353,7 +353,7 @@ def test_a_close_packet() -> None:
     assert not session.closed
     session.on_packet(Packet(PacketType.CLOSE))
     session.on_packet(Packet(PacketType.CLOSE))
-    assert (session.close_reason, session.host.forgotten) == ("transport close", [session])
+    assert (session.close_reason, session.registry.forgotten) == ("transport close", [session])
 
 
 # -- the upgrade

@@ -66,7 +66,7 @@ def test_data_is_each_sessions_own() -> None:
 def test_the_server_and_the_states() -> None:
     session, transport = opened_session()
     socket = session.socket
-    assert (socket.server, socket.ready_state, socket.upgrading) == (session.host, "open", False)
+    assert (socket.server, socket.ready_state, socket.upgrading) == (session.registry, "open", False)
     session.state = SessionState.UPGRADING
     assert socket.upgrading
     session.state = SessionState.OPEN
@@ -74,7 +74,7 @@ def test_the_server_and_the_states() -> None:
     assert socket.ready_state == "closing"
     transport.take()
     assert socket.ready_state == "closed"
-    assert session.host.forgotten == [session]
+    assert session.registry.forgotten == [session]
 
 
 # -- sending
