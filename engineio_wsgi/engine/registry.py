@@ -25,9 +25,10 @@ from engineio_wsgi.runtime.forks import call_in_child
 from engineio_wsgi.runtime.greenlet_pool import Workers
 from engineio_wsgi.runtime.observer import Observer
 from engineio_wsgi.runtime.threads import current_thread, half_patched, wait_in_thread
+from engineio_wsgi.session.dispatcher import LISTENER_ERRORS
 from engineio_wsgi.session.events import Events, Listener
 from engineio_wsgi.session.heartbeat import HeartbeatTimer
-from engineio_wsgi.session.session import LISTENER_ERRORS, Session
+from engineio_wsgi.session.session import Session
 from engineio_wsgi.session.socket import Socket, as_message
 from engineio_wsgi.transports import transports
 from engineio_wsgi.transports.base import CloseReason, Prepared, Transport
@@ -236,7 +237,7 @@ class SessionHost(Events):
         if self.options.initial_packet is not None:
             first.append(Packet(PacketType.MESSAGE, self.options.initial_packet))
         session.open(transport, first)
-        session.queue_call(self._connected, session)
+        session.inbox.queue_call(self._connected, session)
 
     def _open_data(self, sid: str, transport: Transport, may_upgrade: bool) -> str:
         options = self.options
@@ -264,7 +265,7 @@ class SessionHost(Events):
                 session.end(CloseReason.APPLICATION_ERROR, error)
             return
         if not session.closed:
-            session.notify("open")
+            session.inbox.notify("open")
 
     def forget(self, session: Session) -> None:
         """The session has ended."""

@@ -113,24 +113,34 @@ class HeartbeatTimer:
         return max(0.0, self._patience_until - now)
 
 
-class Beating(Protocol):
-    """What a heartbeat needs to know of its session."""
+class HeartbeatInbox(Protocol):
+    """What a heartbeat needs of its session's inbox."""
 
     last_seen: float
-    stalled_since: float
     reading_paused: bool
-    protocol: int
 
     def hear(self) -> None:
-        """The client is to be taken to be alive now."""
+        """Set ``last_seen`` to the present."""
+        ...
+
+
+class HeartbeatSession(Protocol):
+    """What a heartbeat needs of its session."""
+
+    protocol: int
+    stalled_since: float
+
+    @property
+    def inbox(self) -> HeartbeatInbox:
+        """Where received packets go."""
         ...
 
     def send_ping(self) -> None:
-        """Ask the client for a sign of life."""
+        """Send a ping."""
         ...
 
     def end(self, reason: str, description: object = None) -> None:
-        """The session ends now."""
+        """End the session now."""
         ...
 
 
@@ -143,7 +153,7 @@ class Heartbeat:
 
     __slots__ = ("_interval", "_pinged_at", "_session", "_slot", "_timeout", "_timer")
 
-    def __init__(self, session: Beating, timer: HeartbeatTimer, interval: float, timeout: float) -> None:
+    def __init__(self, session: HeartbeatSession, timer: HeartbeatTimer, interval: float, timeout: float) -> None:
         self._session = session
         self._timer = timer
         self._interval = interval
@@ -153,8 +163,8 @@ class Heartbeat:
 
     def start(self) -> None:
         """Begin: the session has just been opened."""
-        self._session.hear()
-        self._beat_again(self._session.last_seen)
+        self._session.inbox.hear()
+        self._beat_again(self._session.inbox.last_seen)
 
     def stop(self) -> None:
         """No more beats."""
@@ -168,15 +178,15 @@ class Heartbeat:
         A session whose own application or event loop was late has until the tick.
         """
         now, session = monotonic(), self._session
-        if now < session.last_seen + self._interval + self._timeout or self._slot is None:
+        if now < session.inbox.last_seen + self._interval + self._timeout or self._slot is None:
             return False
         if session.protocol >= 4 and not self._was_pinged(now):
             return False
-        return not (session.reading_paused or self._timer.is_late(now) or self._timer.patience(now))
+        return not (session.inbox.reading_paused or self._timer.is_late(now) or self._timer.patience(now))
 
     def _was_pinged(self, now: float) -> bool:
         """Whether a ping has gone unanswered, which was on time or long enough ago."""
-        last_seen, pinged_at = self._session.last_seen, self._pinged_at
+        last_seen, pinged_at = self._session.inbox.last_seen, self._pinged_at
         if last_seen >= pinged_at:
             return False
         on_time = pinged_at <= last_seen + self._interval + min(LATE, self._timeout / 4)
@@ -217,19 +227,19 @@ class Heartbeat:
     def _expire(self, now: float) -> None:
         """The deadline has passed; find out whether that is the client's fault."""
         session = self._session
-        if session.reading_paused:
+        if session.inbox.reading_paused:
             # its packets wait in the kernel because the application is slow: that is no reason to drop it
-            session.hear()
+            session.inbox.hear()
             self._beat_again(now)
         elif self._is_alive(now):
-            self._beat_again(session.last_seen)
+            self._beat_again(session.inbox.last_seen)
         elif self._timer.patience(now):
             self._arm(now + self._timer.patience(now))
         else:
-            session.end(CloseReason.PING_TIMEOUT, f"nothing was heard for {now - session.last_seen:.1f} s")
+            session.end(CloseReason.PING_TIMEOUT, f"nothing was heard for {now - session.inbox.last_seen:.1f} s")
 
     def _is_alive(self, now: float) -> bool:
-        last_seen = self._session.last_seen
+        last_seen = self._session.inbox.last_seen
         if self._session.protocol >= 4:
             return last_seen >= self._pinged_at
         return last_seen + self._interval + self._timeout > now

@@ -172,7 +172,7 @@ class Socket:
         if listener is None:
             return lambda decorated: self.on(event, decorated)
         check_listener(event, listener)
-        self._session.on(event, self._stand_in(listener))
+        self._session.inbox.on(event, self._stand_in(listener))
         return listener
 
     @overload
@@ -188,23 +188,23 @@ class Socket:
         if listener is None:
             return lambda decorated: self.once(event, decorated)
         check_listener(event, listener)
-        self._session.once(event, self._stand_in(listener))
+        self._session.inbox.once(event, self._stand_in(listener))
         return listener
 
     def off(self, event: str | None = None, listener: Listener | None = None) -> None:
         """Remove one listener, all of an event, or (without arguments) all. Unknown ones are ignored."""
-        self._session.off(event, listener)
+        self._session.inbox.off(event, listener)
 
     def listeners(self, event: str) -> list[Listener]:
         """The listeners of ``event``, in the order in which they are called."""
-        return self._session.listeners(event)
+        return self._session.inbox.listeners(event)
 
     def emit(self, event: str, *args: Any) -> bool:
         """Call the listeners of ``event`` now, in this greenlet; returns whether there were any.
 
         An exception of a listener reaches the caller, and the listeners after it are not called.
         """
-        return self._session.emit(event, *args)
+        return self._session.inbox.emit(event, *args)
 
     # -- sending
 
@@ -313,21 +313,19 @@ class Socket:
             TimeoutError: ``timeout`` seconds passed.
             UsageError: another greenlet is receiving already.
         """
-        session = self._session
+        inbox = self._session.inbox
         deadline = Deadline(timeout)
-        while not session.inbox:
-            if session.events and session.busy_with is gevent.getcurrent():
-                session.run_event()
-            else:
+        while not inbox.messages:
+            if not inbox.run_own_call():
                 self._require_open()
                 self._wait_for_message(deadline)
-        return session.next_message()
+        return inbox.next_message()
 
     def _wait_for_message(self, deadline: Deadline) -> None:
         if deadline.has_passed():
             raise TimeoutError("no message arrived in time")
         self._before_waiting()
-        self._session.wait_for_message(deadline.left)
+        self._session.inbox.wait_for_message(deadline.left)
 
     def __iter__(self) -> Iterator[str | bytes]:
         """The messages, as they come; ends when the session does."""

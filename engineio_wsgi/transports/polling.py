@@ -161,7 +161,7 @@ class PollingTransport(Transport):
             if logger.isEnabledFor(logging.DEBUG):
                 logger.debug("< %s: a POST with %d packets", shorten(sink.id), len(packets))
             self._take(packets)
-            if sink.reading_paused:
+            if self.inbox.reading_paused:
                 self._wait_for_room(environ)
         finally:
             self._posting = False
@@ -203,19 +203,19 @@ class PollingTransport(Transport):
 
     def _take(self, packets: list[Packet]) -> None:
         sink = self.sink
-        sink.hear()
+        self.inbox.hear()
         messages: list[str | bytes] = []
         for packet in packets:
             if packet.type is PacketType.MESSAGE:
                 messages.append(packet.data)
                 continue
-            sink.enqueue(messages)
+            self.inbox.enqueue(messages)
             messages = []
             if packet.type is PacketType.CLOSE and self._poll is None:
                 gevent.sleep(LAST_POLL)
             sink.on_packet(packet)
-        sink.enqueue(messages)
-        sink.submit_turn()
+        self.inbox.enqueue(messages)
+        self.inbox.submit_turn()
 
     # -- what the session asks for
 

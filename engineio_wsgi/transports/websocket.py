@@ -124,12 +124,12 @@ class WebSocketTransport(Transport):
     def _on_readable(self) -> None:
         """In the hub: one batch, in the greenlet that waits for it or in a worker; what it wrote goes out in one send."""
         self.corked = True
-        sink = self.sink
-        if sink.receiver is None:
+        inbox = self.inbox
+        if inbox.receiver is None:
             self._workers.attend(self)
             return
         try:
-            sink.take_receiver().switch(True)
+            inbox.take_receiver().switch(True)
         finally:
             self.uncork()
 
@@ -143,10 +143,8 @@ class WebSocketTransport(Transport):
         """Read once and hand over what it contained. For a worker greenlet, or the one that called ``receive``."""
         try:
             data = self.wire.recv(RECV_SIZE)
-        except BlockingIOError:
-            return
         except OSError as error:
-            self._on_lost(error)
+            self._on_recv_failed(error)
             return
         if not data:
             self._on_lost(None)
@@ -158,25 +156,32 @@ class WebSocketTransport(Transport):
             # the bulk of real traffic: one message a recv, which need not be queued
             item = items[0]
             if type(item) is str and item[:1] == "4":
-                self.sink.deliver(item[1:])
+                self.inbox.deliver(item[1:])
                 return
             if type(item) is bytes and not self._binary_prefix:
-                self.sink.deliver(item)
+                self.inbox.deliver(item)
                 return
-        self.sink.hear()
+        self._read_batch(items)
+
+    def _on_recv_failed(self, error: OSError) -> None:
+        if not isinstance(error, BlockingIOError):
+            self._on_lost(error)
+
+    def _read_batch(self, items: list[Any]) -> None:
+        """Hand over what one ``recv`` contained, unless it was one message."""
+        self.inbox.hear()
         if items == ["3"]:
-            # what idle sessions consist of
+            # the traffic of idle sessions
             self.sink.on_packet(PONG)
             return
         self.take(items)
-        self.sink.run_turn()
+        self.inbox.run_turn()
 
     def take(self, items: list[Any]) -> None:
         """Queue the messages among decoded ``items`` and act on the rest, all in order. Runs no listener."""
-        sink = self.sink
         messages: list[str | bytes] = [item[1:] for item in items if type(item) is str and item[:1] == "4"]
         if len(messages) == len(items):
-            sink.enqueue(messages)
+            self.inbox.enqueue(messages)
             return
         for item in items:
             self._take_one(item)
@@ -184,9 +189,9 @@ class WebSocketTransport(Transport):
 
     def _take_one(self, item: Any) -> None:
         if type(item) is str and item[:1] == "4":
-            self.sink.enqueue((item[1:],))
+            self.inbox.enqueue((item[1:],))
         elif type(item) is bytes and not self._binary_prefix:
-            self.sink.enqueue((item,))
+            self.inbox.enqueue((item,))
         else:
             self._on_other(item)
 
@@ -217,7 +222,7 @@ class WebSocketTransport(Transport):
             self.sink.end(CloseReason.PARSE_ERROR, error)
             return
         if packet.type is PacketType.MESSAGE:
-            self.sink.enqueue([packet.data])
+            self.inbox.enqueue([packet.data])
         else:
             self.sink.on_packet(packet)
 
@@ -233,7 +238,7 @@ class WebSocketTransport(Transport):
         """The peer is gone without a closing handshake, which says nothing of whose fault it was."""
         self._close_code = 0
         self.sink.end(CloseReason.TRANSPORT_CLOSE, error)
-        self.sink.run_turn()
+        self.inbox.run_turn()
 
     # -- writing
 
@@ -316,7 +321,7 @@ class WebSocketTransport(Transport):
     def _on_lost_writing(self, error: OSError) -> None:
         self._close_code = 0
         self.sink.end(CloseReason.TRANSPORT_CLOSE, error)
-        self.sink.submit_turn()
+        self.inbox.submit_turn()
 
     def _on_drained(self) -> None:
         if self.wire.lost is not None:

@@ -31,6 +31,7 @@ class FakeSession:
         self.pings: list[float] = []
         self.ended: tuple[float, str, str] | None = None
         self.on_ping: Callable[[], object] = int
+        self.inbox = self
         self.heartbeat = Heartbeat(self, timer, INTERVAL, TIMEOUT)
 
     def send_ping(self) -> None:
