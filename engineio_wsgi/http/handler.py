@@ -27,7 +27,7 @@ from engineio_wsgi.http.lending import SOCKET_KEYS, LentSocket
 from engineio_wsgi.http.request_head import HeadParser, InvalidRequest, RequestHead, check_partial_head, fill_environ
 from engineio_wsgi.http.response_writer import Responder
 from engineio_wsgi.log import log_violation
-from engineio_wsgi.options.options import Deflate
+from engineio_wsgi.options.values import Deflate
 from engineio_wsgi.protocol.websocket.deflate import DeflateSettings
 from engineio_wsgi.protocol.websocket.handshake import HandshakeRefused, asks_for_websocket
 from engineio_wsgi.runtime.connection import Wire
