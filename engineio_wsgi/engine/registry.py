@@ -91,7 +91,9 @@ class Clients(Mapping[str, "Socket"]):
         return iter(list(self._sessions))
 
     def __getitem__(self, sid: str) -> Socket:
-        socket: Socket = self._sessions[sid].socket
+        socket = self._sessions[sid].socket
+        if socket is None:
+            raise KeyError(sid)
         return socket
 
     def items(self) -> ItemsView[str, Socket]:

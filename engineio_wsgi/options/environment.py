@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
 
 from engineio_wsgi.options.options import Options
 from engineio_wsgi.options.parsing import FORMS, TextForm
@@ -19,7 +18,7 @@ def simple_options() -> dict[str, tuple[TextForm, str]]:
             for declared in fields(Options) if declared.metadata["parse"]}
 
 
-def parse_option(name: str, text: str) -> Any:
+def parse_option(name: str, text: str) -> object:
     """Convert the text of an option to its value.
 
     Raises:
@@ -34,13 +33,13 @@ def parse_option(name: str, text: str) -> Any:
     return declared.metadata["check"](name, value)
 
 
-def from_environ(environ: Mapping[str, str], prefix: str = "ENGINEIO_") -> dict[str, Any]:
+def from_environ(environ: Mapping[str, str], prefix: str = "ENGINEIO_") -> dict[str, object]:
     """The options that environment variables set (``ENGINEIO_PING_INTERVAL=10``), for ``Server(**…)``.
 
     Raises:
         ConfigurationError: a variable with the prefix is no option, or its text is no value of it.
     """
-    given: dict[str, Any] = {}
+    given: dict[str, object] = {}
     names = simple_options()
     for variable, text in environ.items():
         if not variable.startswith(prefix):

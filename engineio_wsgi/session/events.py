@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar, overload
+from typing import TypeVar, overload
 
 __all__ = ["Events", "Listener", "StandIn", "check_listener"]
 
-Listener = Callable[..., Any]
+Listener = Callable[..., object]
 L = TypeVar("L", bound=Listener)
 
 
@@ -19,7 +19,7 @@ class StandIn:
     def __init__(self, listener: Listener) -> None:
         self.listener = listener
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: object) -> object:
         """Call the listener."""
         return self.listener(*args)
 
@@ -34,7 +34,7 @@ class _Once(StandIn):
         self.events = events
         self.event = event
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: object) -> object:
         self.events.off(self.event, self)
         return self.listener(*args)
 
@@ -115,7 +115,7 @@ class Events:
         """The listeners of ``event``, in the order in which they are called."""
         return [list(_those_behind(f))[-1] for f in self._listeners.get(event, ())]
 
-    def emit(self, event: str, *args: Any) -> bool:
+    def emit(self, event: str, *args: object) -> bool:
         """Call the listeners of ``event`` now, in this greenlet; returns whether there were any.
 
         An exception of a listener reaches the caller, and the listeners after it are not called.

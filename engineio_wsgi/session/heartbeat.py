@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from math import ceil
-from typing import Any, Protocol
+from typing import Protocol
 
-from engineio_wsgi.clock import monotonic
+from engineio_wsgi.clock import Loop, Timer, monotonic
 from engineio_wsgi.transports.base import CloseReason
 
 __all__ = ["Heartbeat", "HeartbeatTimer"]
@@ -41,10 +41,10 @@ class HeartbeatTimer:
 
     __slots__ = ("_due", "_loop", "_patience_until", "_reached", "_slots", "_started_at", "_tick", "_timer")
 
-    def __init__(self, loop: Any, shortest: float) -> None:
+    def __init__(self, loop: Loop, shortest: float) -> None:
         self._loop = loop
         self._tick = min(TICK, shortest / TICKS)
-        self._timer: Any = None
+        self._timer: Timer | None = None
         self._started_at = 0.0
         self._due = 0.0
         self._patience_until = 0.0
@@ -57,8 +57,8 @@ class HeartbeatTimer:
             self._started_at = monotonic()
             self._reached = 0
             self._due = self._started_at + self._tick
-            self._timer = self._loop.timer(self._tick, self._tick)
-            self._timer.start(self._on_tick)
+            self._timer = timer = self._loop.timer(self._tick, self._tick)
+            timer.start(self._on_tick)
 
     def stop(self) -> None:
         """Stop ticking: there are no sessions."""

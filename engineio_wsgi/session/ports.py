@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from engineio_wsgi.options.options import Options
 from engineio_wsgi.runtime.greenlet_pool import Workers
 from engineio_wsgi.session.events import Listener
 from engineio_wsgi.session.heartbeat import HeartbeatTimer
+
+if TYPE_CHECKING:
+    from engineio_wsgi.session.session import Session
 
 __all__ = ["SessionRegistry"]
 
@@ -19,7 +22,7 @@ class SessionRegistry(Protocol):
     workers: Workers
     heartbeat_timer: HeartbeatTimer
 
-    def forget(self, session: Any) -> None:
+    def forget(self, session: Session) -> None:
         """Remove a session that has ended."""
         ...
 

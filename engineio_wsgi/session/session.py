@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import gevent
 from gevent.event import Event
 from gevent.hub import Hub
 
-from engineio_wsgi.clock import monotonic
+from engineio_wsgi.clock import Loop, monotonic
 from engineio_wsgi.deadline import DeadlineTimer
 from engineio_wsgi.errors import SocketClosed
 from engineio_wsgi.log import shorten
@@ -27,6 +27,9 @@ from engineio_wsgi.session.upgrade import Upgrade
 from engineio_wsgi.session.write_buffer import OVERHEAD, WriteBuffer
 from engineio_wsgi.transports.base import CloseReason, Entry, Prepared, Sink, TrackedPacket, Transport, as_packet, size_of
 from engineio_wsgi.transports.websocket import WebSocketTransport
+
+if TYPE_CHECKING:
+    from engineio_wsgi.session.socket import Socket
 
 __all__ = ["Session"]
 
@@ -68,9 +71,9 @@ class Session(Sink):
         self.protocol = protocol
         self.remote_address = remote_address
         #: what the application sees of it, until it is over
-        self.socket: Any = None
+        self.socket: Socket | None = None
         hub: Hub = gevent.get_hub()
-        self.loop = hub.loop
+        self.loop: Loop = hub.loop
         #: the id of the hub's thread
         self.thread: int = hub.thread_ident
         self.state = SessionState.OPENING
@@ -88,7 +91,7 @@ class Session(Sink):
         #: why the session ends; ``None`` as long as it does not
         self._close_reason: str | None = None
         self.close_description: object = None
-        self._timer: Any = None
+        self._timer: DeadlineTimer | None = None
         self.spawned: set[gevent.Greenlet] | None = None
 
     # -- its state
@@ -116,7 +119,7 @@ class Session(Sink):
         """Why the session has ended; ``None`` if it has not."""
         return self._close_reason if self.state.closed else None
 
-    def present_as(self, socket: object) -> None:
+    def present_as(self, socket: Socket) -> None:
         """``socket`` is what the application sees of this session."""
         self.socket = socket
 

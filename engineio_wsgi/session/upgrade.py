@@ -9,10 +9,12 @@ from __future__ import annotations
 import enum
 import logging
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
+from engineio_wsgi.clock import Loop, Timer
 from engineio_wsgi.deadline import DeadlineTimer
 from engineio_wsgi.packet import Packet, PacketType
+from engineio_wsgi.protocol.websocket.items import Item
 from engineio_wsgi.runtime.connection import RECV_SIZE
 from engineio_wsgi.session.write_buffer import WriteBuffer
 from engineio_wsgi.transports.base import CloseReason, Inbox, Sink, Transport
@@ -94,14 +96,14 @@ class Upgrade:
 
     __slots__ = ("_candidate", "_loop", "_noop_timer", "_on_ended", "_session", "_timer", "state")
 
-    def __init__(self, session: UpgradingSession, candidate: WebSocketTransport, loop: Any, timeout: float,
+    def __init__(self, session: UpgradingSession, candidate: WebSocketTransport, loop: Loop, timeout: float,
                  on_ended: Callable[[bool], object] | None = None) -> None:
         self._session = session
         self._on_ended = on_ended
         self._candidate = candidate
         self._loop = loop
         self.state = UpgradeState.PROBING
-        self._noop_timer: Any = None
+        self._noop_timer: Timer | None = None
         self._timer = DeadlineTimer(loop, timeout, self.abandon, f"not finished within {timeout:g} s")
         # until it has won, what happens to the candidate happens to the attempt, not to the session
         candidate.bind(CandidateSink(self, session.id, session.remote_address))
@@ -140,7 +142,7 @@ class Upgrade:
         self._on_frames(self._candidate.feed(data))
         return True
 
-    def _on_frames(self, items: list[Any]) -> None:
+    def _on_frames(self, items: list[Item]) -> None:
         for index, item in enumerate(items):
             if type(item) is str or type(item) is bytes:
                 self._on_packet(self._candidate.decode(item), items[index + 1:])
@@ -149,7 +151,7 @@ class Upgrade:
             if not self._under_way:
                 return
 
-    def _on_packet(self, packet: Packet | None, rest: list[Any]) -> None:
+    def _on_packet(self, packet: Packet | None, rest: list[Item]) -> None:
         state = None if packet is None else MOVES.get((self.state, packet.type, packet.data))
         if state is UpgradeState.PONGED:
             self._on_probe()
@@ -163,15 +165,15 @@ class Upgrade:
         self._candidate.send_now(Packet(PacketType.PONG, "probe"))
         if self.state is not UpgradeState.PONGED:
             return  # the candidate was lost while it was written to
-        self._noop_timer = self._loop.timer(NOOP_PERIOD, NOOP_PERIOD)
-        self._noop_timer.start(self._nudge)
+        self._noop_timer = timer = self._loop.timer(NOOP_PERIOD, NOOP_PERIOD)
+        timer.start(self._nudge)
         self._session.inbox.notify("upgrading", self._candidate)
         self._nudge()
 
     def _nudge(self) -> None:
         self._session.transport.nudge()
 
-    def _switch(self, rest: list[Any]) -> None:
+    def _switch(self, rest: list[Item]) -> None:
         session = self._session
         self._stop(UpgradeState.SWITCHED)
         session.switch_transport(self._candidate)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
+
+from gevent.hub import Waiter
 
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.runtime.observer import Meter
@@ -51,7 +53,7 @@ class Prepared:
         self.data = data
         self.compress = compress
         self.size = size_of(data)
-        self.forms: dict[Any, bytes] = {}
+        self.forms: dict[tuple[object, ...], bytes] = {}
 
 
 #: what waits in a write buffer; ``str`` and ``bytes`` are messages with nothing special about them
@@ -107,12 +109,13 @@ class Inbox:
         return False
 
     @property
-    def receiver(self) -> Any:
+    def receiver(self) -> Waiter[bool] | None:
         """The `Waiter` of the greenlet that waits for a message, if one does."""
         return None
 
-    def take_receiver(self) -> Any:
-        """Return the same; the caller has to switch to it."""
+    def take_receiver(self) -> Waiter[bool]:
+        """Return the same, if there is one; the caller has to switch to it."""
+        raise NotImplementedError
 
     def hear(self) -> None:
         """Something was received: the client is alive."""
