@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
-from typing import Any
 
 from gevent.event import Event
 
-from engineio_wsgi.clock import monotonic
+from engineio_wsgi.clock import Loop, Timer, monotonic
 
 __all__ = ["Deadline", "DeadlineTimer"]
 
@@ -78,24 +77,24 @@ class DeadlineTimer:
 
     __slots__ = ("_args", "_callback", "_deadline", "_loop", "_timer")
 
-    def __init__(self, loop: Any, timeout: float, callback: Callable[..., object], *args: Any) -> None:
+    def __init__(self, loop: Loop, timeout: float, callback: Callable[..., object], *args: object) -> None:
         self._loop = loop
         self._callback = callback
         self._args = args
         self._deadline = Deadline(timeout)
-        self._timer: Any = None
-        self._start()
+        self._timer = self._start()
 
-    def _start(self) -> None:
-        self._timer = self._loop.timer(max(self._deadline.left or 0.0, TURN))
-        self._timer.start(self._on_timer)
+    def _start(self) -> Timer:
+        timer = self._loop.timer(max(self._deadline.left or 0.0, TURN))
+        timer.start(self._on_timer)
+        return timer
 
     def _on_timer(self) -> None:
         self._timer.close()
         if self._deadline.has_passed():
             self._callback(*self._args)
         else:
-            self._start()
+            self._timer = self._start()
 
     def close(self) -> None:
         """Do not call. Harmless if repeated."""

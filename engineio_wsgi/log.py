@@ -17,7 +17,7 @@ from typing import TextIO
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.throttle import Throttle
 
-__all__ = ["LOGGERS", "DebugHandler", "Scopes", "set_up_debug", "shorten", "tell_of_client"]
+__all__ = ["LOGGERS", "DebugHandler", "Scopes", "log_violation", "set_up_debug", "shorten"]
 
 #: every logger of the package, which are the scopes of ``DEBUG``; the manual says what each of them has
 LOGGERS = ("engine", "engine.socket", "engine.polling", "engine.ws", "engine.http", "engine.cluster", "engine.access")
@@ -31,7 +31,7 @@ COLOURS = (31, 32, 33, 34, 35, 36)
 _told = Throttle(TOLD_PERIOD)
 
 
-def tell_of_client(logger: logging.Logger, address: object, kind: object, text: str, *details: object) -> None:
+def log_violation(logger: logging.Logger, address: object, kind: object, text: str, *details: object) -> None:
     """Log a client's violation at INFO, once a minute per address and kind.
 
     Args:

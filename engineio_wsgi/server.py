@@ -18,7 +18,7 @@ from engineio_wsgi.emitter import Emitter
 from engineio_wsgi.engine.engine import Engine
 from engineio_wsgi.engine.middleware import Application, Middleware, not_implemented
 from engineio_wsgi.http.handler import WebSocketHandler
-from engineio_wsgi.options.options import from_environ
+from engineio_wsgi.options.environment import from_environ
 from engineio_wsgi.runtime.forks import serve
 from engineio_wsgi.transports.flashsocket import POLICY_FILE, POLICY_REQUEST
 

@@ -29,7 +29,8 @@ from engineio_wsgi.errors import CommandFailed as _Failure
 from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.handoff.adopted import ConnectionRoster, RosteredHandler
 from engineio_wsgi.log import DebugHandler
-from engineio_wsgi.options.options import from_environ, option_defaults, simple_options
+from engineio_wsgi.options.environment import from_environ, simple_options
+from engineio_wsgi.options.options import option_defaults
 from engineio_wsgi.runtime.forks import call_in_child
 from engineio_wsgi.server import HttpServer, Server
 from engineio_wsgi.version import __version__

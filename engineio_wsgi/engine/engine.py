@@ -32,7 +32,7 @@ from engineio_wsgi.http.policies.cors import OriginPolicy
 from engineio_wsgi.http.policies.hosts import HostPolicy
 from engineio_wsgi.http.subprotocols import SUBPROTOCOL, choose_subprotocol, take_subprotocol
 from engineio_wsgi.http.wsgi_call import Answered, call
-from engineio_wsgi.log import shorten, tell_of_client
+from engineio_wsgi.log import log_violation, shorten
 from engineio_wsgi.options.options import Options
 from engineio_wsgi.protocol.websocket.deflate import Deflater, Inflater
 from engineio_wsgi.protocol.websocket.frames import FrameDecoder
@@ -286,7 +286,7 @@ class Engine(SessionHost):
             status, headers, body = responses.refused(refusal)
         except PayloadTooLarge as error:
             self.observer.on_refused(int(ErrorCode.BAD_REQUEST))
-            tell_of_client(logger, environ.get("REMOTE_ADDR"), type(error), "< %s", error)
+            log_violation(logger, environ.get("REMOTE_ADDR"), type(error), "< %s", error)
             status, headers, body = responses.too_large(error)
         headers.extend(self._origins.headers(environ))
         start_response(status, self._announce_headers(headers, environ))
@@ -448,7 +448,7 @@ class Engine(SessionHost):
             connection = take_over(websocket, headers, options.per_message_deflate, subprotocol)
         except (OSError, WebSocketError) as error:
             address = environ.get("REMOTE_ADDR")
-            tell_of_client(logger, address, "left", "< a client left during its WebSocket handshake: %s", error)
+            log_violation(logger, address, "left", "< a client left during its WebSocket handshake: %s", error)
             return
         session = demand.session
         if session is None:

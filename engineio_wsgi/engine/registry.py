@@ -25,9 +25,10 @@ from engineio_wsgi.runtime.forks import call_in_child
 from engineio_wsgi.runtime.greenlet_pool import Workers
 from engineio_wsgi.runtime.observer import Observer
 from engineio_wsgi.runtime.threads import current_thread, half_patched, wait_in_thread
-from engineio_wsgi.session.events import Emitter, Listener
+from engineio_wsgi.session.dispatcher import LISTENER_ERRORS
+from engineio_wsgi.session.events import Events, Listener
 from engineio_wsgi.session.heartbeat import HeartbeatTimer
-from engineio_wsgi.session.session import LISTENER_ERRORS, Session
+from engineio_wsgi.session.session import Session
 from engineio_wsgi.session.socket import Socket, as_message
 from engineio_wsgi.transports import transports
 from engineio_wsgi.transports.base import CloseReason, Prepared, Transport
@@ -90,7 +91,9 @@ class Clients(Mapping[str, "Socket"]):
         return iter(list(self._sessions))
 
     def __getitem__(self, sid: str) -> Socket:
-        socket: Socket = self._sessions[sid].socket
+        socket = self._sessions[sid].socket
+        if socket is None:
+            raise KeyError(sid)
         return socket
 
     def items(self) -> ItemsView[str, Socket]:
@@ -106,7 +109,7 @@ class Clients(Mapping[str, "Socket"]):
         return {sid: session.socket for sid, session in list(self._sessions.items()) if session.socket is not None}
 
 
-class SessionHost(Emitter):
+class SessionHost(Events):
     """See the module. The engine is one, and brings the requests.
 
     Args:
@@ -236,7 +239,7 @@ class SessionHost(Emitter):
         if self.options.initial_packet is not None:
             first.append(Packet(PacketType.MESSAGE, self.options.initial_packet))
         session.open(transport, first)
-        session.queue_call(self._connected, session)
+        session.inbox.queue_call(self._connected, session)
 
     def _open_data(self, sid: str, transport: Transport, may_upgrade: bool) -> str:
         options = self.options
@@ -264,7 +267,7 @@ class SessionHost(Emitter):
                 session.end(CloseReason.APPLICATION_ERROR, error)
             return
         if not session.closed:
-            session.notify("open")
+            session.inbox.notify("open")
 
     def forget(self, session: Session) -> None:
         """The session has ended."""

@@ -26,8 +26,8 @@ from engineio_wsgi.http.connection import Connection
 from engineio_wsgi.http.lending import SOCKET_KEYS, LentSocket
 from engineio_wsgi.http.request_head import HeadParser, InvalidRequest, RequestHead, check_partial_head, fill_environ
 from engineio_wsgi.http.response_writer import Responder
-from engineio_wsgi.log import tell_of_client
-from engineio_wsgi.options.options import Deflate
+from engineio_wsgi.log import log_violation
+from engineio_wsgi.options.values import Deflate
 from engineio_wsgi.protocol.websocket.deflate import DeflateSettings
 from engineio_wsgi.protocol.websocket.handshake import HandshakeRefused, asks_for_websocket
 from engineio_wsgi.runtime.connection import Wire
@@ -249,7 +249,7 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
         """What left the application: somebody else's fault, or a bug of its own."""
         address = self.client_address
         if self._wire is not None and isinstance(error, WebSocketError):
-            tell_of_client(logger, address, "broke off", "< %s: a WebSocket broke off: %s", address, error)
+            log_violation(logger, address, "broke off", "< %s: a WebSocket broke off: %s", address, error)
         elif self._connection.lost or (isinstance(error, OSError) and error.errno in self.ignored_socket_errors):
             self.close_connection = True
         elif isinstance(error, InvalidRequest):
@@ -266,7 +266,7 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
 
     def _refuse(self, error: InvalidRequest) -> None:
         address = self.client_address
-        tell_of_client(logger, address, error.status, "< %s: refused, %s: %s", address, error.status, error.detail)
+        log_violation(logger, address, error.status, "< %s: refused, %s: %s", address, error.status, error.detail)
         is_request = self.environ is not None
         if not is_request:
             self._begin_nothing()

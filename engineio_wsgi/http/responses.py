@@ -7,7 +7,7 @@ from typing import Any
 
 from engineio_wsgi.errors import PayloadTooLarge, RequestRefused
 from engineio_wsgi.http.policies.compression import compress
-from engineio_wsgi.options.options import HttpCompression
+from engineio_wsgi.options.values import HttpCompression
 
 __all__ = ["Response", "answer", "error_body", "refused", "too_large"]
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar, overload
+from typing import TypeVar, overload
 
-__all__ = ["Emitter", "Listener", "StandIn", "check_listener"]
+__all__ = ["Events", "Listener", "StandIn", "check_listener"]
 
-Listener = Callable[..., Any]
+Listener = Callable[..., object]
 L = TypeVar("L", bound=Listener)
 
 
@@ -19,7 +19,7 @@ class StandIn:
     def __init__(self, listener: Listener) -> None:
         self.listener = listener
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: object) -> object:
         """Call the listener."""
         return self.listener(*args)
 
@@ -27,15 +27,15 @@ class StandIn:
 class _Once(StandIn):
     """A listener that takes itself off before its first call."""
 
-    __slots__ = ("emitter", "event")
+    __slots__ = ("event", "events")
 
-    def __init__(self, emitter: Emitter, event: str, listener: Listener) -> None:
+    def __init__(self, events: Events, event: str, listener: Listener) -> None:
         super().__init__(listener)
-        self.emitter = emitter
+        self.events = events
         self.event = event
 
-    def __call__(self, *args: Any) -> Any:
-        self.emitter.off(self.event, self)
+    def __call__(self, *args: object) -> object:
+        self.events.off(self.event, self)
         return self.listener(*args)
 
 
@@ -57,14 +57,14 @@ def check_listener(event: str, listener: object) -> None:
         raise TypeError(f"a listener of {event!r} must be callable, not {type(listener).__name__}")
 
 
-class Emitter:
+class Events:
     """Named events with listeners that are called in the order in which they were added.
 
     Example::
 
-        emitter = Emitter()
+        events = Events()
 
-        @emitter.on("message")
+        @events.on("message")
         def message(data): ...
     """
 
@@ -115,7 +115,7 @@ class Emitter:
         """The listeners of ``event``, in the order in which they are called."""
         return [list(_those_behind(f))[-1] for f in self._listeners.get(event, ())]
 
-    def emit(self, event: str, *args: Any) -> bool:
+    def emit(self, event: str, *args: object) -> bool:
         """Call the listeners of ``event`` now, in this greenlet; returns whether there were any.
 
         An exception of a listener reaches the caller, and the listeners after it are not called.

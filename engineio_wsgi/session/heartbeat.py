@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from math import ceil
-from typing import Any, Protocol
+from typing import Protocol
 
-from engineio_wsgi.clock import monotonic
+from engineio_wsgi.clock import Loop, Timer, monotonic
 from engineio_wsgi.transports.base import CloseReason
 
 __all__ = ["Heartbeat", "HeartbeatTimer"]
@@ -41,10 +41,10 @@ class HeartbeatTimer:
 
     __slots__ = ("_due", "_loop", "_patience_until", "_reached", "_slots", "_started_at", "_tick", "_timer")
 
-    def __init__(self, loop: Any, shortest: float) -> None:
+    def __init__(self, loop: Loop, shortest: float) -> None:
         self._loop = loop
         self._tick = min(TICK, shortest / TICKS)
-        self._timer: Any = None
+        self._timer: Timer | None = None
         self._started_at = 0.0
         self._due = 0.0
         self._patience_until = 0.0
@@ -57,8 +57,8 @@ class HeartbeatTimer:
             self._started_at = monotonic()
             self._reached = 0
             self._due = self._started_at + self._tick
-            self._timer = self._loop.timer(self._tick, self._tick)
-            self._timer.start(self._on_tick)
+            self._timer = timer = self._loop.timer(self._tick, self._tick)
+            timer.start(self._on_tick)
 
     def stop(self) -> None:
         """Stop ticking: there are no sessions."""
@@ -113,24 +113,34 @@ class HeartbeatTimer:
         return max(0.0, self._patience_until - now)
 
 
-class Beating(Protocol):
-    """What a heartbeat needs to know of its session."""
+class HeartbeatInbox(Protocol):
+    """What a heartbeat needs of its session's inbox."""
 
-    heard: float
-    stalled_since: float
+    last_seen: float
     reading_paused: bool
-    protocol: int
 
     def hear(self) -> None:
-        """The client is to be taken to be alive now."""
+        """Set ``last_seen`` to the present."""
+        ...
+
+
+class HeartbeatSession(Protocol):
+    """What a heartbeat needs of its session."""
+
+    protocol: int
+    stalled_since: float
+
+    @property
+    def inbox(self) -> HeartbeatInbox:
+        """Where received packets go."""
         ...
 
     def send_ping(self) -> None:
-        """Ask the client for a sign of life."""
+        """Send a ping."""
         ...
 
     def end(self, reason: str, description: object = None) -> None:
-        """The session ends now."""
+        """End the session now."""
         ...
 
 
@@ -143,7 +153,7 @@ class Heartbeat:
 
     __slots__ = ("_interval", "_pinged_at", "_session", "_slot", "_timeout", "_timer")
 
-    def __init__(self, session: Beating, timer: HeartbeatTimer, interval: float, timeout: float) -> None:
+    def __init__(self, session: HeartbeatSession, timer: HeartbeatTimer, interval: float, timeout: float) -> None:
         self._session = session
         self._timer = timer
         self._interval = interval
@@ -153,8 +163,8 @@ class Heartbeat:
 
     def start(self) -> None:
         """Begin: the session has just been opened."""
-        self._session.hear()
-        self._beat_again(self._session.heard)
+        self._session.inbox.hear()
+        self._beat_again(self._session.inbox.last_seen)
 
     def stop(self) -> None:
         """No more beats."""
@@ -168,18 +178,18 @@ class Heartbeat:
         A session whose own application or event loop was late has until the tick.
         """
         now, session = monotonic(), self._session
-        if now < session.heard + self._interval + self._timeout or self._slot is None:
+        if now < session.inbox.last_seen + self._interval + self._timeout or self._slot is None:
             return False
         if session.protocol >= 4 and not self._was_pinged(now):
             return False
-        return not (session.reading_paused or self._timer.is_late(now) or self._timer.patience(now))
+        return not (session.inbox.reading_paused or self._timer.is_late(now) or self._timer.patience(now))
 
     def _was_pinged(self, now: float) -> bool:
         """Whether a ping has gone unanswered, which was on time or long enough ago."""
-        heard, pinged_at = self._session.heard, self._pinged_at
-        if heard >= pinged_at:
+        last_seen, pinged_at = self._session.inbox.last_seen, self._pinged_at
+        if last_seen >= pinged_at:
             return False
-        on_time = pinged_at <= heard + self._interval + min(LATE, self._timeout / 4)
+        on_time = pinged_at <= last_seen + self._interval + min(LATE, self._timeout / 4)
         return on_time or now >= pinged_at + self._timeout
 
     def on_beat(self) -> None:
@@ -188,10 +198,10 @@ class Heartbeat:
         if self._slot is not None and (self._pinged_at or self._session.protocol < 4):
             self._beat_again(monotonic())
 
-    def _beat_again(self, heard: float) -> None:
+    def _beat_again(self, last_seen: float) -> None:
         """The next beat, from when the client is taken to have been alive."""
         self._pinged_at = 0.0
-        self._arm(heard + self._interval + (0.0 if self._session.protocol >= 4 else self._timeout))
+        self._arm(last_seen + self._interval + (0.0 if self._session.protocol >= 4 else self._timeout))
 
     def _arm(self, due: float) -> None:
         if self._slot is not None:
@@ -217,22 +227,22 @@ class Heartbeat:
     def _expire(self, now: float) -> None:
         """The deadline has passed; find out whether that is the client's fault."""
         session = self._session
-        if session.reading_paused:
+        if session.inbox.reading_paused:
             # its packets wait in the kernel because the application is slow: that is no reason to drop it
-            session.hear()
+            session.inbox.hear()
             self._beat_again(now)
         elif self._is_alive(now):
-            self._beat_again(session.heard)
+            self._beat_again(session.inbox.last_seen)
         elif self._timer.patience(now):
             self._arm(now + self._timer.patience(now))
         else:
-            session.end(CloseReason.PING_TIMEOUT, f"nothing was heard for {now - session.heard:.1f} s")
+            session.end(CloseReason.PING_TIMEOUT, f"nothing was heard for {now - session.inbox.last_seen:.1f} s")
 
     def _is_alive(self, now: float) -> bool:
-        heard = self._session.heard
+        last_seen = self._session.inbox.last_seen
         if self._session.protocol >= 4:
-            return heard >= self._pinged_at
-        return heard + self._interval + self._timeout > now
+            return last_seen >= self._pinged_at
+        return last_seen + self._interval + self._timeout > now
 
     def _too_slow(self, now: float) -> bool:
         """End the session if its client has taken nothing of what waits for it for a whole heartbeat."""

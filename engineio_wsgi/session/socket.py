@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import gevent
 from werkzeug.wrappers import Request
@@ -18,6 +18,9 @@ from engineio_wsgi.runtime.threads import current_thread, wait_in_thread
 from engineio_wsgi.session.events import Listener, check_listener
 from engineio_wsgi.session.session import Session
 from engineio_wsgi.transports.base import CloseReason, Entry, TrackedPacket, Transport, as_packet, size_of
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIEnvironment
 
 __all__ = ["Socket", "as_message"]
 
@@ -52,7 +55,7 @@ class Socket:
 
     __slots__ = ("__weakref__", "_data", "_environ", "_request", "_session")
 
-    def __init__(self, session: Session, environ: dict[str, Any]) -> None:
+    def __init__(self, session: Session, environ: WSGIEnvironment) -> None:
         self._session = session
         self._environ = {key: value for key, value in environ.items() if key not in TRANSIENT}
         self._request: Request | None = None
@@ -80,7 +83,7 @@ class Socket:
     @property
     def server(self) -> Any:
         """The :class:`Server` that the session belongs to."""
-        return self._session.host
+        return self._session.registry
 
     @property
     def request(self) -> Request:
@@ -172,7 +175,7 @@ class Socket:
         if listener is None:
             return lambda decorated: self.on(event, decorated)
         check_listener(event, listener)
-        self._session.on(event, self._stand_in(listener))
+        self._session.inbox.on(event, self._stand_in(listener))
         return listener
 
     @overload
@@ -188,23 +191,23 @@ class Socket:
         if listener is None:
             return lambda decorated: self.once(event, decorated)
         check_listener(event, listener)
-        self._session.once(event, self._stand_in(listener))
+        self._session.inbox.once(event, self._stand_in(listener))
         return listener
 
     def off(self, event: str | None = None, listener: Listener | None = None) -> None:
         """Remove one listener, all of an event, or (without arguments) all. Unknown ones are ignored."""
-        self._session.off(event, listener)
+        self._session.inbox.off(event, listener)
 
     def listeners(self, event: str) -> list[Listener]:
         """The listeners of ``event``, in the order in which they are called."""
-        return self._session.listeners(event)
+        return self._session.inbox.listeners(event)
 
-    def emit(self, event: str, *args: Any) -> bool:
+    def emit(self, event: str, *args: object) -> bool:
         """Call the listeners of ``event`` now, in this greenlet; returns whether there were any.
 
         An exception of a listener reaches the caller, and the listeners after it are not called.
         """
-        return self._session.emit(event, *args)
+        return self._session.inbox.emit(event, *args)
 
     # -- sending
 
@@ -226,7 +229,7 @@ class Socket:
             WriteTimeout: no room within ``timeout`` seconds; the message was not queued.
             TypeError: ``data`` is something else.
         """
-        message: Any = data if type(data) is str or type(data) is bytes else as_message(data)
+        message = data if type(data) is str or type(data) is bytes else as_message(data)
         # asked here, not in size_of: a call would be a fifth of what an ASCII message costs
         size = len(message) if message.isascii() else size_of(message)
         entry: Entry = message if compress and callback is None else self._special_entry(message, compress, callback)
@@ -313,21 +316,19 @@ class Socket:
             TimeoutError: ``timeout`` seconds passed.
             UsageError: another greenlet is receiving already.
         """
-        session = self._session
+        inbox = self._session.inbox
         deadline = Deadline(timeout)
-        while not session.inbox:
-            if session.events and session.busy_with is gevent.getcurrent():
-                session.run_event()
-            else:
+        while not inbox.messages:
+            if not inbox.run_own_call():
                 self._require_open()
                 self._wait_for_message(deadline)
-        return session.next_message()
+        return inbox.next_message()
 
     def _wait_for_message(self, deadline: Deadline) -> None:
         if deadline.has_passed():
             raise TimeoutError("no message arrived in time")
         self._before_waiting()
-        self._session.wait_for_message(deadline.left)
+        self._session.inbox.wait_for_message(deadline.left)
 
     def __iter__(self) -> Iterator[str | bytes]:
         """The messages, as they come; ends when the session does."""
@@ -339,7 +340,7 @@ class Socket:
 
     # -- the rest of its life
 
-    def spawn(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> gevent.Greenlet:
+    def spawn(self, function: Callable[..., object], *args: object, **kwargs: object) -> gevent.Greenlet:
         """Run ``function`` in a greenlet that is killed when the session closes.
 
         Raises:
@@ -349,7 +350,7 @@ class Socket:
         self._session.spawn(task)
         return task
 
-    def _run_spawned(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _run_spawned(self, function: Callable[..., object], *args: object, **kwargs: object) -> object:
         """Run ``function``. One that sends before it is killed finds the session closed, which is no failure."""
         try:
             return function(*args, **kwargs)
@@ -386,7 +387,7 @@ class Socket:
         return True
 
 
-def as_message(data: Any) -> str | bytes:
+def as_message(data: object) -> str | bytes:
     """``data`` as the type that stands for it on the wire.
 
     Raises:

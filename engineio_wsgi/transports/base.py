@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
+
+from gevent.hub import Waiter
 
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.runtime.observer import Meter
 
-__all__ = ["CloseReason", "Entry", "Outbox", "Prepared", "Sink", "TrackedPacket", "Transport", "as_packet", "size_of"]
+__all__ = ["CloseReason", "Entry", "Inbox", "Outbox", "Prepared", "Sink", "TrackedPacket", "Transport", "as_packet", "size_of"]
 
 
 class CloseReason(enum.StrEnum):
@@ -51,7 +53,7 @@ class Prepared:
         self.data = data
         self.compress = compress
         self.size = size_of(data)
-        self.forms: dict[Any, bytes] = {}
+        self.forms: dict[tuple[object, ...], bytes] = {}
 
 
 #: what waits in a write buffer; ``str`` and ``bytes`` are messages with nothing special about them
@@ -96,98 +98,94 @@ class Outbox(Protocol):
         ...
 
 
-class Sink(Protocol):
-    """What a transport may ask of, and report to, whom it serves: a session, or an upgrade whose candidate it is."""
+class Inbox:
+    """Where a transport puts what it has received. This one drops everything; a session's is a `Dispatcher`."""
+
+    __slots__ = ()
 
     @property
-    def id(self) -> str:
-        """The session id."""
-        ...
+    def reading_paused(self) -> bool:
+        """Whether as much waits as may."""
+        return False
 
     @property
-    def outbox(self) -> Outbox:
-        """What there is to write."""
-        ...
+    def receiver(self) -> Waiter[bool] | None:
+        """The `Waiter` of the greenlet that waits for a message, if one does."""
+        return None
+
+    def take_receiver(self) -> Waiter[bool]:
+        """Return the same, if there is one; the caller has to switch to it."""
+        raise NotImplementedError
+
+    def hear(self) -> None:
+        """Something was received: the client is alive."""
+
+    def deliver(self, data: str | bytes) -> None:
+        """One message was received, and nothing else. The caller is a greenlet of the pool, and the listeners may block it."""
+
+    def enqueue(self, messages: Sequence[str | bytes]) -> None:
+        """Queue messages, in this order."""
+
+    def run_turn(self) -> None:
+        """Run what is queued. The caller is a greenlet of the pool."""
+
+    def submit_turn(self) -> None:
+        """Run what is queued soon, in a greenlet of the pool."""
+
+
+class Sink:
+    """What a transport reports to: a session, or an upgrade whose candidate it is. Reports that are not overridden are ignored.
+
+    Attributes:
+        id: the session id.
+        remote_address: the client's address.
+        inbox: where received packets go.
+        outbox: what there is to write.
+    """
+
+    __slots__ = ()
+
+    id: str
+    remote_address: str | None
+    inbox: Inbox
+    outbox: Outbox
 
     @property
     def closed(self) -> bool:
         """Whether the session has ended."""
-        ...
+        return False
 
     @property
     def closing(self) -> bool:
         """Whether the session ends as soon as its client has fetched what is left."""
-        ...
+        return False
 
     @property
     def close_reason(self) -> str | None:
-        """Why the session has ended."""
-        ...
-
-    @property
-    def remote_address(self) -> str | None:
-        """The client's address."""
-        ...
-
-    @property
-    def reading_paused(self) -> bool:
-        """Whether the session has as much as it may hold."""
-        ...
-
-    @property
-    def receiver(self) -> Any:
-        """The `Waiter` of the greenlet that waits for a message, if one does."""
-        ...
-
-    def take_receiver(self) -> Any:
-        """The same; the caller has to switch to it."""
-        ...
+        """Why the session has ended; ``None`` if it has not."""
+        return None
 
     def wait_for_room(self) -> None:
-        """Block until messages may be enqueued again."""
-        ...
-
-    def hear(self) -> None:
-        """Something was received: the client is alive."""
-        ...
-
-    def deliver(self, data: str | bytes) -> None:
-        """One message was received, and nothing else; the caller is a worker greenlet and may be kept by the listeners."""
-        ...
-
-    def enqueue(self, messages: Sequence[str | bytes]) -> None:
-        """Messages have arrived, in this order; they are dispatched later."""
-        ...
-
-    def run_turn(self) -> None:
-        """Dispatch what is queued; the caller is a worker greenlet."""
-        ...
-
-    def submit_turn(self) -> None:
-        """Have what is queued dispatched soon, in a worker greenlet."""
-        ...
+        """Block until the inbox has room again, or the session has ended."""
 
     def on_packet(self, packet: Packet) -> None:
-        """A packet that is not a message has arrived."""
-        ...
+        """A packet that is not a message was received."""
 
     def on_written(self, entries: Sequence[Entry]) -> None:
         """The entries have left; their senders may be told."""
-        ...
 
     def on_stalled(self, under_way: list[Entry] | None = None) -> None:
-        """What there is to write cannot be written now. ``under_way`` was taken out, and the kernel has not taken all of it."""
-        ...
+        """Nothing can be written now. ``under_way`` was taken out, and the kernel has not taken all of it."""
 
     def end(self, reason: str, description: object = None) -> None:
-        """The session ends now."""
-        ...
+        """End the session now."""
+        raise NotImplementedError
 
 
 class Transport:
     """One way of carrying packets between a session and its client."""
 
-    __slots__ = ("corked", "meter", "outbox", "sink")
+    __slots__ = ("corked", "inbox", "meter", "outbox", "sink")
 
     #: as it stands in the ``transport`` query parameter
     name: ClassVar[str] = ""
@@ -198,6 +196,7 @@ class Transport:
 
     #: whom it serves, and what that one wants to have written; see :meth:`bind`
     sink: Sink
+    inbox: Inbox
     outbox: Outbox
 
     def __init__(self, meter: Meter | None = None) -> None:
@@ -209,6 +208,7 @@ class Transport:
     def bind(self, sink: Sink) -> None:
         """Report to ``sink`` from now on."""
         self.sink = sink
+        self.inbox = sink.inbox
         self.outbox = sink.outbox
 
     def open(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from engineio_wsgi.errors import ErrorCode, ProtocolError, RequestRefused
 from engineio_wsgi.http.query import parse_query
@@ -10,6 +10,9 @@ from engineio_wsgi.packet import Packet
 from engineio_wsgi.protocol.engineio import jsonp
 from engineio_wsgi.runtime.observer import Meter
 from engineio_wsgi.transports.polling import Answer, PollingTransport
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIEnvironment
 
 __all__ = ["JSONPTransport"]
 
@@ -25,7 +28,7 @@ class JSONPTransport(PollingTransport):
         super().__init__(protocol, limit, binary=False, meter=meter)
         self._index = 0
 
-    def poll(self, environ: dict[str, Any]) -> Answer:
+    def poll(self, environ: WSGIEnvironment) -> Answer:
         """As in polling; the answer calls the function that this request's ``j`` names.
 
         Raises:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import gevent
 from gevent.hub import Waiter
@@ -18,9 +18,12 @@ from engineio_wsgi.handoff.client_socket import EndWatch
 from engineio_wsgi.http.read_body import read_body
 from engineio_wsgi.log import shorten
 from engineio_wsgi.packet import Packet, PacketType
-from engineio_wsgi.protocol.engineio import v3, v4
+from engineio_wsgi.protocol.engineio.codec import codec_of
 from engineio_wsgi.runtime.observer import Meter
 from engineio_wsgi.transports.base import CloseReason, Transport, as_packet
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIEnvironment
 
 __all__ = ["Answer", "PollingTransport"]
 
@@ -70,18 +73,18 @@ class PollingTransport(Transport):
     def __init__(self, protocol: int, limit: int, binary: bool = True, meter: Meter | None = None) -> None:
         super().__init__(meter)
         self._protocol = protocol
-        self._codec: Any = v4 if protocol == 4 else v3
+        self._codec = codec_of(protocol)
         self._limit = limit
         self._binary = binary
         self._loop = gevent.get_hub().loop
-        self._poll: Waiter[Any] | None = None
+        self._poll: Waiter[bool] | None = None
         self._posting = False
         #: whether the session has moved on to another transport
         self._discarded = False
 
     # -- GET
 
-    def poll(self, environ: dict[str, Any]) -> Answer:
+    def poll(self, environ: WSGIEnvironment) -> Answer:
         """Answer a GET: at once if anything waits, else as soon as something does. Blocks.
 
         Raises:
@@ -114,7 +117,7 @@ class PollingTransport(Transport):
         sink.on_written(entries)
         return answer
 
-    def _park(self, environ: dict[str, Any]) -> bool:
+    def _park(self, environ: WSGIEnvironment) -> bool:
         """Wait for something to answer with. Returns whether the client has gone away meanwhile."""
         self._poll = waiter = Waiter()
         watch = EndWatch(environ, lambda: waiter.switch(True))
@@ -125,7 +128,7 @@ class PollingTransport(Transport):
             watch.stop()
 
     def _encode(self, packets: Sequence[Packet]) -> Answer:
-        body: bytes = self._codec.encode_payload(packets, self._binary)
+        body = self._codec.encode_payload(packets, self._binary)
         compress = any(packet.compress for packet in packets)
         answer = self.wrap(body, self._content_type(packets), compress)
         if self.meter is not None:
@@ -143,7 +146,7 @@ class PollingTransport(Transport):
 
     # -- POST
 
-    def post(self, environ: dict[str, Any]) -> Answer:
+    def post(self, environ: WSGIEnvironment) -> Answer:
         """Take a POST's packets in. Blocks while its body arrives, and while the session's inbox is full.
 
         Raises:
@@ -161,13 +164,13 @@ class PollingTransport(Transport):
             if logger.isEnabledFor(logging.DEBUG):
                 logger.debug("< %s: a POST with %d packets", shorten(sink.id), len(packets))
             self._take(packets)
-            if sink.reading_paused:
+            if self.inbox.reading_paused:
                 self._wait_for_room(environ)
         finally:
             self._posting = False
         return OK
 
-    def _wait_for_room(self, environ: dict[str, Any]) -> None:
+    def _wait_for_room(self, environ: WSGIEnvironment) -> None:
         """Answer no sooner than the application has caught up; the client may give up meanwhile."""
         sink = self.sink
         watch = EndWatch(environ, lambda: sink.end(CloseReason.TRANSPORT_CLOSE, "the client gave up a POST"))
@@ -176,7 +179,7 @@ class PollingTransport(Transport):
         finally:
             watch.stop()
 
-    def _read_packets(self, environ: dict[str, Any]) -> list[Packet]:
+    def _read_packets(self, environ: WSGIEnvironment) -> list[Packet]:
         binary = environ.get("CONTENT_TYPE") == OCTET_STREAM
         if binary and self._protocol == 4:
             self.sink.end(CloseReason.TRANSPORT_ERROR, "a binary payload, which revision 4 does not have")
@@ -198,24 +201,23 @@ class PollingTransport(Transport):
 
     def unwrap(self, body: bytes, binary: bool) -> list[Packet]:
         """The packets in the body of a POST."""
-        packets: list[Packet] = self._codec.decode_payload(body, binary)
-        return packets
+        return self._codec.decode_payload(body, binary)
 
     def _take(self, packets: list[Packet]) -> None:
         sink = self.sink
-        sink.hear()
+        self.inbox.hear()
         messages: list[str | bytes] = []
         for packet in packets:
             if packet.type is PacketType.MESSAGE:
                 messages.append(packet.data)
                 continue
-            sink.enqueue(messages)
+            self.inbox.enqueue(messages)
             messages = []
             if packet.type is PacketType.CLOSE and self._poll is None:
                 gevent.sleep(LAST_POLL)
             sink.on_packet(packet)
-        sink.enqueue(messages)
-        sink.submit_turn()
+        self.inbox.enqueue(messages)
+        self.inbox.submit_turn()
 
     # -- what the session asks for
 
@@ -236,7 +238,7 @@ class PollingTransport(Transport):
             self._loop.run_callback(self._switch, self._poll)
 
     @staticmethod
-    def _switch(waiter: Waiter[Any]) -> None:
+    def _switch(waiter: Waiter[bool]) -> None:
         # several sends may have asked for the same; only the first finds somebody waiting
         if waiter.greenlet is not None:
             waiter.switch(False)

@@ -7,20 +7,19 @@ writing happens only in ``flush``. Knows nothing of handshakes and of how sessio
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Any
 
 import gevent
 
 from engineio_wsgi.errors import ProtocolError, RequestRefused
 from engineio_wsgi.http.responses import error_body
-from engineio_wsgi.log import shorten, tell_of_client
+from engineio_wsgi.log import log_violation, shorten
 from engineio_wsgi.packet import Packet, PacketType
-from engineio_wsgi.protocol.engineio import v3, v4
+from engineio_wsgi.protocol.engineio.codec import codec_of
 from engineio_wsgi.protocol.websocket.deflate import Deflater
 from engineio_wsgi.protocol.websocket.frames import (
     Close,
     FrameDecoder,
+    Item,
     Opcode,
     Ping,
     Pong,
@@ -85,8 +84,8 @@ class WebSocketTransport(Transport):
         self._workers = workers
         self._loop = gevent.get_hub().loop
         #: from bytes to what they contain: see ``FrameDecoder.feed``
-        self.feed: Callable[[bytes], list[Any]] = decoder.feed
-        self._codec: Any = v4 if protocol == 4 else v3
+        self.feed = decoder.feed
+        self._codec = codec_of(protocol)
         self._binary = binary
         self._binary_prefix = 0 if protocol == 4 else 1
         self._deflater = deflater
@@ -124,12 +123,12 @@ class WebSocketTransport(Transport):
     def _on_readable(self) -> None:
         """In the hub: one batch, in the greenlet that waits for it or in a worker; what it wrote goes out in one send."""
         self.corked = True
-        sink = self.sink
-        if sink.receiver is None:
+        inbox = self.inbox
+        if inbox.receiver is None:
             self._workers.attend(self)
             return
         try:
-            sink.take_receiver().switch(True)
+            inbox.take_receiver().switch(True)
         finally:
             self.uncork()
 
@@ -143,10 +142,8 @@ class WebSocketTransport(Transport):
         """Read once and hand over what it contained. For a worker greenlet, or the one that called ``receive``."""
         try:
             data = self.wire.recv(RECV_SIZE)
-        except BlockingIOError:
-            return
         except OSError as error:
-            self._on_lost(error)
+            self._on_recv_failed(error)
             return
         if not data:
             self._on_lost(None)
@@ -158,35 +155,42 @@ class WebSocketTransport(Transport):
             # the bulk of real traffic: one message a recv, which need not be queued
             item = items[0]
             if type(item) is str and item[:1] == "4":
-                self.sink.deliver(item[1:])
+                self.inbox.deliver(item[1:])
                 return
             if type(item) is bytes and not self._binary_prefix:
-                self.sink.deliver(item)
+                self.inbox.deliver(item)
                 return
-        self.sink.hear()
+        self._read_batch(items)
+
+    def _on_recv_failed(self, error: OSError) -> None:
+        if not isinstance(error, BlockingIOError):
+            self._on_lost(error)
+
+    def _read_batch(self, items: list[Item]) -> None:
+        """Hand over what one ``recv`` contained, unless it was one message."""
+        self.inbox.hear()
         if items == ["3"]:
-            # what idle sessions consist of
+            # the traffic of idle sessions
             self.sink.on_packet(PONG)
             return
         self.take(items)
-        self.sink.run_turn()
+        self.inbox.run_turn()
 
-    def take(self, items: list[Any]) -> None:
+    def take(self, items: list[Item]) -> None:
         """Queue the messages among decoded ``items`` and act on the rest, all in order. Runs no listener."""
-        sink = self.sink
         messages: list[str | bytes] = [item[1:] for item in items if type(item) is str and item[:1] == "4"]
         if len(messages) == len(items):
-            sink.enqueue(messages)
+            self.inbox.enqueue(messages)
             return
         for item in items:
             self._take_one(item)
         self._answer_pings([item for item in items if type(item) is Ping])
 
-    def _take_one(self, item: Any) -> None:
+    def _take_one(self, item: Item) -> None:
         if type(item) is str and item[:1] == "4":
-            self.sink.enqueue((item[1:],))
+            self.inbox.enqueue((item[1:],))
         elif type(item) is bytes and not self._binary_prefix:
-            self.sink.enqueue((item,))
+            self.inbox.enqueue((item,))
         else:
             self._on_other(item)
 
@@ -194,7 +198,7 @@ class WebSocketTransport(Transport):
         if pings and self.wire.unsent < MAX_UNSENT_PONGS and not self.wire.closed:
             self._write(b"".join([encode_frame(Opcode.PONG, ping.payload) for ping in pings]))
 
-    def _on_other(self, item: Any) -> None:
+    def _on_other(self, item: Item) -> None:
         """A frame that is no plain message."""
         if type(item) is Ping or type(item) is Pong or self.sink.closed:
             return
@@ -203,37 +207,36 @@ class WebSocketTransport(Transport):
             self.sink.end(CloseReason.TRANSPORT_CLOSE, item.reason or None)
         elif type(item) is Violation:
             address = self.sink.remote_address
-            tell_of_client(logger, address, item.code, "< violation: %s (close code %d)", item.reason, item.code)
+            log_violation(logger, address, item.code, "< violation: %s (close code %d)", item.reason, item.code)
             self._close_code = item.code
             self.sink.end(CloseReason.TRANSPORT_ERROR, ProtocolError(item.reason))
-        else:
+        elif isinstance(item, (str, bytes)):
             self._on_packet(item)
 
     def _on_packet(self, frame: str | bytes) -> None:
         try:
-            packet: Packet = self._codec.decode_packet(frame)
+            packet = self._codec.decode_packet(frame)
         except ProtocolError as error:
             self._close_code = error.close_code
             self.sink.end(CloseReason.PARSE_ERROR, error)
             return
         if packet.type is PacketType.MESSAGE:
-            self.sink.enqueue([packet.data])
+            self.inbox.enqueue([packet.data])
         else:
             self.sink.on_packet(packet)
 
     def decode(self, item: str | bytes) -> Packet | None:
         """The packet in a frame; ``None`` if it holds none."""
         try:
-            packet: Packet = self._codec.decode_packet(item)
+            return self._codec.decode_packet(item)
         except ProtocolError:
             return None
-        return packet
 
     def _on_lost(self, error: OSError | None) -> None:
         """The peer is gone without a closing handshake, which says nothing of whose fault it was."""
         self._close_code = 0
         self.sink.end(CloseReason.TRANSPORT_CLOSE, error)
-        self.sink.run_turn()
+        self.inbox.run_turn()
 
     # -- writing
 
@@ -316,7 +319,7 @@ class WebSocketTransport(Transport):
     def _on_lost_writing(self, error: OSError) -> None:
         self._close_code = 0
         self.sink.end(CloseReason.TRANSPORT_CLOSE, error)
-        self.sink.submit_turn()
+        self.inbox.submit_turn()
 
     def _on_drained(self) -> None:
         if self.wire.lost is not None:
@@ -355,9 +358,9 @@ class WebSocketTransport(Transport):
         return frame
 
     def _general_frame(self, packet: Packet) -> bytes:
-        data: str | bytes = self._codec.encode_packet(packet, self._binary)
+        data = self._codec.encode_packet(packet, self._binary)
         opcode = Opcode.TEXT if isinstance(data, str) else Opcode.BINARY
-        payload: bytes = to_utf8(data) if isinstance(data, str) else data
+        payload = to_utf8(data) if isinstance(data, str) else data
         if self._deflater is None or not packet.compress or len(payload) < self._deflate_threshold:
             return encode_frame(opcode, payload)
         return encode_frame(opcode, self._deflater.compress(payload), compressed=True)

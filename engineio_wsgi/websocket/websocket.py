@@ -18,7 +18,7 @@ from gevent.hub import Waiter
 from geventwebsocket.exceptions import WebSocketError
 
 from engineio_wsgi.errors import UsageError
-from engineio_wsgi.log import tell_of_client
+from engineio_wsgi.log import log_violation
 from engineio_wsgi.protocol.websocket.deflate import DeflateParameters, Deflater, DeflateSettings, Inflater, negotiate
 from engineio_wsgi.protocol.websocket.frames import (
     Close,
@@ -349,7 +349,7 @@ class WebSocket:
 
     def _on_violation(self, violation: Violation) -> None:
         address = self.environ.get("REMOTE_ADDR")
-        tell_of_client(logger, address, violation.code, "< violation: %s (close code %d)", violation.reason, violation.code)
+        log_violation(logger, address, violation.code, "< violation: %s (close code %d)", violation.reason, violation.code)
         self._finish(encode_close(violation.code, violation.reason))
 
     # -- sending

@@ -53,16 +53,16 @@ class FakeTransport(Transport):
     def arrive(self, *messages: str | bytes) -> None:
         """The client's messages become readable: whoever receives reads for itself, else a worker does."""
         self.arriving.extend(messages)
-        if self.sink.receiver is not None:
-            gevent.get_hub().loop.run_callback(self.sink.take_receiver().switch, True)
+        if self.inbox.receiver is not None:
+            gevent.get_hub().loop.run_callback(self.inbox.take_receiver().switch, True)
         else:
             self.read()
 
     def read(self) -> None:
         """Hand over what has arrived."""
         arriving, self.arriving = self.arriving, []
-        self.sink.enqueue(arriving)
-        self.sink.run_turn()
+        self.inbox.enqueue(arriving)
+        self.inbox.run_turn()
 
     def unsent_entries(self) -> list[Entry]:
         """What was taken, and not completely."""

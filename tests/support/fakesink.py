@@ -17,6 +17,7 @@ class FakeSink:
 
     def __init__(self) -> None:
         self.outbox = WriteBuffer(1000)
+        self.inbox = self
         self.log: list[Any] = []
         self.closed = False
         self.closing = False

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from werkzeug.datastructures import Accept
 from werkzeug.http import parse_accept_header
 
-from engineio_wsgi.options.options import HttpCompression
+from engineio_wsgi.options.values import HttpCompression
 
 __all__ = ["choose_coding", "compress"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from werkzeug.http import dump_cookie
 
-from engineio_wsgi.options.options import Cookie
+from engineio_wsgi.options.values import Cookie
 
 __all__ = ["session_cookie"]
 

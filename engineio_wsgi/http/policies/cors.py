@@ -14,7 +14,7 @@ from typing import Any
 from engineio_wsgi.errors import ErrorCode, Forbidden, RequestRefused
 from engineio_wsgi.http.response_head import keep_header
 from engineio_wsgi.http.responses import Response
-from engineio_wsgi.options.options import Cors
+from engineio_wsgi.options.values import Cors
 
 __all__ = ["OriginPolicy"]
 

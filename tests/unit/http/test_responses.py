@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engineio_wsgi.errors import ErrorCode, Forbidden, PayloadTooLarge, RequestRefused, ServerClosing, UpgradeInvalid
 from engineio_wsgi.http.responses import Response, answer, refused, too_large
-from engineio_wsgi.options.options import HttpCompression
+from engineio_wsgi.options.values import HttpCompression
 
 SETTINGS = HttpCompression(threshold=1024)
 

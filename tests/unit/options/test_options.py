@@ -11,19 +11,10 @@ from hypothesis import strategies as st
 
 from engineio_wsgi import Server
 from engineio_wsgi.errors import ConfigurationError
-from engineio_wsgi.options.options import (
-    Cookie,
-    Cors,
-    Deflate,
-    HttpCompression,
-    Options,
-    from_environ,
-    option_defaults,
-    option_table,
-    parse_option,
-    simple_options,
-)
+from engineio_wsgi.options.environment import from_environ, parse_option, simple_options
+from engineio_wsgi.options.options import Options, option_defaults, option_table
 from engineio_wsgi.options.redis_url import RedisLocation
+from engineio_wsgi.options.values import Cookie, Cors, Deflate, HttpCompression
 
 NAMES = [declared.name for declared in dataclasses.fields(Options)]
 DEFAULTS = {

@@ -24,13 +24,14 @@ class FakeSession:
     def __init__(self, loop: FakeLoop, timer: HeartbeatTimer, protocol: int = 4) -> None:
         self._loop = loop
         self._start = loop.now
-        self.heard = 0.0
+        self.last_seen = 0.0
         self.stalled_since = 0.0
         self.reading_paused = False
         self.protocol = protocol
         self.pings: list[float] = []
         self.ended: tuple[float, str, str] | None = None
         self.on_ping: Callable[[], object] = int
+        self.inbox = self
         self.heartbeat = Heartbeat(self, timer, INTERVAL, TIMEOUT)
 
     def send_ping(self) -> None:
@@ -47,7 +48,7 @@ class FakeSession:
 
     def hear(self) -> None:
         """Some packet arrives."""
-        self.heard = self._loop.now
+        self.last_seen = self._loop.now
 
     def answer(self) -> None:
         """Have the client answer a ping soon: ``on_ping`` of one that is there."""
@@ -93,7 +94,7 @@ def test_the_first_ping_comes_after_the_interval(beats: Beats) -> None:
 
 
 def test_opening_counts_as_life(beats: Beats) -> None:
-    assert beats.session().heard == beats.loop.now
+    assert beats.session().last_seen == beats.loop.now
 
 
 def test_the_next_ping_comes_an_interval_after_the_answer(beats: Beats) -> None:
@@ -484,7 +485,7 @@ def test_a_client_is_given_up_when_it_is_silent_and_not_before(steps: list[tuple
         session = play(Beats(patch), steps, protocol)
     assert session.ended is not None
     when, reason, _ = session.ended
-    silent = when - (session.heard - 1000.0)
+    silent = when - (session.last_seen - 1000.0)
     assert reason == PING_TIMEOUT
     assert (TIMEOUT if protocol == 4 else INTERVAL + TIMEOUT) <= silent
     assert silent <= max(INTERVAL, TIMEOUT) + TIMEOUT + 2 * TICK

@@ -63,7 +63,7 @@ def recorded(session: Any, *events: str) -> list[Any]:
     """What the listeners of ``events`` are called with."""
     log: list[Any] = []
     for event in events:
-        session.on(event, lambda *args, event=event: log.append((event, *args)))
+        session.inbox.on(event, lambda *args, event=event: log.append((event, *args)))
     return log
 
 
@@ -73,7 +73,7 @@ def recorded(session: Any, *events: str) -> list[Any]:
 def test_a_message_is_delivered_at_once() -> None:
     session, _ = opened_session()
     log = recorded(session, "message", "data")
-    session.deliver("a")
+    session.inbox.deliver("a")
     assert log == [("message", "a"), ("data", "a")]
 
 
@@ -82,16 +82,16 @@ def test_what_arrives_while_a_listener_runs_waits_for_its_end() -> None:
     order: list[str] = []
     go_on = Event()
 
-    @session.on("message")
+    @session.inbox.on("message")
     def message(data: str) -> None:
         order.append(data)
         if data == "a":
             go_on.wait(5)
             order.append("end of a")
 
-    busy = started(session.deliver, "a")
-    session.deliver("b")
-    session.enqueue(["c"])
+    busy = started(session.inbox.deliver, "a")
+    session.inbox.deliver("b")
+    session.inbox.enqueue(["c"])
     assert order == ["a"]
     go_on.set()
     busy.join(5)
@@ -110,9 +110,9 @@ def test_messages_wait_until_there_is_a_listener() -> None:
 def test_packet_listeners_see_messages_and_other_packets() -> None:
     session, _ = opened_session()
     log = recorded(session, "packet", "heartbeat", "message")
-    session.enqueue(["a"])
+    session.inbox.enqueue(["a"])
     session.on_packet(Packet(PacketType.PONG))
-    session.run_turn()
+    session.inbox.run_turn()
     assert [(event, *(packet.type for packet in rest if isinstance(packet, Packet))) for event, *rest in log] == [
         ("packet", PacketType.MESSAGE), ("packet", PacketType.PONG), ("heartbeat",), ("message",)]
 
@@ -122,13 +122,13 @@ def test_packet_listeners_see_messages_and_other_packets() -> None:
 def test_a_listener_that_fails_ends_nothing(caplog: pytest.LogCaptureFixture, queued: bool) -> None:
     session, _ = opened_session()
     errors: list[BaseException] = []
-    session.on("error", errors.append)
-    session.on("message", lambda data: 1 / 0)
+    session.inbox.on("error", errors.append)
+    session.inbox.on("message", lambda data: 1 / 0)
     if queued:
-        session.enqueue(["a"])
-        session.run_turn()
+        session.inbox.enqueue(["a"])
+        session.inbox.run_turn()
     else:
-        session.deliver("a")
+        session.inbox.deliver("a")
     assert [type(error) for error in errors] == [ZeroDivisionError]
     assert "a listener (message) failed; the session goes on" in caplog.text
     assert not session.closed
@@ -137,9 +137,9 @@ def test_a_listener_that_fails_ends_nothing(caplog: pytest.LogCaptureFixture, qu
 @pytest.mark.complains
 def test_an_error_listener_that_fails_is_not_told_of_itself(caplog: pytest.LogCaptureFixture) -> None:
     session, _ = opened_session()
-    session.on("error", lambda error: 1 / 0)
-    session.queue_call(lambda: [].pop())
-    session.run_turn()
+    session.inbox.on("error", lambda error: 1 / 0)
+    session.inbox.queue_call(lambda: [].pop())
+    session.inbox.run_turn()
     assert caplog.text.count("Traceback") >= 2
 
 
@@ -150,8 +150,8 @@ def test_a_listener_that_finds_the_session_closed_is_no_error(caplog: pytest.Log
         raise SocketClosed
 
     with caplog.at_level(logging.DEBUG, "engine.socket"):
-        session.queue_call(send)
-        session.run_turn()
+        session.inbox.queue_call(send)
+        session.inbox.run_turn()
     assert [record.levelname for record in caplog.records] == ["DEBUG"]
 
 
@@ -159,11 +159,11 @@ def test_turns_are_timed_where_somebody_wants_to_know() -> None:
     transport = FakeTransport()
     transport.meter = meter = Meter()
     session = over(transport)
-    session.on("message", lambda data: None)
-    session.deliver("a")
-    session.enqueue(["b", "c"])
-    session.run_turn()
-    session.run_turn()
+    session.inbox.on("message", lambda data: None)
+    session.inbox.deliver("a")
+    session.inbox.enqueue(["b", "c"])
+    session.inbox.run_turn()
+    session.inbox.run_turn()
     assert (meter.messages_in, meter.turns) == (3, 2)
 
 
@@ -172,7 +172,7 @@ def test_waiting_is_none_of_a_turns_time() -> None:
     transport.meter = meter = Meter()
     session = over(transport)
     done = Event()
-    session.queue_call(lambda: (session.wait_for_message(5), done.set()))
+    session.inbox.queue_call(lambda: (session.inbox.wait_for_message(5), done.set()))
     gevent.sleep(0)
     gevent.sleep(0)
     assert meter.turns == 1
@@ -189,18 +189,18 @@ def test_a_full_inbox_stops_the_transport_until_it_is_empty() -> None:
     transport = Switching()
     session = over(transport, max_inbox=100)
     transport.arrive("x" * 101, "y")
-    assert (session.reading_paused, transport.calls) == (True, ["pause"])
-    assert session.next_message() == "x" * 101
-    assert session.reading_paused
-    assert session.next_message() == "y"
-    assert (session.reading_paused, transport.calls) == (False, ["pause", "resume"])
+    assert (session.inbox.reading_paused, transport.calls) == (True, ["pause"])
+    assert session.inbox.next_message() == "x" * 101
+    assert session.inbox.reading_paused
+    assert session.inbox.next_message() == "y"
+    assert (session.inbox.reading_paused, transport.calls) == (False, ["pause", "resume"])
 
 
 def test_a_post_waits_for_room() -> None:
     session, transport = opened_session(max_inbox=100)
     transport.arrive("x" * 101)
     waiting = started(session.wait_for_room)
-    session.next_message()
+    session.inbox.next_message()
     assert outcome(waiting) is None
     transport.arrive("x" * 101)
     waiting = started(session.wait_for_room)
@@ -211,34 +211,34 @@ def test_a_post_waits_for_room() -> None:
 def test_calls_that_a_busy_listener_holds_up_count() -> None:
     session, _ = opened_session(max_inbox=100)
     go_on = Event()
-    session.queue_call(go_on.wait, 5)
+    session.inbox.queue_call(go_on.wait, 5)
     gevent.sleep(0)
     gevent.sleep(0)
     for _ in range(3):
-        session.queue_call(print)
-    assert session.reading_paused
-    session.off()
-    session.events.clear()
+        session.inbox.queue_call(print)
+    assert session.inbox.reading_paused
+    session.inbox.off()
+    session.inbox.clear()
     go_on.set()
     gevent.sleep(0)
     gevent.sleep(0)
-    assert not session.reading_paused
+    assert not session.inbox.reading_paused
 
 
 def test_only_one_greenlet_waits_for_a_message() -> None:
     session, _ = opened_session()
-    waiting = started(session.wait_for_message, 5)
+    waiting = started(session.inbox.wait_for_message, 5)
     with pytest.raises(UsageError):
-        session.wait_for_message(None)
+        session.inbox.wait_for_message(None)
     session.end("test")
     assert outcome(waiting) is None
-    assert session.receiver is None
+    assert session.inbox.receiver is None
 
 
 def test_a_wait_for_a_message_ends_in_time() -> None:
     session, _ = opened_session()
-    assert session.wait_for_message(0.001) is None
-    assert session.receiver is None
+    assert session.inbox.wait_for_message(0.001) is None
+    assert session.inbox.receiver is None
 
 
 # -- writing
@@ -260,7 +260,7 @@ def test_a_ping_is_written_at_once_unless_somebody_watches(watched: bool) -> Non
     transport = Switching()
     session = over(transport)
     if watched:
-        session.on("flush", print)
+        session.inbox.on("flush", print)
     session.send_ping()
     assert (transport.calls, len(session.outbox.entries)) == (([], 1) if watched else (["ping"], 0))
 
@@ -272,7 +272,7 @@ def test_those_who_watch_are_told_what_was_written() -> None:
     session.append("a", 1)
     session.append(TrackedPacket(Packet(PacketType.MESSAGE, "b"), lambda: called.append("b")), 1)
     transport.take()
-    session.run_turn()
+    session.inbox.run_turn()
     (flush, packets), drain = log
     assert (flush, [packet.data for packet in packets], drain, called) == ("flush", ["a", "b"], ("drain",), ["b"])
 
@@ -287,7 +287,7 @@ def test_the_servers_listeners_are_told_with_what_the_application_sees() -> None
     session.present_as("what the application sees")
     session.append("a", 1)
     transport.take()
-    session.run_turn()
+    session.inbox.run_turn()
     assert log == [("flush", "what the application sees"), ("drain", "what the application sees")]
 
 
@@ -312,7 +312,7 @@ def test_a_broadcast_is_queued_unless_the_buffer_is_full() -> None:
 
 def test_what_another_thread_sends_is_queued_in_the_hub() -> None:
     session, _ = opened_session()
-    session.on("packet_create", lambda packet: None)
+    session.inbox.on("packet_create", lambda packet: None)
     session.append_from_thread("a", 1)
     assert session.outbox.entries == []
     gevent.sleep(0)
@@ -333,7 +333,7 @@ def test_the_clients_half_of_a_heartbeat(protocol: int, sent: PacketType, answer
     session.open(FakeTransport(), [])
     log = recorded(session, "heartbeat")
     session.on_packet(Packet(sent))
-    session.run_turn()
+    session.inbox.run_turn()
     assert [entry.type for entry in session.outbox.entries if isinstance(entry, Packet)] == answer
     assert log == [("heartbeat",)]
 
@@ -353,7 +353,7 @@ def test_a_close_packet() -> None:
     assert not session.closed
     session.on_packet(Packet(PacketType.CLOSE))
     session.on_packet(Packet(PacketType.CLOSE))
-    assert (session.close_reason, session.host.forgotten) == ("transport close", [session])
+    assert (session.close_reason, session.registry.forgotten) == ("transport close", [session])
 
 
 # -- the upgrade
@@ -416,17 +416,17 @@ def test_a_session_ends_when_its_client_has_taken_everything() -> None:
     session.append("left", 4)
     session.end_when_drained("test")
     assert (session.closing, session.close_reason) == (True, None)
-    session.enqueue(["too late"])
+    session.inbox.enqueue(["too late"])
     transport.take()
-    assert (session.closed, session.close_reason, list(session.inbox)) == (True, "test", [])
+    assert (session.closed, session.close_reason, list(session.inbox.messages)) == (True, "test", [])
 
 
 def test_close_listeners_wait_for_a_listener_that_is_running() -> None:
     session, _ = opened_session()
     log = recorded(session, "close")
     go_on = Event()
-    session.on("message", lambda data: go_on.wait(5))
-    busy = started(session.deliver, "a")
+    session.inbox.on("message", lambda data: go_on.wait(5))
+    busy = started(session.inbox.deliver, "a")
     session.end("test")
     gevent.sleep(0)
     assert log == []
@@ -451,8 +451,8 @@ def test_what_was_under_way_is_what_was_never_sent() -> None:
     transport.under_way = ["under way"]
     session.append("a", 1)
     left: list[Any] = []
-    session.on("close", lambda *why: left.extend(session.outbox.entries))
+    session.inbox.on("close", lambda *why: left.extend(session.outbox.entries))
     session.end("test")
-    session.run_turn()
+    session.inbox.run_turn()
     assert left == ["under way", "a"]
     assert session.outbox.entries == []

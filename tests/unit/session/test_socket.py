@@ -66,7 +66,7 @@ def test_data_is_each_sessions_own() -> None:
 def test_the_server_and_the_states() -> None:
     session, transport = opened_session()
     socket = session.socket
-    assert (socket.server, socket.ready_state, socket.upgrading) == (session.host, "open", False)
+    assert (socket.server, socket.ready_state, socket.upgrading) == (session.registry, "open", False)
     session.state = SessionState.UPGRADING
     assert socket.upgrading
     session.state = SessionState.OPEN
@@ -74,7 +74,7 @@ def test_the_server_and_the_states() -> None:
     assert socket.ready_state == "closing"
     transport.take()
     assert socket.ready_state == "closed"
-    assert session.host.forgotten == [session]
+    assert session.registry.forgotten == [session]
 
 
 # -- sending
@@ -316,7 +316,7 @@ def test_receive_in_vain(receiving: Any, timeout: float) -> None:
     socket, transport = receiving
     with pytest.raises(TimeoutError, match="no message arrived in time"):
         socket.receive(timeout=timeout)
-    assert socket._session.receiver is None
+    assert socket._session.inbox.receiver is None
     transport.arrive("late")
     assert socket.receive(timeout=0) == "late"
 
@@ -333,7 +333,7 @@ def test_false_alarms_do_not_make_a_timeout_longer(receiving: Any) -> None:
 
 def test_a_timeout_that_was_not_needed_is_not_kept(receiving: Any) -> None:
     socket, transport = receiving
-    socket._session._loop = loop = FakeLoop()
+    socket._session.loop = loop = FakeLoop()
     waiting = started(socket.receive, timeout=1000)
     assert len(loop.timers) == 1
     transport.arrive("a")
@@ -372,9 +372,9 @@ def test_a_receiver_that_is_stopped_loses_nothing(receiving: Any, stop: str) -> 
 def test_receiving_makes_room_in_the_inbox() -> None:
     socket, transport = opened(max_inbox=100)
     transport.arrive("x" * 101)
-    assert socket._session.reading_paused
+    assert socket._session.inbox.reading_paused
     socket.receive()
-    assert not socket._session.reading_paused
+    assert not socket._session.inbox.reading_paused
 
 
 @pytest.mark.parametrize("discard", [False, True])
@@ -413,7 +413,7 @@ def test_a_listener_that_receives_lets_others_run() -> None:
     socket, transport = opened()
     order: list[str] = []
     done = Event()
-    socket._session.queue_call(lambda: (order.extend(socket), done.set()))
+    socket._session.inbox.queue_call(lambda: (order.extend(socket), done.set()))
     socket.on("drain", lambda: order.append("drain"))
     gevent.sleep(0)
     socket.send("x")

@@ -46,7 +46,7 @@ HAPPEN: dict[Cause, Callable[[Any], object]] = {
     Cause.SWITCH: lambda session: session.switch_transport(Patient()),
     Cause.CLOSE: lambda session: session.end_when_drained("test"),
     Cause.END: lambda session: session.end("test"),
-    Cause.TELL: lambda session: session.run_turn(),
+    Cause.TELL: lambda session: session.inbox.run_turn(),
 }
 
 
@@ -79,7 +79,7 @@ def states_after(state: SessionState, cause: Cause) -> tuple[SessionState, Sessi
         seen.append((before, session.state))
 
     if way[-1:] == [Cause.TELL]:
-        session.on("close", happen)
+        session.inbox.on("close", happen)
     for each in way:
         if each is not Cause.RELEASE:  # it comes with the last turn
             HAPPEN[each](session)

@@ -102,6 +102,7 @@ class FakeSession:
         self.transport: Any = OldTransport()
         self.transport.nudge = lambda: self.old.nudges.append(round(loop.now - 1000.0, 6))
         self.old = self.transport
+        self.inbox = self
 
     def notify(self, event: str, *args: object) -> None:
         """An event of the session."""

@@ -9,7 +9,7 @@ import pytest
 
 from engineio_wsgi.errors import ErrorCode, Forbidden, RequestRefused
 from engineio_wsgi.http.policies.cors import OriginPolicy
-from engineio_wsgi.options.options import Cors
+from engineio_wsgi.options.values import Cors
 
 PAGE = "https://page.example"
 OTHER = "https://other.example"

@@ -1,0 +1,31 @@
+"""What a session needs of the registry that it belongs to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from engineio_wsgi.options.options import Options
+from engineio_wsgi.runtime.greenlet_pool import Workers
+from engineio_wsgi.session.events import Listener
+from engineio_wsgi.session.heartbeat import HeartbeatTimer
+
+if TYPE_CHECKING:
+    from engineio_wsgi.session.session import Session
+
+__all__ = ["SessionRegistry"]
+
+
+class SessionRegistry(Protocol):
+    """The sessions of a server, and what they share."""
+
+    options: Options
+    workers: Workers
+    heartbeat_timer: HeartbeatTimer
+
+    def forget(self, session: Session) -> None:
+        """Remove a session that has ended."""
+        ...
+
+    def listeners_of(self, event: str) -> tuple[Listener, ...]:
+        """The server's own listeners of an event."""
+        ...
