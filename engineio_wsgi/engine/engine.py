@@ -22,7 +22,13 @@ from engineio_wsgi.engine.admission import Demand, Errand, ask_application, exam
 from engineio_wsgi.engine.advice import Advice
 from engineio_wsgi.engine.registry import SessionHost, hosts, send_or_not
 from engineio_wsgi.errors import ErrorCode, PayloadTooLarge, RequestRefused, ServerClosing
-from engineio_wsgi.handoff.accepted_websocket import Connection, check_handshake, close_accepted, offered_subprotocols, take_over
+from engineio_wsgi.handoff.accepted_websocket import (
+    DetachedWebSocket,
+    check_handshake,
+    close_accepted,
+    offered_subprotocols,
+    take_over,
+)
 from engineio_wsgi.handoff.client_socket import client_socket
 from engineio_wsgi.handoff.server_loops import can_upgrade, release_of
 from engineio_wsgi.http import responses
@@ -469,7 +475,7 @@ class Engine(SessionHost):
         transport.open()
         transport.flush()
 
-    def _websocket(self, connection: Connection, demand: Demand) -> WebSocketTransport:
+    def _websocket(self, connection: DetachedWebSocket, demand: Demand) -> WebSocketTransport:
         limit = self.options.max_http_buffer_size
         deflate, settings = connection.deflate, self.options.per_message_deflate
         inflater = None if deflate is None else Inflater(deflate, limit)

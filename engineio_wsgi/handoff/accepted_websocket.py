@@ -23,12 +23,12 @@ from engineio_wsgi.runtime.connection import RECV_SIZE, Wire, detach
 from engineio_wsgi.runtime.forks import hold
 from engineio_wsgi.websocket.websocket import WebSocket
 
-__all__ = ["Connection", "check_handshake", "close_accepted", "offered_subprotocols", "read_ahead", "take_over"]
+__all__ = ["DetachedWebSocket", "check_handshake", "close_accepted", "offered_subprotocols", "read_ahead", "take_over"]
 
 logger = logging.getLogger("engine.ws")
 
 
-class Connection(NamedTuple):
+class DetachedWebSocket(NamedTuple):
     """A WebSocket's connection after it was taken over.
 
     ``masked`` says whether its frames are a client's; ``wait`` blocks until the connection is closed where its former
@@ -58,7 +58,7 @@ def offered_subprotocols(websocket: Any) -> tuple[str, ...]:
     return websocket.offered_protocols if isinstance(websocket, WebSocket) and not websocket.accepted else ()
 
 
-def take_over(websocket: Any, headers: list[tuple[str, str]], deflate: Any, subprotocol: str | None = None) -> Connection:
+def take_over(websocket: Any, headers: list[tuple[str, str]], deflate: Any, subprotocol: str | None = None) -> DetachedWebSocket:
     """Take the connection of ``websocket``; it is of no use to anybody else afterwards.
 
     Args:
@@ -71,7 +71,7 @@ def take_over(websocket: Any, headers: list[tuple[str, str]], deflate: Any, subp
     """
     if isinstance(websocket, WebSocket):
         wire, parameters = websocket.detach(headers, deflate, subprotocol)
-        return Connection(wire, parameters, True, None, websocket.agreed_protocol)
+        return DetachedWebSocket(wire, parameters, True, None, websocket.agreed_protocol)
     if isinstance(websocket, PlainWebSocket):
         return _take_over_plain(websocket)
     return _pump(websocket)
@@ -89,7 +89,7 @@ def close_accepted(websocket: Any, code: int, reason: str) -> None:
         connection.wait()
 
 
-def _take_over_plain(websocket: Any) -> Connection:
+def _take_over_plain(websocket: Any) -> DetachedWebSocket:
     """gevent-websocket's own: its handler's socket, and what its buffered reader has read ahead."""
     handler = websocket.handler
     sock = handler.socket
@@ -98,10 +98,10 @@ def _take_over_plain(websocket: Any) -> Connection:
     websocket.closed = True
     wire = Wire(detach(sock), pending)
     if not wire.secure:
-        return Connection(wire, None, True, None)
+        return DetachedWebSocket(wire, None, True, None)
     closed = Event()
     wire.on_closed(closed.set)
-    return Connection(wire, None, True, closed.wait)
+    return DetachedWebSocket(wire, None, True, closed.wait)
 
 
 def read_ahead(reader: Any, sock: Any) -> bytes:
@@ -116,7 +116,7 @@ def read_ahead(reader: Any, sock: Any) -> bytes:
         sock.settimeout(timeout)
 
 
-def _pump(websocket: Any) -> Connection:
+def _pump(websocket: Any) -> DetachedWebSocket:
     """Anything with ``receive``, ``send`` and ``close``: its messages become frames on a socket pair.
 
     The pair costs two more copies a message, and in exchange sessions know one kind of connection only.
@@ -124,7 +124,7 @@ def _pump(websocket: Any) -> Connection:
     near, far = gevent_socket.socketpair()
     hold(far)
     sender = gevent.spawn(_pump_out, websocket, far)
-    return Connection(Wire(detach(near)), None, False, lambda: _pump_in(websocket, far, sender))
+    return DetachedWebSocket(Wire(detach(near)), None, False, lambda: _pump_in(websocket, far, sender))
 
 
 def _pump_in(websocket: Any, far: Any, sender: gevent.Greenlet) -> None:
