@@ -17,7 +17,7 @@ from gevent.pywsgi import LoggingLogAdapter, SecureEnviron
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.deadline import Deadline, DeadlineTimer
-from engineio_wsgi.http.connection import Connection
+from engineio_wsgi.http.connection import HttpConnection
 from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.runtime.forks import hold, serve
 
@@ -125,7 +125,7 @@ class RosteredHandler(WebSocketHandler):
             self.close_connection = True
         return super().start_response(status, headers, exc_info)
 
-    def _leave(self, connection: Connection) -> None:
+    def _leave(self, connection: HttpConnection) -> None:
         """The greenlet ends, once the client has got what was written last: it does not wait for a request any more."""
         self.server.roster.begin(self)
         super()._leave(connection)

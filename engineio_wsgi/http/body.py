@@ -11,7 +11,7 @@ from sys import maxsize
 from typing import Any
 
 from engineio_wsgi.http.chunked import ChunkedDecoder, ChunkedError
-from engineio_wsgi.http.connection import RECV_SIZE, Connection
+from engineio_wsgi.http.connection import RECV_SIZE, HttpConnection
 from engineio_wsgi.http.request_head import CHUNKED, InvalidRequest
 
 __all__ = ["NO_BODY", "Body", "open_body"]
@@ -81,7 +81,7 @@ class _StreamedBody(Body):
 
     __slots__ = ("_at", "_connection", "_expected", "_failed", "_piece", "_timeout", "untouched")
 
-    def __init__(self, connection: Connection, timeout: float, expected: bool) -> None:
+    def __init__(self, connection: HttpConnection, timeout: float, expected: bool) -> None:
         self._connection = connection
         self._timeout = timeout
         #: whether the client waits to be told to send
@@ -182,7 +182,7 @@ class _SizedBody(_StreamedBody):
 
     __slots__ = ("_left",)
 
-    def __init__(self, connection: Connection, timeout: float, expected: bool, length: int) -> None:
+    def __init__(self, connection: HttpConnection, timeout: float, expected: bool, length: int) -> None:
         super().__init__(connection, timeout, expected)
         self._left = length
 
@@ -208,7 +208,7 @@ class _ChunkedBody(_StreamedBody):
 
     __slots__ = ("_decoder",)
 
-    def __init__(self, connection: Connection, timeout: float, expected: bool) -> None:
+    def __init__(self, connection: HttpConnection, timeout: float, expected: bool) -> None:
         super().__init__(connection, timeout, expected)
         self._decoder = ChunkedDecoder()
 
@@ -230,7 +230,7 @@ class _ChunkedBody(_StreamedBody):
         return self._decoder.done
 
 
-def open_body(connection: Connection, length: int | None, timeout: float, environ: dict[str, Any]) -> Body:
+def open_body(connection: HttpConnection, length: int | None, timeout: float, environ: dict[str, Any]) -> Body:
     """The input stream of a request whose head has just been read.
 
     Args:

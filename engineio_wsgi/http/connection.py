@@ -17,7 +17,7 @@ from greenlet import getcurrent, greenlet
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.runtime.connection import Wire, detach
 
-__all__ = ["Connection"]
+__all__ = ["HttpConnection"]
 
 READ = 1
 WRITE = 2
@@ -27,7 +27,7 @@ RECV_SIZE = 65_536
 _switch = greenlet.switch
 
 
-class Connection:
+class HttpConnection:
     """The non-blocking socket inside a gevent socket, with waits for the one greenlet that serves it.
 
     Waits first, then reads: a ``recv`` in vain costs more than a turn of the loop, and a client that always has more to

@@ -22,7 +22,7 @@ from geventwebsocket.handler import WebSocketHandler as PlainWebSocketHandler
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.http.access_log import format_line, is_silent
 from engineio_wsgi.http.body import NO_BODY, open_body
-from engineio_wsgi.http.connection import Connection
+from engineio_wsgi.http.connection import HttpConnection
 from engineio_wsgi.http.lending import SOCKET_KEYS, LentSocket
 from engineio_wsgi.http.request_head import HeadParser, InvalidRequest, RequestHead, check_partial_head, fill_environ
 from engineio_wsgi.http.response_writer import Responder
@@ -114,7 +114,7 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
 
     def handle(self) -> None:
         """Serve the connection until it ends. Blocks; called once, by the server."""
-        connection = self._connection = Connection(self.socket, self.read_ahead)
+        connection = self._connection = HttpConnection(self.socket, self.read_ahead)
         self._parser = HeadParser()
         connection.no_delay()
         try:
@@ -180,7 +180,7 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
             data += more
         return data, end
 
-    def _leave(self, connection: Connection) -> None:
+    def _leave(self, connection: HttpConnection) -> None:
         """The greenlet ends: let go of the connection in the way that its state asks for."""
         if self.websocket is not None:
             self.websocket.finish()

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from engineio_wsgi.http.body import NO_BODY, Body
-from engineio_wsgi.http.connection import Connection
+from engineio_wsgi.http.connection import HttpConnection
 from engineio_wsgi.http.response_head import ResponseHead
 from engineio_wsgi.runtime.connection import Wire
 
@@ -46,7 +46,7 @@ class Responder:
     wsgi_input: Body = NO_BODY
     log_error: Callable[..., None]
 
-    _connection: Connection
+    _connection: HttpConnection
     _head: ResponseHead | None = None
     #: where the connection went, if it was handed over: then there is nothing to respond to any more
     _wire: Wire | None = None
