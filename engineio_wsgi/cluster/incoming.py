@@ -25,7 +25,7 @@ from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.handoff.adopted import Adopter, ConnectionAdopter
 from engineio_wsgi.http.wsgi_call import Answered, call
 from engineio_wsgi.options.options import Options
-from engineio_wsgi.runtime.connection import Wire, detach
+from engineio_wsgi.runtime.connection import Connection, detach
 from engineio_wsgi.runtime.forks import serve
 from engineio_wsgi.throttle import Throttle
 from engineio_wsgi.websocket.websocket import WebSocket
@@ -213,7 +213,7 @@ class Owner:
         environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
         sock = GeventSocket(fileno=number)
         serve(sock)
-        wire = Wire(detach(sock), read_ahead)
+        wire = Connection(detach(sock), read_ahead)
         websocket = WebSocket(environ, lambda _: wire)
         websocket.accept()
         self._host.handle_upgrade(environ, websocket)

@@ -1,7 +1,7 @@
 """Getting hold of an accepted WebSocket's connection, whoever accepted it.
 
 Owns the knowledge of how this package's handler, gevent-websocket's handler, and objects that are merely shaped like
-its `WebSocket` let go of a connection. What comes out is always a `Wire` with frames on it.
+its `WebSocket` let go of a connection. What comes out is always a `Connection` with frames on it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from engineio_wsgi.errors import UpgradeInvalid
 from engineio_wsgi.handoff.client_socket import primed
 from engineio_wsgi.protocol.websocket.deflate import DeflateParameters
 from engineio_wsgi.protocol.websocket.frames import Close, FrameDecoder, Violation, encode_binary, encode_close, encode_text
-from engineio_wsgi.runtime.connection import RECV_SIZE, Wire, detach
+from engineio_wsgi.runtime.connection import RECV_SIZE, Connection, detach
 from engineio_wsgi.runtime.forks import hold
 from engineio_wsgi.websocket.websocket import WebSocket
 
@@ -35,7 +35,7 @@ class DetachedWebSocket(NamedTuple):
     owner must not go on before, else it is ``None``. ``subprotocol`` is what was agreed on, where that is known.
     """
 
-    wire: Wire
+    wire: Connection
     deflate: DeflateParameters | None
     masked: bool
     wait: Callable[[], object] | None
@@ -96,7 +96,7 @@ def _take_over_plain(websocket: Any) -> DetachedWebSocket:
     pending = read_ahead(handler.rfile, sock)
     # its own close() has nothing to close any more, and must not try
     websocket.closed = True
-    wire = Wire(detach(sock), pending)
+    wire = Connection(detach(sock), pending)
     if not wire.secure:
         return DetachedWebSocket(wire, None, True, None)
     closed = Event()
@@ -124,7 +124,7 @@ def _pump(websocket: Any) -> DetachedWebSocket:
     near, far = gevent_socket.socketpair()
     hold(far)
     sender = gevent.spawn(_pump_out, websocket, far)
-    return DetachedWebSocket(Wire(detach(near)), None, False, lambda: _pump_in(websocket, far, sender))
+    return DetachedWebSocket(Connection(detach(near)), None, False, lambda: _pump_in(websocket, far, sender))
 
 
 def _pump_in(websocket: Any, far: Any, sender: gevent.Greenlet) -> None:

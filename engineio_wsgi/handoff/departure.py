@@ -22,7 +22,7 @@ from engineio_wsgi.handoff.listening import accepted_by
 from engineio_wsgi.handoff.server_loops import Release, loop_of
 from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.protocol.websocket.handshake import asks_for_websocket
-from engineio_wsgi.runtime.connection import Wire, detach
+from engineio_wsgi.runtime.connection import Connection, detach
 
 __all__ = ["Departure", "departure_of", "forget_descriptor"]
 
@@ -53,7 +53,7 @@ class Departure(Protocol):
         """The request, and what came behind it, as it was read from the connection. It stays where it is."""
         ...
 
-    def leave(self) -> Wire:
+    def leave(self) -> Connection:
         """Take the connection out of its loop. What :meth:`as_read` returned does not come out of it again."""
         ...
 
@@ -80,7 +80,7 @@ class _OwnDeparture:
         """The request, and what came behind it."""
         return self._request
 
-    def leave(self) -> Wire:
+    def leave(self) -> Connection:
         """Take the connection out of its handler."""
         return self._handler.depart()
 
@@ -111,7 +111,7 @@ class _LoopDeparture:
         """The request, and what came behind it."""
         return self._head + self._loop.read_ahead()
 
-    def leave(self) -> Wire:
+    def leave(self) -> Connection:
         """Take the connection out of its loop."""
         return self._loop.take()
 
@@ -129,7 +129,7 @@ class _AcceptedDeparture:
 
     def __init__(self, websocket: PlainWebSocket) -> None:
         self._websocket = websocket
-        self._wire: Wire | None = None
+        self._wire: Connection | None = None
         self.sock = websocket.handler.socket
         self.secure = getattr(self.sock, "_sslobj", None) is not None
         self.address = ""
@@ -138,10 +138,10 @@ class _AcceptedDeparture:
         """What came behind the handshake."""
         return read_ahead(self._websocket.handler.rfile, self.sock)
 
-    def leave(self) -> Wire:
+    def leave(self) -> Connection:
         """Take the connection out of its handler. Reads nothing: it would be read from the other worker's connection."""
         self._websocket.closed = True
-        self._wire = Wire(detach(self.sock))
+        self._wire = Connection(detach(self.sock))
         return self._wire
 
     def end(self, start_response: Callable[..., Any] | None) -> Iterable[bytes]:

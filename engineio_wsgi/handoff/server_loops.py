@@ -21,7 +21,7 @@ from engineio_wsgi.handoff.client_socket import buffered_reader, client_socket, 
 from engineio_wsgi.http.response_head import ResponseHead
 from engineio_wsgi.http.wsgi_call import call
 from engineio_wsgi.protocol.websocket.handshake import asks_for_websocket
-from engineio_wsgi.runtime.connection import Wire, detach
+from engineio_wsgi.runtime.connection import Connection, detach
 from engineio_wsgi.websocket.websocket import WebSocket
 
 __all__ = ["Release", "can_upgrade", "loop_of", "release_of"]
@@ -96,7 +96,7 @@ class Release:
             return
         wire.linger()
 
-    def _open(self, first: bytes) -> Wire:
+    def _open(self, first: bytes) -> Connection:
         """Take the connection, and write ``first``."""
         wire = self.take(self.read_ahead())
         try:
@@ -106,9 +106,9 @@ class Release:
             raise
         return wire
 
-    def take(self, pending: bytes = b"") -> Wire:
+    def take(self, pending: bytes = b"") -> Connection:
         """Take the connection. Nothing but ``pending`` comes out of it of what has been read already."""
-        wire = Wire(detach(client_socket(self._environ)), pending)
+        wire = Connection(detach(client_socket(self._environ)), pending)
         if wire.secure:
             self._closed = Event()
             wire.on_closed(self._closed.set)

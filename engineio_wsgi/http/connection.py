@@ -15,7 +15,7 @@ import gevent
 from greenlet import getcurrent, greenlet
 
 from engineio_wsgi.clock import monotonic
-from engineio_wsgi.runtime.connection import Wire, detach
+from engineio_wsgi.runtime.connection import Connection, detach
 
 __all__ = ["HttpConnection"]
 
@@ -214,13 +214,13 @@ class HttpConnection:
         """Whether the connection belongs to somebody else now, or to nobody."""
         return self._owner is None
 
-    def release(self) -> Wire:
+    def release(self) -> Connection:
         """Hand the connection over, with what was read ahead. Nothing else of this object works afterwards."""
         sock, pending = self._owner, self.buffer
         self.close_watchers()
         self._owner = None
         self.buffer = b""
-        return Wire(detach(sock), pending)
+        return Connection(detach(sock), pending)
 
     def has_input(self) -> bool:
         """Whether the client has sent something that nobody has read."""

@@ -30,7 +30,7 @@ from engineio_wsgi.log import tell_of_client
 from engineio_wsgi.options.options import Deflate
 from engineio_wsgi.protocol.websocket.deflate import DeflateSettings
 from engineio_wsgi.protocol.websocket.handshake import HandshakeRefused, asks_for_websocket
-from engineio_wsgi.runtime.connection import Wire
+from engineio_wsgi.runtime.connection import Connection
 from engineio_wsgi.websocket.websocket import WebSocket
 
 __all__ = ["WebSocketHandler"]
@@ -383,13 +383,13 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
             return self.websocket.refusal
         return super()._no_response()
 
-    def _open_wire(self, head: bytes) -> Wire:
+    def _open_wire(self, head: bytes) -> Connection:
         """Let go of the connection, for a WebSocket whose handshake is answered with ``head``."""
         wire = self._give_away()
         wire.write(head)
         return wire
 
-    def _give_away(self) -> Wire:
+    def _give_away(self) -> Connection:
         if self.headers_sent:
             raise self.ApplicationError("the handshake has been answered with an ordinary response")
         if self._wire is not None:
@@ -410,7 +410,7 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
             return None
         return self._head_read + self._connection.buffer
 
-    def depart(self) -> Wire:
+    def depart(self) -> Connection:
         """Give the connection away, without a byte. Somebody else answers the request that is being answered."""
         self.close_connection = True
         self.departed = True

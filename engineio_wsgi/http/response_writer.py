@@ -13,7 +13,7 @@ from typing import Any
 from engineio_wsgi.http.body import NO_BODY, Body
 from engineio_wsgi.http.connection import HttpConnection
 from engineio_wsgi.http.response_head import ResponseHead
-from engineio_wsgi.runtime.connection import Wire
+from engineio_wsgi.runtime.connection import Connection
 
 __all__ = ["Responder"]
 
@@ -49,7 +49,7 @@ class Responder:
     _connection: HttpConnection
     _head: ResponseHead | None = None
     #: where the connection went, if it was handed over: then there is nothing to respond to any more
-    _wire: Wire | None = None
+    _wire: Connection | None = None
 
     def start_response(self, status: str, headers: Sequence[tuple[str, str]],
                        exc_info: ExceptionInfo | None = None) -> Callable[[bytes], None]:

@@ -19,7 +19,7 @@ from gevent.hub import Hub
 from engineio_wsgi.deadline import Deadline, DeadlineTimer
 from engineio_wsgi.runtime.forks import hold
 
-__all__ = ["Wire", "detach"]
+__all__ = ["Connection", "detach"]
 
 READ = 1
 WRITE = 2
@@ -100,7 +100,7 @@ class _ClosedSocket:
 CLOSED = _ClosedSocket()
 
 
-class Wire:
+class Connection:
     """One connection: non-blocking reads, one writer, watchers that call back in the hub.
 
     Args:

@@ -1,4 +1,4 @@
-"""The WebSocket transport: packets out of frames out of a `Wire`, and back, one batch at a time.
+"""The WebSocket transport: packets out of frames out of a `Connection`, and back, one batch at a time.
 
 Owns the connection of a session that uses WebSocket. Reading happens in the greenlet that then runs the listeners;
 writing happens only in ``flush``. Knows nothing of handshakes and of how sessions are found.
@@ -31,7 +31,7 @@ from engineio_wsgi.protocol.websocket.frames import (
     encode_text,
     to_utf8,
 )
-from engineio_wsgi.runtime.connection import RECV_SIZE, Wire
+from engineio_wsgi.runtime.connection import RECV_SIZE, Connection
 from engineio_wsgi.runtime.greenlet_pool import Workers
 from engineio_wsgi.runtime.observer import Meter
 from engineio_wsgi.transports.base import CloseReason, Entry, Prepared, Transport, as_packet
@@ -75,7 +75,7 @@ class WebSocketTransport(Transport):
     name = "websocket"
     handles_upgrades = True
 
-    def __init__(self, wire: Wire, workers: Workers, decoder: FrameDecoder, protocol: int,
+    def __init__(self, wire: Connection, workers: Workers, decoder: FrameDecoder, protocol: int,
                  binary: bool = True, deflater: Deflater | None = None, deflate_threshold: int = 0,
                  meter: Meter | None = None, subprotocol: str | None = None) -> None:
         super().__init__(meter)

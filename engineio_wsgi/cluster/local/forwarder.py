@@ -23,7 +23,7 @@ from engineio_wsgi.handoff.client_socket import EndWatch
 from engineio_wsgi.handoff.departure import Departure, forget_descriptor
 from engineio_wsgi.http.read_body import read_body
 from engineio_wsgi.http.wsgi_call import Answered
-from engineio_wsgi.runtime.connection import Wire, detach
+from engineio_wsgi.runtime.connection import Connection, detach
 
 __all__ = ["ClientGone", "Courier", "LocalCourier", "RequestCopy"]
 
@@ -143,7 +143,7 @@ class LocalCourier:
         if refusal is not None:
             near.close()
             return refusal
-        self._tunnels.add(Pump(departure.leave(), Wire(detach(near)), self._answer_timeout))
+        self._tunnels.add(Pump(departure.leave(), Connection(detach(near)), self._answer_timeout))
         return None
 
     def _offer(self, owner: str, message: Message, descriptor: int | None = None) -> Refusal | None:

@@ -25,7 +25,7 @@ from engineio_wsgi.cluster.redis.stream import Stream
 from engineio_wsgi.handoff.client_socket import ENDED, EndWatch
 from engineio_wsgi.handoff.departure import Departure
 from engineio_wsgi.http.wsgi_call import Answered
-from engineio_wsgi.runtime.connection import Wire, detach
+from engineio_wsgi.runtime.connection import Connection, detach
 
 __all__ = ["RemoteCourier", "RemoteOwner"]
 
@@ -161,5 +161,5 @@ class RemoteOwner:
             return
         near, far = socket.socketpair()
         conversation.send(Message(Kind.TAKEN))
-        Pump(Wire(detach(near)), Stream(conversation), self._patience)
+        Pump(Connection(detach(near)), Stream(conversation), self._patience)
         self._owner.take(far.detach(), connection, read_ahead)

@@ -20,7 +20,7 @@ from engineio_wsgi.errors import UpgradeInvalid
 from engineio_wsgi.handoff.accepted_websocket import check_handshake, close_accepted, read_ahead, take_over
 from engineio_wsgi.protocol.websocket.frames import Close, FrameDecoder, encode_binary, encode_close, encode_text
 from engineio_wsgi.protocol.websocket.handshake import HandshakeRefused
-from engineio_wsgi.runtime.connection import Wire, detach
+from engineio_wsgi.runtime.connection import Connection, detach
 from engineio_wsgi.websocket.websocket import WebSocket
 
 ENVIRON = {
@@ -81,7 +81,7 @@ class Duck:
         self.calls.put(("close", code, message))
 
 
-def read_all(wire: Wire, size: int = 1 << 30) -> bytes:
+def read_all(wire: Connection, size: int = 1 << 30) -> bytes:
     """What comes out of a wire: ``size`` bytes, or all up to its end."""
     data = b""
     while len(data) < size:
@@ -119,10 +119,10 @@ def test_what_others_have_accepted_is_not_looked_at(pair: Pair) -> None:
 
 
 def test_our_own_is_accepted_with_the_headers(pair: Pair) -> None:
-    wires: list[Wire] = []
+    wires: list[Connection] = []
 
-    def open_wire(first: bytes) -> Wire:
-        wires.append(Wire(detach(pair.near)))
+    def open_wire(first: bytes) -> Connection:
+        wires.append(Connection(detach(pair.near)))
         wires[0].write(first)
         return wires[0]
 

@@ -9,19 +9,19 @@ from gevent.event import Event
 from gevent.socket import wait_read
 from support.lateness import block_loop
 
-from engineio_wsgi.runtime.connection import Wire, detach
+from engineio_wsgi.runtime.connection import Connection, detach
 
 
 @pytest.fixture
 def pair():
     near, far = gevent_socket.socketpair()
-    wire = Wire(detach(near))
+    wire = Connection(detach(near))
     yield wire, far
     wire.close()
     far.close()
 
 
-def fill(wire: Wire) -> int:
+def fill(wire: Connection) -> int:
     """Write until the kernel takes no more; returns how many bytes were written."""
     written = 0
     while not wire.unsent:
@@ -32,7 +32,7 @@ def fill(wire: Wire) -> int:
 
 def test_reads_pending_bytes_before_the_connection(pair):
     near, far = gevent_socket.socketpair()
-    wire = Wire(detach(near), b"abc")
+    wire = Connection(detach(near), b"abc")
     far.sendall(b"def")
     assert wire.recv(2) == b"ab"
     assert wire.recv(10) == b"c"
@@ -44,7 +44,7 @@ def test_reads_pending_bytes_before_the_connection(pair):
 
 def test_watch_calls_back_at_once_for_pending_bytes():
     near, far = gevent_socket.socketpair()
-    wire = Wire(detach(near), b"abc")
+    wire = Connection(detach(near), b"abc")
     called = Event()
     wire.watch(called.set)
     assert called.wait(60)
