@@ -483,7 +483,7 @@ class Engine(SessionHost):
         decoder = FrameDecoder(limit, inflate=inflater, masked=connection.masked)
         kind = transports[demand.transport]
         assert issubclass(kind, WebSocketTransport)
-        return kind(connection.wire, self.workers, decoder, demand.protocol, "b64" not in demand.query,
+        return kind(connection.wire, self.greenlets, decoder, demand.protocol, "b64" not in demand.query,
                     deflater, 0 if settings is None else settings.threshold, self.observer.meter(demand.transport),
                     connection.subprotocol)
 
