@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import gevent
 from gevent import socket as gevent_socket
-from gevent.event import Event
 from geventwebsocket.websocket import WebSocket as PlainWebSocket
 
 from engineio_wsgi.errors import UpgradeInvalid
@@ -97,11 +96,7 @@ def _take_over_plain(websocket: Any) -> DetachedWebSocket:
     # its own close() has nothing to close any more, and must not try
     websocket.closed = True
     wire = Connection(detach(sock), pending)
-    if not wire.secure:
-        return DetachedWebSocket(wire, None, True, None)
-    closed = Event()
-    wire.on_closed(closed.set)
-    return DetachedWebSocket(wire, None, True, closed.wait)
+    return DetachedWebSocket(wire, None, True, wire.wait_closed if wire.secure else None)
 
 
 def read_ahead(reader: Any, sock: Any) -> bytes:

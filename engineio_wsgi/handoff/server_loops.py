@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 from io import BufferedReader
 from typing import Any, NoReturn
 
-from gevent.event import Event
 from gevent.pywsgi import Input
 from gevent.socket import socket as GeventSocket
 
@@ -58,7 +57,7 @@ class Release:
 
     def __init__(self, environ: dict[str, Any]) -> None:
         self._environ = environ
-        self._closed: Event | None = None
+        self._taken: Connection | None = None
 
     def serve(self, application: Callable[..., Iterable[bytes]], start_response: Callable[..., Any]) -> NoReturn:
         """Have the request answered by ``application``, which finds a WebSocket in its environ and may accept it.
@@ -80,9 +79,8 @@ class Release:
         Raises:
             ConnectionDetached: always. It is for the loop.
         """
-        if self._closed is not None:
-            # the state of TLS cannot leave the loop's socket
-            self._closed.wait()
+        if self._taken is not None and self._taken.secure:
+            self._taken.wait_closed()
         self._end_loop(status, start_response)
 
     def _refuse(self, status: str, headers: list[tuple[str, str]], body: bytes) -> None:
@@ -108,10 +106,7 @@ class Release:
 
     def take(self, pending: bytes = b"") -> Connection:
         """Take the connection. Nothing but ``pending`` comes out of it of what has been read already."""
-        wire = Connection(detach(client_socket(self._environ)), pending)
-        if wire.secure:
-            self._closed = Event()
-            wire.on_closed(self._closed.set)
+        wire = self._taken = Connection(detach(client_socket(self._environ)), pending)
         for key in ("gunicorn.socket", "gunicorn.sock"):
             self._environ.pop(key, None)
         return wire

@@ -14,7 +14,6 @@ from time import time
 from typing import Any
 from wsgiref.util import FileWrapper
 
-from gevent.event import Event
 from geventwebsocket.exceptions import WebSocketError
 from geventwebsocket.handler import Client
 from geventwebsocket.handler import WebSocketHandler as PlainWebSocketHandler
@@ -197,11 +196,9 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
         self._head_read = b""
         self.wsgi_input = NO_BODY
         del self._connection, self._parser
-        if wire is not None and wire.secure and not wire.closed:
+        if wire is not None and wire.secure:
             # the state of TLS cannot leave its socket, which the server closes when this greenlet ends
-            closed = Event()
-            wire.on_closed(closed.set)
-            closed.wait()
+            wire.wait_closed()
 
     # -- the environ
 
