@@ -17,6 +17,7 @@ from gevent.socket import socket as GeventSocket
 from engineio_wsgi.errors import ConnectionDetached
 from engineio_wsgi.handoff.accepted_websocket import read_ahead
 from engineio_wsgi.handoff.client_socket import buffered_reader, client_socket, primed
+from engineio_wsgi.http.response import Response
 from engineio_wsgi.http.response_head import ResponseHead
 from engineio_wsgi.http.wsgi_call import call
 from engineio_wsgi.protocol.websocket.handshake import asks_for_websocket
@@ -70,7 +71,7 @@ class Release:
         status = "101 Switching Protocols"
         if not websocket.accepted:
             status = answered.status
-            self._refuse(*answered)
+            self._refuse(answered)
         self.end(status, start_response)
 
     def end(self, status: str, start_response: Callable[..., Any]) -> NoReturn:
@@ -83,12 +84,12 @@ class Release:
             self._taken.wait_closed()
         self._end_loop(status, start_response)
 
-    def _refuse(self, status: str, headers: list[tuple[str, str]], body: bytes) -> None:
+    def _refuse(self, response: Response) -> None:
         """Answer with an ordinary response instead, and end the connection: nobody knows what the client sends next."""
-        head = ResponseHead(status, headers)
-        top = head.frame(len(body), "HTTP/1.1", True, False)
+        head = ResponseHead(response.status, response.headers)
+        top = head.frame(len(response.body), "HTTP/1.1", True, False)
         try:
-            wire = self._open(top + body)
+            wire = self._open(top + response.body)
         except OSError:
             # it is gone, and was not told
             return

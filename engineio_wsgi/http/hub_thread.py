@@ -16,7 +16,8 @@ from gevent._hub_local import get_hub_if_exists
 from greenlet import getcurrent
 
 from engineio_wsgi.http.read_body import CHUNK
-from engineio_wsgi.http.wsgi_call import Answered, call
+from engineio_wsgi.http.response import Response
+from engineio_wsgi.http.wsgi_call import call
 
 __all__ = ["call_in_hub", "has_hub", "in_plain_thread", "start_hub", "wait_for_hub"]
 
@@ -56,7 +57,7 @@ def start_hub(enter: Callable[[], object]) -> None:
     entered.acquire()
 
 
-def call_in_hub(loop: Any, application: Callable[..., Iterable[bytes]], environ: dict[str, Any], limit: int) -> Answered:
+def call_in_hub(loop: Any, application: Callable[..., Iterable[bytes]], environ: dict[str, Any], limit: int) -> Response:
     """Call a WSGI application in a greenlet of another thread's hub. Blocks the calling thread until it has answered.
 
     Args:

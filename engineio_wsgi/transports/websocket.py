@@ -13,7 +13,7 @@ from typing import Any
 import gevent
 
 from engineio_wsgi.errors import ProtocolError, RequestRefused
-from engineio_wsgi.http.responses import error_body
+from engineio_wsgi.http.response import error_body
 from engineio_wsgi.log import shorten, tell_of_client
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.protocol.engineio import v3, v4

@@ -22,7 +22,7 @@ from engineio_wsgi.errors import ClientGone, PayloadTooLarge, ProtocolError
 from engineio_wsgi.handoff.client_socket import EndWatch
 from engineio_wsgi.handoff.departure import Departure, forget_descriptor
 from engineio_wsgi.http.read_body import read_body
-from engineio_wsgi.http.wsgi_call import Answered
+from engineio_wsgi.http.response import Response
 from engineio_wsgi.runtime.connection import Connection, detach
 
 __all__ = ["ClientGone", "Courier", "LocalCourier", "RequestCopy"]
@@ -91,7 +91,7 @@ class Courier(Protocol):
         """
         ...
 
-    def relay(self, owner: str, request: RequestCopy) -> Answered | Refusal:
+    def relay(self, owner: str, request: RequestCopy) -> Response | Refusal:
         """Have a request answered by its session's worker. Blocks until it is.
 
         Raises:
@@ -166,14 +166,14 @@ class LocalCourier:
 
     # -- requests
 
-    def relay(self, owner: str, request: RequestCopy) -> Answered | Refusal:
+    def relay(self, owner: str, request: RequestCopy) -> Response | Refusal:
         """See :class:`Courier`."""
         channel, refusal = self._begin(owner, request.message)
         answered = self._await_answer(channel, request.environ) if refusal is None else refusal
         self._idle.keep(owner, channel)
         return answered
 
-    def _await_answer(self, channel: Channel, environ: dict[str, Any]) -> Answered:
+    def _await_answer(self, channel: Channel, environ: dict[str, Any]) -> Response:
         left: list[bool] = []
 
         def leave() -> None:
@@ -193,7 +193,7 @@ class LocalCourier:
             raise
         finally:
             watch.stop()
-        return Answered(answer.status, answer.headers, message.body)
+        return Response(answer.status, answer.headers, message.body)
 
     def close(self) -> None:
         """Keep nothing open any more. Does not block."""
