@@ -15,7 +15,7 @@ from gevent.hub import Waiter
 
 from engineio_wsgi.errors import ErrorCode, PayloadTooLarge, ProtocolError, RequestRefused
 from engineio_wsgi.handoff.client_socket import EndWatch
-from engineio_wsgi.http.read_body import read_body
+from engineio_wsgi.http.body import read_body
 from engineio_wsgi.http.response import Response, payload
 from engineio_wsgi.log import shorten
 from engineio_wsgi.packet import Packet, PacketType
