@@ -35,7 +35,7 @@ from engineio_wsgi.http.hub_thread import call_in_hub, in_plain_thread, start_hu
 from engineio_wsgi.http.policies.cookies import session_cookie
 from engineio_wsgi.http.policies.cors import OriginPolicy
 from engineio_wsgi.http.policies.hosts import HostPolicy
-from engineio_wsgi.http.response import Response, finish, refused, too_large
+from engineio_wsgi.http.response import Response, finish, refused
 from engineio_wsgi.http.subprotocols import SUBPROTOCOL, choose_subprotocol, take_subprotocol
 from engineio_wsgi.http.wsgi_call import call
 from engineio_wsgi.log import shorten, tell_of_client
@@ -293,7 +293,7 @@ class Engine(SessionHost):
         except PayloadTooLarge as error:
             self.observer.on_refused(int(ErrorCode.BAD_REQUEST))
             tell_of_client(logger, environ.get("REMOTE_ADDR"), type(error), "< %s", error)
-            response = too_large(error)
+            response = refused(error)
         response.headers.extend(self._origins.headers(environ))
         start_response(response.status, self._announce_headers(response.headers, environ))
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [response.body]

@@ -252,7 +252,7 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
         elif isinstance(error, InvalidRequest):
             self._refuse(error)
         elif isinstance(error, HandshakeRefused) and not self.headers_sent:
-            self._answer(error.status, error.headers, str(error))
+            self._answer(error.status, error.headers, error.detail)
         else:
             self.handle_error(*sys.exc_info())
 
@@ -267,7 +267,7 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
         is_request = self.environ is not None
         if not is_request:
             self._begin_nothing()
-        self._answer(error.status, (), error.detail)
+        self._answer(error.status, error.headers, error.detail)
         if self._is_logging and not is_request:
             self.time_finish = time()
             self.log_request()

@@ -12,7 +12,7 @@ from engineio_wsgi.options.options import HttpCompression
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
 
-__all__ = ["Response", "error_body", "finish", "payload", "refused", "too_large"]
+__all__ = ["Response", "error_body", "finish", "payload", "refused"]
 
 JSON = "application/json"
 NO_STORE = ("Cache-Control", "no-store")
@@ -58,28 +58,28 @@ def finish(response: Response, environ: WSGIEnvironment, compression: HttpCompre
     return Response(status, headers, body)
 
 
-def refused(refusal: RequestRefused) -> Response:
-    """The response to a refused request: its line of the error table, and the explanation, if it has one, in a header."""
-    if refusal.bare:
-        return _empty(refusal.status, refusal.explanation)
-    body = error_body(refusal)
-    headers = [("Content-Type", JSON), NO_STORE, NO_SNIFF, ("Content-Length", str(len(body)))]
-    return Response(refusal.status, [*headers, *_reason(refusal.explanation), *refusal.headers], body)
+def refused(refusal: RequestRefused | PayloadTooLarge) -> Response:
+    """The response to a refused request: its line of the error table, and the explanation, if it has one, in a header.
+
+    Where the body of the request is too large, it has not been read: the HTTP server discards it or closes the connection.
+    """
+    headers = [NO_STORE]
+    body = b""
+    if isinstance(refusal, PayloadTooLarge):
+        explanation = refusal.detail
+    else:
+        explanation = refusal.explanation
+        if not refusal.bare:
+            body = error_body(refusal)
+            headers = [("Content-Type", JSON), NO_STORE, NO_SNIFF]
+    headers.append(("Content-Length", str(len(body))))
+    return Response(refusal.status, [*headers, *_reason(explanation), *refusal.headers], body)
 
 
 def error_body(refusal: RequestRefused) -> bytes:
     """A refusal as JSON, spelt as JavaScript's ``JSON.stringify`` does."""
     content = {"code": int(refusal.code), "message": refusal.public_message}
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
-
-
-def too_large(error: PayloadTooLarge) -> Response:
-    """413. The request's body is not read here; the HTTP server discards it or closes the connection."""
-    return _empty("413 Content Too Large", str(error))
-
-
-def _empty(status: str, explanation: str) -> Response:
-    return Response(status, [NO_STORE, ("Content-Length", "0"), *_reason(explanation)], b"")
 
 
 def _reason(explanation: str) -> list[tuple[str, str]]:

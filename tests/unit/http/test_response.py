@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engineio_wsgi.errors import ErrorCode, Forbidden, PayloadTooLarge, RequestRefused, ServerClosing, UpgradeInvalid
-from engineio_wsgi.http.response import Response, finish, payload, refused, too_large
+from engineio_wsgi.errors import ErrorCode, Forbidden, HandshakeRefused, PayloadTooLarge, RequestRefused, ServerClosing
+from engineio_wsgi.http.response import Response, finish, payload, refused
 from engineio_wsgi.options.options import HttpCompression
 
 SETTINGS = HttpCompression(threshold=1024)
@@ -133,13 +133,13 @@ def test_a_refusal_with_a_status_of_its_own() -> None:
 
 
 def test_a_refusal_with_headers_of_its_own() -> None:
-    response = refused(UpgradeInvalid("426 Upgrade Required", "version 12", [("Sec-WebSocket-Version", "13")]))
+    response = refused(HandshakeRefused("426 Upgrade Required", "version 12", [("Sec-WebSocket-Version", "13")]))
     assert response.status == "426 Upgrade Required"
     assert headers_of(response)["Sec-WebSocket-Version"] == "13"
 
 
 def test_too_large() -> None:
-    response = too_large(PayloadTooLarge(2_000_000, 1_000_000))
+    response = refused(PayloadTooLarge(2_000_000, 1_000_000))
     assert response.status.startswith("413 ")
     assert response.body == b""
     reason = headers_of(response)["Engineio-Reason"]
