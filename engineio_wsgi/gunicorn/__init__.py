@@ -139,9 +139,8 @@ class GunicornHandler(RosteredHandler):
                 raise InvalidRequest("408 Request Timeout", "the PROXY header was not complete in time") from error
             if not more:
                 raise ConnectionResetError("the client went away in the midst of a PROXY header")
-            connection.buffer += more
-        preface, connection.buffer = connection.buffer[:size], connection.buffer[size:]
-        return preface
+            connection.keep(connection.buffer + more)
+        return connection.take(size)
 
     @property
     def _origin(self) -> Mapping[str, Any]:

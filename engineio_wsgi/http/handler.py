@@ -160,7 +160,7 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
         end = data.find(b"\r\n\r\n") + 4
         if end < 4:
             data, end = self._complete_head(data)
-        connection.buffer = data[end:]
+        connection.keep(data[end:])
         return data[:end]
 
     def _complete_head(self, data: bytes) -> tuple[bytes, int]:
@@ -411,7 +411,7 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
         """Give the connection away, without a byte. Somebody else answers the request that is being answered."""
         self.close_connection = True
         self.departed = True
-        self._connection.buffer = b""
+        self._connection.keep(b"")
         self._wire = wire = self._connection.release()
         self.environ.pop("engineio.socket", None)
         return wire
