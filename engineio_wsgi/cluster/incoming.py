@@ -19,13 +19,14 @@ from gevent.socket import socket as GeventSocket
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.listeners import Listeners, OwnListener
 from engineio_wsgi.cluster.local.channel import PATIENCE, Channel
-from engineio_wsgi.cluster.messages import Answer, BadMessage, Call, Connection, Kind, Message, Refusal, Request
+from engineio_wsgi.cluster.messages import Answer, BadMessage, Call, Kind, Message, MovedConnection, Refusal, Request
 from engineio_wsgi.cluster.rpc import perform
 from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.handoff.adopted import Adopter, ConnectionAdopter
-from engineio_wsgi.http.wsgi_call import Answered, call
+from engineio_wsgi.http.response import Response
+from engineio_wsgi.http.wsgi_call import call
 from engineio_wsgi.options.options import Options
-from engineio_wsgi.runtime.connection import Wire, detach
+from engineio_wsgi.runtime.connection import Connection, detach
 from engineio_wsgi.runtime.forks import serve
 from engineio_wsgi.throttle import Throttle
 from engineio_wsgi.websocket.websocket import WebSocket
@@ -140,7 +141,7 @@ class Owner:
             BadMessage: it is not one of ours.
         """
         if message.kind is Kind.CONNECTION:
-            self._take_connection(channel, Connection.of(message), message.body)
+            self._take_connection(channel, MovedConnection.of(message), message.body)
         elif message.kind is Kind.REQUEST:
             self._take_request(channel, Request.of(message), message.body)
         elif message.kind is Kind.CALL:
@@ -159,7 +160,7 @@ class Owner:
 
     # -- connections
 
-    def refusal_of(self, connection: Connection) -> Refusal | None:
+    def refusal_of(self, connection: MovedConnection) -> Refusal | None:
         """Why a connection cannot be taken here; ``None`` if it can."""
         refusal = self.refusal(connection.terms, connection.sid)
         if refusal is not None or connection.accepted:
@@ -171,7 +172,7 @@ class Owner:
             serves = listener is None or not (listener.counts_websockets and listener.full)
         return None if serves else Refusal.FULL
 
-    def _take_connection(self, channel: Channel, connection: Connection, read_ahead: bytes) -> None:
+    def _take_connection(self, channel: Channel, connection: MovedConnection, read_ahead: bytes) -> None:
         deadline = monotonic() + PATIENCE
         # without a file descriptor left for it, this worker is as full as one with too many connections
         refusal = self.refusal_of(connection) or (Refusal.FULL if channel.cut_short else None)
@@ -187,7 +188,7 @@ class Owner:
             raise
         self.take(number, connection, read_ahead)
 
-    def take(self, number: int, connection: Connection, read_ahead: bytes) -> None:
+    def take(self, number: int, connection: MovedConnection, read_ahead: bytes) -> None:
         """Serve a connection that :meth:`refusal_of` does not refuse. Its file descriptor belongs to this object now.
 
         Blocks only while the pool of the server that serves it is full.
@@ -207,13 +208,13 @@ class Owner:
             # its server has ended since
             os.close(number)
 
-    def _take_websocket(self, number: int, connection: Connection, read_ahead: bytes) -> None:
+    def _take_websocket(self, number: int, connection: MovedConnection, read_ahead: bytes) -> None:
         """A WebSocket whose handshake has been answered, without extensions."""
         environ = _environ_of(connection.handshake or {})
         environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
         sock = GeventSocket(fileno=number)
         serve(sock)
-        wire = Wire(detach(sock), read_ahead)
+        wire = Connection(detach(sock), read_ahead)
         websocket = WebSocket(environ, lambda _: wire)
         websocket.accept()
         self._host.handle_upgrade(environ, websocket)
@@ -244,13 +245,13 @@ class Owner:
         answered = self._call({**_environ_of(request.environ, body), **client})
         return Answer(answered.status, answered.headers).message(answered.body)
 
-    def _call(self, environ: dict[str, Any]) -> Answered:
+    def _call(self, environ: dict[str, Any]) -> Response:
         try:
             return call(self._host.answer, environ)
         except Exception:
             # a middleware's
             logger.exception("a request that another worker sent here failed")
-            return Answered("500 Internal Server Error", [("Content-Type", "text/plain")], b"Internal Server Error")
+            return Response("500 Internal Server Error", [("Content-Type", "text/plain")], b"Internal Server Error")
 
     # -- calls
 

@@ -15,8 +15,20 @@ from typing import Any, NamedTuple, Self
 from engineio_wsgi.errors import BadMessage
 
 __all__ = [
-    "PREFIX_SIZE", "VERSION", "Action", "Answer", "BadMessage", "Call", "Connection", "Kind", "Message", "Prefix", "Refusal",
-    "Request", "Result", "check_version",
+    "PREFIX_SIZE",
+    "VERSION",
+    "Action",
+    "Answer",
+    "BadMessage",
+    "Call",
+    "Kind",
+    "Message",
+    "MovedConnection",
+    "Prefix",
+    "Refusal",
+    "Request",
+    "Result",
+    "check_version",
 ]  # fmt: skip
 
 #: of the format; a worker that speaks another one is not spoken to
@@ -129,7 +141,7 @@ class Message(NamedTuple):
         return cls(prefix.kind, head, data[prefix.head:])
 
 
-class Connection(NamedTuple):
+class MovedConnection(NamedTuple):
     """A client's connection that changes its worker.
 
     Attributes:

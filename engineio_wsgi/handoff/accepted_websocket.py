@@ -1,7 +1,7 @@
 """Getting hold of an accepted WebSocket's connection, whoever accepted it.
 
 Owns the knowledge of how this package's handler, gevent-websocket's handler, and objects that are merely shaped like
-its `WebSocket` let go of a connection. What comes out is always a `Wire` with frames on it.
+its `WebSocket` let go of a connection. What comes out is always a `Connection` with frames on it.
 """
 
 from __future__ import annotations
@@ -12,30 +12,29 @@ from typing import Any, NamedTuple
 
 import gevent
 from gevent import socket as gevent_socket
-from gevent.event import Event
 from geventwebsocket.websocket import WebSocket as PlainWebSocket
 
-from engineio_wsgi.errors import UpgradeInvalid
+from engineio_wsgi.errors import HandshakeRefused
 from engineio_wsgi.handoff.client_socket import primed
 from engineio_wsgi.protocol.websocket.deflate import DeflateParameters
 from engineio_wsgi.protocol.websocket.frames import Close, FrameDecoder, Violation, encode_binary, encode_close, encode_text
-from engineio_wsgi.runtime.connection import RECV_SIZE, Wire, detach
+from engineio_wsgi.runtime.connection import RECV_SIZE, Connection, detach
 from engineio_wsgi.runtime.forks import hold
 from engineio_wsgi.websocket.websocket import WebSocket
 
-__all__ = ["Connection", "check_handshake", "close_accepted", "offered_subprotocols", "read_ahead", "take_over"]
+__all__ = ["DetachedWebSocket", "check_handshake", "close_accepted", "offered_subprotocols", "read_ahead", "take_over"]
 
 logger = logging.getLogger("engine.ws")
 
 
-class Connection(NamedTuple):
+class DetachedWebSocket(NamedTuple):
     """A WebSocket's connection after it was taken over.
 
     ``masked`` says whether its frames are a client's; ``wait`` blocks until the connection is closed where its former
     owner must not go on before, else it is ``None``. ``subprotocol`` is what was agreed on, where that is known.
     """
 
-    wire: Wire
+    wire: Connection
     deflate: DeflateParameters | None
     masked: bool
     wait: Callable[[], object] | None
@@ -46,11 +45,12 @@ def check_handshake(websocket: Any) -> None:
     """Refuse a WebSocket whose handshake is not a valid one.
 
     Raises:
-        UpgradeInvalid: so it is; those that were accepted already are not looked at.
+        HandshakeRefused: so it is; those that were accepted already are not looked at.
     """
     refusal = websocket.refusal if isinstance(websocket, WebSocket) else None
     if refusal is not None:
-        raise UpgradeInvalid(refusal.status, str(refusal), refusal.headers)
+        # a new one: the WebSocket keeps its own, which would keep the frames of this request alive
+        raise HandshakeRefused(refusal.status, refusal.detail, refusal.headers)
 
 
 def offered_subprotocols(websocket: Any) -> tuple[str, ...]:
@@ -58,7 +58,7 @@ def offered_subprotocols(websocket: Any) -> tuple[str, ...]:
     return websocket.offered_protocols if isinstance(websocket, WebSocket) and not websocket.accepted else ()
 
 
-def take_over(websocket: Any, headers: list[tuple[str, str]], deflate: Any, subprotocol: str | None = None) -> Connection:
+def take_over(websocket: Any, headers: list[tuple[str, str]], deflate: Any, subprotocol: str | None = None) -> DetachedWebSocket:
     """Take the connection of ``websocket``; it is of no use to anybody else afterwards.
 
     Args:
@@ -71,7 +71,7 @@ def take_over(websocket: Any, headers: list[tuple[str, str]], deflate: Any, subp
     """
     if isinstance(websocket, WebSocket):
         wire, parameters = websocket.detach(headers, deflate, subprotocol)
-        return Connection(wire, parameters, True, None, websocket.agreed_protocol)
+        return DetachedWebSocket(wire, parameters, True, None, websocket.agreed_protocol)
     if isinstance(websocket, PlainWebSocket):
         return _take_over_plain(websocket)
     return _pump(websocket)
@@ -89,19 +89,15 @@ def close_accepted(websocket: Any, code: int, reason: str) -> None:
         connection.wait()
 
 
-def _take_over_plain(websocket: Any) -> Connection:
+def _take_over_plain(websocket: Any) -> DetachedWebSocket:
     """gevent-websocket's own: its handler's socket, and what its buffered reader has read ahead."""
     handler = websocket.handler
     sock = handler.socket
     pending = read_ahead(handler.rfile, sock)
     # its own close() has nothing to close any more, and must not try
     websocket.closed = True
-    wire = Wire(detach(sock), pending)
-    if not wire.secure:
-        return Connection(wire, None, True, None)
-    closed = Event()
-    wire.on_closed(closed.set)
-    return Connection(wire, None, True, closed.wait)
+    wire = Connection(detach(sock), pending)
+    return DetachedWebSocket(wire, None, True, wire.wait_closed if wire.secure else None)
 
 
 def read_ahead(reader: Any, sock: Any) -> bytes:
@@ -116,7 +112,7 @@ def read_ahead(reader: Any, sock: Any) -> bytes:
         sock.settimeout(timeout)
 
 
-def _pump(websocket: Any) -> Connection:
+def _pump(websocket: Any) -> DetachedWebSocket:
     """Anything with ``receive``, ``send`` and ``close``: its messages become frames on a socket pair.
 
     The pair costs two more copies a message, and in exchange sessions know one kind of connection only.
@@ -124,7 +120,7 @@ def _pump(websocket: Any) -> Connection:
     near, far = gevent_socket.socketpair()
     hold(far)
     sender = gevent.spawn(_pump_out, websocket, far)
-    return Connection(Wire(detach(near)), None, False, lambda: _pump_in(websocket, far, sender))
+    return DetachedWebSocket(Connection(detach(near)), None, False, lambda: _pump_in(websocket, far, sender))
 
 
 def _pump_in(websocket: Any, far: Any, sender: gevent.Greenlet) -> None:

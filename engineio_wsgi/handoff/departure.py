@@ -13,7 +13,6 @@ from urllib.parse import quote, unquote
 
 import gevent
 from gevent import monkey
-from gevent.event import Event
 from geventwebsocket.websocket import WebSocket as PlainWebSocket
 
 from engineio_wsgi.handoff.accepted_websocket import read_ahead
@@ -22,7 +21,7 @@ from engineio_wsgi.handoff.listening import accepted_by
 from engineio_wsgi.handoff.server_loops import Release, loop_of
 from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.protocol.websocket.handshake import asks_for_websocket
-from engineio_wsgi.runtime.connection import Wire, detach
+from engineio_wsgi.runtime.connection import Connection, detach
 
 __all__ = ["Departure", "departure_of", "forget_descriptor"]
 
@@ -53,7 +52,7 @@ class Departure(Protocol):
         """The request, and what came behind it, as it was read from the connection. It stays where it is."""
         ...
 
-    def leave(self) -> Wire:
+    def leave(self) -> Connection:
         """Take the connection out of its loop. What :meth:`as_read` returned does not come out of it again."""
         ...
 
@@ -80,7 +79,7 @@ class _OwnDeparture:
         """The request, and what came behind it."""
         return self._request
 
-    def leave(self) -> Wire:
+    def leave(self) -> Connection:
         """Take the connection out of its handler."""
         return self._handler.depart()
 
@@ -111,7 +110,7 @@ class _LoopDeparture:
         """The request, and what came behind it."""
         return self._head + self._loop.read_ahead()
 
-    def leave(self) -> Wire:
+    def leave(self) -> Connection:
         """Take the connection out of its loop."""
         return self._loop.take()
 
@@ -129,7 +128,7 @@ class _AcceptedDeparture:
 
     def __init__(self, websocket: PlainWebSocket) -> None:
         self._websocket = websocket
-        self._wire: Wire | None = None
+        self._wire: Connection | None = None
         self.sock = websocket.handler.socket
         self.secure = getattr(self.sock, "_sslobj", None) is not None
         self.address = ""
@@ -138,18 +137,16 @@ class _AcceptedDeparture:
         """What came behind the handshake."""
         return read_ahead(self._websocket.handler.rfile, self.sock)
 
-    def leave(self) -> Wire:
+    def leave(self) -> Connection:
         """Take the connection out of its handler. Reads nothing: it would be read from the other worker's connection."""
         self._websocket.closed = True
-        self._wire = Wire(detach(self.sock))
+        self._wire = Connection(detach(self.sock))
         return self._wire
 
     def end(self, start_response: Callable[..., Any] | None) -> Iterable[bytes]:
         """The handler sees a closed WebSocket. Blocks until a TLS connection is closed, whose state cannot leave the handler."""
-        if self._wire is not None and not self._wire.closed:
-            closed = Event()
-            self._wire.on_closed(closed.set)
-            closed.wait()
+        if self._wire is not None:
+            self._wire.wait_closed()
         return []
 
 

@@ -15,9 +15,9 @@ import gevent
 from greenlet import getcurrent, greenlet
 
 from engineio_wsgi.clock import monotonic
-from engineio_wsgi.runtime.connection import Wire, detach
+from engineio_wsgi.runtime.connection import Connection, detach
 
-__all__ = ["Connection"]
+__all__ = ["HttpConnection"]
 
 READ = 1
 WRITE = 2
@@ -27,7 +27,7 @@ RECV_SIZE = 65_536
 _switch = greenlet.switch
 
 
-class Connection:
+class HttpConnection:
     """The non-blocking socket inside a gevent socket, with waits for the one greenlet that serves it.
 
     Waits first, then reads: a ``recv`` in vain costs more than a turn of the loop, and a client that always has more to
@@ -70,6 +70,16 @@ class Connection:
                 self.lost = True
 
     # -- reading
+
+    def keep(self, data: bytes) -> None:
+        """Have ``data`` in ``buffer``, and nothing else: bytes that were read and not used."""
+        self.buffer = data
+
+    def take(self, size: int) -> bytes:
+        """Take up to ``size`` bytes out of ``buffer``."""
+        data = self.buffer
+        self.buffer = data[size:]
+        return data[:size]
 
     def fill(self, timeout: float) -> bool:
         """Have something in ``buffer``. Returns ``False`` if nothing came in time, or never will. Blocks."""
@@ -214,13 +224,13 @@ class Connection:
         """Whether the connection belongs to somebody else now, or to nobody."""
         return self._owner is None
 
-    def release(self) -> Wire:
+    def release(self) -> Connection:
         """Hand the connection over, with what was read ahead. Nothing else of this object works afterwards."""
         sock, pending = self._owner, self.buffer
         self.close_watchers()
         self._owner = None
         self.buffer = b""
-        return Wire(detach(sock), pending)
+        return Connection(detach(sock), pending)
 
     def has_input(self) -> bool:
         """Whether the client has sent something that nobody has read."""

@@ -14,7 +14,6 @@ from time import time
 from typing import Any
 from wsgiref.util import FileWrapper
 
-from gevent.event import Event
 from geventwebsocket.exceptions import WebSocketError
 from geventwebsocket.handler import Client
 from geventwebsocket.handler import WebSocketHandler as PlainWebSocketHandler
@@ -22,7 +21,7 @@ from geventwebsocket.handler import WebSocketHandler as PlainWebSocketHandler
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.http.access_log import format_line, is_silent
 from engineio_wsgi.http.body import NO_BODY, open_body
-from engineio_wsgi.http.connection import Connection
+from engineio_wsgi.http.connection import HttpConnection
 from engineio_wsgi.http.lending import SOCKET_KEYS, LentSocket
 from engineio_wsgi.http.request_head import HeadParser, InvalidRequest, RequestHead, check_partial_head, fill_environ
 from engineio_wsgi.http.response_writer import Responder
@@ -30,7 +29,7 @@ from engineio_wsgi.log import log_violation
 from engineio_wsgi.options.values import Deflate
 from engineio_wsgi.protocol.websocket.deflate import DeflateSettings
 from engineio_wsgi.protocol.websocket.handshake import HandshakeRefused, asks_for_websocket
-from engineio_wsgi.runtime.connection import Wire
+from engineio_wsgi.runtime.connection import Connection
 from engineio_wsgi.websocket.websocket import WebSocket
 
 __all__ = ["WebSocketHandler"]
@@ -114,7 +113,7 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
 
     def handle(self) -> None:
         """Serve the connection until it ends. Blocks; called once, by the server."""
-        connection = self._connection = Connection(self.socket, self.read_ahead)
+        connection = self._connection = HttpConnection(self.socket, self.read_ahead)
         self._parser = HeadParser()
         connection.no_delay()
         try:
@@ -161,7 +160,7 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
         end = data.find(b"\r\n\r\n") + 4
         if end < 4:
             data, end = self._complete_head(data)
-        connection.buffer = data[end:]
+        connection.keep(data[end:])
         return data[:end]
 
     def _complete_head(self, data: bytes) -> tuple[bytes, int]:
@@ -180,7 +179,7 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
             data += more
         return data, end
 
-    def _leave(self, connection: Connection) -> None:
+    def _leave(self, connection: HttpConnection) -> None:
         """The greenlet ends: let go of the connection in the way that its state asks for."""
         if self.websocket is not None:
             self.websocket.finish()
@@ -197,11 +196,9 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
         self._head_read = b""
         self.wsgi_input = NO_BODY
         del self._connection, self._parser
-        if wire is not None and wire.secure and not wire.closed:
+        if wire is not None and wire.secure:
             # the state of TLS cannot leave its socket, which the server closes when this greenlet ends
-            closed = Event()
-            wire.on_closed(closed.set)
-            closed.wait()
+            wire.wait_closed()
 
     # -- the environ
 
@@ -255,7 +252,7 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
         elif isinstance(error, InvalidRequest):
             self._refuse(error)
         elif isinstance(error, HandshakeRefused) and not self.headers_sent:
-            self._answer(error.status, error.headers, str(error))
+            self._answer(error.status, error.headers, error.detail)
         else:
             self.handle_error(*sys.exc_info())
 
@@ -270,7 +267,7 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
         is_request = self.environ is not None
         if not is_request:
             self._begin_nothing()
-        self._answer(error.status, (), error.detail)
+        self._answer(error.status, error.headers, error.detail)
         if self._is_logging and not is_request:
             self.time_finish = time()
             self.log_request()
@@ -383,13 +380,13 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
             return self.websocket.refusal
         return super()._no_response()
 
-    def _open_wire(self, head: bytes) -> Wire:
+    def _open_wire(self, head: bytes) -> Connection:
         """Let go of the connection, for a WebSocket whose handshake is answered with ``head``."""
         wire = self._give_away()
         wire.write(head)
         return wire
 
-    def _give_away(self) -> Wire:
+    def _give_away(self) -> Connection:
         if self.headers_sent:
             raise self.ApplicationError("the handshake has been answered with an ordinary response")
         if self._wire is not None:
@@ -410,11 +407,11 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
             return None
         return self._head_read + self._connection.buffer
 
-    def depart(self) -> Wire:
+    def depart(self) -> Connection:
         """Give the connection away, without a byte. Somebody else answers the request that is being answered."""
         self.close_connection = True
         self.departed = True
-        self._connection.buffer = b""
+        self._connection.keep(b"")
         self._wire = wire = self._connection.release()
         self.environ.pop("engineio.socket", None)
         return wire

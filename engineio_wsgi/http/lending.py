@@ -15,7 +15,7 @@ from gevent.exceptions import ConcurrentObjectUseError
 from gevent.hub import Waiter
 
 from engineio_wsgi.clock import monotonic
-from engineio_wsgi.runtime.connection import Wire
+from engineio_wsgi.runtime.connection import Connection
 from engineio_wsgi.runtime.threads import current_thread
 from engineio_wsgi.throttle import Throttle
 
@@ -44,12 +44,12 @@ class LentSocket:
 
     __slots__ = ("_ended", "_take", "_thread", "_timeout", "_waiter", "_wire", "_write_timeout")
 
-    def __init__(self, take: Callable[[], Wire], timeout: float) -> None:
+    def __init__(self, take: Callable[[], Connection], timeout: float) -> None:
         self._take = take
         self._write_timeout = timeout
         self._timeout: float | None = None
         self._thread = current_thread()
-        self._wire: Wire | None = None
+        self._wire: Connection | None = None
         self._waiter: Any = None
         self._ended = False
 
@@ -58,7 +58,7 @@ class LentSocket:
         """Whether the application has used it."""
         return self._wire is not None
 
-    def _open(self) -> Wire:
+    def _open(self) -> Connection:
         if current_thread() != self._thread:
             if _complaints.passes(UNPATCHED, monotonic()):
                 logger.error(UNPATCHED)
@@ -86,7 +86,7 @@ class LentSocket:
                 self._wait(wire)
         return b""
 
-    def _wait(self, wire: Wire) -> None:
+    def _wait(self, wire: Connection) -> None:
         if self._waiter is not None:
             raise ConcurrentObjectUseError("another greenlet is receiving from this socket already")
         waiter = self._waiter = Waiter()

@@ -11,9 +11,9 @@ from types import TracebackType
 from typing import Any
 
 from engineio_wsgi.http.body import NO_BODY, Body
-from engineio_wsgi.http.connection import Connection
+from engineio_wsgi.http.connection import HttpConnection
 from engineio_wsgi.http.response_head import ResponseHead
-from engineio_wsgi.runtime.connection import Wire
+from engineio_wsgi.runtime.connection import Connection
 
 __all__ = ["Responder"]
 
@@ -46,10 +46,10 @@ class Responder:
     wsgi_input: Body = NO_BODY
     log_error: Callable[..., None]
 
-    _connection: Connection
+    _connection: HttpConnection
     _head: ResponseHead | None = None
     #: where the connection went, if it was handed over: then there is nothing to respond to any more
-    _wire: Wire | None = None
+    _wire: Connection | None = None
 
     def start_response(self, status: str, headers: Sequence[tuple[str, str]],
                        exc_info: ExceptionInfo | None = None) -> Callable[[bytes], None]:
@@ -127,20 +127,14 @@ class Responder:
         head = self._head
         assert head is not None
         size = len(data)
-        if head.left is None:
-            return b"%x\r\n%b\r\n" % (size, data) if head.chunked and size else data
-        if size > head.left:
-            data = self._cut(head, data)
-            size = len(data)
-        head.left -= size
-        return data
-
-    def _cut(self, head: ResponseHead, data: bytes) -> bytes:
-        """More than there may be: none for HEAD, and else the client would read the rest as the next response."""
-        if self.command != "HEAD" and not head.bodiless:
+        if head.chunked:
+            return b"%x\r\n%b\r\n" % (size, data) if size else data
+        data = head.cut(data)
+        # the client would read the rest as the next response
+        if len(data) != size and self.command != "HEAD" and not head.bodiless:
             self.close_connection = True
             self.log_error("The application sent more than it announced: %s", self.requestline)
-        return data[:head.left]
+        return data
 
     def _send(self, data: bytes) -> None:
         self._connection.send_all(data, self.write_timeout)

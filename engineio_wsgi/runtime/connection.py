@@ -19,7 +19,7 @@ from gevent.hub import Hub
 from engineio_wsgi.deadline import Deadline, DeadlineTimer
 from engineio_wsgi.runtime.forks import hold
 
-__all__ = ["Wire", "detach"]
+__all__ = ["Connection", "detach"]
 
 READ = 1
 WRITE = 2
@@ -100,7 +100,7 @@ class _ClosedSocket:
 CLOSED = _ClosedSocket()
 
 
-class Wire:
+class Connection:
     """One connection: non-blocking reads, one writer, watchers that call back in the hub.
 
     Args:
@@ -261,6 +261,16 @@ class Wire:
             callback()
         else:
             self._on_closed = callback
+
+    def wait_closed(self) -> None:
+        """Block the greenlet until this side has closed the connection.
+
+        The former owner of a TLS socket calls it before it closes the socket: the state of TLS cannot leave that object.
+        """
+        if self._sock is not CLOSED:
+            closed = Event()
+            self._on_closed = _both(self._on_closed, closed.set)
+            closed.wait()
 
     def linger(self, timeout: float = LINGER) -> None:
         """Close politely, in the background: write what is unsent, say that nothing follows, wait for the peer's end.

@@ -260,7 +260,7 @@ class Dispatcher(Events, Inbox):
 
     def submit_turn(self) -> None:
         """Run what is queued soon, in a greenlet of the pool."""
-        self._session.registry.workers.submit(self.run_turn)
+        self._session.registry.greenlets.submit(self.run_turn)
 
     def run_turn(self) -> None:
         """Run what is queued, in this greenlet, until nothing is left. Does nothing if another greenlet does so."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from engineio_wsgi.options.options import Options
-from engineio_wsgi.runtime.greenlet_pool import Workers
+from engineio_wsgi.runtime.greenlet_pool import GreenletPool
 from engineio_wsgi.session.events import Listener
 from engineio_wsgi.session.heartbeat import HeartbeatTimer
 
@@ -19,7 +19,7 @@ class SessionRegistry(Protocol):
     """The sessions of a server, and what they share."""
 
     options: Options
-    workers: Workers
+    greenlets: GreenletPool
     heartbeat_timer: HeartbeatTimer
 
     def forget(self, session: Session) -> None:

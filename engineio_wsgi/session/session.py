@@ -351,7 +351,7 @@ class Session(Sink):
         self.registry.forget(self)
         self._tell_progress()
         if self.inbox.busy:
-            self._timer = DeadlineTimer(self.loop, CLOSE_GRACE, self.registry.workers.run, self.on_last_turn)
+            self._timer = DeadlineTimer(self.loop, CLOSE_GRACE, self.registry.greenlets.run, self.on_last_turn)
         else:
             self.inbox.submit_turn()
 

@@ -15,7 +15,8 @@ from gevent.hub import Waiter
 
 from engineio_wsgi.errors import ErrorCode, PayloadTooLarge, ProtocolError, RequestRefused
 from engineio_wsgi.handoff.client_socket import EndWatch
-from engineio_wsgi.http.read_body import read_body
+from engineio_wsgi.http.body import read_body
+from engineio_wsgi.http.response import Response, payload
 from engineio_wsgi.log import shorten
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.protocol.engineio.codec import codec_of
@@ -25,7 +26,7 @@ from engineio_wsgi.transports.base import CloseReason, Transport, as_packet
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
 
-__all__ = ["Answer", "PollingTransport"]
+__all__ = ["PollingTransport"]
 
 logger = logging.getLogger("engine.polling")
 
@@ -40,19 +41,8 @@ NOOP = Packet(PacketType.NOOP)
 CLOSE = Packet(PacketType.CLOSE)
 
 
-class Answer:
-    """What a request is answered with, before headers that do not depend on the transport."""
-
-    __slots__ = ("body", "compress", "content_type")
-
-    def __init__(self, body: bytes, content_type: str, compress: bool = False) -> None:
-        self.body = body
-        self.content_type = content_type
-        self.compress = compress
-
-
 #: text/html and not text/plain: some user agents offer a plain "ok" as a download
-OK = Answer(b"ok", HTML)
+OK = payload(b"ok", HTML)
 
 
 class PollingTransport(Transport):
@@ -84,8 +74,8 @@ class PollingTransport(Transport):
 
     # -- GET
 
-    def poll(self, environ: WSGIEnvironment) -> Answer:
-        """Answer a GET: at once if anything waits, else as soon as something does. Blocks.
+    def poll(self, environ: WSGIEnvironment) -> Response:
+        """Response a GET: at once if anything waits, else as soon as something does. Blocks.
 
         Raises:
             RequestRefused: another GET is waiting; the session has been closed over it.
@@ -100,7 +90,7 @@ class PollingTransport(Transport):
             sink.end(CloseReason.TRANSPORT_CLOSE, "the client gave up a poll")
         return self._answer_poll()
 
-    def _answer_poll(self) -> Answer:
+    def _answer_poll(self) -> Response:
         sink = self.sink
         if sink.closed:
             # a client that has said goodbye itself only wants its request back
@@ -127,7 +117,7 @@ class PollingTransport(Transport):
             self._poll = None
             watch.stop()
 
-    def _encode(self, packets: Sequence[Packet]) -> Answer:
+    def _encode(self, packets: Sequence[Packet]) -> Response:
         body = self._codec.encode_payload(packets, self._binary)
         compress = any(packet.compress for packet in packets)
         answer = self.wrap(body, self._content_type(packets), compress)
@@ -140,13 +130,13 @@ class PollingTransport(Transport):
             return PLAIN_TEXT
         return OCTET_STREAM if any(type(packet.data) is bytes for packet in packets) else PLAIN_TEXT
 
-    def wrap(self, body: bytes, content_type: str, compress: bool) -> Answer:
+    def wrap(self, body: bytes, content_type: str, compress: bool) -> Response:
         """The answer that carries an encoded payload."""
-        return Answer(body, content_type, compress)
+        return payload(body, content_type, compress)
 
     # -- POST
 
-    def post(self, environ: WSGIEnvironment) -> Answer:
+    def post(self, environ: WSGIEnvironment) -> Response:
         """Take a POST's packets in. Blocks while its body arrives, and while the session's inbox is full.
 
         Raises:
@@ -171,7 +161,7 @@ class PollingTransport(Transport):
         return OK
 
     def _wait_for_room(self, environ: WSGIEnvironment) -> None:
-        """Answer no sooner than the application has caught up; the client may give up meanwhile."""
+        """Response no sooner than the application has caught up; the client may give up meanwhile."""
         sink = self.sink
         watch = EndWatch(environ, lambda: sink.end(CloseReason.TRANSPORT_CLOSE, "the client gave up a POST"))
         try:
@@ -244,7 +234,7 @@ class PollingTransport(Transport):
             waiter.switch(False)
 
     def nudge(self) -> None:
-        """Answer the waiting GET with a ``noop``."""
+        """Response the waiting GET with a ``noop``."""
         self._release()
 
     def discard(self) -> None:

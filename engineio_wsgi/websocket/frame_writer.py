@@ -1,6 +1,6 @@
 """The sending half of an application's WebSocket: frames that belong together in one `send`, and a bound on what waits.
 
-Owns the order of what is written to a `Wire`. Knows nothing of what the frames mean, and never reads.
+Owns the order of what is written to a `Connection`. Knows nothing of what the frames mean, and never reads.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import gevent
 from gevent.event import Event
 
 from engineio_wsgi.deadline import Deadline
-from engineio_wsgi.runtime.connection import Wire
+from engineio_wsgi.runtime.connection import Connection
 
 __all__ = ["FrameWriter"]
 
@@ -33,7 +33,7 @@ class FrameWriter:
 
     __slots__ = ("_drained", "_held", "_held_size", "_is_closed", "_is_scheduled", "_loop", "_on_lost", "_wire")
 
-    def __init__(self, wire: Wire, on_lost: Callable[[], object]) -> None:
+    def __init__(self, wire: Connection, on_lost: Callable[[], object]) -> None:
         self._wire = wire
         self._on_lost = on_lost
         self._loop = gevent.get_hub().loop

@@ -43,7 +43,7 @@ from engineio_wsgi.protocol.websocket.handshake import (
     response_headers,
 )
 from engineio_wsgi.protocol.websocket.items import MAX_CONTROL
-from engineio_wsgi.runtime.connection import RECV_SIZE, Wire
+from engineio_wsgi.runtime.connection import RECV_SIZE, Connection
 from engineio_wsgi.websocket.frame_writer import FrameWriter
 
 __all__ = ["WebSocket"]
@@ -114,7 +114,7 @@ class WebSocket:
     def __init__(
         self,
         environ: dict[str, Any],
-        open_wire: Callable[[bytes], Wire],
+        open_wire: Callable[[bytes], Connection],
         *,
         handler: Any = None,
         max_size: int = MAX_SIZE,
@@ -131,7 +131,7 @@ class WebSocket:
         self._protocols = protocols
         self._protocol: str | None = None
         self._state = _State.OFFERED
-        self._wire: Wire = None  # type: ignore[assignment]
+        self._wire: Connection = None  # type: ignore[assignment]
         self._writer: FrameWriter = None  # type: ignore[assignment]
         self._parameters: DeflateParameters | None = None
         self._deflater: Deflater | None = None
@@ -243,7 +243,7 @@ class WebSocket:
         self._state = _State.OPEN
 
     def detach(self, headers: Iterable[tuple[str, str]], deflate: DeflateSettings | None,
-               protocol: str | None = None) -> tuple[Wire, DeflateParameters | None]:
+               protocol: str | None = None) -> tuple[Connection, DeflateParameters | None]:
         """Accept, and give the connection away: from now on it is the caller's, and this object is spent.
 
         Args:

@@ -88,7 +88,7 @@ class FakeSink:
 
 
 class FakeConnection:
-    """A `Wire`: what arrives, and how much the kernel takes, is what a test says."""
+    """A `Connection`: what arrives, and how much the kernel takes, is what a test says."""
 
     def __init__(self) -> None:
         self.arriving: list[bytes | OSError] = []

@@ -20,7 +20,7 @@ MAX_WAITING = 262_144
 
 
 class Pumped(Protocol):
-    """What is needed of a connection: a part of what a :class:`Wire` is, with the same meanings."""
+    """What is needed of a connection: a part of what a :class:`Connection` is, with the same meanings."""
 
     unsent: int
     lost: OSError | None

@@ -14,7 +14,8 @@ from gevent import socket as gevent_socket
 from gevent import ssl as gevent_ssl
 from redis._parsers import _RESP2Parser
 from redis.backoff import NoBackoff
-from redis.connection import Connection, SSLConnection
+from redis.connection import Connection as RedisConnection
+from redis.connection import SSLConnection
 from redis.crc import key_slot
 from redis.exceptions import RedisError
 from redis.retry import Retry
@@ -22,7 +23,7 @@ from redis.retry import Retry
 from engineio_wsgi.errors import Unreachable
 from engineio_wsgi.http.hub_thread import has_hub
 from engineio_wsgi.options.redis_url import RedisLocation
-from engineio_wsgi.runtime.connection import Wire, detach
+from engineio_wsgi.runtime.connection import Connection, detach
 from engineio_wsgi.runtime.forks import hold
 
 __all__ = ["LOST", "TIMEOUT", "RedisLink", "Unreachable", "missing_right"]
@@ -37,7 +38,7 @@ _COMMAND = re.compile(r"the '([a-z|]+)' command")
 TIMEOUT = 5.0
 
 
-class _GeventConnection(Connection):
+class _GeventConnection(RedisConnection):
     """redis-py's connection over a socket that only the calling greenlet waits for."""
 
     def _connect(self) -> Any:
@@ -106,7 +107,7 @@ class RedisLink:
                 return connection
         raise Unreachable(f"{self.location} cannot be reached: {'; '.join(reasons)}")
 
-    def open(self, *commands: tuple[str | bytes, ...]) -> tuple[Wire, list[Any]]:
+    def open(self, *commands: tuple[str | bytes, ...]) -> tuple[Connection, list[Any]]:
         """The same, as what redis-py had to do for it has been done: a connection that nothing else reads or writes.
 
         Args:
@@ -126,7 +127,7 @@ class RedisLink:
             raise Unreachable(self.refused(*refusals))
         # all that was asked for has been read, so nothing has been read ahead
         sock, connection._sock = connection._sock, None
-        wire = Wire(detach(sock))
+        wire = Connection(detach(sock))
         hold(wire)
         return wire, replies
 
@@ -184,7 +185,7 @@ class RedisLink:
     def _connection(self, address: tuple[str, int], username: str, password: str) -> Any:
         plain = not self._in_hub and not has_hub()
         settings: dict[str, Any] = dict(self.location.settings)
-        kind: type[Connection] = Connection if plain else _GeventConnection
+        kind: type[RedisConnection] = RedisConnection if plain else _GeventConnection
         if self.location.secure:
             kind = SSLConnection if plain else _GeventSSLConnection
         return kind(host=address[0], port=address[1], username=username or None, password=password or None, protocol=2,

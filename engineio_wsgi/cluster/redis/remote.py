@@ -18,14 +18,14 @@ from engineio_wsgi.cluster.incoming import Owner
 from engineio_wsgi.cluster.local.channel import PATIENCE, OwnerGone
 from engineio_wsgi.cluster.local.forwarder import ClientGone, RequestCopy
 from engineio_wsgi.cluster.local.pump import Pump
-from engineio_wsgi.cluster.messages import Answer, BadMessage, Connection, Kind, Message, Refusal, Request
+from engineio_wsgi.cluster.messages import Answer, BadMessage, Kind, Message, MovedConnection, Refusal, Request
 from engineio_wsgi.cluster.redis.links import Exchange
 from engineio_wsgi.cluster.redis.reliable_link import Conversation
 from engineio_wsgi.cluster.redis.stream import Stream
 from engineio_wsgi.handoff.client_socket import ENDED, EndWatch
 from engineio_wsgi.handoff.departure import Departure
-from engineio_wsgi.http.wsgi_call import Answered
-from engineio_wsgi.runtime.connection import Wire, detach
+from engineio_wsgi.http.response import Response
+from engineio_wsgi.runtime.connection import Connection, detach
 
 __all__ = ["RemoteCourier", "RemoteOwner"]
 
@@ -49,7 +49,7 @@ class RemoteCourier:
         self._answer_timeout = answer_timeout
         self._relay_websockets = relay_websockets
 
-    def hand_over(self, owner: str, connection: Connection, departure: Departure) -> Refusal | None:
+    def hand_over(self, owner: str, connection: MovedConnection, departure: Departure) -> Refusal | None:
         """See :class:`Courier`."""
         if not self._relay_websockets:
             raise OwnerGone("it is on another machine, and WebSockets are not relayed (relay_websockets=no)")
@@ -69,7 +69,7 @@ class RemoteCourier:
         Pump(departure.leave(), Stream(conversation), self._answer_timeout)
         return None
 
-    def relay(self, owner: str, request: RequestCopy) -> Answered | Refusal:
+    def relay(self, owner: str, request: RequestCopy) -> Response | Refusal:
         """See :class:`Courier`."""
         conversation = self._exchange.begin(owner, request.message)
         left: list[bool] = []
@@ -107,11 +107,11 @@ class RemoteCourier:
             raise OwnerGone(f"it has not answered: {error}") from error
 
 
-def _answer_in(message: Message) -> Answered | Refusal:
+def _answer_in(message: Message) -> Response | Refusal:
     if message.kind is Kind.REFUSED:
         return Refusal.of(message)
     answer = Answer.of(message)
-    return Answered(answer.status, answer.headers, message.body)
+    return Response(answer.status, answer.headers, message.body)
 
 
 class RemoteOwner:
@@ -137,7 +137,7 @@ class RemoteOwner:
             if message.kind is Kind.REQUEST:
                 self._answer(conversation, Request.of(message), message.body)
             else:
-                self._take(conversation, Connection.of(message), message.body)
+                self._take(conversation, MovedConnection.of(message), message.body)
         except BadMessage as error:
             logger.warning("a message on Redis was refused: %s", error)
             conversation.end()
@@ -153,7 +153,7 @@ class RemoteOwner:
             conversation.send(self._owner.answer(request, body, {ENDED: conversation.ended}))
         conversation.end(tell=False)
 
-    def _take(self, conversation: Conversation, connection: Connection, read_ahead: bytes) -> None:
+    def _take(self, conversation: Conversation, connection: MovedConnection, read_ahead: bytes) -> None:
         refusal = self._owner.refusal_of(connection)
         if refusal is not None:
             conversation.send(refusal.message())
@@ -161,5 +161,5 @@ class RemoteOwner:
             return
         near, far = socket.socketpair()
         conversation.send(Message(Kind.TAKEN))
-        Pump(Wire(detach(near)), Stream(conversation), self._patience)
+        Pump(Connection(detach(near)), Stream(conversation), self._patience)
         self._owner.take(far.detach(), connection, read_ahead)

@@ -12,7 +12,7 @@ from typing import Any
 import gevent
 import hiredis
 
-from engineio_wsgi.runtime.connection import RECV_SIZE, Wire
+from engineio_wsgi.runtime.connection import RECV_SIZE, Connection
 
 __all__ = ["RedisWire", "command"]
 
@@ -39,7 +39,7 @@ class RedisWire:
         on_lost: called once, with the reason, when the connection is of no use any more.
     """
 
-    def __init__(self, wire: Wire, patience: float, on_reply: Callable[[Any], object],
+    def __init__(self, wire: Connection, patience: float, on_reply: Callable[[Any], object],
                  on_lost: Callable[[Exception], object]) -> None:
         self._wire = wire
         self._on_reply = on_reply

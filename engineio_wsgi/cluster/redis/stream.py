@@ -1,4 +1,4 @@
-"""The bytes of a connection in a conversation between two workers: what a :class:`Wire` is on one machine.
+"""The bytes of a connection in a conversation between two workers: what a :class:`Connection` is on one machine.
 
 Owns how much may be on its way: what has not gone on to the client, or to the session, is not followed by more.
 """
@@ -19,7 +19,7 @@ __all__ = ["Stream"]
 
 
 class Stream:
-    """One end of a stream. It has what :func:`pump` needs of a :class:`Wire`, and the same meanings.
+    """One end of a stream. It has what :func:`pump` needs of a :class:`Connection`, and the same meanings.
 
     Args:
         conversation: of the two workers; it belongs to this object now.

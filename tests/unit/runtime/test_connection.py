@@ -9,19 +9,19 @@ from gevent.event import Event
 from gevent.socket import wait_read
 from support.lateness import block_loop
 
-from engineio_wsgi.runtime.connection import Wire, detach
+from engineio_wsgi.runtime.connection import Connection, detach
 
 
 @pytest.fixture
 def pair():
     near, far = gevent_socket.socketpair()
-    wire = Wire(detach(near))
+    wire = Connection(detach(near))
     yield wire, far
     wire.close()
     far.close()
 
 
-def fill(wire: Wire) -> int:
+def fill(wire: Connection) -> int:
     """Write until the kernel takes no more; returns how many bytes were written."""
     written = 0
     while not wire.unsent:
@@ -32,7 +32,7 @@ def fill(wire: Wire) -> int:
 
 def test_reads_pending_bytes_before_the_connection(pair):
     near, far = gevent_socket.socketpair()
-    wire = Wire(detach(near), b"abc")
+    wire = Connection(detach(near), b"abc")
     far.sendall(b"def")
     assert wire.recv(2) == b"ab"
     assert wire.recv(10) == b"c"
@@ -44,7 +44,7 @@ def test_reads_pending_bytes_before_the_connection(pair):
 
 def test_watch_calls_back_at_once_for_pending_bytes():
     near, far = gevent_socket.socketpair()
-    wire = Wire(detach(near), b"abc")
+    wire = Connection(detach(near), b"abc")
     called = Event()
     wire.watch(called.set)
     assert called.wait(60)
@@ -125,6 +125,20 @@ def test_close_is_told_once_and_repeated_close_is_harmless(pair):
     assert wire.recv(1) == b""
     with pytest.raises(BrokenPipeError):
         wire.write(b"x")
+
+
+def test_waiting_for_the_end_does_not_replace_the_callback(pair):
+    wire, _ = pair
+    closed: list[int] = []
+    wire.on_closed(lambda: closed.append(1))
+    waiting = [gevent.spawn(wire.wait_closed) for _ in range(2)]
+    gevent.idle()
+    assert not any(one.dead for one in waiting)
+    wire.close()
+    gevent.joinall(waiting, 60, raise_error=True)
+    assert all(one.dead for one in waiting)
+    assert closed == [1]
+    wire.wait_closed()
 
 
 def test_linger_lets_the_peer_have_the_last_bytes(pair):

@@ -27,7 +27,7 @@ class Switching(FakeTransport):
         self.calls: list[str] = []
 
     def watch(self, on_readable: object) -> None:
-        """As a `Wire` does."""
+        """As a `Connection` does."""
 
     def open(self) -> None:
         """The session reads from it now."""

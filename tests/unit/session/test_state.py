@@ -35,7 +35,7 @@ class FakeCandidate(Patient):
         self.wire = self
 
     def watch(self, on_readable: object) -> None:
-        """As a `Wire` does."""
+        """As a `Connection` does."""
 
 
 #: what makes each cause happen; ``TELL`` and ``RELEASE`` come one after the other in a session's last turn

@@ -49,10 +49,10 @@ class FakeWire:
         self.closings = 0
 
     def call_when_drained(self, callback: Any) -> None:
-        """As a `Wire` does."""
+        """As a `Connection` does."""
 
     def watch(self, on_readable: Any) -> None:
-        """As a `Wire` does."""
+        """As a `Connection` does."""
         self.on_readable = on_readable
 
     def recv(self, size: int) -> bytes:
@@ -63,7 +63,7 @@ class FakeWire:
         return data
 
     def write(self, data: bytes) -> None:
-        """As a `Wire` does."""
+        """As a `Connection` does."""
         if self.lost is not None:
             raise self.lost
         self.written.append(data)
@@ -158,8 +158,8 @@ class Attempt:
         self.session = FakeSession(self.loop)
         session: Any = self.session
         wire: Any = self.wire
-        workers: Any = None
-        self.candidate = WebSocketTransport(wire, workers, FrameDecoder(1000, masked=False), protocol)
+        greenlets: Any = None
+        self.candidate = WebSocketTransport(wire, greenlets, FrameDecoder(1000, masked=False), protocol)
         self.upgrade = Upgrade(session, self.candidate, self.loop, TIMEOUT)
         self.upgrade.start()
 

@@ -19,7 +19,7 @@ from support.rawwebsocket import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, 
 from engineio_wsgi.errors import UsageError
 from engineio_wsgi.protocol.websocket.frames import Close, FrameDecoder, Item, Ping, Pong
 from engineio_wsgi.protocol.websocket.handshake import HandshakeRefused
-from engineio_wsgi.runtime.connection import Wire, detach
+from engineio_wsgi.runtime.connection import Connection, detach
 from engineio_wsgi.websocket import frame_writer
 from engineio_wsgi.websocket.websocket import WebSocket
 
@@ -79,11 +79,11 @@ class Scene:
         far.settimeout(60)
         self.near = near
         self.client = Client(far)
-        self.wires: list[Wire] = []
+        self.wires: list[Connection] = []
 
-    def open_wire(self, head: bytes) -> Wire:
+    def open_wire(self, head: bytes) -> Connection:
         """What the handler does."""
-        wire = Wire(detach(self.near))
+        wire = Connection(detach(self.near))
         self.wires.append(wire)
         wire.write(head)
         return wire
@@ -182,7 +182,7 @@ def test_a_sub_protocol_of_the_application(scene: Scene) -> None:
 
 
 def test_the_client_has_gone(scene: Scene) -> None:
-    def open_wire(head: bytes) -> Wire:
+    def open_wire(head: bytes) -> Connection:
         raise BrokenPipeError("gone")
 
     websocket = WebSocket(dict(ENVIRON), open_wire)
