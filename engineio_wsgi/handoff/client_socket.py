@@ -12,7 +12,10 @@ from typing import Any
 import gevent
 from gevent.event import Event
 
-__all__ = ["ENDED", "EndWatch", "buffered_reader", "client_socket", "primed"]
+from engineio_wsgi.vendors.gevent_servers import buffered_reader, reader_socket
+from engineio_wsgi.vendors.gevent_sockets import c_socket, is_tls
+
+__all__ = ["ENDED", "EndWatch", "client_socket", "primed"]
 
 READ = 1
 #: in the environ of a request whose client is connected to another machine: a gevent event that is set when it leaves
@@ -28,24 +31,13 @@ def client_socket(environ: dict[str, Any]) -> Any:
     for key in ("engineio.socket", "gunicorn.socket", "gunicorn.sock"):
         if environ.get(key) is not None:
             return environ[key]
-    return getattr(getattr(buffered_reader(environ), "raw", None), "_sock", None)
-
-
-def buffered_reader(environ: dict[str, Any]) -> Any:
-    """The connection's buffered reader, which gevent's pywsgi keeps in its ``Input``; of an upgrade, it is the input."""
-    body = environ.get("wsgi.input")
-    return getattr(body, "rfile", body)
+    return reader_socket(buffered_reader(environ.get("wsgi.input")))
 
 
 def primed(sock: Any) -> bytes:
     """What a connection that came from another process receives before anything else, and nobody has received yet."""
     data: bytes = getattr(sock, "primed", b"")
     return data
-
-
-def _raw(sock: Any) -> Any:
-    """The C socket inside a gevent socket (whose own ``recv`` would wait)."""
-    return getattr(sock, "_sock", sock)
 
 
 class EndWatch:
@@ -63,8 +55,8 @@ class EndWatch:
             self._ended.rawlink(self._on_ended)
         sock = client_socket(environ)
         self._on_end = on_end
-        self._socket = _raw(sock)
-        self._tls = getattr(sock, "_sslobj", None) is not None
+        self._socket = c_socket(sock)
+        self._tls = is_tls(sock)
         self._watcher: Any = None
         number = -1 if sock is None else sock.fileno()
         if number >= 0:

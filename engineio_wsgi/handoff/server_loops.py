@@ -17,11 +17,12 @@ from gevent.socket import socket as GeventSocket
 
 from engineio_wsgi.errors import ConnectionDetached
 from engineio_wsgi.handoff.accepted_websocket import read_ahead
-from engineio_wsgi.handoff.client_socket import buffered_reader, client_socket, primed
+from engineio_wsgi.handoff.client_socket import client_socket, primed
 from engineio_wsgi.http.response_head import ResponseHead
 from engineio_wsgi.http.wsgi_call import call
 from engineio_wsgi.protocol.websocket.handshake import asks_for_websocket
 from engineio_wsgi.runtime.connection import Connection, detach
+from engineio_wsgi.vendors.gevent_servers import buffered_reader
 from engineio_wsgi.websocket.websocket import WebSocket
 
 __all__ = ["Release", "can_upgrade", "loop_of", "release_of"]
@@ -134,7 +135,7 @@ class _PywsgiRelease(Release):
 
     def read_ahead(self) -> bytes:
         """What the buffered reader has taken from its socket."""
-        return read_ahead(buffered_reader(self._environ), client_socket(self._environ))
+        return read_ahead(buffered_reader(self._environ["wsgi.input"]), client_socket(self._environ))
 
     @property
     def untouched(self) -> bool:

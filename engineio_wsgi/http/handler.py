@@ -31,6 +31,7 @@ from engineio_wsgi.options.options import Deflate
 from engineio_wsgi.protocol.websocket.deflate import DeflateSettings
 from engineio_wsgi.protocol.websocket.handshake import HandshakeRefused, asks_for_websocket
 from engineio_wsgi.runtime.connection import Connection
+from engineio_wsgi.vendors.gevent_servers import log_failure
 from engineio_wsgi.websocket.websocket import WebSocket
 
 __all__ = ["WebSocketHandler"]
@@ -261,7 +262,7 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
 
     def handle_error(self, kind: Any, value: Any, traceback: Any) -> None:
         """Report a failure of the application, and tell the client if nothing was sent yet."""
-        self._log_error(kind, value, traceback)
+        log_failure(self, kind, value, traceback)
         self._answer("500 Internal Server Error", (), "Internal Server Error")
 
     def _refuse(self, error: InvalidRequest) -> None:
