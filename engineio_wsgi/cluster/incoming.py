@@ -23,7 +23,8 @@ from engineio_wsgi.cluster.messages import Answer, BadMessage, Call, Kind, Messa
 from engineio_wsgi.cluster.rpc import perform
 from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.handoff.adopted import Adopter, ConnectionAdopter
-from engineio_wsgi.http.wsgi_call import Answered, call
+from engineio_wsgi.http.response import Response
+from engineio_wsgi.http.wsgi_call import call
 from engineio_wsgi.options.options import Options
 from engineio_wsgi.runtime.connection import Connection, detach
 from engineio_wsgi.runtime.forks import serve
@@ -244,13 +245,13 @@ class Owner:
         answered = self._call({**_environ_of(request.environ, body), **client})
         return Answer(answered.status, answered.headers).message(answered.body)
 
-    def _call(self, environ: dict[str, Any]) -> Answered:
+    def _call(self, environ: dict[str, Any]) -> Response:
         try:
             return call(self._host.answer, environ)
         except Exception:
             # a middleware's
             logger.exception("a request that another worker sent here failed")
-            return Answered("500 Internal Server Error", [("Content-Type", "text/plain")], b"Internal Server Error")
+            return Response("500 Internal Server Error", [("Content-Type", "text/plain")], b"Internal Server Error")
 
     # -- calls
 

@@ -31,13 +31,13 @@ from engineio_wsgi.handoff.accepted_websocket import (
 )
 from engineio_wsgi.handoff.client_socket import client_socket
 from engineio_wsgi.handoff.server_loops import can_upgrade, release_of
-from engineio_wsgi.http import responses
 from engineio_wsgi.http.hub_thread import call_in_hub, in_plain_thread, start_hub
 from engineio_wsgi.http.policies.cookies import session_cookie
 from engineio_wsgi.http.policies.cors import OriginPolicy
 from engineio_wsgi.http.policies.hosts import HostPolicy
+from engineio_wsgi.http.response import Response, finish, refused
 from engineio_wsgi.http.subprotocols import SUBPROTOCOL, choose_subprotocol, take_subprotocol
-from engineio_wsgi.http.wsgi_call import Answered, call
+from engineio_wsgi.http.wsgi_call import call
 from engineio_wsgi.log import shorten, tell_of_client
 from engineio_wsgi.options.options import Options
 from engineio_wsgi.protocol.websocket.deflate import Deflater, Inflater
@@ -49,7 +49,7 @@ from engineio_wsgi.session.socket import Socket, as_message
 from engineio_wsgi.throttle import Throttle
 from engineio_wsgi.transports import transports
 from engineio_wsgi.transports.jsonp import JSONPTransport
-from engineio_wsgi.transports.polling import Answer, PollingTransport
+from engineio_wsgi.transports.polling import PollingTransport
 from engineio_wsgi.transports.websocket import WebSocketTransport
 
 __all__ = ["Engine", "Front", "join_clusters"]
@@ -245,9 +245,9 @@ class Engine(SessionHost):
         websocket = environ.get("wsgi.websocket")
         if websocket is None and current_thread() != self._thread:
             limit = self.options.max_http_buffer_size
-            status, headers, body = call_in_hub(self._hub.loop, self.answer, environ, limit)
-            start_response(status, headers)
-            return [body]
+            response = call_in_hub(self._hub.loop, self.answer, environ, limit)
+            start_response(response.status, response.headers)
+            return [response.body]
         if self._cluster is not None and (routed := self._cluster.route(environ, start_response, handler)) is not None:
             return routed
         if websocket is not None:
@@ -285,20 +285,20 @@ class Engine(SessionHost):
     def _serve(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """The innermost application, inside all middlewares."""
         try:
-            status, headers, body = self._respond(environ)
+            response = self._respond(environ)
         except RequestRefused as refusal:
             self.observer.on_refused(int(refusal.code))
             self._tell_refusal(refusal, environ)
-            status, headers, body = responses.refused(refusal)
+            response = refused(refusal)
         except PayloadTooLarge as error:
             self.observer.on_refused(int(ErrorCode.BAD_REQUEST))
             tell_of_client(logger, environ.get("REMOTE_ADDR"), type(error), "< %s", error)
-            status, headers, body = responses.too_large(error)
-        headers.extend(self._origins.headers(environ))
-        start_response(status, self._announce_headers(headers, environ))
-        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+            response = refused(error)
+        response.headers.extend(self._origins.headers(environ))
+        start_response(response.status, self._announce_headers(response.headers, environ))
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [response.body]
 
-    def _respond(self, environ: Environ) -> responses.Response:
+    def _respond(self, environ: Environ) -> Response:
         self._hosts.check(environ)
         if environ["REQUEST_METHOD"] == "OPTIONS":
             return self._origins.preflight(environ)
@@ -306,9 +306,9 @@ class Engine(SessionHost):
         websocket = environ.get("wsgi.websocket")
         demand = examine(environ, self.options, self._clients, websocket is not None)
         if demand.errand is Errand.POLL:
-            return self._response(self._polling(demand).poll(environ), environ)
+            return self._finish(self._polling(demand).poll(environ), environ)
         if demand.errand is Errand.POST:
-            return self._response(self._polling(demand).post(environ), environ)
+            return self._finish(self._polling(demand).post(environ), environ)
         if websocket is not None:
             return self._admit_upgrade(environ, demand, websocket)
         return self._open_polling(environ, demand)
@@ -319,9 +319,8 @@ class Engine(SessionHost):
         assert isinstance(transport, PollingTransport)
         return transport
 
-    def _response(self, answer: Answer, environ: Environ) -> responses.Response:
-        return responses.answer(answer.body, answer.content_type, environ,
-                                self.options.http_compression if answer.compress else None)
+    def _finish(self, response: Response, environ: Environ) -> Response:
+        return finish(response, environ, self.options.http_compression)
 
     def _announce_headers(self, headers: list[tuple[str, str]], environ: Environ) -> list[tuple[str, str]]:
         """Let the listeners of ``initial_headers`` and ``headers`` see and change a response's headers."""
@@ -390,7 +389,7 @@ class Engine(SessionHost):
             return self.options.generate_id(request)
         return self.worker_id + secrets.token_urlsafe(SESSION_ID_BYTES)
 
-    def _open_polling(self, environ: Environ, demand: Demand) -> responses.Response:
+    def _open_polling(self, environ: Environ, demand: Demand) -> Response:
         session = self._new_session(self._admit(environ), demand, environ)
         limit = self.options.max_http_buffer_size
         meter = self.observer.meter("polling")
@@ -400,8 +399,9 @@ class Engine(SessionHost):
         else:
             transport = PollingTransport(demand.protocol, limit, "b64" not in demand.query, meter)
         self._open(session, transport, self._can_upgrade(environ))
-        status, headers, body = self._response(transport.poll(environ), environ)
-        return status, headers + self._cookies(session.id), body
+        response = self._finish(transport.poll(environ), environ)
+        response.headers.extend(self._cookies(session.id))
+        return response
 
     def _cookies(self, sid: str) -> list[tuple[str, str]]:
         cookie = self.options.cookie
@@ -430,7 +430,7 @@ class Engine(SessionHost):
         self._carry_out(websocket, answered.headers, environ, *admitted)
         return []
 
-    def _admit_upgrade(self, environ: Environ, demand: Demand, websocket: Any) -> responses.Response:
+    def _admit_upgrade(self, environ: Environ, demand: Demand, websocket: Any) -> Response:
         check_handshake(websocket)
         headers: list[tuple[str, str]] = []
         sid = ""
@@ -443,7 +443,7 @@ class Engine(SessionHost):
         if subprotocol is not None:
             headers.append((SUBPROTOCOL, subprotocol))
         environ[ADMITTED] = (demand, sid)
-        return SWITCHING, headers, b""
+        return Response(SWITCHING, headers, b"")
 
     def _carry_out(self, websocket: Any, headers: list[tuple[str, str]], environ: Environ, demand: Demand,
                    sid: str) -> None:
@@ -483,7 +483,7 @@ class Engine(SessionHost):
         decoder = FrameDecoder(limit, inflate=inflater, masked=connection.masked)
         kind = transports[demand.transport]
         assert issubclass(kind, WebSocketTransport)
-        return kind(connection.wire, self.workers, decoder, demand.protocol, "b64" not in demand.query,
+        return kind(connection.wire, self.greenlets, decoder, demand.protocol, "b64" not in demand.query,
                     deflater, 0 if settings is None else settings.threshold, self.observer.meter(demand.transport),
                     connection.subprotocol)
 
@@ -580,7 +580,7 @@ def _loggable(context: Mapping[str, Any]) -> dict[str, Any]:
     return {key: shorten(value) if key == "sid" else value for key, value in context.items()}
 
 
-def _refuse_upgrade(websocket: Any, start_response: StartResponse | None, answered: Answered) -> Iterable[bytes]:
+def _refuse_upgrade(websocket: Any, start_response: StartResponse | None, answered: Response) -> Iterable[bytes]:
     """The same answer that a plain request gets; a WebSocket that was accepted already can only be closed."""
     if start_response is None or getattr(websocket, "accepted", True):
         close_accepted(websocket, 1008, answered.body.decode())

@@ -22,7 +22,7 @@ from engineio_wsgi.log import shorten
 from engineio_wsgi.options.options import Options
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.runtime.forks import call_in_child
-from engineio_wsgi.runtime.greenlet_pool import Workers
+from engineio_wsgi.runtime.greenlet_pool import GreenletPool
 from engineio_wsgi.runtime.observer import Observer
 from engineio_wsgi.runtime.threads import current_thread, half_patched, wait_in_thread
 from engineio_wsgi.session.events import Emitter, Listener
@@ -165,7 +165,7 @@ class SessionHost(Emitter):
                            "call monkey.patch_all() first of all, or not at all", ", ".join(missing))
         hub = gevent.get_hub()
         self._thread = current_thread()
-        self.workers = Workers(hub)
+        self.greenlets = GreenletPool(hub)
         self.heartbeat_timer = HeartbeatTimer(hub.loop, min(self.options.ping_interval, self.options.ping_timeout))
         self.worker_id = self._become_worker()
         self.forked = False
@@ -185,7 +185,7 @@ class SessionHost(Emitter):
         self._clients.clear()
         if self._hub is not None:
             self.heartbeat_timer.stop()
-            self.workers.forsake()
+            self.greenlets.forsake()
         self._hub = self._entered = self._emptied = None
         self._closing = False
         self._quota = AddressQuota(self.options.max_sessions_per_address, self.options.max_handshakes_per_address)

@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 
 import gevent
 from gevent import socket as gevent_socket
-from gevent.event import Event
 from geventwebsocket.websocket import WebSocket as PlainWebSocket
 
-from engineio_wsgi.errors import UpgradeInvalid
+from engineio_wsgi.errors import HandshakeRefused
 from engineio_wsgi.handoff.client_socket import primed
 from engineio_wsgi.protocol.websocket.deflate import DeflateParameters
 from engineio_wsgi.protocol.websocket.frames import Close, FrameDecoder, Violation, encode_binary, encode_close, encode_text
@@ -46,11 +45,12 @@ def check_handshake(websocket: Any) -> None:
     """Refuse a WebSocket whose handshake is not a valid one.
 
     Raises:
-        UpgradeInvalid: so it is; those that were accepted already are not looked at.
+        HandshakeRefused: so it is; those that were accepted already are not looked at.
     """
     refusal = websocket.refusal if isinstance(websocket, WebSocket) else None
     if refusal is not None:
-        raise UpgradeInvalid(refusal.status, str(refusal), refusal.headers)
+        # a new one: the WebSocket keeps its own, which would keep the frames of this request alive
+        raise HandshakeRefused(refusal.status, refusal.detail, refusal.headers)
 
 
 def offered_subprotocols(websocket: Any) -> tuple[str, ...]:
@@ -97,11 +97,7 @@ def _take_over_plain(websocket: Any) -> DetachedWebSocket:
     # its own close() has nothing to close any more, and must not try
     websocket.closed = True
     wire = Connection(detach(sock), pending)
-    if not wire.secure:
-        return DetachedWebSocket(wire, None, True, None)
-    closed = Event()
-    wire.on_closed(closed.set)
-    return DetachedWebSocket(wire, None, True, closed.wait)
+    return DetachedWebSocket(wire, None, True, wire.wait_closed if wire.secure else None)
 
 
 def read_ahead(reader: Any, sock: Any) -> bytes:

@@ -13,7 +13,6 @@ from urllib.parse import quote, unquote
 
 import gevent
 from gevent import monkey
-from gevent.event import Event
 from geventwebsocket.websocket import WebSocket as PlainWebSocket
 
 from engineio_wsgi.handoff.accepted_websocket import read_ahead
@@ -146,10 +145,8 @@ class _AcceptedDeparture:
 
     def end(self, start_response: Callable[..., Any] | None) -> Iterable[bytes]:
         """The handler sees a closed WebSocket. Blocks until a TLS connection is closed, whose state cannot leave the handler."""
-        if self._wire is not None and not self._wire.closed:
-            closed = Event()
-            self._wire.on_closed(closed.set)
-            closed.wait()
+        if self._wire is not None:
+            self._wire.wait_closed()
         return []
 
 

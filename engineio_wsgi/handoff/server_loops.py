@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable
 from io import BufferedReader
 from typing import Any, NoReturn
 
-from gevent.event import Event
 from gevent.pywsgi import Input
 from gevent.socket import socket as GeventSocket
 
 from engineio_wsgi.errors import ConnectionDetached
 from engineio_wsgi.handoff.accepted_websocket import read_ahead
 from engineio_wsgi.handoff.client_socket import client_socket, primed
+from engineio_wsgi.http.response import Response
 from engineio_wsgi.http.response_head import ResponseHead
 from engineio_wsgi.http.wsgi_call import call
 from engineio_wsgi.protocol.websocket.handshake import asks_for_websocket
@@ -59,7 +59,7 @@ class Release:
 
     def __init__(self, environ: dict[str, Any]) -> None:
         self._environ = environ
-        self._closed: Event | None = None
+        self._taken: Connection | None = None
 
     def serve(self, application: Callable[..., Iterable[bytes]], start_response: Callable[..., Any]) -> NoReturn:
         """Have the request answered by ``application``, which finds a WebSocket in its environ and may accept it.
@@ -72,7 +72,7 @@ class Release:
         status = "101 Switching Protocols"
         if not websocket.accepted:
             status = answered.status
-            self._refuse(*answered)
+            self._refuse(answered)
         self.end(status, start_response)
 
     def end(self, status: str, start_response: Callable[..., Any]) -> NoReturn:
@@ -81,17 +81,16 @@ class Release:
         Raises:
             ConnectionDetached: always. It is for the loop.
         """
-        if self._closed is not None:
-            # the state of TLS cannot leave the loop's socket
-            self._closed.wait()
+        if self._taken is not None and self._taken.secure:
+            self._taken.wait_closed()
         self._end_loop(status, start_response)
 
-    def _refuse(self, status: str, headers: list[tuple[str, str]], body: bytes) -> None:
+    def _refuse(self, response: Response) -> None:
         """Answer with an ordinary response instead, and end the connection: nobody knows what the client sends next."""
-        head = ResponseHead(status, headers)
-        top = head.frame(len(body), "HTTP/1.1", True, False)
+        head = ResponseHead(response.status, response.headers)
+        top = head.frame(len(response.body), "HTTP/1.1", True, False)
         try:
-            wire = self._open(top + body)
+            wire = self._open(top + response.body)
         except OSError:
             # it is gone, and was not told
             return
@@ -109,10 +108,7 @@ class Release:
 
     def take(self, pending: bytes = b"") -> Connection:
         """Take the connection. Nothing but ``pending`` comes out of it of what has been read already."""
-        wire = Connection(detach(client_socket(self._environ)), pending)
-        if wire.secure:
-            self._closed = Event()
-            wire.on_closed(self._closed.set)
+        wire = self._taken = Connection(detach(client_socket(self._environ)), pending)
         for key in ("gunicorn.socket", "gunicorn.sock"):
             self._environ.pop(key, None)
         return wire

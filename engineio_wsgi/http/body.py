@@ -8,13 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from sys import maxsize
-from typing import Any
+from typing import TYPE_CHECKING
 
+from engineio_wsgi.errors import PayloadTooLarge, ProtocolError
 from engineio_wsgi.http.chunked import ChunkedDecoder, ChunkedError
 from engineio_wsgi.http.connection import RECV_SIZE, HttpConnection
 from engineio_wsgi.http.request_head import CHUNKED, InvalidRequest
 
-__all__ = ["NO_BODY", "Body", "open_body"]
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIEnvironment
+
+__all__ = ["NO_BODY", "Body", "copy_body", "open_body", "read_body"]
+
+#: bytes of one read of a body whose length is not announced
+CHUNK = 65_536
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -62,7 +69,6 @@ class Body:
     def discard(self, limit: int) -> bool:
         """Read what is left, if that is certain to be ``limit`` bytes at most. Returns whether nothing is left."""
         return True
-
 
     def stop_waiting(self) -> bool:
         """The response begins: a client that has not been told to send its body will not be told any more.
@@ -230,7 +236,7 @@ class _ChunkedBody(_StreamedBody):
         return self._decoder.done
 
 
-def open_body(connection: HttpConnection, length: int | None, timeout: float, environ: dict[str, Any]) -> Body:
+def open_body(connection: HttpConnection, length: int | None, timeout: float, environ: WSGIEnvironment) -> Body:
     """The input stream of a request whose head has just been read.
 
     Args:
@@ -247,3 +253,69 @@ def open_body(connection: HttpConnection, length: int | None, timeout: float, en
     if length == CHUNKED:
         return _ChunkedBody(connection, timeout, expected)
     return _SizedBody(connection, timeout, expected, length)
+
+
+# -- reading a whole body, from the input stream of any server
+
+
+def read_body(environ: WSGIEnvironment, limit: int) -> bytes:
+    """The whole body of a request. Blocks while it arrives.
+
+    Raises:
+        PayloadTooLarge: more than ``limit`` bytes; where the length is announced, before anything is read.
+        ProtocolError: a length that is no number.
+        OSError: the client went away before the body was complete.
+    """
+    announced = environ.get("CONTENT_LENGTH")
+    if announced:
+        return _read_exactly(environ, _parse_length(announced), limit)
+    if not environ.get("wsgi.input_terminated"):
+        return b""
+    return _read_to_end(environ, limit)
+
+
+def copy_body(environ: WSGIEnvironment, limit: int) -> tuple[str, bytes]:
+    """The body for a copy of the request that another thread or process answers, and its ``CONTENT_LENGTH``.
+
+    :func:`read_body` of the copy raises what it would raise for the original. Blocks while the body arrives; reads no more than
+    ``limit`` bytes.
+    """
+    announced: str = environ.get("CONTENT_LENGTH") or ""
+    if not announced and not environ.get("wsgi.input_terminated"):
+        return "", b""
+    try:
+        body = read_body(environ, limit)
+    except PayloadTooLarge as error:
+        return str(error.size), b""
+    except ProtocolError:
+        return announced, b""
+    except OSError:
+        # the copy has a shorter body than announced
+        return announced or "1", b""
+    return str(len(body)), body
+
+
+def _parse_length(announced: str) -> int:
+    if not (announced.isascii() and announced.isdigit()):
+        raise ProtocolError(f"the Content-Length {announced[:40]!r} is not a number")
+    return int(announced)
+
+
+def _read_exactly(environ: WSGIEnvironment, length: int, limit: int) -> bytes:
+    if length > limit:
+        raise PayloadTooLarge(length, limit)
+    body: bytes = environ["wsgi.input"].read(length)
+    if len(body) < length:
+        raise ConnectionAbortedError(f"{len(body)} of {length} bytes arrived before the client went away")
+    return body
+
+
+def _read_to_end(environ: WSGIEnvironment, limit: int) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    while chunk := environ["wsgi.input"].read(min(CHUNK, limit + 1 - size)):
+        size += len(chunk)
+        if size > limit:
+            raise PayloadTooLarge(size, limit)
+        chunks.append(chunk)
+    return b"".join(chunks)

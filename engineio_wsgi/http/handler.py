@@ -14,7 +14,6 @@ from time import time
 from typing import Any
 from wsgiref.util import FileWrapper
 
-from gevent.event import Event
 from geventwebsocket.exceptions import WebSocketError
 from geventwebsocket.handler import Client
 from geventwebsocket.handler import WebSocketHandler as PlainWebSocketHandler
@@ -198,11 +197,9 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
         self._head_read = b""
         self.wsgi_input = NO_BODY
         del self._connection, self._parser
-        if wire is not None and wire.secure and not wire.closed:
+        if wire is not None and wire.secure:
             # the state of TLS cannot leave its socket, which the server closes when this greenlet ends
-            closed = Event()
-            wire.on_closed(closed.set)
-            closed.wait()
+            wire.wait_closed()
 
     # -- the environ
 
@@ -256,7 +253,7 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
         elif isinstance(error, InvalidRequest):
             self._refuse(error)
         elif isinstance(error, HandshakeRefused) and not self.headers_sent:
-            self._answer(error.status, error.headers, str(error))
+            self._answer(error.status, error.headers, error.detail)
         else:
             self.handle_error(*sys.exc_info())
 
@@ -271,7 +268,7 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
         is_request = self.environ is not None
         if not is_request:
             self._begin_nothing()
-        self._answer(error.status, (), error.detail)
+        self._answer(error.status, error.headers, error.detail)
         if self._is_logging and not is_request:
             self.time_finish = time()
             self.log_request()

@@ -14,8 +14,9 @@ import gevent
 from gevent import monkey
 from greenlet import getcurrent
 
-from engineio_wsgi.http.read_body import CHUNK
-from engineio_wsgi.http.wsgi_call import Answered, call
+from engineio_wsgi.http.body import copy_body
+from engineio_wsgi.http.response import Response
+from engineio_wsgi.http.wsgi_call import call
 from engineio_wsgi.vendors.gevent_sockets import has_hub
 
 __all__ = ["call_in_hub", "has_hub", "in_plain_thread", "start_hub", "wait_for_hub"]
@@ -51,7 +52,7 @@ def start_hub(enter: Callable[[], object]) -> None:
     entered.acquire()
 
 
-def call_in_hub(loop: Any, application: Callable[..., Iterable[bytes]], environ: dict[str, Any], limit: int) -> Answered:
+def call_in_hub(loop: Any, application: Callable[..., Iterable[bytes]], environ: dict[str, Any], limit: int) -> Response:
     """Call a WSGI application in a greenlet of another thread's hub. Blocks the calling thread until it has answered.
 
     Args:
@@ -61,8 +62,11 @@ def call_in_hub(loop: Any, application: Callable[..., Iterable[bytes]], environ:
     Raises:
         Exception: what the application raised.
     """
-    environ = {**environ, "wsgi.input": io.BytesIO(_read(environ, limit))}
-    return wait_for_hub(loop, lambda: call(application, environ))
+    length, body = copy_body(environ, limit)
+    copy = {**environ, "wsgi.input": io.BytesIO(body)}
+    if length:
+        copy["CONTENT_LENGTH"] = length
+    return wait_for_hub(loop, lambda: call(application, copy))
 
 
 def wait_for_hub(loop: Any, function: Callable[[], T]) -> T:
@@ -89,19 +93,3 @@ def wait_for_hub(loop: Any, function: Callable[[], T]) -> T:
     if failure:
         raise failure[0]
     return outcome[0]
-
-
-def _read(environ: dict[str, Any], limit: int) -> bytes:
-    """The body of a request, or so much of it that it is seen to be too large."""
-    announced = environ.get("CONTENT_LENGTH") or ""
-    if announced.isascii() and announced.isdigit():
-        length = int(announced)
-        return environ["wsgi.input"].read(length) if length <= limit else b""
-    if announced or not environ.get("wsgi.input_terminated"):
-        return b""
-    chunks: list[bytes] = []
-    left = limit + 1
-    while left and (chunk := environ["wsgi.input"].read(min(CHUNK, left))):
-        chunks.append(chunk)
-        left -= len(chunk)
-    return b"".join(chunks)

@@ -263,6 +263,16 @@ class Connection:
         else:
             self._on_closed = callback
 
+    def wait_closed(self) -> None:
+        """Block the greenlet until this side has closed the connection.
+
+        The former owner of a TLS socket calls it before it closes the socket: the state of TLS cannot leave that object.
+        """
+        if self._sock is not CLOSED:
+            closed = Event()
+            self._on_closed = _both(self._on_closed, closed.set)
+            closed.wait()
+
     def linger(self, timeout: float = LINGER) -> None:
         """Close politely, in the background: write what is unsent, say that nothing follows, wait for the peer's end.
 

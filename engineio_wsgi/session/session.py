@@ -21,7 +21,7 @@ from engineio_wsgi.errors import SocketClosed, UsageError
 from engineio_wsgi.log import shorten
 from engineio_wsgi.options.options import Options
 from engineio_wsgi.packet import Packet, PacketType
-from engineio_wsgi.runtime.greenlet_pool import Workers
+from engineio_wsgi.runtime.greenlet_pool import GreenletPool
 from engineio_wsgi.runtime.observer import Meter
 from engineio_wsgi.session.events import Emitter, Listener
 from engineio_wsgi.session.heartbeat import Heartbeat, HeartbeatTimer
@@ -54,7 +54,7 @@ class Host(Protocol):
     """What a session needs of its server."""
 
     options: Options
-    workers: Workers
+    greenlets: GreenletPool
     heartbeat_timer: HeartbeatTimer
 
     def forget(self, session: Any) -> None:
@@ -192,7 +192,7 @@ class Session(Emitter):
     # -- turns: the listeners run one after the other
 
     def deliver(self, data: str | bytes) -> None:
-        """One message, from the worker greenlet that read it. Calls the listeners unless others are running."""
+        """One message, from the greenlet of the pool that read it. Calls the listeners unless others are running."""
         self.heard = monotonic()
         listeners = self.direct_listeners
         if self.busy or self.inbox or not listeners:
@@ -273,7 +273,7 @@ class Session(Emitter):
             if timer is not None:
                 timer.close()
         if readable:
-            # this greenlet was woken instead of a worker, and reads for itself
+            # this greenlet was woken instead of one of the pool, and reads for itself
             self.transport.read()
 
     def _pause_turn(self, waiter: Any) -> Any:
@@ -315,8 +315,8 @@ class Session(Emitter):
             self._wake_receiver()
 
     def submit_turn(self) -> None:
-        """Have what is queued dispatched soon, in a worker greenlet."""
-        self.host.workers.submit(self.run_turn)
+        """Have what is queued dispatched soon, in a greenlet of the pool."""
+        self.host.greenlets.submit(self.run_turn)
 
     def run_turn(self) -> None:
         """Dispatch what is queued, in this greenlet, until nothing is left."""
@@ -593,7 +593,7 @@ class Session(Emitter):
         self._wake_receiver()
         self._tell_progress()
         if self.busy:
-            self._timer = DeadlineTimer(self._loop, CLOSE_GRACE, self.host.workers.run, self._emit_close)
+            self._timer = DeadlineTimer(self._loop, CLOSE_GRACE, self.host.greenlets.run, self._emit_close)
         else:
             self.submit_turn()
 

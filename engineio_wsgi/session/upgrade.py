@@ -64,7 +64,7 @@ class Upgrading(Protocol):
         ...
 
     def submit_turn(self) -> None:
-        """Have what is queued dispatched soon, in a worker greenlet."""
+        """Have what is queued dispatched soon, in a greenlet of the pool."""
         ...
 
     def switch_transport(self, transport: Transport) -> None:

@@ -152,7 +152,7 @@ class Sink(Protocol):
         ...
 
     def deliver(self, data: str | bytes) -> None:
-        """One message was received, and nothing else; the caller is a worker greenlet and may be kept by the listeners."""
+        """One message was received, and nothing else; the caller is a greenlet of the pool and may be kept by the listeners."""
         ...
 
     def enqueue(self, messages: Sequence[str | bytes]) -> None:
@@ -160,11 +160,11 @@ class Sink(Protocol):
         ...
 
     def run_turn(self) -> None:
-        """Dispatch what is queued; the caller is a worker greenlet."""
+        """Dispatch what is queued; the caller is a greenlet of the pool."""
         ...
 
     def submit_turn(self) -> None:
-        """Have what is queued dispatched soon, in a worker greenlet."""
+        """Have what is queued dispatched soon, in a greenlet of the pool."""
         ...
 
     def on_packet(self, packet: Packet) -> None:

@@ -6,10 +6,11 @@ from typing import Any
 
 from engineio_wsgi.errors import ErrorCode, ProtocolError, RequestRefused
 from engineio_wsgi.http.query import parse_query
+from engineio_wsgi.http.response import Response, payload
 from engineio_wsgi.packet import Packet
 from engineio_wsgi.protocol.engineio import jsonp
 from engineio_wsgi.runtime.observer import Meter
-from engineio_wsgi.transports.polling import Answer, PollingTransport
+from engineio_wsgi.transports.polling import PollingTransport
 
 __all__ = ["JSONPTransport"]
 
@@ -25,7 +26,7 @@ class JSONPTransport(PollingTransport):
         super().__init__(protocol, limit, binary=False, meter=meter)
         self._index = 0
 
-    def poll(self, environ: dict[str, Any]) -> Answer:
+    def poll(self, environ: dict[str, Any]) -> Response:
         """As in polling; the answer calls the function that this request's ``j`` names.
 
         Raises:
@@ -37,9 +38,9 @@ class JSONPTransport(PollingTransport):
             raise RequestRefused(ErrorCode.BAD_REQUEST, context={"name": "JSONP_INDEX", "error": str(error)}) from error
         return super().poll(environ)
 
-    def wrap(self, body: bytes, content_type: str, compress: bool) -> Answer:
+    def wrap(self, body: bytes, content_type: str, compress: bool) -> Response:
         """The call that carries an encoded payload."""
-        return Answer(jsonp.encode_response(body, self._index), JAVASCRIPT, compress)
+        return payload(jsonp.encode_response(body, self._index), JAVASCRIPT, compress)
 
     def unwrap(self, body: bytes, binary: bool) -> list[Packet]:
         """The packets in a form's ``d``."""

@@ -15,14 +15,15 @@ from gevent.hub import Waiter
 
 from engineio_wsgi.errors import ErrorCode, PayloadTooLarge, ProtocolError, RequestRefused
 from engineio_wsgi.handoff.client_socket import EndWatch
-from engineio_wsgi.http.read_body import read_body
+from engineio_wsgi.http.body import read_body
+from engineio_wsgi.http.response import Response, payload
 from engineio_wsgi.log import shorten
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.protocol.engineio import v3, v4
 from engineio_wsgi.runtime.observer import Meter
 from engineio_wsgi.transports.base import CloseReason, Transport, as_packet
 
-__all__ = ["Answer", "PollingTransport"]
+__all__ = ["PollingTransport"]
 
 logger = logging.getLogger("engine.polling")
 
@@ -37,19 +38,8 @@ NOOP = Packet(PacketType.NOOP)
 CLOSE = Packet(PacketType.CLOSE)
 
 
-class Answer:
-    """What a request is answered with, before headers that do not depend on the transport."""
-
-    __slots__ = ("body", "compress", "content_type")
-
-    def __init__(self, body: bytes, content_type: str, compress: bool = False) -> None:
-        self.body = body
-        self.content_type = content_type
-        self.compress = compress
-
-
 #: text/html and not text/plain: some user agents offer a plain "ok" as a download
-OK = Answer(b"ok", HTML)
+OK = payload(b"ok", HTML)
 
 
 class PollingTransport(Transport):
@@ -81,7 +71,7 @@ class PollingTransport(Transport):
 
     # -- GET
 
-    def poll(self, environ: dict[str, Any]) -> Answer:
+    def poll(self, environ: dict[str, Any]) -> Response:
         """Answer a GET: at once if anything waits, else as soon as something does. Blocks.
 
         Raises:
@@ -97,7 +87,7 @@ class PollingTransport(Transport):
             sink.end(CloseReason.TRANSPORT_CLOSE, "the client gave up a poll")
         return self._answer_poll()
 
-    def _answer_poll(self) -> Answer:
+    def _answer_poll(self) -> Response:
         sink = self.sink
         if sink.closed:
             # a client that has said goodbye itself only wants its request back
@@ -124,7 +114,7 @@ class PollingTransport(Transport):
             self._poll = None
             watch.stop()
 
-    def _encode(self, packets: Sequence[Packet]) -> Answer:
+    def _encode(self, packets: Sequence[Packet]) -> Response:
         body: bytes = self._codec.encode_payload(packets, self._binary)
         compress = any(packet.compress for packet in packets)
         answer = self.wrap(body, self._content_type(packets), compress)
@@ -137,13 +127,13 @@ class PollingTransport(Transport):
             return PLAIN_TEXT
         return OCTET_STREAM if any(type(packet.data) is bytes for packet in packets) else PLAIN_TEXT
 
-    def wrap(self, body: bytes, content_type: str, compress: bool) -> Answer:
+    def wrap(self, body: bytes, content_type: str, compress: bool) -> Response:
         """The answer that carries an encoded payload."""
-        return Answer(body, content_type, compress)
+        return payload(body, content_type, compress)
 
     # -- POST
 
-    def post(self, environ: dict[str, Any]) -> Answer:
+    def post(self, environ: dict[str, Any]) -> Response:
         """Take a POST's packets in. Blocks while its body arrives, and while the session's inbox is full.
 
         Raises:

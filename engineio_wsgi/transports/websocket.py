@@ -13,7 +13,7 @@ from typing import Any
 import gevent
 
 from engineio_wsgi.errors import ProtocolError, RequestRefused
-from engineio_wsgi.http.responses import error_body
+from engineio_wsgi.http.response import error_body
 from engineio_wsgi.log import shorten, tell_of_client
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.protocol.engineio import v3, v4
@@ -32,7 +32,7 @@ from engineio_wsgi.protocol.websocket.frames import (
     to_utf8,
 )
 from engineio_wsgi.runtime.connection import RECV_SIZE, Connection
-from engineio_wsgi.runtime.greenlet_pool import Workers
+from engineio_wsgi.runtime.greenlet_pool import GreenletPool
 from engineio_wsgi.runtime.observer import Meter
 from engineio_wsgi.transports.base import CloseReason, Entry, Prepared, Transport, as_packet
 
@@ -69,20 +69,20 @@ class WebSocketTransport(Transport):
         subprotocol: what was agreed on in the handshake.
     """
 
-    __slots__ = ("_binary", "_binary_prefix", "_close_code", "_codec", "_deflate_threshold", "_deflater", "_in_flight",
-                 "_loop", "_paused", "_scheduled", "_workers", "feed", "subprotocol", "wire")
+    __slots__ = ("_binary", "_binary_prefix", "_close_code", "_codec", "_deflate_threshold", "_deflater", "_greenlets",
+                 "_in_flight", "_loop", "_paused", "_scheduled", "feed", "subprotocol", "wire")
 
     name = "websocket"
     handles_upgrades = True
 
-    def __init__(self, wire: Connection, workers: Workers, decoder: FrameDecoder, protocol: int,
+    def __init__(self, wire: Connection, greenlets: GreenletPool, decoder: FrameDecoder, protocol: int,
                  binary: bool = True, deflater: Deflater | None = None, deflate_threshold: int = 0,
                  meter: Meter | None = None, subprotocol: str | None = None) -> None:
         super().__init__(meter)
         self.wire = wire
         #: the WebSocket's sub-protocol, if one was agreed on
         self.subprotocol = subprotocol
-        self._workers = workers
+        self._greenlets = greenlets
         self._loop = gevent.get_hub().loop
         #: from bytes to what they contain: see ``FrameDecoder.feed``
         self.feed: Callable[[bytes], list[Any]] = decoder.feed
@@ -122,11 +122,11 @@ class WebSocketTransport(Transport):
             self.wire.watch(self._on_readable)
 
     def _on_readable(self) -> None:
-        """In the hub: one batch, in the greenlet that waits for it or in a worker; what it wrote goes out in one send."""
+        """In the hub: one batch, in the greenlet that waits for it or in one of the pool; what it wrote goes out in one send."""
         self.corked = True
         sink = self.sink
         if sink.receiver is None:
-            self._workers.attend(self)
+            self._greenlets.attend(self)
             return
         try:
             sink.take_receiver().switch(True)
@@ -140,7 +140,7 @@ class WebSocketTransport(Transport):
             self.flush()
 
     def read(self) -> None:
-        """Read once and hand over what it contained. For a worker greenlet, or the one that called ``receive``."""
+        """Read once and hand over what it contained. For a greenlet of the pool, or the one that called ``receive``."""
         try:
             data = self.wire.recv(RECV_SIZE)
         except BlockingIOError:

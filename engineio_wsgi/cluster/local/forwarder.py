@@ -18,11 +18,11 @@ from engineio_wsgi.cluster.local.channel_pool import IdleChannels
 from engineio_wsgi.cluster.local.names import Names
 from engineio_wsgi.cluster.local.pump import Pump
 from engineio_wsgi.cluster.messages import Answer, BadMessage, Kind, Message, MovedConnection, Refusal, Request
-from engineio_wsgi.errors import ClientGone, PayloadTooLarge, ProtocolError
+from engineio_wsgi.errors import ClientGone
 from engineio_wsgi.handoff.client_socket import EndWatch
 from engineio_wsgi.handoff.departure import Departure, forget_descriptor
-from engineio_wsgi.http.read_body import read_body
-from engineio_wsgi.http.wsgi_call import Answered
+from engineio_wsgi.http.body import copy_body
+from engineio_wsgi.http.response import Response
 from engineio_wsgi.runtime.connection import Connection, detach
 
 __all__ = ["ClientGone", "Courier", "LocalCourier", "RequestCopy"]
@@ -60,18 +60,9 @@ class RequestCopy:
 
     def _read_body(self) -> tuple[str, bytes]:
         """``CONTENT_LENGTH`` and body. What is wrong with it is seen by the session, as if it had read it itself."""
-        announced = self.environ.get("CONTENT_LENGTH") or ""
         if self.environ["REQUEST_METHOD"] != "POST":
-            return announced, b""
-        try:
-            body = read_body(self.environ, self._body_limit)
-        except PayloadTooLarge as error:
-            return str(error.size), b""
-        except ProtocolError:
-            return announced, b""
-        except OSError:
-            return announced or "1", b""
-        return str(len(body)), body
+            return self.environ.get("CONTENT_LENGTH") or "", b""
+        return copy_body(self.environ, self._body_limit)
 
 
 class Courier(Protocol):
@@ -91,7 +82,7 @@ class Courier(Protocol):
         """
         ...
 
-    def relay(self, owner: str, request: RequestCopy) -> Answered | Refusal:
+    def relay(self, owner: str, request: RequestCopy) -> Response | Refusal:
         """Have a request answered by its session's worker. Blocks until it is.
 
         Raises:
@@ -166,14 +157,14 @@ class LocalCourier:
 
     # -- requests
 
-    def relay(self, owner: str, request: RequestCopy) -> Answered | Refusal:
+    def relay(self, owner: str, request: RequestCopy) -> Response | Refusal:
         """See :class:`Courier`."""
         channel, refusal = self._begin(owner, request.message)
         answered = self._await_answer(channel, request.environ) if refusal is None else refusal
         self._idle.keep(owner, channel)
         return answered
 
-    def _await_answer(self, channel: Channel, environ: dict[str, Any]) -> Answered:
+    def _await_answer(self, channel: Channel, environ: dict[str, Any]) -> Response:
         left: list[bool] = []
 
         def leave() -> None:
@@ -193,7 +184,7 @@ class LocalCourier:
             raise
         finally:
             watch.stop()
-        return Answered(answer.status, answer.headers, message.body)
+        return Response(answer.status, answer.headers, message.body)
 
     def close(self) -> None:
         """Keep nothing open any more. Does not block."""

@@ -24,7 +24,7 @@ from engineio_wsgi.cluster.redis.reliable_link import Conversation
 from engineio_wsgi.cluster.redis.stream import Stream
 from engineio_wsgi.handoff.client_socket import ENDED, EndWatch
 from engineio_wsgi.handoff.departure import Departure
-from engineio_wsgi.http.wsgi_call import Answered
+from engineio_wsgi.http.response import Response
 from engineio_wsgi.runtime.connection import Connection, detach
 
 __all__ = ["RemoteCourier", "RemoteOwner"]
@@ -69,7 +69,7 @@ class RemoteCourier:
         Pump(departure.leave(), Stream(conversation), self._answer_timeout)
         return None
 
-    def relay(self, owner: str, request: RequestCopy) -> Answered | Refusal:
+    def relay(self, owner: str, request: RequestCopy) -> Response | Refusal:
         """See :class:`Courier`."""
         conversation = self._exchange.begin(owner, request.message)
         left: list[bool] = []
@@ -107,11 +107,11 @@ class RemoteCourier:
             raise OwnerGone(f"it has not answered: {error}") from error
 
 
-def _answer_in(message: Message) -> Answered | Refusal:
+def _answer_in(message: Message) -> Response | Refusal:
     if message.kind is Kind.REFUSED:
         return Refusal.of(message)
     answer = Answer.of(message)
-    return Answered(answer.status, answer.headers, message.body)
+    return Response(answer.status, answer.headers, message.body)
 
 
 class RemoteOwner:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from engineio_wsgi.errors import ErrorCode, Forbidden, RequestRefused
+from engineio_wsgi.http.response import Response
 from engineio_wsgi.http.response_head import keep_header
-from engineio_wsgi.http.responses import Response
 from engineio_wsgi.options.options import Cors
 
 __all__ = ["OriginPolicy"]
@@ -93,12 +93,12 @@ class OriginPolicy:
         headers = [("Content-Length", "0")]
         origin = environ.get("HTTP_ORIGIN")
         if cors is None or (origin is not None and not self._allows(origin, environ)):
-            return "204 No Content", headers, b""
+            return Response("204 No Content", headers, b"")
         headers.append(("Access-Control-Allow-Methods", ", ".join(cors.methods)))
         headers.extend(self._allowed_headers(cors, environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS", "")))
         if cors.max_age is not None:
             headers.append(("Access-Control-Max-Age", str(cors.max_age)))
-        return "204 No Content", headers, b""
+        return Response("204 No Content", headers, b"")
 
     @staticmethod
     def _allowed_headers(cors: Cors, asked: str) -> list[tuple[str, str]]:

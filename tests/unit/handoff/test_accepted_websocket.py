@@ -16,7 +16,6 @@ from geventwebsocket.websocket import Stream
 from geventwebsocket.websocket import WebSocket as PlainWebSocket
 from support.rawwebsocket import TEXT, frame_bytes
 
-from engineio_wsgi.errors import UpgradeInvalid
 from engineio_wsgi.handoff.accepted_websocket import check_handshake, close_accepted, read_ahead, take_over
 from engineio_wsgi.protocol.websocket.frames import Close, FrameDecoder, encode_binary, encode_close, encode_text
 from engineio_wsgi.protocol.websocket.handshake import HandshakeRefused
@@ -102,7 +101,7 @@ def read_all(wire: Connection, size: int = 1 << 30) -> bytes:
 def test_a_handshake_that_is_none_is_refused_as_the_rfc_has_it() -> None:
     websocket = WebSocket({**ENVIRON, "HTTP_SEC_WEBSOCKET_VERSION": "8"}, lambda first: None)  # type: ignore[arg-type, return-value]
     websocket.refusal = HandshakeRefused("426 Upgrade Required", "version 8", [("Sec-WebSocket-Version", "13")])
-    with pytest.raises(UpgradeInvalid) as refused:
+    with pytest.raises(HandshakeRefused) as refused:
         check_handshake(websocket)
     assert refused.value.status == "426 Upgrade Required"
     assert refused.value.message == "Bad request: version 8"

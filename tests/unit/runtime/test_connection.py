@@ -127,6 +127,20 @@ def test_close_is_told_once_and_repeated_close_is_harmless(pair):
         wire.write(b"x")
 
 
+def test_waiting_for_the_end_does_not_replace_the_callback(pair):
+    wire, _ = pair
+    closed: list[int] = []
+    wire.on_closed(lambda: closed.append(1))
+    waiting = [gevent.spawn(wire.wait_closed) for _ in range(2)]
+    gevent.idle()
+    assert not any(one.dead for one in waiting)
+    wire.close()
+    gevent.joinall(waiting, 60, raise_error=True)
+    assert all(one.dead for one in waiting)
+    assert closed == [1]
+    wire.wait_closed()
+
+
 def test_linger_lets_the_peer_have_the_last_bytes(pair):
     wire, far = pair
     written = fill(wire)

@@ -157,8 +157,8 @@ class Attempt:
         self.session = FakeSession(self.loop)
         session: Any = self.session
         wire: Any = self.wire
-        workers: Any = None
-        self.candidate = WebSocketTransport(wire, workers, FrameDecoder(1000, masked=False), protocol)
+        greenlets: Any = None
+        self.candidate = WebSocketTransport(wire, greenlets, FrameDecoder(1000, masked=False), protocol)
         self.upgrade = Upgrade(session, self.candidate, self.loop, TIMEOUT)
         self.upgrade.start()
 

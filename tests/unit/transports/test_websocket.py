@@ -20,7 +20,7 @@ from engineio_wsgi.transports.websocket import WebSocketTransport, message_head
 PONG = Packet(PacketType.PONG)
 
 
-class FakeWorkers:
+class FakeGreenletPool:
     """Reads when something is readable, as the greenlet pool does."""
 
     def attend(self, connection: Any) -> None:
@@ -35,8 +35,8 @@ class Opened:
     def __init__(self, protocol: int = 4, **more: Any) -> None:
         self.wire, self.sink = FakeConnection(), FakeSink()
         wire: Any = self.wire
-        workers: Any = FakeWorkers()
-        self.transport = WebSocketTransport(wire, workers, FrameDecoder(100_000, masked=False), protocol, **more)
+        greenlets: Any = FakeGreenletPool()
+        self.transport = WebSocketTransport(wire, greenlets, FrameDecoder(100_000, masked=False), protocol, **more)
         self.sink.serve(self.transport)
         self.transport.open()
 
