@@ -177,7 +177,7 @@ class GunicornHandler(RosteredHandler):
             self.close_connection = True
         environ = self.environ
         super().handle_one_response()
-        if self._wire is not None and not self.departed:
+        if self._wire is not None and not self.detached:
             self.log_request()
         if original is not None:
             try:

@@ -15,14 +15,15 @@ from gevent import socket as gevent_socket
 from geventwebsocket.websocket import WebSocket as PlainWebSocket
 
 from engineio_wsgi.errors import HandshakeRefused
-from engineio_wsgi.handoff.client_socket import primed
-from engineio_wsgi.protocol.websocket.deflate import DeflateParameters
+from engineio_wsgi.handoff.server_loops import PlainWebSocketLoop
+from engineio_wsgi.protocol.websocket.deflate import DeflateParameters, DeflateSettings
 from engineio_wsgi.protocol.websocket.frames import Close, FrameDecoder, Violation, encode_binary, encode_close, encode_text
 from engineio_wsgi.runtime.connection import RECV_SIZE, Connection, detach
 from engineio_wsgi.runtime.forks import hold
+from engineio_wsgi.vendors.geventwebsocket_sockets import is_plain
 from engineio_wsgi.websocket.websocket import WebSocket
 
-__all__ = ["DetachedWebSocket", "check_handshake", "close_accepted", "offered_subprotocols", "read_ahead", "take_over"]
+__all__ = ["DetachedWebSocket", "check_handshake", "close_accepted", "detach_websocket", "offered_subprotocols"]
 
 logger = logging.getLogger("engine.ws")
 
@@ -58,8 +59,9 @@ def offered_subprotocols(websocket: Any) -> tuple[str, ...]:
     return websocket.offered_protocols if isinstance(websocket, WebSocket) and not websocket.accepted else ()
 
 
-def take_over(websocket: Any, headers: list[tuple[str, str]], deflate: Any, subprotocol: str | None = None) -> DetachedWebSocket:
-    """Take the connection of ``websocket``; it is of no use to anybody else afterwards.
+def detach_websocket(websocket: Any, headers: list[tuple[str, str]], deflate: DeflateSettings | None,
+                     subprotocol: str | None = None) -> DetachedWebSocket:
+    """Take the connection out of a WebSocket, which is of no use afterwards. Does not block.
 
     Args:
         headers: for the handshake's response, if it has not been sent yet.
@@ -67,19 +69,19 @@ def take_over(websocket: Any, headers: list[tuple[str, str]], deflate: Any, subp
         subprotocol: one of those that the client offers, if the handshake's response has not been sent yet.
 
     Raises:
-        OSError: the client has gone away meanwhile.
+        OSError: the client has gone.
     """
     if isinstance(websocket, WebSocket):
         wire, parameters = websocket.detach(headers, deflate, subprotocol)
         return DetachedWebSocket(wire, parameters, True, None, websocket.agreed_protocol)
-    if isinstance(websocket, PlainWebSocket):
-        return _take_over_plain(websocket)
+    if is_plain(websocket):
+        return _detach_plain(websocket)
     return _pump(websocket)
 
 
 def close_accepted(websocket: Any, code: int, reason: str) -> None:
     """Close a WebSocket that somebody else has accepted already, with a code that gevent-websocket would not send."""
-    connection = take_over(websocket, [], None)
+    connection = detach_websocket(websocket, [], None)
     try:
         connection.wire.write(encode_close(code, reason))
     except OSError:
@@ -89,27 +91,11 @@ def close_accepted(websocket: Any, code: int, reason: str) -> None:
         connection.wait()
 
 
-def _take_over_plain(websocket: Any) -> DetachedWebSocket:
-    """gevent-websocket's own: its handler's socket, and what its buffered reader has read ahead."""
-    handler = websocket.handler
-    sock = handler.socket
-    pending = read_ahead(handler.rfile, sock)
-    # its own close() has nothing to close any more, and must not try
-    websocket.closed = True
-    wire = Connection(detach(sock), pending)
-    return DetachedWebSocket(wire, None, True, wire.wait_closed if wire.secure else None)
-
-
-def read_ahead(reader: Any, sock: Any) -> bytes:
-    """What a buffered reader has taken from its socket already; it stays there. Does not block."""
-    timeout = sock.gettimeout()
-    sock.settimeout(0)
-    try:
-        return bytes(reader.peek(1)) + primed(sock)
-    except OSError:
-        return b""
-    finally:
-        sock.settimeout(timeout)
+def _detach_plain(websocket: PlainWebSocket) -> DetachedWebSocket:
+    """gevent-websocket's own."""
+    loop = PlainWebSocketLoop(websocket)
+    connection = loop.detach(loop.as_read())
+    return DetachedWebSocket(connection, None, True, loop.end if connection.secure else None)
 
 
 def _pump(websocket: Any) -> DetachedWebSocket:

@@ -6,11 +6,9 @@ greenlet belongs to, which WSGI application it calls, and how bytes that have be
 
 from __future__ import annotations
 
-import sys
-from functools import partial
 from typing import Any, NamedTuple
 
-from gevent import Greenlet, getcurrent
+from gevent import getcurrent
 from gevent.baseserver import BaseServer
 from gevent.pywsgi import WSGIServer
 from gevent.server import StreamServer
@@ -18,8 +16,10 @@ from gevent.socket import MSG_PEEK
 from gevent.socket import socket as GeventSocket
 
 from engineio_wsgi.handoff.client_socket import client_socket
+from engineio_wsgi.vendors.gevent_servers import accepted_in
+from engineio_wsgi.vendors.gunicorn_workers import application_behind
 
-__all__ = ["Accepted", "PrimedSocket", "accepted_by", "application_of", "serve"]
+__all__ = ["Accepted", "PrimedSocket", "accepted_by", "application_of", "serve_adopted"]
 
 
 class Accepted(NamedTuple):
@@ -69,16 +69,12 @@ def accepted_by(environ: dict[str, Any]) -> Accepted | None:
     gevent's servers start a greenlet with each connection, whose arguments say what it serves. Certain is what the calling
     greenlet says of the very connection that is in ``environ``.
     """
-    greenlet = getcurrent()
-    if not isinstance(greenlet, Greenlet):
+    accepted = accepted_in(getcurrent())
+    if accepted is None:
         return None
-    match greenlet.args:
-        case (_, close, (sock, address, *_)):
-            server = getattr(close, "__self__", None)
-        case _:
-            return None
+    server, sock, address = accepted
     known = client_socket(environ)
-    if not isinstance(server, StreamServer) or known is None or known.fileno() != sock.fileno():
+    if known is None or known.fileno() != sock.fileno():
         return None
     return Accepted(server, address)
 
@@ -87,13 +83,10 @@ def application_of(server: BaseServer) -> Any:
     """The WSGI application that a server calls; ``None`` if that is not known."""
     if isinstance(server, WSGIServer):
         return server.application
-    gunicorn = sys.modules.get("gunicorn.workers.base_async")
-    # gunicorn's gevent worker is no WSGI server: its own loop, bound to the listener, is the handler of a plain one
-    worker = getattr(server.handle.func, "__self__", None) if isinstance(server.handle, partial) else None
-    return worker.wsgi if gunicorn is not None and isinstance(worker, gunicorn.AsyncWorker) else None
+    return application_behind(server.handle)
 
 
-def serve(server: StreamServer, sock: PrimedSocket, address: Any) -> None:
+def serve_adopted(server: StreamServer, sock: PrimedSocket, address: Any) -> None:
     """Have a server serve a connection as if it had accepted it. Blocks only if its pool is full."""
     sock.setblocking(True)
     server.do_handle(sock, address)

@@ -215,9 +215,13 @@ class HttpConnection:
         """Whether the connection belongs to somebody else now, or to nobody."""
         return self._owner is None
 
-    def release(self) -> Connection:
-        """Hand the connection over, with what was read ahead. Nothing else of this object works afterwards."""
-        sock, pending = self._owner, self.buffer
+    def detach(self, pending: bytes | None = None) -> Connection:
+        """Give the connection away. Nothing else of this object works afterwards.
+
+        Args:
+            pending: bytes that are read first from the result; by default those that were read ahead.
+        """
+        sock, pending = self._owner, self.buffer if pending is None else pending
         self.close_watchers()
         self._owner = None
         self.buffer = b""
