@@ -27,7 +27,7 @@ from engineio_wsgi.engine.engine import join_clusters
 from engineio_wsgi.engine.registry import close_hosts, hosts
 from engineio_wsgi.errors import CommandFailed as _Failure
 from engineio_wsgi.errors import ConfigurationError
-from engineio_wsgi.handoff.adopted import ConnectionRoster, RosteredHandler
+from engineio_wsgi.http.roster import ConnectionRoster, RosteredHandler
 from engineio_wsgi.log import DebugHandler
 from engineio_wsgi.options.options import from_environ, option_defaults, simple_options
 from engineio_wsgi.runtime.forks import call_in_child

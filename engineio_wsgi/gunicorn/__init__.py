@@ -31,9 +31,9 @@ from engineio_wsgi.engine.engine import Engine, join_clusters
 from engineio_wsgi.engine.registry import close_hosts
 from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.gunicorn.settings import refusal
-from engineio_wsgi.handoff.adopted import ConnectionRoster, RosteredHandler
 from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.http.request_head import InvalidRequest, RequestHead
+from engineio_wsgi.http.roster import ConnectionRoster, RosteredHandler
 from engineio_wsgi.runtime.connection import Connection
 from engineio_wsgi.runtime.forks import call_in_child, serve
 from engineio_wsgi.server import HttpServer
@@ -139,9 +139,8 @@ class GunicornHandler(RosteredHandler):
                 raise InvalidRequest("408 Request Timeout", "the PROXY header was not complete in time") from error
             if not more:
                 raise ConnectionResetError("the client went away in the midst of a PROXY header")
-            connection.buffer += more
-        preface, connection.buffer = connection.buffer[:size], connection.buffer[size:]
-        return preface
+            connection.keep(connection.buffer + more)
+        return connection.take(size)
 
     @property
     def _origin(self) -> Mapping[str, Any]:

@@ -1,7 +1,6 @@
-"""Connections that somebody else has accepted, another loop or another process, served by our own handler.
+"""Connections that another loop or another process has accepted, served by our own handler.
 
-Owns the greenlets of such connections, their number, and how a server's connections end without a request being cut off.
-Knows nothing of where a connection comes from, and nothing of the engine.
+Owns the greenlets of such connections. Knows nothing of where a connection comes from, and nothing of the engine.
 """
 
 from __future__ import annotations
@@ -12,127 +11,15 @@ from typing import Any
 
 import gevent
 from gevent import socket as gevent_socket
-from gevent.event import Event
 from gevent.pywsgi import LoggingLogAdapter, SecureEnviron
 
-from engineio_wsgi.clock import monotonic
-from engineio_wsgi.deadline import Deadline, DeadlineTimer
-from engineio_wsgi.http.connection import HttpConnection
 from engineio_wsgi.http.handler import WebSocketHandler
+from engineio_wsgi.http.roster import ConnectionRoster, RosteredHandler
 from engineio_wsgi.runtime.forks import hold, serve
 
-__all__ = ["Adopter", "ConnectionAdopter", "ConnectionRoster", "RosteredHandler"]
-
-#: seconds for which a connection is kept for another request, when its server stops: whoever sends one so soon after the last
-#: answer, or after connecting, has not seen yet that the connection ends
-KEPT_PERIOD = 1.0
+__all__ = ["Adopter", "ConnectionAdopter"]
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
-
-
-class ConnectionRoster:
-    """The HTTP connections of one server: which wait for a request, and which are answering one.
-
-    A connection that became a session's WebSocket is not here any more, except for a TLS one.
-    """
-
-    def __init__(self) -> None:
-        #: since when they have waited, on the monotonic clock
-        self._idle: dict[RosteredHandler, float] = {}
-        self._busy: set[RosteredHandler] = set()
-        self._left = Event()
-        #: whether a connection ends with the response that is under way
-        self.stopping = False
-        self._kept_period = KEPT_PERIOD
-
-    def __len__(self) -> int:
-        return len(self._idle) + len(self._busy)
-
-    def enter(self, handler: RosteredHandler) -> None:
-        """A connection has been accepted, or waits for its next request."""
-        self._busy.discard(handler)
-        self._idle[handler] = monotonic()
-        if self.stopping:
-            self._end_after(self._kept_period, handler)
-
-    def begin(self, handler: RosteredHandler) -> None:
-        """A request has been read."""
-        self._idle.pop(handler, None)
-        self._busy.add(handler)
-
-    def leave(self, handler: RosteredHandler) -> None:
-        """A connection is done with."""
-        self._idle.pop(handler, None)
-        self._busy.discard(handler)
-        self._left.set()
-
-    def stop(self, timeout: float) -> None:
-        """End each connection with its next response, or when none is asked for. Does not block.
-
-        A connection on which no request has begun is closed when it has been idle for :data:`KEPT_PERIOD`. A request that
-        has arrived by then, even in part, is answered.
-
-        Args:
-            timeout: seconds that the server has to end. Connections are kept for half of it at most.
-        """
-        self.stopping = True
-        self._kept_period = min(KEPT_PERIOD, timeout / 2)
-        now = monotonic()
-        for handler, since in list(self._idle.items()):
-            self._end_after(since + self._kept_period - now, handler)
-
-    def _end_after(self, seconds: float, handler: RosteredHandler) -> None:
-        DeadlineTimer(gevent.get_hub().loop, seconds, self._end, handler)
-
-    def _end(self, handler: RosteredHandler) -> None:
-        if handler in self._idle:
-            handler.hang_up()
-
-    def wait(self, timeout: float) -> bool:
-        """Block until no connection is left; ``False`` when ``timeout`` seconds passed first."""
-        deadline = Deadline(timeout)
-        while len(self) and not deadline.has_passed():
-            self._left.clear()
-            self._left.wait(deadline.left)
-        return not len(self)
-
-
-class RosteredHandler(WebSocketHandler):
-    """A handler whose server has a ``roster``, and can therefore be stopped gracefully."""
-
-    def handle(self) -> None:
-        """Serve the connection until it ends. Blocks."""
-        roster: ConnectionRoster = self.server.roster
-        roster.enter(self)
-        try:
-            super().handle()
-        finally:
-            roster.leave(self)
-
-    def handle_one_response(self) -> None:
-        """Answer one request."""
-        roster: ConnectionRoster = self.server.roster
-        roster.begin(self)
-        super().handle_one_response()
-        if roster.stopping:
-            self.close_connection = True
-        elif not self.close_connection:
-            roster.enter(self)
-
-    def start_response(self, status: str, headers: Any, exc_info: Any = None) -> Callable[[bytes], None]:
-        """PEP 3333's ``start_response``. Only now is it known whether the server is about to stop."""
-        if self.server.roster.stopping:
-            self.close_connection = True
-        return super().start_response(status, headers, exc_info)
-
-    def _leave(self, connection: HttpConnection) -> None:
-        """The greenlet ends, once the client has got what was written last: it does not wait for a request any more."""
-        self.server.roster.begin(self)
-        super()._leave(connection)
-
-    def hang_up(self) -> None:
-        """End the wait for a request; one that has arrived already, or has begun to, is still answered."""
-        self._connection.stop_waiting()
 
 
 class _AdoptedHandler(RosteredHandler):

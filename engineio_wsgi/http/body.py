@@ -145,10 +145,8 @@ class _StreamedBody(Body):
         """At most ``size`` bytes from the connection, which have to come."""
         connection = self._connection
         self.untouched = False
-        data = connection.buffer
-        if data:
-            connection.buffer = data[size:]
-            return data[:size]
+        if connection.buffer:
+            return connection.take(size)
         if self._expected:
             self._expected = False
             self._connection.send_all(CONTINUE, self._timeout)
@@ -227,7 +225,7 @@ class _ChunkedBody(_StreamedBody):
             except ChunkedError as error:
                 raise InvalidRequest("400 Bad Request", f"the request's body: {error}") from error
             if decoder.done:
-                self._connection.buffer = decoder.rest + self._connection.buffer
+                self._connection.keep(decoder.rest + self._connection.buffer)
         return piece
 
     @property

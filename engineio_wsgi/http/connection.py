@@ -72,6 +72,16 @@ class HttpConnection:
 
     # -- reading
 
+    def keep(self, data: bytes) -> None:
+        """Have ``data`` in ``buffer``, and nothing else: bytes that were read and not used."""
+        self.buffer = data
+
+    def take(self, size: int) -> bytes:
+        """Take up to ``size`` bytes out of ``buffer``."""
+        data = self.buffer
+        self.buffer = data[size:]
+        return data[:size]
+
     def fill(self, timeout: float) -> bool:
         """Have something in ``buffer``. Returns ``False`` if nothing came in time, or never will. Blocks."""
         if self.buffer:

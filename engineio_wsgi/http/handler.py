@@ -161,7 +161,7 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
         end = data.find(b"\r\n\r\n") + 4
         if end < 4:
             data, end = self._complete_head(data)
-        connection.buffer = data[end:]
+        connection.keep(data[end:])
         return data[:end]
 
     def _complete_head(self, data: bytes) -> tuple[bytes, int]:

@@ -90,6 +90,16 @@ class ResponseHead:
             self.chunked = False
         return self._lines + extra + b"\r\n"
 
+    def cut(self, data: bytes) -> bytes:
+        """As much of ``data``, the next bytes of the body, as the response has announced. Counts it."""
+        left = self.left
+        if left is None:
+            return data
+        if len(data) > left:
+            data = data[:left]
+        self.left = left - len(data)
+        return data
+
     def _delimit(self, length: int | None, version: str, is_head: bool) -> bytes:
         if length is not None:
             if is_head and not length:

@@ -127,20 +127,14 @@ class Responder:
         head = self._head
         assert head is not None
         size = len(data)
-        if head.left is None:
-            return b"%x\r\n%b\r\n" % (size, data) if head.chunked and size else data
-        if size > head.left:
-            data = self._cut(head, data)
-            size = len(data)
-        head.left -= size
-        return data
-
-    def _cut(self, head: ResponseHead, data: bytes) -> bytes:
-        """More than there may be: none for HEAD, and else the client would read the rest as the next response."""
-        if self.command != "HEAD" and not head.bodiless:
+        if head.chunked:
+            return b"%x\r\n%b\r\n" % (size, data) if size else data
+        data = head.cut(data)
+        # the client would read the rest as the next response
+        if len(data) != size and self.command != "HEAD" and not head.bodiless:
             self.close_connection = True
             self.log_error("The application sent more than it announced: %s", self.requestline)
-        return data[:head.left]
+        return data
 
     def _send(self, data: bytes) -> None:
         self._connection.send_all(data, self.write_timeout)
