@@ -13,7 +13,7 @@ import gevent
 from gevent.baseserver import BaseServer
 
 from engineio_wsgi.cluster.messages import MovedConnection
-from engineio_wsgi.handoff.adopted import ConnectionAdopter
+from engineio_wsgi.handoff.adopter import ConnectionAdopter
 from engineio_wsgi.handoff.listening import PrimedSocket, accepted_by, application_of, serve_adopted
 from engineio_wsgi.http.handler import WebSocketHandler
 

@@ -29,7 +29,6 @@ EXCEPTIONS = {
     "cluster/incoming.py": {"self._counters.adopted", "self._counters.answered"},
     "cluster/router.py": {"self.counters.failed", "self.counters.relayed", "self.counters.handed_over"},
     "engine/engine.py": {"refusal.request"},
-    "handoff/adopted.py": {"handler.read_ahead", "handler.origin"},
     "metrics.py": {"server.observer"},
     "engine/middleware.py": {"server.front"},
 }
