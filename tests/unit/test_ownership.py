@@ -18,7 +18,6 @@ EXCEPTIONS = {
     "contrib/django/handshake.py": {"_let_in.csrf_exempt", "request.resolver_match"},
     "contrib/flask.py": {"app.wsgi_app"},
     "gunicorn/process.py": {"Engine.default_cluster"},
-    "gunicorn/heads.py": {"request.line", "request.command", "request.path", "request.version", "request.variables"},
     "vendors/geventwebsocket_sockets.py": {"websocket.closed"},
     "vendors/gevent_servers.py": {"body.content_length"},
     "vendors/gunicorn_workers.py": {"worker.notify"},
