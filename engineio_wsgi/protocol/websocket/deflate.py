@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from engineio_wsgi.errors import ProtocolError
-from engineio_wsgi.protocol.websocket.close_codes import CloseCode, FrameError
+from websockets.exceptions import InvalidHeader, NegotiationError
+from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
+from websockets.frames import CloseCode
+from websockets.headers import build_extension, parse_extension
+from websockets.typing import ExtensionHeader
+
+from engineio_wsgi.errors import FrameError, ProtocolError
 
 __all__ = ["DeflateParameters", "DeflateSettings", "Deflater", "Inflater", "negotiate", "parse_extensions"]
 
@@ -25,17 +29,16 @@ EMPTY = b"\x00"
 #: LZ77 window that the server compresses with, as a power of two, and asks clients for: 4 KiB. With 15, zlib takes 128 KB
 #: more for each connection, and messages of a few KiB come out as large
 WINDOW_BITS = 12
-#: zlib cannot write raw deflate with a window of 256 bytes
-MIN_WINDOW_BITS = 9
 MAX_WINDOW_BITS = 15
 #: blocks marked as the last one that a message may contain (section 7.2.3.4 has one); each costs a new zlib object
 MAX_FINAL_BLOCKS = 64
 
-_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-#: one name, or one parameter with its value, and what separates it from the next
-_ITEM = re.compile(rf'[ \t]*({_TOKEN})[ \t]*(?:=[ \t]*(?:({_TOKEN})|"({_TOKEN})")[ \t]*)?(;|,|\Z)')
-
-Parameters = dict[str, str | None]
+#: zlib cannot write raw deflate with a window of 256 bytes; older versions of websockets agree to it
+SMALLEST_WINDOW = ("server_max_window_bits", "8")
+#: an empty element of a header's list. RFC 9110 section 5.6.1 has recipients ignore it; RFC 6455 section 9.1 has none
+_EMPTY_ELEMENT = re.compile(r"(?:^|,)[ \t]*,")
+#: characters of a malformed header that an error repeats
+MAX_QUOTED = 120
 
 
 class DeflateSettings(Protocol):
@@ -78,46 +81,24 @@ class DeflateParameters:
     memory_level: int = 8
 
 
-def parse_extensions(header: str) -> list[tuple[str, Parameters | None]]:
+def parse_extensions(header: str) -> list[ExtensionHeader]:
     """The offers in a ``Sec-WebSocket-Extensions`` header, most wanted first, in linear time.
 
-    The parameters of an offer that names one twice are ``None``: it cannot be accepted.
+    Each is a name and its parameters, as pairs of a name and a value or ``None``.
 
     Raises:
         ProtocolError: the header does not conform to RFC 6455 section 9.1.
     """
-    offers: list[tuple[str, Parameters | None]] = []
-    is_name = True
-    for name, value, separator in _items(header):
-        if is_name:
-            if value is not None:
-                raise ProtocolError(f"an extension's name with a value: {name[:40]}")
-            offers.append((name, {}))
-        else:
-            _add_parameter(offers, name, value)
-        is_name = separator != ";"
-    if not is_name:
-        raise ProtocolError("a parameter is missing at the end of Sec-WebSocket-Extensions")
-    return offers
-
-
-def _items(header: str) -> Iterator[tuple[str, str | None, str]]:
-    position, separator = 0, ","
-    while position < len(header) or separator == ";":
-        match = _ITEM.match(header, position)
-        if match is None:
-            raise ProtocolError(f"Sec-WebSocket-Extensions is malformed at {header[position : position + 40]!r}")
-        name, value, quoted, separator = match.groups()
-        yield name, value or quoted, separator
-        position = match.end()
-
-
-def _add_parameter(offers: list[tuple[str, Parameters | None]], name: str, value: str | None) -> None:
-    extension, parameters = offers[-1]
-    if parameters is not None and name in parameters:
-        offers[-1] = extension, None
-    elif parameters is not None:
-        parameters[name] = value
+    header = header.strip(" \t")
+    if not header:
+        return []
+    try:
+        if _EMPTY_ELEMENT.search(header) is None:
+            return parse_extension(header)
+        problem = "an element is empty"
+    except InvalidHeader as error:
+        problem = str(error)
+    raise ProtocolError(f"Sec-WebSocket-Extensions is malformed: {problem[:MAX_QUOTED]}")
 
 
 def negotiate(header: str, settings: DeflateSettings) -> tuple[DeflateParameters, str] | None:
@@ -133,67 +114,33 @@ def negotiate(header: str, settings: DeflateSettings) -> tuple[DeflateParameters
     Raises:
         ProtocolError: the header is malformed.
     """
-    for name, parameters in parse_extensions(header):
-        if name.lower() == NAME and parameters is not None:
-            agreed = _accept(parameters, settings)
-            if agreed is not None:
-                return agreed, _describe(agreed, "client_max_window_bits" in parameters)
+    factory = _FACTORIES[settings.context_takeover]
+    for name, offered in parse_extensions(header):
+        if name.lower() != NAME or SMALLEST_WINDOW in offered:
+            continue
+        try:
+            answer, agreed = factory.process_request_params(offered, ())
+        except NegotiationError:
+            # RFC 7692 section 7.1: an offer with anything unknown or invalid in it is declined
+            continue
+        return DeflateParameters(
+            server_no_context_takeover=agreed.local_no_context_takeover,
+            client_no_context_takeover=agreed.remote_no_context_takeover,
+            server_max_window_bits=agreed.local_max_window_bits,
+            client_max_window_bits=agreed.remote_max_window_bits,
+            level=settings.level,
+            memory_level=settings.memory_level,
+        ), build_extension([(factory.name, answer)])
     return None
 
 
-def _accept(offer: Parameters, settings: DeflateSettings) -> DeflateParameters | None:
-    """RFC 7692 section 7.1: an offer with anything unknown or invalid in it is declined."""
-    if not all(name in _IS_VALID and _IS_VALID[name](value) for name, value in offer.items()):
-        return None
-    server_bits = min(WINDOW_BITS, int(offer.get("server_max_window_bits") or MAX_WINDOW_BITS))
-    if server_bits < MIN_WINDOW_BITS:
-        return None
-    client_bits = MAX_WINDOW_BITS
-    if "client_max_window_bits" in offer:
-        client_bits = min(WINDOW_BITS, int(offer["client_max_window_bits"] or MAX_WINDOW_BITS))
-    return DeflateParameters(
-        server_no_context_takeover=not settings.context_takeover or "server_no_context_takeover" in offer,
-        client_no_context_takeover=not settings.context_takeover or "client_no_context_takeover" in offer,
-        server_max_window_bits=server_bits,
-        client_max_window_bits=client_bits,
-        level=settings.level,
-        memory_level=settings.memory_level,
-    )
-
-
-def _is_absent(value: str | None) -> bool:
-    return value is None
-
-
-def _is_window(value: str | None) -> bool:
-    return value in _WINDOWS
-
-
-def _is_window_or_absent(value: str | None) -> bool:
-    return value is None or value in _WINDOWS
-
-
-_WINDOWS = frozenset(map(str, range(8, MAX_WINDOW_BITS + 1)))
-_IS_VALID: dict[str, Callable[[str | None], bool]] = {
-    "server_no_context_takeover": _is_absent,
-    "client_no_context_takeover": _is_absent,
-    "server_max_window_bits": _is_window,
-    "client_max_window_bits": _is_window_or_absent,
+#: by whether messages may refer to the ones before them
+_FACTORIES = {
+    takeover: ServerPerMessageDeflateFactory(
+        server_no_context_takeover=not takeover, client_no_context_takeover=not takeover,
+        server_max_window_bits=WINDOW_BITS, client_max_window_bits=WINDOW_BITS)
+    for takeover in (False, True)
 }
-
-
-def _describe(agreed: DeflateParameters, is_client_window_agreed: bool) -> str:
-    parts = [NAME]
-    if agreed.server_no_context_takeover:
-        parts.append("server_no_context_takeover")
-    if agreed.client_no_context_takeover:
-        parts.append("client_no_context_takeover")
-    if agreed.server_max_window_bits != MAX_WINDOW_BITS:
-        parts.append(f"server_max_window_bits={agreed.server_max_window_bits}")
-    if is_client_window_agreed:
-        # not allowed unless the client has said that it understands it (section 7.1.2.2)
-        parts.append(f"client_max_window_bits={agreed.client_max_window_bits}")
-    return "; ".join(parts)
 
 
 class Deflater:

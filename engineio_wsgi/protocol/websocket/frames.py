@@ -13,9 +13,20 @@ try:
 except ImportError:  # it is written in C, and there are platforms for which it is not built
     from websockets.utils import apply_mask
 
-from engineio_wsgi.protocol.websocket.close_codes import FrameError, is_sendable
+from engineio_wsgi.errors import FrameError
 from engineio_wsgi.protocol.websocket.deflate import Inflater
-from engineio_wsgi.protocol.websocket.items import MAX_CONTROL, Close, Item, Opcode, Ping, Pong, Violation, parse_close, wrong
+from engineio_wsgi.protocol.websocket.items import (
+    MAX_CONTROL,
+    Close,
+    Item,
+    Opcode,
+    Ping,
+    Pong,
+    Violation,
+    is_sendable,
+    parse_close,
+    wrong,
+)
 from engineio_wsgi.protocol.websocket.messages import IncomingMessage
 
 __all__ = [

@@ -5,12 +5,12 @@ Owns the checks, their refusals, and the response's headers. Looks at a WSGI env
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from websockets.utils import accept_key
 
 from engineio_wsgi.errors import HandshakeRefused, ProtocolError
 from engineio_wsgi.protocol.websocket.deflate import parse_extensions
@@ -18,7 +18,6 @@ from engineio_wsgi.protocol.websocket.deflate import parse_extensions
 __all__ = [
     "Handshake",
     "HandshakeRefused",
-    "accept_key",
     "asks_for_websocket",
     "check",
     "choose_protocol",
@@ -27,8 +26,6 @@ __all__ = [
 ]
 
 VERSION = "13"
-#: what RFC 6455 section 1.3 has every server add to the key
-GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 #: 16 bytes in base64
 _KEY = re.compile(r"[+/0-9A-Za-z]{22}==")
@@ -111,11 +108,6 @@ def _offered_extensions(environ: Mapping[str, Any]) -> str:
     except ProtocolError as error:
         raise HandshakeRefused("400 Bad Request", str(error)) from None
     return header
-
-
-def accept_key(key: str) -> str:
-    """The ``Sec-WebSocket-Accept`` for a ``Sec-WebSocket-Key``."""
-    return base64.b64encode(hashlib.sha1(key.encode("latin-1") + GUID).digest()).decode()
 
 
 def choose_protocol(offered: Sequence[str], supported: Iterable[str]) -> str | None:

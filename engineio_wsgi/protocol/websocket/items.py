@@ -8,9 +8,11 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from engineio_wsgi.protocol.websocket.close_codes import CloseCode, FrameError, is_sendable
+from websockets.frames import EXTERNAL_CLOSE_CODES, CloseCode
 
-__all__ = ["MAX_CONTROL", "Close", "Item", "Opcode", "Ping", "Pong", "Violation", "parse_close", "wrong"]
+from engineio_wsgi.errors import FrameError
+
+__all__ = ["MAX_CONTROL", "Close", "Item", "Opcode", "Ping", "Pong", "Violation", "is_sendable", "parse_close", "wrong"]
 
 #: bytes of a control frame's payload
 MAX_CONTROL = 125
@@ -59,6 +61,11 @@ class Violation:
 
 #: what comes out of a decoder: ``str`` and ``bytes`` are text and binary messages
 Item = str | bytes | Ping | Pong | Close | Violation
+
+
+def is_sendable(code: int) -> bool:
+    """Whether a close frame may carry ``code`` (RFC 6455 section 7.4): a registered code, or 3000 to 4999."""
+    return code in EXTERNAL_CLOSE_CODES or 3000 <= code <= 4999
 
 
 def parse_close(payload: bytes) -> Close:

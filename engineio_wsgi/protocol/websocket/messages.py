@@ -8,7 +8,9 @@ from __future__ import annotations
 import codecs
 from io import BytesIO
 
-from engineio_wsgi.protocol.websocket.close_codes import CloseCode, FrameError
+from websockets.frames import CloseCode
+
+from engineio_wsgi.errors import FrameError
 from engineio_wsgi.protocol.websocket.deflate import Inflater
 
 __all__ = ["IncomingMessage"]
