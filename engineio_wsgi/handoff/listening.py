@@ -1,12 +1,12 @@
-"""The gevent server that has accepted a request's connection, and having it serve a connection that another process accepted.
+"""gevent's servers: which one has accepted a connection, which application it calls, and how it adopts a connection.
 
-Owns the knowledge of how gevent's ``StreamServer``, and gunicorn's gevent workers with it, serve what they accept: which server a
-greenlet belongs to, which WSGI application it calls, and how bytes that have been read already get into its loop.
+gunicorn's gevent workers serve with such servers as well.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
+from wsgiref.types import WSGIApplication, WSGIEnvironment
 
 from gevent import getcurrent
 from gevent.baseserver import BaseServer
@@ -23,18 +23,18 @@ __all__ = ["Accepted", "PrimedSocket", "accepted_by", "application_of", "serve_a
 
 
 class Accepted(NamedTuple):
-    """Who has accepted a connection: the server, and the client's address as ``accept`` returned it."""
+    """The server that has accepted a connection, and the client's address as ``accept`` has returned it."""
 
     server: StreamServer
-    address: Any
+    address: object
 
 
-class PrimedSocket(GeventSocket):  # type: ignore[misc]
-    """A connection from another process, of which some bytes have been read there: they are received first.
+class PrimedSocket(GeventSocket):  # type: ignore[misc]  # gevent has no types
+    """A connection from another process, which has read some of its bytes. They are received first.
 
     Args:
         number: the connection's file descriptor.
-        primed: the bytes.
+        primed: bytes that the other process has read.
         hops: how often the connection has changed its process.
     """
 
@@ -53,7 +53,7 @@ class PrimedSocket(GeventSocket):  # type: ignore[misc]
             self.primed = self.primed[size:]
         return data
 
-    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+    def recv_into(self, buffer: bytearray | memoryview, nbytes: int = 0, flags: int = 0) -> int:
         """See ``socket.socket.recv_into``."""
         if not self.primed:
             return super().recv_into(buffer, nbytes, flags)  # type: ignore[no-any-return]
@@ -63,11 +63,11 @@ class PrimedSocket(GeventSocket):  # type: ignore[misc]
         return len(data)
 
 
-def accepted_by(environ: dict[str, Any]) -> Accepted | None:
+def accepted_by(environ: WSGIEnvironment) -> Accepted | None:
     """The server that has accepted a request's connection; ``None`` if that is not certain.
 
-    gevent's servers start a greenlet with each connection, whose arguments say what it serves. Certain is what the calling
-    greenlet says of the very connection that is in ``environ``.
+    gevent's servers start a greenlet for each connection, whose arguments say what it serves. They count only if they name the
+    connection that is in ``environ``: a middleware may call the application in a greenlet of its own.
     """
     accepted = accepted_in(getcurrent())
     if accepted is None:
@@ -79,14 +79,14 @@ def accepted_by(environ: dict[str, Any]) -> Accepted | None:
     return Accepted(server, address)
 
 
-def application_of(server: BaseServer) -> Any:
+def application_of(server: BaseServer) -> WSGIApplication | None:
     """The WSGI application that a server calls; ``None`` if that is not known."""
-    if isinstance(server, WSGIServer):
-        return server.application
-    return application_behind(server.handle)
+    application: WSGIApplication | None = (
+        server.application if isinstance(server, WSGIServer) else application_behind(server.handle))
+    return application
 
 
-def serve_adopted(server: StreamServer, sock: PrimedSocket, address: Any) -> None:
+def serve_adopted(server: StreamServer, sock: PrimedSocket, address: object) -> None:
     """Have a server serve a connection as if it had accepted it. Blocks only if its pool is full."""
     sock.setblocking(True)
     server.do_handle(sock, address)
