@@ -18,6 +18,7 @@ from gevent.hub import Hub
 
 from engineio_wsgi.deadline import Deadline, DeadlineTimer
 from engineio_wsgi.runtime.forks import hold
+from engineio_wsgi.vendors.gevent_sockets import c_socket, is_tls, tls_object
 
 __all__ = ["Connection", "detach"]
 
@@ -37,7 +38,7 @@ class _TlsStream:
 
     def __init__(self, tls_socket: Any) -> None:
         self._socket = tls_socket
-        self._tls = tls_socket._sslobj
+        self._tls = tls_object(tls_socket)
 
     def recv(self, size: int) -> bytes:
         try:
@@ -63,7 +64,7 @@ class _TlsStream:
         """Say that nothing follows: to TLS, as far as the kernel takes it at once, and to TCP."""
         with contextlib.suppress(OSError):
             self._tls.shutdown()
-        self._socket._sock.shutdown(how)
+        c_socket(self._socket).shutdown(how)
 
     def close(self) -> None:
         self._socket.close()
@@ -75,7 +76,7 @@ def detach(sock: Any) -> Any:
     Returns a non-blocking C socket, which has no Python layer that waits; for TLS, whose state cannot leave its
     object, an adapter: there the caller has to keep the former owner from closing the socket.
     """
-    if getattr(sock, "_sslobj", None) is not None:
+    if is_tls(sock):
         return _TlsStream(sock)
     raw = _socket.socket(fileno=sock.detach())
     raw.setblocking(False)

@@ -84,7 +84,7 @@ class WebSocket:
 
     Args:
         environ: the WSGI environ of the handshake.
-        open_wire: takes the bytes of the 101 response, sends them, and gives the connection away.
+        answer_handshake: takes the bytes of the 101 response, sends them, and gives the connection away.
         handler: the HTTP handler, for those who want to get at it.
         max_size: bytes of the largest message that is received; with more the connection is closed with 1009.
         deflate: how to compress, if the client can; ``None`` for not at all.
@@ -100,7 +100,7 @@ class WebSocket:
     """
 
     __slots__ = (
-        "__weakref__", "_decoder", "_deflate", "_deflater", "_handshake", "_items", "_max_size", "_open_wire",
+        "__weakref__", "_answer_handshake", "_decoder", "_deflate", "_deflater", "_handshake", "_items", "_max_size",
         "_parameters", "_protocol", "_protocols", "_reader", "_state", "_wire", "_writer", "environ", "handler", "refusal",
     )  # fmt: skip
 
@@ -114,7 +114,7 @@ class WebSocket:
     def __init__(
         self,
         environ: dict[str, Any],
-        open_wire: Callable[[bytes], Connection],
+        answer_handshake: Callable[[bytes], Connection],
         *,
         handler: Any = None,
         max_size: int = MAX_SIZE,
@@ -125,7 +125,7 @@ class WebSocket:
         self.handler = handler
         #: why the handshake is not a valid one; ``None`` if it is
         self.refusal: HandshakeRefused | None = None
-        self._open_wire = open_wire
+        self._answer_handshake = answer_handshake
         self._max_size = max_size
         self._deflate = deflate
         self._protocols = protocols
@@ -235,7 +235,7 @@ class WebSocket:
         self._protocol = protocol
         self._deflate = deflate
         try:
-            self._wire = self._open_wire(head)
+            self._wire = self._answer_handshake(head)
         except OSError as error:
             self._state = _State.CLOSED
             raise WebSocketError(SOCKET_DEAD) from error

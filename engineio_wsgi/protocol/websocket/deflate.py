@@ -33,6 +33,8 @@ MAX_WINDOW_BITS = 15
 #: blocks marked as the last one that a message may contain (section 7.2.3.4 has one); each costs a new zlib object
 MAX_FINAL_BLOCKS = 64
 
+#: zlib cannot write raw deflate with a window of 256 bytes; older versions of websockets agree to it
+SMALLEST_WINDOW = ("server_max_window_bits", "8")
 #: an empty element of a header's list. RFC 9110 section 5.6.1 has recipients ignore it; RFC 6455 section 9.1 has none
 _EMPTY_ELEMENT = re.compile(r"(?:^|,)[ \t]*,")
 #: characters of a malformed header that an error repeats
@@ -114,7 +116,7 @@ def negotiate(header: str, settings: DeflateSettings) -> tuple[DeflateParameters
     """
     factory = _FACTORIES[settings.context_takeover]
     for name, offered in parse_extensions(header):
-        if name.lower() != NAME:
+        if name.lower() != NAME or SMALLEST_WINDOW in offered:
             continue
         try:
             answer, agreed = factory.process_request_params(offered, ())
