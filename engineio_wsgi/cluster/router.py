@@ -210,7 +210,7 @@ class Cluster:
                 self.counters.handed_over += 1
                 return departure.end(start_response)
             if refusal is not Refusal.FULL:
-                return _REFUSALS[refusal]
+                return str(refusal.value)
         if upgrade or start_response is None:
             return "the connection cannot be given away by this server, or the worker has too many"
         return self._relay(courier, owner, request, start_response)
@@ -224,7 +224,7 @@ class Cluster:
     def _relay(self, courier: Courier, owner: str, request: RequestCopy, start_response: StartResponse) -> Iterable[bytes] | str:
         answered = courier.relay(owner, request)
         if isinstance(answered, Refusal):
-            return _REFUSALS[answered]
+            return str(answered.value)
         self.counters.relayed += 1
         start_response(answered.status, answered.headers)
         return [answered.body]
@@ -299,13 +299,6 @@ class Cluster:
         """In a forked child: this worker is the parent. Nobody is told, and what the parent listens to stays."""
         self._doorway.forsake()
         self._caller.forsake()
-
-
-_REFUSALS = {
-    Refusal.UNKNOWN: "the worker knows no such session",
-    Refusal.FULL: "the worker has too many connections",
-    Refusal.OTHER_TERMS: "the worker has other options",
-}
 
 
 def _may_leave(environ: Environ, listener: Listener | None) -> bool:

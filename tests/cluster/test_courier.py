@@ -19,7 +19,7 @@ from engineio_wsgi.cluster.local.channel import Channel, OwnerGone
 from engineio_wsgi.cluster.local.forwarder import LocalCourier, RequestCopy
 from engineio_wsgi.cluster.local.listener import Doorway
 from engineio_wsgi.cluster.local.names import AbstractNames
-from engineio_wsgi.cluster.messages import Answer, Kind, Message
+from engineio_wsgi.cluster.messages import Answer, Kind, Message, Request
 
 OWNER = "abcd"
 
@@ -41,7 +41,7 @@ class Owner:
         channel.send(Message(Kind.TAKEN), monotonic() + 5)
         self.waiting += 1
         self.go_on.wait()
-        query: str = message.head["environ"]["QUERY_STRING"]
+        query = Request.of(message).environ["QUERY_STRING"]
         channel.send(Answer("200 OK", []).message(query.encode()), monotonic() + 5)
 
     def wait_for(self, number: int) -> None:

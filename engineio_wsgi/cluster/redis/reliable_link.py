@@ -18,7 +18,7 @@ from gevent.event import Event
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.local.channel import OwnerGone
-from engineio_wsgi.cluster.messages import PREFIX_SIZE, VERSION, BadMessage, Kind, Message, Prefix, check_version
+from engineio_wsgi.cluster.messages import VERSION, BadMessage, Kind, Message, check_version
 from engineio_wsgi.deadline import Deadline
 
 __all__ = ["NO_LINK", "Conversation", "Envelope", "Peer", "Postman"]
@@ -36,6 +36,8 @@ _ENVELOPE = Struct("!B12sIQQIQq")
 NO_CONVERSATION = -(1 << 63)
 #: of a message that is on no link: it may be lost, and is not acknowledged
 NO_LINK = 0
+#: in the head of the end of a conversation: what began it shall not take effect any more
+TAKEN_BACK = "taken back"
 
 
 class Envelope(NamedTuple):
@@ -73,10 +75,7 @@ class Envelope(NamedTuple):
         content = data[_ENVELOPE.size:]
         if not content:
             return envelope, None
-        prefix = Prefix.parse(content)
-        if len(content) != PREFIX_SIZE + prefix.head + prefix.body:
-            raise BadMessage("a message is longer or shorter than it says")
-        return envelope, Message.decode(prefix, content[PREFIX_SIZE:])
+        return envelope, Message.parse(content)
 
 
 class Postman(Protocol):
@@ -149,7 +148,7 @@ class Conversation:
         """A message has arrived."""
         self.begun_by = 0
         if message.kind is Kind.END:
-            self.taken_back = message.head.get("taken back") is True
+            self.taken_back = TAKEN_BACK in message.fields
             self.peer.forget(self)
             self.finish()
         elif self.on_message is not None:
@@ -182,8 +181,8 @@ class Conversation:
         """
         self.on_message = None
         if self.peer.forget(self) and tell and not self.ended.is_set():
-            head = {"taken back": True} if take_back else {}
-            self.peer.send(self.number, Message(Kind.END, head).encode(), beyond_limit=True)
+            fields = (TAKEN_BACK,) if take_back else ()
+            self.peer.send(self.number, Message(Kind.END, fields).encode(), beyond_limit=True)
         self.ended.set()
         self._arrived.set()
 

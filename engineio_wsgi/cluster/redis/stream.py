@@ -12,7 +12,7 @@ from typing import Any
 import gevent
 
 from engineio_wsgi.cluster.local.channel import OwnerGone
-from engineio_wsgi.cluster.messages import Kind, Message
+from engineio_wsgi.cluster.messages import Kind, Message, read_number
 from engineio_wsgi.cluster.redis.reliable_link import Conversation
 
 __all__ = ["Stream"]
@@ -46,13 +46,13 @@ class Stream:
         elif message.kind is Kind.DATA:
             self._arrived.append(message.body)
         elif message.kind is Kind.ROOM:
-            self._make_room(message.head.get("bytes"))
+            self._make_room(read_number("".join(message.fields)))
             return
         if self._on_readable is not None:
             self._on_readable()
 
-    def _make_room(self, size: object) -> None:
-        if not isinstance(size, int) or not 0 <= size <= self.unsent:
+    def _make_room(self, size: int) -> None:
+        if size > self.unsent:
             return
         self.unsent -= size
         if not self.unsent and self._on_drained is not None:
@@ -82,7 +82,7 @@ class Stream:
         """
         if self._arrived:
             data = self._arrived.popleft()
-            self._say(Message(Kind.ROOM, {"bytes": len(data)}))
+            self._say(Message(Kind.ROOM, (str(len(data)),)))
             return data
         if self._ended:
             return b""
