@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import gevent
 from gevent.socket import socket as GeventSocket
@@ -80,9 +80,12 @@ class Host(Protocol):
         ...
 
 
+Event = Literal["handed_over", "relayed", "adopted", "answered", "failed"]
+
+
 @dataclass
 class Counters:
-    """What has been done since the process began."""
+    """Counts of events since the process began."""
 
     #: connections that were given to the workers of their sessions
     handed_over: int = 0
@@ -94,6 +97,10 @@ class Counters:
     answered: int = 0
     #: requests whose session's worker did not take them, so that they got code 1
     failed: int = 0
+
+    def add(self, event: Event) -> None:
+        """Count one more."""
+        setattr(self, event, getattr(self, event) + 1)
 
 
 class Owner:
@@ -192,7 +199,7 @@ class Owner:
 
         Blocks only while the pool of the server that serves it is full.
         """
-        self._counters.adopted += 1
+        self._counters.add("adopted")
         listener = self.listeners.find(connection.listener)
         if connection.accepted:
             gevent.spawn(self._take_websocket, number, connection, read_ahead)
@@ -240,7 +247,7 @@ class Owner:
         Args:
             client: what the environ has by which an :class:`EndWatch` sees that the client has left.
         """
-        self._counters.answered += 1
+        self._counters.add("answered")
         answered = self._call({**_environ_of(request.environ, body), **client})
         return Answer(answered.status, answered.headers).message(answered.body)
 

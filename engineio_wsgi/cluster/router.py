@@ -21,7 +21,7 @@ from engineio_wsgi.cluster.local.forwarder import ClientGone, Courier, LocalCour
 from engineio_wsgi.cluster.local.listener import Doorway
 from engineio_wsgi.cluster.local.names import Names, choose_names, is_worker_id
 from engineio_wsgi.cluster.messages import Action, Call, Connection, Refusal
-from engineio_wsgi.cluster.rpc import Caller, LocalCaller, perform
+from engineio_wsgi.cluster.rpc import LocalCaller, WorkerCaller, perform
 from engineio_wsgi.engine.engine import UNREACHED
 from engineio_wsgi.engine.registry import WORKER_ID_SIZE, new_worker_id
 from engineio_wsgi.errors import ConfigurationError
@@ -86,7 +86,7 @@ class Cluster:
         self.worker_id = ""
         #: workers that have been found on other machines
         self._far: set[str] = set()
-        self._caller: Caller
+        self._caller: WorkerCaller
         self._exchange: Exchange | None = None
         self._doorway = self._open(location)
         self._own_mark = "sid=" + self.worker_id
@@ -166,7 +166,7 @@ class Cluster:
         if not isinstance(outcome, str):
             logger.debug("= %s: its worker has taken a request", shorten(sid))
             return outcome
-        self.counters.failed += 1
+        self.counters.add("failed")
         logger.debug("= %s: its worker did not take a request: %s", shorten(sid), outcome)
         environ[UNREACHED] = {"name": "OWNER_GONE", "owner": owner, "error": outcome}
         return None
@@ -207,7 +207,7 @@ class Cluster:
         if departure is not None and (upgrade or courier.moves_connections):
             refusal = courier.hand_over(owner, self._connection(request, departure, upgrade), departure)
             if refusal is None:
-                self.counters.handed_over += 1
+                self.counters.add("handed_over")
                 return departure.end(start_response)
             if refusal is not Refusal.FULL:
                 return str(refusal.value)
@@ -225,7 +225,7 @@ class Cluster:
         answered = courier.relay(owner, request)
         if isinstance(answered, Refusal):
             return str(answered.value)
-        self.counters.relayed += 1
+        self.counters.add("relayed")
         start_response(answered.status, answered.headers)
         return [answered.body]
 

@@ -54,7 +54,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def bus(monkeypatch: pytest.MonkeyPatch) -> FakeBus:
     """The exchange's bus."""
     bus = FakeBus()
-    monkeypatch.setattr(exchange, "Bus", lambda *arguments: bus)
+    monkeypatch.setattr(exchange, "PubSub", lambda *arguments: bus)
     return bus
 
 

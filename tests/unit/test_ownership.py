@@ -24,9 +24,6 @@ EXCEPTIONS = {
     "server.py": {"http_server.application", "http_server.handler_class", "http_server.wrap_socket_and_handle"},
     # to be replaced by methods of the owner
     "handoff/departure.py": {"self._websocket.closed"},
-    "cluster/redis/links.py": {"peer.unheard_since", "peer.waits", "conversation.begun_by"},
-    "cluster/incoming.py": {"self._counters.adopted", "self._counters.answered"},
-    "cluster/router.py": {"self.counters.failed", "self.counters.relayed", "self.counters.handed_over"},
     "engine/engine.py": {"refusal.request"},
     "http/handler.py": {"connection.buffer", "self._connection.buffer"},
     "handoff/adopted.py": {"handler.read_ahead", "handler.origin"},

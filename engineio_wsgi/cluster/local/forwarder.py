@@ -5,6 +5,7 @@ Owns the conversation with the session's worker. Which of the two is right for a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
 from typing import Any, ClassVar, Protocol
@@ -25,9 +26,7 @@ from engineio_wsgi.http.read_body import read_body
 from engineio_wsgi.http.wsgi_call import Answered
 from engineio_wsgi.runtime.connection import Wire, detach
 
-__all__ = ["ClientGone", "Courier", "LocalCourier", "RequestCopy"]
-
-
+__all__ = ["ClientGone", "ClientWatch", "Courier", "LocalCourier", "RequestCopy", "read_answer"]
 
 
 class RequestCopy:
@@ -72,6 +71,50 @@ class RequestCopy:
         except OSError:
             return announced or "1", b""
         return str(len(body)), body
+
+
+class ClientWatch:
+    """Ends the wait for the answer to a request when its client leaves. Raises from a failed wait:
+
+    - `ClientGone`: the client has left.
+    - `OwnerGone`: the other worker does not answer, or answers with something else.
+
+    Args:
+        environ: of the request.
+        hang_up: ends the wait with an error. Called in the hub; must not block.
+    """
+
+    __slots__ = ("_hang_up", "_left", "_watch")
+
+    def __init__(self, environ: dict[str, Any], hang_up: Callable[[], object]) -> None:
+        self._hang_up = hang_up
+        self._left = False
+        self._watch = EndWatch(environ, self._on_end)
+
+    def _on_end(self) -> None:
+        self._left = True
+        self._hang_up()
+
+    def __enter__(self) -> None:
+        """It has been watched since it was made."""
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        """Stop watching."""
+        self._watch.stop()
+        if self._left and error is not None:
+            raise ClientGone from error
+        if isinstance(error, (OSError, BadMessage)):
+            raise OwnerGone(f"it has not answered: {error}") from error
+
+
+def read_answer(message: Message) -> Answered:
+    """The response in the answer to a request.
+
+    Raises:
+        BadMessage: it is no answer.
+    """
+    answer = Answer.of(message)
+    return Answered(answer.status, answer.headers, message.body)
 
 
 class Courier(Protocol):
@@ -169,31 +212,15 @@ class LocalCourier:
     def relay(self, owner: str, request: RequestCopy) -> Answered | Refusal:
         """See :class:`Courier`."""
         channel, refusal = self._begin(owner, request.message)
-        answered = self._await_answer(channel, request.environ) if refusal is None else refusal
+        if refusal is None:
+            try:
+                with ClientWatch(request.environ, channel.hang_up):
+                    answered = read_answer(channel.receive(monotonic() + self._answer_timeout))
+            except BaseException:
+                channel.close()
+                raise
         self._idle.keep(owner, channel)
-        return answered
-
-    def _await_answer(self, channel: Channel, environ: dict[str, Any]) -> Answered:
-        left: list[bool] = []
-
-        def leave() -> None:
-            left.append(True)
-            channel.hang_up()
-
-        watch = EndWatch(environ, leave)
-        try:
-            message = channel.receive(monotonic() + self._answer_timeout)
-            answer = Answer.of(message)
-        except BaseException as error:
-            channel.close()
-            if left:
-                raise ClientGone from error
-            if isinstance(error, (OSError, BadMessage)):
-                raise OwnerGone(f"it has not answered: {error}") from error
-            raise
-        finally:
-            watch.stop()
-        return Answered(answer.status, answer.headers, message.body)
+        return answered if refusal is None else refusal
 
     def close(self) -> None:
         """Keep nothing open any more. Does not block."""

@@ -18,7 +18,7 @@ from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.local.channel import PATIENCE, OwnerGone
 from engineio_wsgi.cluster.messages import Action, BadMessage, Call, Kind, Message, Result
 from engineio_wsgi.cluster.redis.login import RedisLink, Unreachable
-from engineio_wsgi.cluster.redis.pubsub import Bus, Outgoing
+from engineio_wsgi.cluster.redis.pubsub import Outgoing, PubSub
 from engineio_wsgi.cluster.redis.reliable_link import NO_LINK, Conversation, Envelope, Peer
 from engineio_wsgi.cluster.rpc import CALL_TIMEOUT
 from engineio_wsgi.deadline import Deadline
@@ -64,11 +64,11 @@ class Channels:
         self.slot_key = sha256(group.encode()).hexdigest()[:12]
         self._prefix = f"engineio:{{{self.slot_key}}}:"
         #: for everybody
-        self.all = self._prefix + "*"
+        self.all = self.of("*")
 
-    def of(self, name: str) -> str:
+    def of(self, name: str) -> bytes:
         """The channel of one worker."""
-        return self._prefix + name
+        return (self._prefix + name).encode("ascii")
 
 
 class Exchange:
@@ -104,7 +104,7 @@ class Exchange:
         self._awake_at = self._held_until = monotonic()
         # with no message in it, nobody does anything
         probe = Envelope(name, NO_LINK, 1, 0, NO_LINK, 0, 0).pack(b"")
-        self._bus = Bus(self._link, [self._channels.of(name), self._channels.all], probe, self._receive, self._come_back,
+        self._bus = PubSub(self._link, [self._channels.of(name), self._channels.all], probe, self._receive, self._come_back,
                         lambda lost: announce("cluster_lost", lost))
         try:
             self._bus.open()
@@ -122,11 +122,7 @@ class Exchange:
             OwnerGone: it takes nothing.
         """
         conversation = self._peer(worker).begin()
-        try:
-            conversation.begun_by = conversation.send(message)
-        except OwnerGone:
-            conversation.end(tell=False)
-            raise
+        conversation.open(message)
         return conversation
 
     def take_back(self, conversation: Conversation) -> None:
@@ -160,7 +156,7 @@ class Exchange:
             if not listeners:
                 self._unheard(receiver, asked_at)
             elif (peer := self._peers.get(receiver)) is not None:
-                peer.unheard_since = 0.0
+                peer.note_heard()
 
         return self._bus.publish(Outgoing(self._channels.of(receiver), data, False, heard))
 
@@ -173,24 +169,16 @@ class Exchange:
         peer = self._peers.get(name)
         if peer is None:
             return
-        peer.unheard_since = peer.unheard_since or now
+        unheard = peer.note_unheard(now)
         if now - self._bus.up_since > GRACE:
-            # nobody waits for one that may be gone; but what it has said is not forgotten so fast: it may say it again
-            if now - peer.unheard_since > RETURN_GRACE:
+            # no request waits for a worker that may be gone; but its messages are not forgotten so fast: it may repeat them
+            if unheard > RETURN_GRACE:
                 peer.give_up_unanswered()
-            if not peer.is_known or now - peer.unheard_since > LINK_GRACE:
+            if not peer.is_known or unheard > LINK_GRACE:
                 del self._peers[name]
                 peer.close()
                 return
-        if not peer.waits:
-            peer.waits = True
-            gevent.spawn_later(GRACE_PAUSE, self._try_again, peer)
-
-    def _try_again(self, peer: Peer) -> None:
-        peer.waits = False
-        if self._peers.get(peer.name) is peer:
-            peer.try_again()
-            peer.ask_again()
+        peer.repeat_after(GRACE_PAUSE)
 
     def begun(self, conversation: Conversation, message: Message) -> None:
         """Another worker begins a conversation. After a standstill, it may have taken it back since: that is looked for first."""
@@ -266,7 +254,7 @@ class Exchange:
 
     # -- calls: each is carried out once, or not at all if Redis goes away meanwhile
 
-    def _post_call(self, channel: str, number: int, message: Message, heard: Callable[[int], object] | None = None) -> bool:
+    def _post_call(self, channel: bytes, number: int, message: Message, heard: Callable[[int], object] | None = None) -> bool:
         envelope = Envelope(self.name, NO_LINK, 1, 0, NO_LINK, 0, number)
         # who waits for an answer is told that there is none, and nothing may come of it later
         return self._bus.publish(Outgoing(channel, envelope.pack(message.encode()), number == 0, heard))
@@ -291,7 +279,7 @@ class Exchange:
         # this worker hears it, too
         return self._ask(self._channels.all, message, lambda heard: heard - 1)
 
-    def _ask(self, channel: str, message: Message, expected: Callable[[int], int]) -> dict[str, int]:
+    def _ask(self, channel: bytes, message: Message, expected: Callable[[int], int]) -> dict[str, int]:
         answers = _Answers()
         number = next(self._numbers)
         self._asked[number] = answers

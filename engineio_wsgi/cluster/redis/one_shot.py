@@ -1,6 +1,6 @@
 """One-shot cluster client over Redis, for processes that are no workers.
 
-Owns the connections of one call. Keeps nothing between two.
+Owns the connections of one call. Keeps nothing between two calls.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from engineio_wsgi.cluster.redis.links import GUEST_MARK, Channels
 from engineio_wsgi.cluster.redis.login import LOST, RedisLink, Unreachable
 from engineio_wsgi.cluster.redis.reliable_link import NO_LINK, Envelope
 from engineio_wsgi.cluster.rpc import CALL_TIMEOUT
+from engineio_wsgi.errors import OwnerGone
 from engineio_wsgi.options.redis_url import RedisLocation
 
 __all__ = ["Guest"]
 
-#: random bytes of a guest's name
+#: random bytes of the name under which a client gets its answers
 NAME_BYTES = 8
 
 
 class Guest:
-    """Reaches the workers of all machines. From any thread; with gevent and without it.
+    """Asks the workers of all machines. From any thread, with gevent and without it.
 
     Args:
         location: of Redis.
@@ -37,28 +38,35 @@ class Guest:
         self._channels = Channels(group)
         self._link = RedisLink(location, self._channels.slot_key, in_hub=False)
 
-    def workers(self) -> list[str]:
-        """The ids of all workers. Blocks until they have answered.
+    def others(self) -> list[str]:
+        """See :class:`Caller`.
 
         Raises:
             ConnectionError: Redis cannot be reached.
         """
-        return sorted(self._ask(self._channels.all, Call(self._group, Action.COUNT).message()))
+        return sorted(self.ask_all(Call(self._group, Action.COUNT).message()))
 
     def ask(self, worker: str, message: Message) -> int:
-        """Have one worker carry out a call. Blocks. Returns how many sessions it concerned; 0 if nobody has answered.
+        """See :class:`Caller`.
 
         Raises:
             ConnectionError: Redis cannot be reached.
         """
-        return sum(self._ask(self._channels.of(worker), message).values())
+        results = self._ask(self._channels.of(worker), message)
+        if worker not in results:
+            raise OwnerGone("it does not exist, or has not answered")
+        return results[worker]
 
-    def ask_all(self, message: Message) -> int:
-        """The same of all workers."""
-        return sum(self._ask(self._channels.all, message).values())
+    def ask_all(self, message: Message) -> dict[str, int]:
+        """See :class:`Caller`.
 
-    def _ask(self, channel: str, message: Message) -> dict[str, int]:
-        """How many sessions a call has concerned at each worker that has answered."""
+        Raises:
+            ConnectionError: Redis cannot be reached.
+        """
+        return self._ask(self._channels.all, message)
+
+    def _ask(self, channel: bytes, message: Message) -> dict[str, int]:
+        """The results of all workers that answer a call."""
         name = GUEST_MARK + secrets.token_urlsafe(NAME_BYTES)
         data = Envelope(name, NO_LINK, 1, 0, NO_LINK, 0, 1).pack(message.encode())
         verbs = ("SSUBSCRIBE", "SPUBLISH") if self._link.sharded else ("SUBSCRIBE", "PUBLISH")
@@ -83,7 +91,7 @@ class Guest:
 
 
 def _collect(listener: Any, expected: int) -> dict[str, int]:
-    """What so many answer, by their ids; those who do not in time are left out."""
+    """The results of so many workers, by their ids, without those that do not answer in time."""
     sessions: dict[str, int] = {}
     deadline = monotonic() + CALL_TIMEOUT
     while expected:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol, Self
 
 import gevent
 from gevent.event import Event
+from gevent.hub import Waiter
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.local.channel import OwnerGone
@@ -100,15 +101,15 @@ class Conversation:
     ``None`` when the other side has ended the conversation or its worker is gone.
     """
 
-    __slots__ = ("_arrived", "_inbox", "begun_by", "ended", "number", "on_message", "peer", "taken_back")
+    __slots__ = ("_inbox", "_opened_by", "_waiter", "ended", "number", "on_message", "peer", "taken_back")
 
     def __init__(self, peer: Peer, number: int) -> None:
         self.peer = peer
         self.number = number
         self._inbox: deque[Message] = deque()
-        self._arrived = Event()
+        self._waiter: Waiter | None = None
         #: the number of the message that has begun it, if that was sent from here and nothing has come back yet; else 0
-        self.begun_by = 0
+        self._opened_by = 0
         #: set once the other side has ended it, or its worker is gone
         self.ended = Event()
         #: whether it was ended so that nothing comes of it, and not because its client has left
@@ -128,6 +129,18 @@ class Conversation:
         except BadMessage as error:
             raise OwnerGone(str(error)) from error
 
+    def open(self, message: Message) -> None:
+        """Send the message that begins the conversation. Does not block.
+
+        Raises:
+            OwnerGone: the other worker takes nothing. The conversation has ended then.
+        """
+        try:
+            self._opened_by = self.send(message)
+        except OwnerGone:
+            self.end(tell=False)
+            raise
+
     def receive(self, deadline: float) -> Message:
         """The next message. Blocks.
 
@@ -139,14 +152,29 @@ class Conversation:
         while not self._inbox:
             if self.ended.is_set():
                 raise OwnerGone("it has ended the conversation, or is gone")
-            self._arrived.clear()
-            if not end.wait(self._arrived):
+            if end.has_passed():
                 raise TimeoutError("the other worker does not answer")
+            self._wait(end.left or 0.0)
         return self._inbox.popleft()
+
+    def _wait(self, seconds: float) -> None:
+        """Block until something arrives, for so many seconds at most. An event with a timeout would cost twice as much."""
+        waiter = self._waiter = Waiter()
+        timer = gevent.get_hub().loop.timer(seconds)
+        timer.start(waiter.switch, None)
+        try:
+            waiter.get()
+        finally:
+            self._waiter = None
+            timer.close()
+
+    def _wake(self) -> None:
+        if self._waiter is not None:
+            gevent.get_hub().loop.run_callback(self._waiter.switch, None)
 
     def deliver(self, message: Message) -> None:
         """A message has arrived."""
-        self.begun_by = 0
+        self._opened_by = 0
         if message.kind is Kind.END:
             self.taken_back = TAKEN_BACK in message.fields
             self.peer.forget(self)
@@ -155,12 +183,12 @@ class Conversation:
             self.on_message(message)
         else:
             self._inbox.append(message)
-            self._arrived.set()
+            self._wake()
 
     def finish(self) -> None:
         """Nothing more will come."""
         self.ended.set()
-        self._arrived.set()
+        self._wake()
         if self.on_message is not None:
             self.on_message(None)
 
@@ -184,16 +212,16 @@ class Conversation:
             fields = (TAKEN_BACK,) if take_back else ()
             self.peer.send(self.number, Message(Kind.END, fields).encode(), beyond_limit=True)
         self.ended.set()
-        self._arrived.set()
+        self._wake()
 
     @property
     def is_unacked(self) -> bool:
         """Whether it has been begun from here, and it is unknown if that has arrived."""
-        return bool(self.begun_by) and self.peer.is_unacked(self.begun_by)
+        return bool(self._opened_by) and self.peer.is_unacked(self._opened_by)
 
     def take_back(self) -> None:
         """End it, and let nothing come of what has begun it, if nothing has come of it yet."""
-        self.peer.withdraw(self.begun_by)
+        self.peer.withdraw(self._opened_by)
         self.end(take_back=True)
 
 
@@ -221,10 +249,11 @@ class Peer:
         self._asked_again_at = -1
         self._last_conversation = 0
         self._conversations: dict[int, Conversation] = {}
-        #: whether it is about to be tried again, since nobody listens there at the moment
-        self.waits = False
+        #: whether messages are about to be repeated, since nobody listens there at the moment
+        self._repeats = False
         #: of the monotonic clock: since when nobody has listened there; 0 while somebody does
-        self.unheard_since = 0.0
+        self._unheard_since = 0.0
+        self._closed = False
         #: the oldest number that was unacknowledged at the last look; and one that was sent again to see whether it is, or 0
         self._oldest = self._tried_again = 0
 
@@ -239,6 +268,27 @@ class Peer:
         return self._other_link != NO_LINK
 
     # -- conversations
+
+    def note_heard(self) -> None:
+        """The other worker listens."""
+        self._unheard_since = 0.0
+
+    def note_unheard(self, now: float) -> float:
+        """The other worker did not listen at a time of the monotonic clock. Returns for how many seconds it has not."""
+        self._unheard_since = self._unheard_since or now
+        return now - self._unheard_since
+
+    def repeat_after(self, seconds: float) -> None:
+        """Repeat what is not acknowledged after a pause, and ask the other side to do so. Does not block."""
+        if not self._repeats:
+            self._repeats = True
+            gevent.spawn_later(seconds, self._repeat)
+
+    def _repeat(self) -> None:
+        self._repeats = False
+        if not self._closed:
+            self.try_again()
+            self.ask_again()
 
     def give_up_unanswered(self) -> None:
         """Nothing shall come any more of conversations that have only been begun."""
@@ -413,5 +463,6 @@ class Peer:
 
     def close(self) -> None:
         """Forget the link."""
+        self._closed = True
         self.fail()
         self._stop_timer()

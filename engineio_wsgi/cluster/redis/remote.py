@@ -8,24 +8,25 @@ connection were its own.
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import ClassVar
 
-import gevent
 from gevent import socket
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.incoming import Owner
 from engineio_wsgi.cluster.local.channel import PATIENCE, OwnerGone
-from engineio_wsgi.cluster.local.forwarder import ClientGone, RequestCopy
+from engineio_wsgi.cluster.local.forwarder import ClientWatch, RequestCopy, read_answer
 from engineio_wsgi.cluster.local.pump import Pump
-from engineio_wsgi.cluster.messages import Answer, BadMessage, Connection, Kind, Message, Refusal, Request
+from engineio_wsgi.cluster.messages import BadMessage, Connection, Kind, Message, Refusal, Request
 from engineio_wsgi.cluster.redis.links import Exchange
 from engineio_wsgi.cluster.redis.reliable_link import Conversation
 from engineio_wsgi.cluster.redis.stream import Stream
-from engineio_wsgi.handoff.client_socket import ENDED, EndWatch
+from engineio_wsgi.handoff.client_socket import ENDED
 from engineio_wsgi.handoff.departure import Departure
 from engineio_wsgi.http.wsgi_call import Answered
 from engineio_wsgi.runtime.connection import Wire, detach
+from engineio_wsgi.runtime.greenlet_pool import Workers
 
 __all__ = ["RemoteCourier", "RemoteOwner"]
 
@@ -72,28 +73,17 @@ class RemoteCourier:
     def relay(self, owner: str, request: RequestCopy) -> Answered | Refusal:
         """See :class:`Courier`."""
         conversation = self._exchange.begin(owner, request.message)
-        left: list[bool] = []
-
-        def leave() -> None:
-            left.append(True)
-            conversation.end()
-
-        watch = EndWatch(request.environ, leave)
         try:
-            message = self._await(conversation)
-            # whoever answers has nothing more to say, and knows that nobody listens any more
-            conversation.end(tell=False)
-            return _answer_in(message)
-        except (OwnerGone, BadMessage) as error:
-            if left:
-                raise ClientGone from error
-            raise OwnerGone(str(error)) from error
+            with ClientWatch(request.environ, conversation.end):
+                message = self._await(conversation)
+                # after its answer, the other worker sends nothing more, and expects nothing
+                conversation.end(tell=False)
+                return Refusal.of(message) if message.kind is Kind.REFUSED else read_answer(message)
         finally:
-            watch.stop()
             conversation.end()
 
     def _await(self, conversation: Conversation) -> Message:
-        """The answer. Who has not even acknowledged the request after a while is not waited for any longer."""
+        """The answer. A worker that does not acknowledge the request within :data:`PATIENCE` is not waited for any longer."""
         deadline = monotonic() + self._answer_timeout
         try:
             return conversation.receive(min(deadline, monotonic() + PATIENCE))
@@ -101,17 +91,7 @@ class RemoteCourier:
             if conversation.is_unacked:
                 self._exchange.take_back(conversation)
                 raise OwnerGone(f"it was not reached for {PATIENCE:g} s") from None
-        try:
-            return conversation.receive(deadline)
-        except TimeoutError as error:
-            raise OwnerGone(f"it has not answered: {error}") from error
-
-
-def _answer_in(message: Message) -> Answered | Refusal:
-    if message.kind is Kind.REFUSED:
-        return Refusal.of(message)
-    answer = Answer.of(message)
-    return Answered(answer.status, answer.headers, message.body)
+        return conversation.receive(deadline)
 
 
 class RemoteOwner:
@@ -125,10 +105,11 @@ class RemoteOwner:
     def __init__(self, owner: Owner, patience: float) -> None:
         self._owner = owner
         self._patience = patience
+        self._greenlets = Workers()
 
     def begun(self, conversation: Conversation, message: Message) -> None:
         """Another worker asks for something. Does not block."""
-        gevent.spawn(self._converse, conversation, message)
+        self._greenlets.submit(partial(self._converse, conversation, message))
 
     def _converse(self, conversation: Conversation, message: Message) -> None:
         if conversation.taken_back:
