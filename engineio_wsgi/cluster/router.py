@@ -17,7 +17,7 @@ from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.incoming import Counters, Host, Owner
 from engineio_wsgi.cluster.listeners import Listener, hops_of
 from engineio_wsgi.cluster.local.channel import OwnerGone
-from engineio_wsgi.cluster.local.forwarder import ClientGone, Courier, LocalCourier, RequestCopy
+from engineio_wsgi.cluster.local.forwarder import ClientGone, Forwarder, LocalForwarder, RequestCopy
 from engineio_wsgi.cluster.local.listener import Doorway
 from engineio_wsgi.cluster.local.names import Names, choose_names, is_worker_id
 from engineio_wsgi.cluster.messages import Action, Call, Connection, Refusal
@@ -80,8 +80,8 @@ class Cluster:
         self._names = choose_names(self._group) if names is None else names
         self._owner = Owner(host, self._group, self.counters)
         self._answer_timeout = options.ping_interval + options.ping_timeout + MARGIN
-        self._near = LocalCourier(self._names, self._answer_timeout)
-        self._couriers: list[Courier] = [self._near]
+        self._near = LocalForwarder(self._names, self._answer_timeout)
+        self._forwarders: list[Forwarder] = [self._near]
         #: what this worker's session ids begin with
         self.worker_id = ""
         #: workers that have been found on other machines
@@ -117,11 +117,11 @@ class Cluster:
         """Be one of several machines' workers. Blocks until Redis is reached."""
         # redis-py is there only where it is needed
         from engineio_wsgi.cluster.redis.links import Exchange
-        from engineio_wsgi.cluster.redis.remote import RemoteCourier, RemoteOwner
+        from engineio_wsgi.cluster.redis.remote import RedisForwarder, RemoteOwner
 
         self._exchange = Exchange(location, self._group, self.worker_id, RemoteOwner(self._owner, self._answer_timeout).begun,
                                   lambda call, body: perform(self._host, call, body), self._host.announce)
-        self._couriers.append(RemoteCourier(self._exchange, self._answer_timeout, location.relay_websockets))
+        self._forwarders.append(RedisForwarder(self._exchange, self._answer_timeout, location.relay_websockets))
         return self._exchange
 
     @property
@@ -189,23 +189,23 @@ class Cluster:
         request = RequestCopy(environ, self._owner.terms, sid, self._host.options.max_http_buffer_size)
         reasons: list[str] = []
         # a worker of another machine never becomes one of this
-        for courier in self._couriers[owner in self._far:]:
+        for forwarder in self._forwarders[owner in self._far:]:
             try:
-                outcome = self._send_by(courier, owner, departure, request, start_response)
+                outcome = self._send_by(forwarder, owner, departure, request, start_response)
             except OwnerGone as error:
                 reasons.append(str(error))
             else:
-                if not courier.moves_connections:
+                if not forwarder.moves_connections:
                     self._far.add(owner)
                 return outcome
         self._far.discard(owner)
         raise OwnerGone("; ".join(reasons))
 
-    def _send_by(self, courier: Courier, owner: str, departure: Departure | None, request: RequestCopy,
+    def _send_by(self, forwarder: Forwarder, owner: str, departure: Departure | None, request: RequestCopy,
                  start_response: StartResponse | None) -> Iterable[bytes] | str:
         upgrade = asks_for_websocket(request.environ)
-        if departure is not None and (upgrade or courier.moves_connections):
-            refusal = courier.hand_over(owner, self._connection(request, departure, upgrade), departure)
+        if departure is not None and (upgrade or forwarder.moves_connections):
+            refusal = forwarder.hand_over(owner, self._connection(request, departure, upgrade), departure)
             if refusal is None:
                 self.counters.add("handed_over")
                 return departure.end(start_response)
@@ -213,7 +213,7 @@ class Cluster:
                 return str(refusal.value)
         if upgrade or start_response is None:
             return "the connection cannot be given away by this server, or the worker has too many"
-        return self._relay(courier, owner, request, start_response)
+        return self._relay(forwarder, owner, request, start_response)
 
     def _connection(self, request: RequestCopy, departure: Departure, upgrade: bool) -> Connection:
         environ = request.environ
@@ -221,8 +221,8 @@ class Cluster:
         return Connection(self._owner.terms, request.sid, departure.address, origin, hops_of(environ, departure.sock),
                           departure.listener, request.texts if upgrade else None, departure.accepted)
 
-    def _relay(self, courier: Courier, owner: str, request: RequestCopy, start_response: StartResponse) -> Iterable[bytes] | str:
-        answered = courier.relay(owner, request)
+    def _relay(self, forwarder: Forwarder, owner: str, request: RequestCopy, start_response: StartResponse) -> Iterable[bytes] | str:
+        answered = forwarder.relay(owner, request)
         if isinstance(answered, Refusal):
             return str(answered.value)
         self.counters.add("relayed")

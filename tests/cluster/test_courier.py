@@ -16,7 +16,7 @@ from support.lateness import block_loop
 from support.workers import settled
 
 from engineio_wsgi.cluster.local.channel import Channel, OwnerGone
-from engineio_wsgi.cluster.local.forwarder import LocalCourier, RequestCopy
+from engineio_wsgi.cluster.local.forwarder import LocalForwarder, RequestCopy
 from engineio_wsgi.cluster.local.listener import Doorway
 from engineio_wsgi.cluster.local.names import AbstractNames
 from engineio_wsgi.cluster.messages import Answer, Kind, Message, Request
@@ -28,7 +28,7 @@ class Owner:
     """Answers every request with its query, once it is told to."""
 
     def __init__(self) -> None:
-        self.names = AbstractNames(f"courier {os.getpid()}")
+        self.names = AbstractNames(f"forwarder {os.getpid()}")
         self.channels: list[Channel] = []
         self.waiting = 0
         self.go_on = gevent.event.Event()
@@ -59,17 +59,17 @@ def owner() -> Iterator[Owner]:
 
 
 @pytest.fixture
-def courier(owner: Owner) -> Iterator[LocalCourier]:
+def forwarder(owner: Owner) -> Iterator[LocalForwarder]:
     """The way to it."""
-    courier = LocalCourier(owner.names, 5)
-    yield courier
-    courier.close()
+    forwarder = LocalForwarder(owner.names, 5)
+    yield forwarder
+    forwarder.close()
 
 
-def relay(courier: LocalCourier, query: str, worker: str = OWNER) -> str:
+def relay(forwarder: LocalForwarder, query: str, worker: str = OWNER) -> str:
     """The body of the answer to a request, or why there is none."""
     try:
-        answered: Any = courier.relay(worker, RequestCopy({"REQUEST_METHOD": "GET", "QUERY_STRING": query}, "group", "sid", 1000))
+        answered: Any = forwarder.relay(worker, RequestCopy({"REQUEST_METHOD": "GET", "QUERY_STRING": query}, "group", "sid", 1000))
     except OwnerGone as error:
         return str(error)
     return str(answered.body.decode())
@@ -80,14 +80,14 @@ def ask(*arguments: Any) -> str:
     return str(gevent.spawn(relay, *arguments).get())
 
 
-def test_requests_after_one_another_share_a_channel(owner: Owner, courier: LocalCourier) -> None:
-    assert [ask(courier, str(number)) for number in range(5)] == ["0", "1", "2", "3", "4"]
+def test_requests_after_one_another_share_a_channel(owner: Owner, forwarder: LocalForwarder) -> None:
+    assert [ask(forwarder, str(number)) for number in range(5)] == ["0", "1", "2", "3", "4"]
     assert len(set(map(id, owner.channels))) == 1
 
 
-def test_requests_at_a_time_have_channels_of_their_own(owner: Owner, courier: LocalCourier) -> None:
+def test_requests_at_a_time_have_channels_of_their_own(owner: Owner, forwarder: LocalForwarder) -> None:
     owner.go_on.clear()
-    asked = [gevent.spawn(relay, courier, str(number)) for number in range(20)]
+    asked = [gevent.spawn(relay, forwarder, str(number)) for number in range(20)]
     owner.wait_for(20)
     owner.go_on.set()
     gevent.joinall(asked, raise_error=True)
@@ -96,21 +96,21 @@ def test_requests_at_a_time_have_channels_of_their_own(owner: Owner, courier: Lo
     assert len(first) == 20
     # a few are kept, and they are the next ones'
     owner.channels.clear()
-    assert [ask(courier, "x") for _ in range(20)] == ["x"] * 20
+    assert [ask(forwarder, "x") for _ in range(20)] == ["x"] * 20
     assert not {id(channel) for channel in owner.channels} - first
 
 
-def test_channel_that_has_ended_meanwhile(owner: Owner, courier: LocalCourier) -> None:
-    ask(courier, "first")
+def test_channel_that_has_ended_meanwhile(owner: Owner, forwarder: LocalForwarder) -> None:
+    ask(forwarder, "first")
     owner.channels[0].hang_up()
-    assert ask(courier, "again") == "again"
+    assert ask(forwarder, "again") == "again"
     assert len(set(map(id, owner.channels))) == 2
 
 
-def test_channel_that_ends_with_a_request_in_it(owner: Owner, courier: LocalCourier) -> None:
-    ask(courier, "first")
+def test_channel_that_ends_with_a_request_in_it(owner: Owner, forwarder: LocalForwarder) -> None:
+    ask(forwarder, "first")
     owner.go_on.clear()
-    asked = gevent.spawn(relay, courier, "second")
+    asked = gevent.spawn(relay, forwarder, "second")
     owner.wait_for(2)
     owner.channels[-1].hang_up()
     assert asked.get() == "it has not answered: the other worker has hung up"
@@ -163,20 +163,20 @@ def test_room_that_has_come_while_the_loop_was_blocked() -> None:
     far.close()
 
 
-def test_owner_that_has_closed(owner: Owner, courier: LocalCourier) -> None:
-    ask(courier, "first")
+def test_owner_that_has_closed(owner: Owner, forwarder: LocalForwarder) -> None:
+    ask(forwarder, "first")
     owner.doorway.close()
-    assert ask(courier, "second") == "nobody answers there any more: Connection refused"
+    assert ask(forwarder, "second") == "nobody answers there any more: Connection refused"
 
 
-def test_channels_to_workers_that_come_and_go(owner: Owner, courier: LocalCourier) -> None:
+def test_channels_to_workers_that_come_and_go(owner: Owner, forwarder: LocalForwarder) -> None:
     files = len(os.listdir("/proc/self/fd"))
     for number in range(200):
         doorway = Doorway(owner.names, f"{number:04}", owner.receive)
-        assert ask(courier, "x", f"{number:04}") == "x"
+        assert ask(forwarder, "x", f"{number:04}") == "x"
         doorway.close()
     gevent.sleep(0)
     assert len(os.listdir("/proc/self/fd")) < files + 100
-    courier.close()
+    forwarder.close()
     # each doorway's end of a channel is closed by its own greenlet
     settled(lambda: len(os.listdir("/proc/self/fd")) <= files)

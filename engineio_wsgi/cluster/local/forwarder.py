@@ -26,7 +26,7 @@ from engineio_wsgi.http.read_body import read_body
 from engineio_wsgi.http.wsgi_call import Answered
 from engineio_wsgi.runtime.connection import Wire, detach
 
-__all__ = ["ClientGone", "ClientWatch", "Courier", "LocalCourier", "RequestCopy", "read_answer"]
+__all__ = ["ClientGone", "ClientWatch", "Forwarder", "LocalForwarder", "RequestCopy", "read_answer"]
 
 
 class RequestCopy:
@@ -117,7 +117,7 @@ def read_answer(message: Message) -> Answered:
     return Answered(answer.status, answer.headers, message.body)
 
 
-class Courier(Protocol):
+class Forwarder(Protocol):
     """A way from this worker to others."""
 
     #: whether any connection can go it, and stay there; if not, only those that become WebSockets
@@ -144,7 +144,7 @@ class Courier(Protocol):
         ...
 
 
-class LocalCourier:
+class LocalForwarder:
     """The way to the workers of this machine.
 
     Args:
@@ -164,7 +164,7 @@ class LocalCourier:
     # -- connections
 
     def hand_over(self, owner: str, connection: Connection, departure: Departure) -> Refusal | None:
-        """See :class:`Courier`."""
+        """See :class:`Forwarder`."""
         if departure.secure:
             return self._hand_over_secure(owner, connection, departure)
         refusal = self._offer(owner, connection.message(departure.as_read()), departure.sock.fileno())
@@ -210,7 +210,7 @@ class LocalCourier:
     # -- requests
 
     def relay(self, owner: str, request: RequestCopy) -> Answered | Refusal:
-        """See :class:`Courier`."""
+        """See :class:`Forwarder`."""
         channel, refusal = self._begin(owner, request.message)
         if refusal is None:
             try:

@@ -28,12 +28,12 @@ from engineio_wsgi.http.wsgi_call import Answered
 from engineio_wsgi.runtime.connection import Wire, detach
 from engineio_wsgi.runtime.greenlet_pool import Workers
 
-__all__ = ["RemoteCourier", "RemoteOwner"]
+__all__ = ["RedisForwarder", "RemoteOwner"]
 
 logger = logging.getLogger("engine.cluster")
 
 
-class RemoteCourier:
+class RedisForwarder:
     """The way to the workers of other machines.
 
     Args:
@@ -51,7 +51,7 @@ class RemoteCourier:
         self._relay_websockets = relay_websockets
 
     def hand_over(self, owner: str, connection: Connection, departure: Departure) -> Refusal | None:
-        """See :class:`Courier`."""
+        """See :class:`Forwarder`."""
         if not self._relay_websockets:
             raise OwnerGone("it is on another machine, and WebSockets are not relayed (relay_websockets=no)")
         conversation = self._exchange.begin(owner, connection.message(departure.as_read()))
@@ -71,7 +71,7 @@ class RemoteCourier:
         return None
 
     def relay(self, owner: str, request: RequestCopy) -> Answered | Refusal:
-        """See :class:`Courier`."""
+        """See :class:`Forwarder`."""
         conversation = self._exchange.begin(owner, request.message)
         try:
             with ClientWatch(request.environ, conversation.end):
