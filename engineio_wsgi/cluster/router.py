@@ -18,7 +18,7 @@ from engineio_wsgi.cluster.incoming import Counters, Host, Owner
 from engineio_wsgi.cluster.listeners import Listener, hops_of
 from engineio_wsgi.cluster.local.channel import OwnerGone
 from engineio_wsgi.cluster.local.forwarder import ClientGone, Forwarder, LocalForwarder, RequestCopy
-from engineio_wsgi.cluster.local.listener import Doorway
+from engineio_wsgi.cluster.local.listener import UnixListener
 from engineio_wsgi.cluster.local.names import Names, choose_names, is_worker_id
 from engineio_wsgi.cluster.messages import Action, Call, Connection, Refusal
 from engineio_wsgi.cluster.rpc import LocalCaller, WorkerCaller, perform
@@ -88,29 +88,29 @@ class Cluster:
         self._far: set[str] = set()
         self._caller: WorkerCaller
         self._exchange: Exchange | None = None
-        self._doorway = self._open(location)
+        self._unix_listener = self._open(location)
         self._own_mark = "sid=" + self.worker_id
         self._thread = current_thread()
         self._loop: Any = gevent.get_hub().loop
 
-    def _open(self, location: RedisLocation | None) -> Doorway:
+    def _open(self, location: RedisLocation | None) -> UnixListener:
         """Find an id that nobody else has, and be reachable by it."""
         for _ in range(MAX_ATTEMPTS):
             self.worker_id = new_worker_id()
             try:
-                doorway = Doorway(self._names, self.worker_id, self._owner.receive)
+                unix_listener = UnixListener(self._names, self.worker_id, self._owner.receive)
             except FileExistsError:
                 continue
             try:
                 self._caller = LocalCaller(self._names, self.worker_id) if location is None else self._join(location)
             except FileExistsError:
-                doorway.close()
+                unix_listener.close()
                 continue
             except BaseException:
-                doorway.close()
+                unix_listener.close()
                 raise
             logger.debug("= this process is the worker %s of the group %s", self.worker_id, self._group)
-            return doorway
+            return unix_listener
         raise ConfigurationError(f"cluster: {MAX_ATTEMPTS} worker ids in a row are taken")
 
     def _join(self, location: RedisLocation) -> Exchange:
@@ -286,7 +286,7 @@ class Cluster:
         Blocks for ``timeout`` seconds at most. Harmless if repeated.
         """
         deadline = monotonic() + timeout
-        self._doorway.close()
+        self._unix_listener.close()
         self._near.close()
         left = self._owner.close(deadline - monotonic())
         if left:
@@ -297,7 +297,7 @@ class Cluster:
 
     def forsake(self) -> None:
         """In a forked child: this worker is the parent. Nobody is told, and what the parent listens to stays."""
-        self._doorway.forsake()
+        self._unix_listener.forsake()
         self._caller.forsake()
 
 

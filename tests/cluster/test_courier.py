@@ -17,7 +17,7 @@ from support.workers import settled
 
 from engineio_wsgi.cluster.local.channel import Channel, OwnerGone
 from engineio_wsgi.cluster.local.forwarder import LocalForwarder, RequestCopy
-from engineio_wsgi.cluster.local.listener import Doorway
+from engineio_wsgi.cluster.local.listener import UnixListener
 from engineio_wsgi.cluster.local.names import AbstractNames
 from engineio_wsgi.cluster.messages import Answer, Kind, Message, Request
 
@@ -33,7 +33,7 @@ class Owner:
         self.waiting = 0
         self.go_on = gevent.event.Event()
         self.go_on.set()
-        self.doorway = Doorway(self.names, OWNER, self.receive)
+        self.unix_listener = UnixListener(self.names, OWNER, self.receive)
 
     def receive(self, channel: Channel, message: Message) -> None:
         """Take a request, and answer it."""
@@ -55,7 +55,7 @@ def owner() -> Iterator[Owner]:
     """A worker that listens."""
     owner = Owner()
     yield owner
-    owner.doorway.close()
+    owner.unix_listener.close()
 
 
 @pytest.fixture
@@ -165,18 +165,18 @@ def test_room_that_has_come_while_the_loop_was_blocked() -> None:
 
 def test_owner_that_has_closed(owner: Owner, forwarder: LocalForwarder) -> None:
     ask(forwarder, "first")
-    owner.doorway.close()
+    owner.unix_listener.close()
     assert ask(forwarder, "second") == "nobody answers there any more: Connection refused"
 
 
 def test_channels_to_workers_that_come_and_go(owner: Owner, forwarder: LocalForwarder) -> None:
     files = len(os.listdir("/proc/self/fd"))
     for number in range(200):
-        doorway = Doorway(owner.names, f"{number:04}", owner.receive)
+        unix_listener = UnixListener(owner.names, f"{number:04}", owner.receive)
         assert ask(forwarder, "x", f"{number:04}") == "x"
-        doorway.close()
+        unix_listener.close()
     gevent.sleep(0)
     assert len(os.listdir("/proc/self/fd")) < files + 100
     forwarder.close()
-    # each doorway's end of a channel is closed by its own greenlet
+    # each unix_listener's end of a channel is closed by its own greenlet
     settled(lambda: len(os.listdir("/proc/self/fd")) <= files)

@@ -20,7 +20,7 @@ from engineio_wsgi.cluster.messages import BadMessage, Message
 from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.throttle import Throttle
 
-__all__ = ["Doorway"]
+__all__ = ["UnixListener"]
 
 logger = logging.getLogger("engine.cluster")
 
@@ -36,7 +36,7 @@ ACCEPT_PAUSE = 0.1
 COMPLAINT_PERIOD = 60.0
 
 
-class Doorway:
+class UnixListener:
     """One worker's listening socket. Made in the hub, after any fork.
 
     Args:
