@@ -48,9 +48,9 @@ class Emitter:
         self._caller: Caller = LocalCaller(choose_names(self._group))
         if names_redis(options.cluster):
             # redis-py is there only where it is needed
-            from engineio_wsgi.cluster.redis.one_shot import Guest
+            from engineio_wsgi.cluster.redis.one_shot import OneShotClient
 
-            self._caller = Guest(RedisLocation.parse(options.cluster), self._group)
+            self._caller = OneShotClient(RedisLocation.parse(options.cluster), self._group)
 
     def workers(self) -> list[str]:
         """The ids of all workers: what their session ids begin with."""

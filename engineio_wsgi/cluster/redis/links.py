@@ -49,7 +49,7 @@ MAX_IDLE = 256
 #: seconds for which the same complaint is not logged again
 COMPLAINT_PERIOD = 60.0
 #: what the names of those begin with who only make calls: no worker's id does
-GUEST_MARK = "~"
+CLIENT_MARK = "~"
 
 
 class Channels:

@@ -12,20 +12,20 @@ from redis.exceptions import NoPermissionError
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.messages import Action, BadMessage, Call, Message, Result
-from engineio_wsgi.cluster.redis.links import GUEST_MARK, Channels
+from engineio_wsgi.cluster.redis.links import CLIENT_MARK, Channels
 from engineio_wsgi.cluster.redis.login import LOST, RedisLink, Unreachable
 from engineio_wsgi.cluster.redis.reliable_link import NO_LINK, Envelope
 from engineio_wsgi.cluster.rpc import CALL_TIMEOUT
 from engineio_wsgi.errors import OwnerGone
 from engineio_wsgi.options.redis_url import RedisLocation
 
-__all__ = ["Guest"]
+__all__ = ["OneShotClient"]
 
 #: random bytes of the name under which a client gets its answers
 NAME_BYTES = 8
 
 
-class Guest:
+class OneShotClient:
     """Asks the workers of all machines. From any thread, with gevent and without it.
 
     Args:
@@ -67,7 +67,7 @@ class Guest:
 
     def _ask(self, channel: bytes, message: Message) -> dict[str, int]:
         """The results of all workers that answer a call."""
-        name = GUEST_MARK + secrets.token_urlsafe(NAME_BYTES)
+        name = CLIENT_MARK + secrets.token_urlsafe(NAME_BYTES)
         data = Envelope(name, NO_LINK, 1, 0, NO_LINK, 0, 1).pack(message.encode())
         verbs = ("SSUBSCRIBE", "SPUBLISH") if self._link.sharded else ("SUBSCRIBE", "PUBLISH")
         connections: list[Any] = []
