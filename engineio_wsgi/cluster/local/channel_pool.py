@@ -9,14 +9,14 @@ from collections import deque
 
 from engineio_wsgi.cluster.local.channel import Channel
 
-__all__ = ["IdleChannels"]
+__all__ = ["ChannelPool"]
 
 #: channels that are kept for one worker, and for all. With many workers a few each are left
 MAX_PER_WORKER = 4
 MAX_KEPT = 64
 
 
-class IdleChannels:
+class ChannelPool:
     """What a worker keeps. Everything here is the hub's."""
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ from gevent import socket
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.local.channel import PATIENCE, Channel, OwnerGone, connect
-from engineio_wsgi.cluster.local.channel_pool import IdleChannels
+from engineio_wsgi.cluster.local.channel_pool import ChannelPool
 from engineio_wsgi.cluster.local.names import Names
 from engineio_wsgi.cluster.local.pump import Pump
 from engineio_wsgi.cluster.messages import Answer, BadMessage, Connection, Kind, Message, Refusal, Request
@@ -157,7 +157,7 @@ class LocalForwarder:
     def __init__(self, names: Names, answer_timeout: float) -> None:
         self._names = names
         self._answer_timeout = answer_timeout
-        self._idle = IdleChannels()
+        self._idle = ChannelPool()
         #: of TLS connections that became other workers' WebSockets
         self._tunnels: WeakSet[Pump] = WeakSet()
 
