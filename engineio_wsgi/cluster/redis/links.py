@@ -19,7 +19,7 @@ from engineio_wsgi.cluster.local.channel import PATIENCE, OwnerGone
 from engineio_wsgi.cluster.messages import Action, BadMessage, Call, Kind, Message, Result
 from engineio_wsgi.cluster.redis.login import RedisLink, Unreachable
 from engineio_wsgi.cluster.redis.pubsub import Outgoing, PubSub
-from engineio_wsgi.cluster.redis.reliable_link import NO_LINK, Conversation, Envelope, Peer
+from engineio_wsgi.cluster.redis.reliable_link import NO_LINK, Conversation, Envelope, ReliableLink
 from engineio_wsgi.cluster.rpc import CALL_TIMEOUT
 from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.errors import ConfigurationError
@@ -95,7 +95,7 @@ class Exchange:
         self._announce = announce
         self._group = group
         self._channels = Channels(group)
-        self._peers: dict[str, Peer] = {}
+        self._reliable_links: dict[str, ReliableLink] = {}
         self._numbers = count(1)
         self._asked: dict[int, _Answers] = {}
         self._complaints = Throttle(COMPLAINT_PERIOD)
@@ -130,22 +130,22 @@ class Exchange:
         conversation.take_back()
         self._bus.flush(FLUSH_TIMEOUT)
 
-    def _peer(self, name: str) -> Peer:
-        peer = self._peers.get(name)
+    def _peer(self, name: str) -> ReliableLink:
+        peer = self._reliable_links.get(name)
         if peer is None:
-            if len(self._peers) >= MAX_IDLE:
+            if len(self._reliable_links) >= MAX_IDLE:
                 if not self._bus.up:
                     # whoever makes up ids shall not fill memory meanwhile
                     raise OwnerGone("Redis is away, and too much waits for it")
                 self._sweep()
-            peer = self._peers[name] = Peer(self, name)
+            peer = self._reliable_links[name] = ReliableLink(self, name)
         return peer
 
     def _sweep(self) -> None:
-        for name, peer in list(self._peers.items()):
+        for name, peer in list(self._reliable_links.items()):
             if peer.idle:
                 peer.close()
-                del self._peers[name]
+                del self._reliable_links[name]
 
     def post(self, receiver: str, data: bytes) -> bool:
         """Carry an envelope to another worker, or lose it. Does not block."""
@@ -155,7 +155,7 @@ class Exchange:
         def heard(listeners: int) -> None:
             if not listeners:
                 self._unheard(receiver, asked_at)
-            elif (peer := self._peers.get(receiver)) is not None:
+            elif (peer := self._reliable_links.get(receiver)) is not None:
                 peer.note_heard()
 
         return self._bus.publish(Outgoing(self._channels.of(receiver), data, False, heard))
@@ -166,7 +166,7 @@ class Exchange:
         Args:
             now: when Redis was asked, of the monotonic clock. The answer may have been read much later, by a late loop.
         """
-        peer = self._peers.get(name)
+        peer = self._reliable_links.get(name)
         if peer is None:
             return
         unheard = peer.note_unheard(now)
@@ -175,7 +175,7 @@ class Exchange:
             if unheard > RETURN_GRACE:
                 peer.give_up_unanswered()
             if not peer.is_known or unheard > LINK_GRACE:
-                del self._peers[name]
+                del self._reliable_links[name]
                 peer.close()
                 return
         peer.repeat_after(GRACE_PAUSE)
@@ -197,7 +197,7 @@ class Exchange:
 
     def _look(self) -> None:
         self._catches_up()
-        for peer in list(self._peers.values()):
+        for peer in list(self._reliable_links.values()):
             peer.look()
 
     @property
@@ -208,7 +208,7 @@ class Exchange:
     def _come_back(self, away: float) -> None:
         """Redis has been away for so many seconds: what was on its way may be lost, in both directions."""
         self._announce("cluster_back", away)
-        for peer in self._peers.values():
+        for peer in self._reliable_links.values():
             peer.post_again()
             peer.ask_again()
 
@@ -299,16 +299,16 @@ class Exchange:
         """In a forked child: the place among the workers is the parent's."""
         self._timer.close()
         self._bus.forsake()
-        self._peers.clear()
+        self._reliable_links.clear()
 
     def close(self, timeout: float) -> None:
         """Send what is queued, for ``timeout`` seconds at most, and leave the channels."""
         self._timer.stop()
         self._timer.close()
         self._bus.close(timeout)
-        for peer in self._peers.values():
+        for peer in self._reliable_links.values():
             peer.close()
-        self._peers.clear()
+        self._reliable_links.clear()
 
 
 class _Answers:

@@ -22,7 +22,7 @@ from engineio_wsgi.cluster.local.channel import OwnerGone
 from engineio_wsgi.cluster.messages import VERSION, BadMessage, Kind, Message, check_version
 from engineio_wsgi.deadline import Deadline
 
-__all__ = ["NO_LINK", "Conversation", "Envelope", "Peer", "Postman"]
+__all__ = ["NO_LINK", "Conversation", "Envelope", "EnvelopeSender", "ReliableLink"]
 
 #: seconds after which what has arrived is acknowledged, if nothing else goes back
 ACK_DELAY = 0.05
@@ -79,7 +79,7 @@ class Envelope(NamedTuple):
         return envelope, Message.parse(content)
 
 
-class Postman(Protocol):
+class EnvelopeSender(Protocol):
     """Who carries envelopes."""
 
     #: of this worker
@@ -103,7 +103,7 @@ class Conversation:
 
     __slots__ = ("_inbox", "_opened_by", "_waiter", "ended", "number", "on_message", "peer", "taken_back")
 
-    def __init__(self, peer: Peer, number: int) -> None:
+    def __init__(self, peer: ReliableLink, number: int) -> None:
         self.peer = peer
         self.number = number
         self._inbox: deque[Message] = deque()
@@ -225,16 +225,16 @@ class Conversation:
         self.end(take_back=True)
 
 
-class Peer:
+class ReliableLink:
     """Another worker, and the link to it. Everything here is the hub's.
 
     Args:
-        postman: carries the envelopes.
+        sender: carries the envelopes.
         name: of the other worker.
     """
 
-    def __init__(self, postman: Postman, name: str) -> None:
-        self._postman = postman
+    def __init__(self, sender: EnvelopeSender, name: str) -> None:
+        self._sender = sender
         self.name = name
         self._link = secrets.randbits(32) or 1
         self._sent = 0
@@ -366,10 +366,10 @@ class Peer:
 
     def _post(self, number: int, conversation: int, message: bytes = b"") -> None:
         first = self._unacked[0][0] if self._unacked else self._sent + 1
-        envelope = Envelope(self._postman.name, self._link, first, number, self._other_link, self._arrived, conversation)
+        envelope = Envelope(self._sender.name, self._link, first, number, self._other_link, self._arrived, conversation)
         self._ack_wanted = False
         self._arrived_size = 0
-        self._postman.post(self.name, envelope.pack(message))
+        self._sender.post(self.name, envelope.pack(message))
 
     # -- receiving
 
@@ -446,7 +446,7 @@ class Peer:
             return
         elif number > 0 and message.kind.begins:
             conversation = self._conversations[-number] = Conversation(self, -number)
-            self._postman.begun(conversation, message)
+            self._sender.begun(conversation, message)
         else:
             self.send(-number, Message(Kind.END).encode(), beyond_limit=True)
 

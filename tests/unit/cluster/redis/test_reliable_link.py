@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from engineio_wsgi.cluster.local.channel import OwnerGone
 from engineio_wsgi.cluster.messages import BadMessage, Kind, Message
-from engineio_wsgi.cluster.redis import reliable_link as peer_module
-from engineio_wsgi.cluster.redis.reliable_link import Conversation, Envelope, Peer
+from engineio_wsgi.cluster.redis import reliable_link as link_module
+from engineio_wsgi.cluster.redis.reliable_link import Conversation, Envelope, ReliableLink
 
 
 class Side:
@@ -22,7 +22,7 @@ class Side:
         self.name = name
         self.listening = True
         self.way: deque[bytes] = deque()
-        self.peer = Peer(self, other)
+        self.peer = ReliableLink(self, other)
         self.heard: list[int] = []
         self.others: list[Conversation] = []
         self.ended = 0
@@ -145,7 +145,7 @@ def test_who_has_forgotten_the_link_begins_anew(steps: list[tuple[str, bool, int
         pair.settle()
         side, other = (pair.left, pair.right) if left else (pair.right, pair.left)
         side.peer.close()
-        side.peer = Peer(side, other.name)
+        side.peer = ReliableLink(side, other.name)
         conversation = side.peer.begin()
         conversation.begin_callbacks(side.hear)
         conversation.send(Message(Kind.REQUEST, body=b"1000"))
@@ -180,7 +180,7 @@ def test_a_message_that_was_taken_back_is_not_delivered() -> None:
 
 
 def test_nothing_more_is_taken_when_too_much_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peer_module, "MAX_UNACKED", 1000)
+    monkeypatch.setattr(link_module, "MAX_UNACKED", 1000)
     pair = Pair()
     pair.conversation.send(Message(Kind.REQUEST, body=b"1" * 1000))
     with pytest.raises(OwnerGone, match=r"\d+ bytes wait for it"):
