@@ -221,7 +221,8 @@ class Cluster:
         return Connection(self._owner.terms, request.sid, departure.address, origin, hops_of(environ, departure.sock),
                           departure.listener, request.texts if upgrade else None, departure.accepted)
 
-    def _relay(self, forwarder: Forwarder, owner: str, request: RequestCopy, start_response: StartResponse) -> Iterable[bytes] | str:
+    def _relay(self, forwarder: Forwarder, owner: str, request: RequestCopy,
+               start_response: StartResponse) -> Iterable[bytes] | str:
         answered = forwarder.relay(owner, request)
         if isinstance(answered, Refusal):
             return str(answered.value)

@@ -35,7 +35,7 @@ import itertools, json, logging, os, pathlib, socket, sys
 import engineio_wsgi
 from engineio_wsgi.cluster.local import names as addresses
 from engineio_wsgi.cluster.local import channel
-from engineio_wsgi.cluster.local import forwarder as forwarder
+from engineio_wsgi.cluster.local import forwarder
 from engineio_wsgi.cluster.local import listener as unix_listener
 from engineio_wsgi.cluster import incoming as owner
 from engineio_wsgi.cluster import router as routing

@@ -69,7 +69,8 @@ def forwarder(owner: Owner) -> Iterator[LocalForwarder]:
 def relay(forwarder: LocalForwarder, query: str, worker: str = OWNER) -> str:
     """The body of the answer to a request, or why there is none."""
     try:
-        answered: Any = forwarder.relay(worker, RequestCopy({"REQUEST_METHOD": "GET", "QUERY_STRING": query}, "group", "sid", 1000))
+        request = RequestCopy({"REQUEST_METHOD": "GET", "QUERY_STRING": query}, "group", "sid", 1000)
+        answered: Any = forwarder.relay(worker, request)
     except OwnerGone as error:
         return str(error)
     return str(answered.body.decode())
