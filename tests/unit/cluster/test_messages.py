@@ -30,7 +30,7 @@ TEXTS = st.text(st.characters(exclude_categories=()))
 HEADERS = st.dictionaries(TEXTS, TEXTS, max_size=5)
 ADDRESSES = st.one_of(st.just(""), st.tuples(st.text("0123456789abcdef:.", min_size=1), st.integers(0, 65_535)),
                       st.tuples(st.just("::1"), st.integers(0, 65_535), st.integers(0, 9), st.integers(0, 1 << 31)))
-CONNECTIONS = st.builds(Connection, TEXTS, TEXTS, ADDRESSES, HEADERS, st.integers(0, 255), st.tuples(TEXTS, TEXTS),
+MOVED = st.builds(Connection, TEXTS, TEXTS, ADDRESSES, HEADERS, st.integers(0, 255), st.tuples(TEXTS, TEXTS),
                         st.none() | HEADERS, st.just(False))
 READERS: dict[Kind, Callable[[Message], Any]] = {
     Kind.CONNECTION: Connection.of, Kind.REQUEST: Request.of, Kind.REFUSED: Refusal.of, Kind.ANSWER: Answer.of,
@@ -49,7 +49,7 @@ def test_fields_and_body_come_back(fields: list[str], body: bytes) -> None:
     assert (list(message.fields), message.body) == (fields, body)
 
 
-@given(CONNECTIONS)
+@given(MOVED)
 def test_connection_comes_back(connection: Connection) -> None:
     assert Connection.of(sent(connection.message(b"x"))) == connection
 
