@@ -19,7 +19,7 @@ from gevent.socket import socket as GeventSocket
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.listeners import Listeners, OwnListener
 from engineio_wsgi.cluster.local.channel import PATIENCE, Channel
-from engineio_wsgi.cluster.messages import Answer, BadMessage, Call, Connection, Kind, Message, Refusal, Request
+from engineio_wsgi.cluster.messages import Answer, BadMessage, Call, Kind, Message, MovedConnection, Refusal, Request
 from engineio_wsgi.cluster.rpc import perform
 from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.handoff.adopted import Adopter, ConnectionAdopter
@@ -147,7 +147,7 @@ class Owner:
             BadMessage: it is not one of ours.
         """
         if message.kind is Kind.CONNECTION:
-            self._take_connection(channel, Connection.of(message), message.body)
+            self._take_connection(channel, MovedConnection.of(message), message.body)
         elif message.kind is Kind.REQUEST:
             self._take_request(channel, Request.of(message), message.body)
         elif message.kind is Kind.CALL:
@@ -166,7 +166,7 @@ class Owner:
 
     # -- connections
 
-    def refusal_of(self, connection: Connection) -> Refusal | None:
+    def refusal_of(self, connection: MovedConnection) -> Refusal | None:
         """Why a connection cannot be taken here; ``None`` if it can."""
         refusal = self.refusal(connection.terms, connection.sid)
         if refusal is not None or connection.accepted:
@@ -178,7 +178,7 @@ class Owner:
             serves = listener is None or not (listener.counts_websockets and listener.full)
         return None if serves else Refusal.FULL
 
-    def _take_connection(self, channel: Channel, connection: Connection, read_ahead: bytes) -> None:
+    def _take_connection(self, channel: Channel, connection: MovedConnection, read_ahead: bytes) -> None:
         deadline = monotonic() + PATIENCE
         # without a file descriptor left for it, this worker is as full as one with too many connections
         refusal = self.refusal_of(connection) or (Refusal.FULL if channel.cut_short else None)
@@ -194,7 +194,7 @@ class Owner:
             raise
         self.take(number, connection, read_ahead)
 
-    def take(self, number: int, connection: Connection, read_ahead: bytes) -> None:
+    def take(self, number: int, connection: MovedConnection, read_ahead: bytes) -> None:
         """Serve a connection that :meth:`refusal_of` does not refuse. Its file descriptor belongs to this object now.
 
         Blocks only while the pool of the server that serves it is full.
@@ -214,7 +214,7 @@ class Owner:
             # its server has ended since
             os.close(number)
 
-    def _take_websocket(self, number: int, connection: Connection, read_ahead: bytes) -> None:
+    def _take_websocket(self, number: int, connection: MovedConnection, read_ahead: bytes) -> None:
         """A WebSocket whose handshake has been answered, without extensions."""
         environ = _environ_of(connection.handshake or {})
         environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)

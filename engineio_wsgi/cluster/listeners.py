@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import gevent
 from gevent.baseserver import BaseServer
 
-from engineio_wsgi.cluster.messages import Connection
+from engineio_wsgi.cluster.messages import MovedConnection
 from engineio_wsgi.handoff.adopted import ConnectionAdopter
 from engineio_wsgi.handoff.listening import PrimedSocket, accepted_by, application_of, serve
 from engineio_wsgi.http.handler import WebSocketHandler
@@ -113,7 +113,7 @@ class Listener:
         """Whether a session's WebSocket is one of the connections of which there is a limit."""
         return hasattr(self.server.pool, "keep_place")
 
-    def adopt(self, number: int, connection: Connection, read_ahead: bytes) -> None:
+    def adopt(self, number: int, connection: MovedConnection, read_ahead: bytes) -> None:
         """Serve a connection, whose file descriptor belongs to the server now. Blocks only while the server's pool is full."""
         serve(self.server, PrimedSocket(number, read_ahead, connection.hops + 1), connection.address)
 
@@ -135,7 +135,7 @@ class OwnListener(Listener):
         """Whether nothing of it is left."""
         return self.server.closed and not len(self.adopter.roster)
 
-    def adopt(self, number: int, connection: Connection, read_ahead: bytes) -> None:
+    def adopt(self, number: int, connection: MovedConnection, read_ahead: bytes) -> None:
         """Serve a connection. Blocks only while the server's pool is full."""
         origin = {**connection.origin, HOPS: connection.hops + 1}
         self.adopter.adopt(number, connection.address, read_ahead=read_ahead, environ=origin)

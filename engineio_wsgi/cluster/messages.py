@@ -15,8 +15,22 @@ from typing import NamedTuple, Self
 from engineio_wsgi.errors import BadMessage
 
 __all__ = [
-    "PREFIX_SIZE", "VERSION", "Action", "Address", "Answer", "BadMessage", "Call", "Connection", "Kind", "Message", "Prefix",
-    "Refusal", "Request", "Result", "check_version", "read_number",
+    "PREFIX_SIZE",
+    "VERSION",
+    "Action",
+    "Address",
+    "Answer",
+    "BadMessage",
+    "Call",
+    "Kind",
+    "Message",
+    "MovedConnection",
+    "Prefix",
+    "Refusal",
+    "Request",
+    "Result",
+    "check_version",
+    "read_number",
 ]  # fmt: skip
 
 #: of the format; workers of different versions refuse each other's messages
@@ -186,7 +200,7 @@ def read_number(text: str) -> int:
     return int(text)
 
 
-class Connection(NamedTuple):
+class MovedConnection(NamedTuple):
     """A client's connection that changes its worker.
 
     Attributes:

@@ -20,7 +20,7 @@ from engineio_wsgi.cluster.local.channel import OwnerGone
 from engineio_wsgi.cluster.local.forwarder import ClientGone, Forwarder, LocalForwarder, RequestCopy
 from engineio_wsgi.cluster.local.listener import UnixListener
 from engineio_wsgi.cluster.local.names import Names, choose_names, is_worker_id
-from engineio_wsgi.cluster.messages import Action, Call, Connection, Refusal
+from engineio_wsgi.cluster.messages import Action, Call, MovedConnection, Refusal
 from engineio_wsgi.cluster.rpc import LocalCaller, WorkerCaller, perform
 from engineio_wsgi.engine.engine import UNREACHED
 from engineio_wsgi.engine.registry import WORKER_ID_SIZE, new_worker_id
@@ -215,10 +215,10 @@ class Cluster:
             return "the connection cannot be given away by this server, or the worker has too many"
         return self._relay(forwarder, owner, request, start_response)
 
-    def _connection(self, request: RequestCopy, departure: Departure, upgrade: bool) -> Connection:
+    def _connection(self, request: RequestCopy, departure: Departure, upgrade: bool) -> MovedConnection:
         environ = request.environ
         origin = {key: environ[key] for key in ORIGIN if key in environ}
-        return Connection(self._owner.terms, request.sid, departure.address, origin, hops_of(environ, departure.sock),
+        return MovedConnection(self._owner.terms, request.sid, departure.address, origin, hops_of(environ, departure.sock),
                           departure.listener, request.texts if upgrade else None, departure.accepted)
 
     def _relay(self, forwarder: Forwarder, owner: str, request: RequestCopy,

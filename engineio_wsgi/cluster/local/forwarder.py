@@ -18,7 +18,7 @@ from engineio_wsgi.cluster.local.channel import PATIENCE, Channel, OwnerGone, co
 from engineio_wsgi.cluster.local.channel_pool import ChannelPool
 from engineio_wsgi.cluster.local.names import Names
 from engineio_wsgi.cluster.local.pump import Pump
-from engineio_wsgi.cluster.messages import Answer, BadMessage, Connection, Kind, Message, Refusal, Request
+from engineio_wsgi.cluster.messages import Answer, BadMessage, Kind, Message, MovedConnection, Refusal, Request
 from engineio_wsgi.errors import ClientGone, PayloadTooLarge, ProtocolError
 from engineio_wsgi.handoff.client_socket import EndWatch
 from engineio_wsgi.handoff.departure import Departure, forget_descriptor
@@ -123,7 +123,7 @@ class Forwarder(Protocol):
     #: whether any connection can go it, and stay there; if not, only those that become WebSockets
     moves_connections: ClassVar[bool]
 
-    def hand_over(self, owner: str, connection: Connection, departure: Departure) -> Refusal | None:
+    def hand_over(self, owner: str, connection: MovedConnection, departure: Departure) -> Refusal | None:
         """Give a connection and its request to their session's worker. Blocks until it has taken them.
 
         Returns:
@@ -163,7 +163,7 @@ class LocalForwarder:
 
     # -- connections
 
-    def hand_over(self, owner: str, connection: Connection, departure: Departure) -> Refusal | None:
+    def hand_over(self, owner: str, connection: MovedConnection, departure: Departure) -> Refusal | None:
         """See :class:`Forwarder`."""
         if departure.secure:
             return self._hand_over_secure(owner, connection, departure)
@@ -174,7 +174,7 @@ class LocalForwarder:
             wire.close()
         return refusal
 
-    def _hand_over_secure(self, owner: str, connection: Connection, departure: Departure) -> Refusal | None:
+    def _hand_over_secure(self, owner: str, connection: MovedConnection, departure: Departure) -> Refusal | None:
         """The same for a TLS WebSocket, which can go nowhere: the other worker gets the end of a pair of sockets."""
         near, far = socket.socketpair()
         with far:

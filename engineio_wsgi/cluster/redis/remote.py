@@ -18,7 +18,7 @@ from engineio_wsgi.cluster.incoming import Owner
 from engineio_wsgi.cluster.local.channel import PATIENCE, OwnerGone
 from engineio_wsgi.cluster.local.forwarder import ClientWatch, RequestCopy, read_answer
 from engineio_wsgi.cluster.local.pump import Pump
-from engineio_wsgi.cluster.messages import BadMessage, Connection, Kind, Message, Refusal, Request
+from engineio_wsgi.cluster.messages import BadMessage, Kind, Message, MovedConnection, Refusal, Request
 from engineio_wsgi.cluster.redis.links import Exchange
 from engineio_wsgi.cluster.redis.reliable_link import Conversation
 from engineio_wsgi.cluster.redis.stream import Stream
@@ -50,7 +50,7 @@ class RedisForwarder:
         self._answer_timeout = answer_timeout
         self._relay_websockets = relay_websockets
 
-    def hand_over(self, owner: str, connection: Connection, departure: Departure) -> Refusal | None:
+    def hand_over(self, owner: str, connection: MovedConnection, departure: Departure) -> Refusal | None:
         """See :class:`Forwarder`."""
         if not self._relay_websockets:
             raise OwnerGone("it is on another machine, and WebSockets are not relayed (relay_websockets=no)")
@@ -118,7 +118,7 @@ class RemoteOwner:
             if message.kind is Kind.REQUEST:
                 self._answer(conversation, Request.of(message), message.body)
             else:
-                self._take(conversation, Connection.of(message), message.body)
+                self._take(conversation, MovedConnection.of(message), message.body)
         except BadMessage as error:
             logger.warning("a message on Redis was refused: %s", error)
             conversation.end()
@@ -134,7 +134,7 @@ class RemoteOwner:
             conversation.send(self._owner.answer(request, body, {ENDED: conversation.ended}))
         conversation.end(tell=False)
 
-    def _take(self, conversation: Conversation, connection: Connection, read_ahead: bytes) -> None:
+    def _take(self, conversation: Conversation, connection: MovedConnection, read_ahead: bytes) -> None:
         refusal = self._owner.refusal_of(connection)
         if refusal is not None:
             conversation.send(refusal.message())

@@ -17,9 +17,9 @@ from engineio_wsgi.cluster.messages import (
     Answer,
     BadMessage,
     Call,
-    Connection,
     Kind,
     Message,
+    MovedConnection,
     Refusal,
     Request,
     Result,
@@ -30,10 +30,10 @@ TEXTS = st.text(st.characters(exclude_categories=()))
 HEADERS = st.dictionaries(TEXTS, TEXTS, max_size=5)
 ADDRESSES = st.one_of(st.just(""), st.tuples(st.text("0123456789abcdef:.", min_size=1), st.integers(0, 65_535)),
                       st.tuples(st.just("::1"), st.integers(0, 65_535), st.integers(0, 9), st.integers(0, 1 << 31)))
-MOVED = st.builds(Connection, TEXTS, TEXTS, ADDRESSES, HEADERS, st.integers(0, 255), st.tuples(TEXTS, TEXTS),
+MOVED = st.builds(MovedConnection, TEXTS, TEXTS, ADDRESSES, HEADERS, st.integers(0, 255), st.tuples(TEXTS, TEXTS),
                         st.none() | HEADERS, st.just(False))
 READERS: dict[Kind, Callable[[Message], Any]] = {
-    Kind.CONNECTION: Connection.of, Kind.REQUEST: Request.of, Kind.REFUSED: Refusal.of, Kind.ANSWER: Answer.of,
+    Kind.CONNECTION: MovedConnection.of, Kind.REQUEST: Request.of, Kind.REFUSED: Refusal.of, Kind.ANSWER: Answer.of,
     Kind.CALL: Call.of, Kind.RESULT: Result.of,
 }
 
@@ -50,13 +50,13 @@ def test_fields_and_body_come_back(fields: list[str], body: bytes) -> None:
 
 
 @given(MOVED)
-def test_connection_comes_back(connection: Connection) -> None:
-    assert Connection.of(sent(connection.message(b"x"))) == connection
+def test_connection_comes_back(connection: MovedConnection) -> None:
+    assert MovedConnection.of(sent(connection.message(b"x"))) == connection
 
 
 def test_accepted_websocket_comes_back() -> None:
-    connection = Connection("terms", "sid", ("127.0.0.1", 1), {}, 0, ("", ""), {"PATH_INFO": "/"}, True)
-    assert Connection.of(sent(connection.message(b""))) == connection
+    connection = MovedConnection("terms", "sid", ("127.0.0.1", 1), {}, 0, ("", ""), {"PATH_INFO": "/"}, True)
+    assert MovedConnection.of(sent(connection.message(b""))) == connection
 
 
 @given(HEADERS, st.binary())
