@@ -30,7 +30,7 @@ from engineio_wsgi.runtime.forks import serve
 from engineio_wsgi.throttle import Throttle
 from engineio_wsgi.websocket.websocket import WebSocket
 
-__all__ = ["Counters", "Host", "Owner"]
+__all__ = ["Counters", "Host", "Receiver"]
 
 logger = logging.getLogger("engine.cluster")
 
@@ -103,7 +103,7 @@ class Counters:
         setattr(self, event, getattr(self, event) + 1)
 
 
-class Owner:
+class Receiver:
     """This worker, as the others see it.
 
     Args:

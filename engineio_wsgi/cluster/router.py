@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import gevent
 
 from engineio_wsgi.clock import monotonic
-from engineio_wsgi.cluster.incoming import Counters, Host, Owner
+from engineio_wsgi.cluster.incoming import Counters, Host, Receiver
 from engineio_wsgi.cluster.listeners import Listener, hops_of
 from engineio_wsgi.cluster.local.channel import OwnerGone
 from engineio_wsgi.cluster.local.forwarder import ClientGone, Forwarder, LocalForwarder, RequestCopy
@@ -78,7 +78,7 @@ class Cluster:
         location = RedisLocation.parse(cluster) if names_redis(cluster) else None
         self._group = group_of(cluster, options.path)
         self._names = choose_names(self._group) if names is None else names
-        self._owner = Owner(host, self._group, self.counters)
+        self._receiver = Receiver(host, self._group, self.counters)
         self._answer_timeout = options.ping_interval + options.ping_timeout + MARGIN
         self._near = LocalForwarder(self._names, self._answer_timeout)
         self._forwarders: list[Forwarder] = [self._near]
@@ -98,7 +98,7 @@ class Cluster:
         for _ in range(MAX_ATTEMPTS):
             self.worker_id = new_worker_id()
             try:
-                unix_listener = UnixListener(self._names, self.worker_id, self._owner.receive)
+                unix_listener = UnixListener(self._names, self.worker_id, self._receiver.receive)
             except FileExistsError:
                 continue
             try:
@@ -117,9 +117,9 @@ class Cluster:
         """Be one of several machines' workers. Blocks until Redis is reached."""
         # redis-py is there only where it is needed
         from engineio_wsgi.cluster.redis.links import Exchange
-        from engineio_wsgi.cluster.redis.remote import RedisForwarder, RemoteOwner
+        from engineio_wsgi.cluster.redis.remote import RedisForwarder, RedisReceiver
 
-        self._exchange = Exchange(location, self._group, self.worker_id, RemoteOwner(self._owner, self._answer_timeout).begun,
+        self._exchange = Exchange(location, self._group, self.worker_id, RedisReceiver(self._receiver, self._answer_timeout).begun,
                                   lambda call, body: perform(self._host, call, body), self._host.announce)
         self._forwarders.append(RedisForwarder(self._exchange, self._answer_timeout, location.relay_websockets))
         return self._exchange
@@ -136,7 +136,7 @@ class Cluster:
     @property
     def adopted(self) -> int:
         """How many HTTP connections there are that other workers have accepted."""
-        return self._owner.adopted
+        return self._receiver.adopted
 
     # -- a request
 
@@ -152,7 +152,7 @@ class Cluster:
             What to return to the server; ``None`` if the request is to be answered here. It is also when its session's
             worker is gone: ``environ`` then tells so under :data:`UNREACHED`.
         """
-        listener = self._owner.listeners.of(environ, handler)
+        listener = self._receiver.listeners.of(environ, handler)
         sid = self._foreign_sid(environ)
         if sid is None:
             return None
@@ -186,7 +186,7 @@ class Cluster:
         # to another machine, only WebSockets leave
         leaves = asks_for_websocket(environ) or (owner not in self._far and _may_leave(environ, listener))
         departure = departure_of(environ, handler, NO_NAMES if listener is None else listener.names) if leaves else None
-        request = RequestCopy(environ, self._owner.terms, sid, self._host.options.max_http_buffer_size)
+        request = RequestCopy(environ, self._receiver.terms, sid, self._host.options.max_http_buffer_size)
         reasons: list[str] = []
         # a worker of another machine never becomes one of this
         for forwarder in self._forwarders[owner in self._far:]:
@@ -218,7 +218,7 @@ class Cluster:
     def _connection(self, request: RequestCopy, departure: Departure, upgrade: bool) -> MovedConnection:
         environ = request.environ
         origin = {key: environ[key] for key in ORIGIN if key in environ}
-        return MovedConnection(self._owner.terms, request.sid, departure.address, origin, hops_of(environ, departure.sock),
+        return MovedConnection(self._receiver.terms, request.sid, departure.address, origin, hops_of(environ, departure.sock),
                           departure.listener, request.texts if upgrade else None, departure.accepted)
 
     def _relay(self, forwarder: Forwarder, owner: str, request: RequestCopy,
@@ -289,7 +289,7 @@ class Cluster:
         deadline = monotonic() + timeout
         self._unix_listener.close()
         self._near.close()
-        left = self._owner.close(deadline - monotonic())
+        left = self._receiver.close(deadline - monotonic())
         if left:
             logger.warning("%d connections and requests from other workers did not end in time", left)
         if self._exchange is not None:

@@ -14,7 +14,7 @@ from typing import ClassVar
 from gevent import socket
 
 from engineio_wsgi.clock import monotonic
-from engineio_wsgi.cluster.incoming import Owner
+from engineio_wsgi.cluster.incoming import Receiver
 from engineio_wsgi.cluster.local.channel import PATIENCE, OwnerGone
 from engineio_wsgi.cluster.local.forwarder import ClientWatch, RequestCopy, read_answer
 from engineio_wsgi.cluster.local.pump import Pump
@@ -28,7 +28,7 @@ from engineio_wsgi.http.wsgi_call import Answered
 from engineio_wsgi.runtime.connection import Wire, detach
 from engineio_wsgi.runtime.greenlet_pool import Workers
 
-__all__ = ["RedisForwarder", "RemoteOwner"]
+__all__ = ["RedisForwarder", "RedisReceiver"]
 
 logger = logging.getLogger("engine.cluster")
 
@@ -94,7 +94,7 @@ class RedisForwarder:
         return conversation.receive(deadline)
 
 
-class RemoteOwner:
+class RedisReceiver:
     """What this worker does for those of other machines.
 
     Args:
@@ -102,8 +102,8 @@ class RemoteOwner:
         patience: seconds for which a client may leave lying what has come for it.
     """
 
-    def __init__(self, owner: Owner, patience: float) -> None:
-        self._owner = owner
+    def __init__(self, owner: Receiver, patience: float) -> None:
+        self._receiver = owner
         self._patience = patience
         self._greenlets = Workers()
 
@@ -127,15 +127,15 @@ class RemoteOwner:
             conversation.end()
 
     def _answer(self, conversation: Conversation, request: Request, body: bytes) -> None:
-        refusal = self._owner.refusal(request.terms, request.sid)
+        refusal = self._receiver.refusal(request.terms, request.sid)
         if refusal is not None:
             conversation.send(refusal.message())
         else:
-            conversation.send(self._owner.answer(request, body, {ENDED: conversation.ended}))
+            conversation.send(self._receiver.answer(request, body, {ENDED: conversation.ended}))
         conversation.end(tell=False)
 
     def _take(self, conversation: Conversation, connection: MovedConnection, read_ahead: bytes) -> None:
-        refusal = self._owner.refusal_of(connection)
+        refusal = self._receiver.refusal_of(connection)
         if refusal is not None:
             conversation.send(refusal.message())
             conversation.end(tell=False)
@@ -143,4 +143,4 @@ class RemoteOwner:
         near, far = socket.socketpair()
         conversation.send(Message(Kind.TAKEN))
         Pump(Wire(detach(near)), Stream(conversation), self._patience)
-        self._owner.take(far.detach(), connection, read_ahead)
+        self._receiver.take(far.detach(), connection, read_ahead)
