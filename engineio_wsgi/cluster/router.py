@@ -39,7 +39,7 @@ __all__ = ["Cluster"]
 logger = logging.getLogger("engine.cluster")
 
 if TYPE_CHECKING:
-    from engineio_wsgi.cluster.redis.links import Exchange
+    from engineio_wsgi.cluster.redis.links import RedisLinks
 
 T = TypeVar("T")
 Environ = dict[str, Any]
@@ -87,7 +87,7 @@ class Cluster:
         #: workers that have been found on other machines
         self._far: set[str] = set()
         self._caller: WorkerCaller
-        self._exchange: Exchange | None = None
+        self._links: RedisLinks | None = None
         self._unix_listener = self._open(location)
         self._own_mark = "sid=" + self.worker_id
         self._thread = current_thread()
@@ -113,16 +113,16 @@ class Cluster:
             return unix_listener
         raise ConfigurationError(f"cluster: {MAX_ATTEMPTS} worker ids in a row are taken")
 
-    def _join(self, location: RedisLocation) -> Exchange:
+    def _join(self, location: RedisLocation) -> RedisLinks:
         """Be one of several machines' workers. Blocks until Redis is reached."""
         # redis-py is there only where it is needed
-        from engineio_wsgi.cluster.redis.links import Exchange
+        from engineio_wsgi.cluster.redis.links import RedisLinks
         from engineio_wsgi.cluster.redis.remote import RedisForwarder, RedisReceiver
 
-        self._exchange = Exchange(location, self._group, self.worker_id, RedisReceiver(self._receiver, self._answer_timeout).begun,
+        self._links = RedisLinks(location, self._group, self.worker_id, RedisReceiver(self._receiver, self._answer_timeout).begun,
                                   lambda call, body: perform(self._host, call, body), self._host.announce)
-        self._forwarders.append(RedisForwarder(self._exchange, self._answer_timeout, location.relay_websockets))
-        return self._exchange
+        self._forwarders.append(RedisForwarder(self._links, self._answer_timeout, location.relay_websockets))
+        return self._links
 
     @property
     def connected(self) -> bool:
@@ -131,7 +131,7 @@ class Cluster:
         While it is not, sessions of this worker go on. So it is nothing to restart a worker for, and no reason for a balancer to
         take it out; it is for a dashboard. The server's events ``cluster_lost`` and ``cluster_back`` tell when it changes.
         """
-        return self._exchange is None or self._exchange.connected
+        return self._links is None or self._links.connected
 
     @property
     def adopted(self) -> int:
@@ -292,8 +292,8 @@ class Cluster:
         left = self._receiver.close(deadline - monotonic())
         if left:
             logger.warning("%d connections and requests from other workers did not end in time", left)
-        if self._exchange is not None:
-            self._exchange.close(deadline - monotonic())
+        if self._links is not None:
+            self._links.close(deadline - monotonic())
 
 
     def forsake(self) -> None:

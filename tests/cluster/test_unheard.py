@@ -8,7 +8,7 @@ import pytest
 
 from engineio_wsgi.cluster.messages import Kind, Message
 from engineio_wsgi.cluster.redis import links as exchange
-from engineio_wsgi.cluster.redis.links import Exchange
+from engineio_wsgi.cluster.redis.links import RedisLinks
 from engineio_wsgi.cluster.redis.pubsub import Outgoing
 from engineio_wsgi.cluster.redis.reliable_link import Conversation, Envelope
 
@@ -58,7 +58,7 @@ def bus(monkeypatch: pytest.MonkeyPatch) -> FakeBus:
     return bus
 
 
-def begin(one: Exchange, bus: FakeBus) -> tuple[Conversation, Any]:
+def begin(one: RedisLinks, bus: FakeBus) -> tuple[Conversation, Any]:
     """A conversation with a worker that has said something before, and what tells how many have heard of it."""
     one._receive(Envelope(OTHER, 7, 1, 0, 0, 0, 0).pack(b""))
     conversation = one.begin(OTHER, Message(Kind.TAKEN))
@@ -68,7 +68,7 @@ def begin(one: Exchange, bus: FakeBus) -> tuple[Conversation, Any]:
 @pytest.mark.parametrize(("asked_again_after", "lasts"), [(0.1, True), (exchange.LINK_GRACE + 1, False)])
 def test_nobody_listens(clock: Clock, bus: FakeBus, asked_again_after: float, lasts: bool) -> None:
     location: Any = type("Location", (), {"finder": ""})
-    one = Exchange(location, "group", "me", lambda *_: None, lambda *_: Any, lambda *_: None)
+    one = RedisLinks(location, "group", "me", lambda *_: None, lambda *_: Any, lambda *_: None)
     conversation, first = begin(one, bus)
     first(0)
     clock.now += asked_again_after

@@ -26,7 +26,7 @@ from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.options.redis_url import RedisLocation
 from engineio_wsgi.throttle import Throttle
 
-__all__ = ["Channels", "Exchange"]
+__all__ = ["Channels", "RedisLinks"]
 
 logger = logging.getLogger("engine.cluster")
 
@@ -71,7 +71,7 @@ class Channels:
         return (self._prefix + name).encode("ascii")
 
 
-class Exchange:
+class RedisLinks:
     """One worker's place among those of all machines. Made in the hub, after any fork. Blocks until it listens.
 
     Args:

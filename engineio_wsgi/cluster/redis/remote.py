@@ -19,7 +19,7 @@ from engineio_wsgi.cluster.local.channel import PATIENCE, OwnerGone
 from engineio_wsgi.cluster.local.forwarder import ClientWatch, RequestCopy, read_answer
 from engineio_wsgi.cluster.local.pump import Pump
 from engineio_wsgi.cluster.messages import BadMessage, Kind, Message, MovedConnection, Refusal, Request
-from engineio_wsgi.cluster.redis.links import Exchange
+from engineio_wsgi.cluster.redis.links import RedisLinks
 from engineio_wsgi.cluster.redis.reliable_link import Conversation
 from engineio_wsgi.cluster.redis.stream import Stream
 from engineio_wsgi.handoff.client_socket import ENDED
@@ -45,8 +45,8 @@ class RedisForwarder:
     #: only what becomes a WebSocket: every other request can come to its session's machine by itself the next time
     moves_connections: ClassVar[bool] = False
 
-    def __init__(self, exchange: Exchange, answer_timeout: float, relay_websockets: bool) -> None:
-        self._exchange = exchange
+    def __init__(self, exchange: RedisLinks, answer_timeout: float, relay_websockets: bool) -> None:
+        self._links = exchange
         self._answer_timeout = answer_timeout
         self._relay_websockets = relay_websockets
 
@@ -54,7 +54,7 @@ class RedisForwarder:
         """See :class:`Forwarder`."""
         if not self._relay_websockets:
             raise OwnerGone("it is on another machine, and WebSockets are not relayed (relay_websockets=no)")
-        conversation = self._exchange.begin(owner, connection.message(departure.as_read()))
+        conversation = self._links.begin(owner, connection.message(departure.as_read()))
         try:
             reply = conversation.receive(monotonic() + PATIENCE)
             if reply.kind is not Kind.TAKEN:
@@ -62,7 +62,7 @@ class RedisForwarder:
                 conversation.end()
                 return refusal
         except (TimeoutError, BadMessage) as error:
-            self._exchange.take_back(conversation)
+            self._links.take_back(conversation)
             raise OwnerGone(str(error)) from error
         except BaseException:
             conversation.end()
@@ -72,7 +72,7 @@ class RedisForwarder:
 
     def relay(self, owner: str, request: RequestCopy) -> Answered | Refusal:
         """See :class:`Forwarder`."""
-        conversation = self._exchange.begin(owner, request.message)
+        conversation = self._links.begin(owner, request.message)
         try:
             with ClientWatch(request.environ, conversation.end):
                 message = self._await(conversation)
@@ -89,7 +89,7 @@ class RedisForwarder:
             return conversation.receive(min(deadline, monotonic() + PATIENCE))
         except TimeoutError:
             if conversation.is_unacked:
-                self._exchange.take_back(conversation)
+                self._links.take_back(conversation)
                 raise OwnerGone(f"it was not reached for {PATIENCE:g} s") from None
         return conversation.receive(deadline)
 
