@@ -17,7 +17,7 @@ from gevent.event import Event
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.local.channel import PATIENCE, OwnerGone
 from engineio_wsgi.cluster.messages import Action, BadMessage, Call, Kind, Message, Result
-from engineio_wsgi.cluster.redis.login import RedisLink, Unreachable
+from engineio_wsgi.cluster.redis.login import RedisConnector, Unreachable
 from engineio_wsgi.cluster.redis.pubsub import Outgoing, PubSub
 from engineio_wsgi.cluster.redis.reliable_link import NO_LINK, Conversation, Envelope, ReliableLink
 from engineio_wsgi.cluster.rpc import CALL_TIMEOUT
@@ -99,7 +99,7 @@ class RedisLinks:
         self._numbers = count(1)
         self._asked: dict[int, _Answers] = {}
         self._complaints = Throttle(COMPLAINT_PERIOD)
-        self._link = RedisLink(location, self._channels.slot_key)
+        self._link = RedisConnector(location, self._channels.slot_key)
         #: of the monotonic clock: when the loop was last seen to run, and until when what is begun has to wait
         self._awake_at = self._held_until = monotonic()
         # with no message in it, nobody does anything

@@ -25,7 +25,7 @@ from engineio_wsgi.options.redis_url import RedisLocation
 from engineio_wsgi.runtime.connection import Wire, detach
 from engineio_wsgi.runtime.forks import hold
 
-__all__ = ["LOST", "TIMEOUT", "RedisLink", "Unreachable", "missing_right"]
+__all__ = ["LOST", "TIMEOUT", "RedisConnector", "Unreachable", "missing_right"]
 
 #: what it means that a connection is gone; `OSError` where redis-py has let one through
 LOST = (RedisError, OSError)
@@ -70,7 +70,7 @@ class _GeventSSLConnection(SSLConnection):
         return secure
 
 
-class RedisLink:
+class RedisConnector:
     """The way to one Redis. Holds no connection itself.
 
     Args:

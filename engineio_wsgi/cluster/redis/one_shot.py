@@ -13,7 +13,7 @@ from redis.exceptions import NoPermissionError
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.messages import Action, BadMessage, Call, Message, Result
 from engineio_wsgi.cluster.redis.links import CLIENT_MARK, Channels
-from engineio_wsgi.cluster.redis.login import LOST, RedisLink, Unreachable
+from engineio_wsgi.cluster.redis.login import LOST, RedisConnector, Unreachable
 from engineio_wsgi.cluster.redis.reliable_link import NO_LINK, Envelope
 from engineio_wsgi.cluster.rpc import CALL_TIMEOUT
 from engineio_wsgi.errors import OwnerGone
@@ -36,7 +36,7 @@ class OneShotClient:
     def __init__(self, location: RedisLocation, group: str) -> None:
         self._group = group
         self._channels = Channels(group)
-        self._link = RedisLink(location, self._channels.slot_key, in_hub=False)
+        self._link = RedisConnector(location, self._channels.slot_key, in_hub=False)
 
     def others(self) -> list[str]:
         """See :class:`Caller`.

@@ -17,7 +17,7 @@ from gevent.event import AsyncResult, Event
 from hiredis import PushNotification
 
 from engineio_wsgi.clock import monotonic
-from engineio_wsgi.cluster.redis.login import TIMEOUT, RedisLink, Unreachable
+from engineio_wsgi.cluster.redis.login import TIMEOUT, RedisConnector, Unreachable
 from engineio_wsgi.cluster.redis.resp import RedisConnection, pack_command
 from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.throttle import Throttle
@@ -68,7 +68,7 @@ class PubSub:
         on_down: called each time that Redis is lost, with the reason as far as it is known. Must not block.
     """
 
-    def __init__(self, link: RedisLink, channels: list[bytes], probe: bytes, receive: Callable[[bytes], object],
+    def __init__(self, link: RedisConnector, channels: list[bytes], probe: bytes, receive: Callable[[bytes], object],
                  on_up: Callable[[float], object], on_down: Callable[[Exception], object]) -> None:
         self._link = link
         self._channels = channels
