@@ -36,7 +36,7 @@ class OneShotClient:
     def __init__(self, location: RedisLocation, group: str) -> None:
         self._group = group
         self._channels = Channels(group)
-        self._link = RedisConnector(location, self._channels.slot_key, in_hub=False)
+        self._connector = RedisConnector(location, self._channels.slot_key, in_hub=False)
 
     def others(self) -> list[str]:
         """See :class:`Caller`.
@@ -69,20 +69,20 @@ class OneShotClient:
         """The results of all workers that answer a call."""
         name = CLIENT_MARK + secrets.token_urlsafe(NAME_BYTES)
         data = Envelope(name, NO_LINK, 1, 0, NO_LINK, 0, 1).pack(message.encode())
-        verbs = ("SSUBSCRIBE", "SPUBLISH") if self._link.sharded else ("SUBSCRIBE", "PUBLISH")
+        verbs = ("SSUBSCRIBE", "SPUBLISH") if self._connector.sharded else ("SUBSCRIBE", "PUBLISH")
         connections: list[Any] = []
         try:
-            connections.append(self._link.connect())
+            connections.append(self._connector.connect())
             listener = connections[0]
             listener.send_command(verbs[0], self._channels.of(name))
             listener.read_response()
-            connections.append(self._link.connect())
+            connections.append(self._connector.connect())
             connections[1].send_command(verbs[1], channel, data)
             return _collect(listener, connections[1].read_response())
         except Unreachable as error:
             raise ConnectionError(str(error)) from error
         except NoPermissionError as error:
-            raise ConnectionError(self._link.refused(error)) from error
+            raise ConnectionError(self._connector.refused(error)) from error
         except LOST as error:
             raise ConnectionError(f"Redis was lost, and nobody knows what was done: {error}") from error
         finally:

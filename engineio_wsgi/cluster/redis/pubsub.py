@@ -60,7 +60,7 @@ class PubSub:
     """One worker's connection to Redis. Made in the hub, after any fork; :meth:`open` connects.
 
     Args:
-        link: makes connections to Redis.
+        connector: makes connections to Redis.
         channels: to subscribe to.
         probe: a message without effect. It is published on the first channel, to check that this is allowed.
         receive: called in the hub with each message, in their order. Must not block.
@@ -68,9 +68,9 @@ class PubSub:
         on_down: called each time that Redis is lost, with the reason as far as it is known. Must not block.
     """
 
-    def __init__(self, link: RedisConnector, channels: list[bytes], probe: bytes, receive: Callable[[bytes], object],
+    def __init__(self, connector: RedisConnector, channels: list[bytes], probe: bytes, receive: Callable[[bytes], object],
                  on_up: Callable[[float], object], on_down: Callable[[Exception], object]) -> None:
-        self._link = link
+        self._connector = connector
         self._channels = channels
         self._probe = probe
         self._receive = receive
@@ -91,7 +91,7 @@ class PubSub:
         self.up = False
         #: of the monotonic clock: since when
         self.up_since = 0.0
-        self._publish, self._subscribe = ("SPUBLISH", "SSUBSCRIBE") if link.sharded else ("PUBLISH", "SUBSCRIBE")
+        self._publish, self._subscribe = ("SPUBLISH", "SSUBSCRIBE") if connector.sharded else ("PUBLISH", "SUBSCRIBE")
         self._complaints = Throttle(COMPLAINT_PERIOD)
         self._greenlet = gevent.Greenlet(self._stay)
 
@@ -108,7 +108,7 @@ class PubSub:
         self._greenlet.start()
 
     def _reach(self, first: bool = False) -> None:
-        wire, (_, listeners) = self._link.open(("PING",), (self._publish, self._channels[0], self._probe))
+        wire, (_, listeners) = self._connector.open(("PING",), (self._publish, self._channels[0], self._probe))
         self._lost = AsyncResult()
         self._unconfirmed = len(self._channels)
         self._settled.clear()
@@ -121,7 +121,7 @@ class PubSub:
             Deadline(TIMEOUT).wait(self._settled)
             if self._unconfirmed:
                 late = TimeoutError(f"it has not confirmed a subscription for {TIMEOUT:g} s")
-                raise Unreachable(self._link.refused(self._lost.value or late))
+                raise Unreachable(self._connector.refused(self._lost.value or late))
         except BaseException:
             self._hang_up()
             raise

@@ -1,6 +1,6 @@
 """Requests between machines: asked of a session's worker over Redis, and answered for others.
 
-Owns what is said in the conversations of an exchange. A plain request is sent there and its answer comes back. A WebSocket
+Owns what is said in the conversations of the links. A plain request is sent there and its answer comes back. A WebSocket
 stays connected to the worker that has accepted it, and its bytes go to and fro; the session's worker serves them as if the
 connection were its own.
 """
@@ -37,7 +37,7 @@ class RedisForwarder:
     """The way to the workers of other machines.
 
     Args:
-        exchange: to reach them by.
+        links: to reach them by.
         answer_timeout: seconds that the answer to a request may take: as long as a poll can wait.
         relay_websockets: whether a WebSocket can go this way; if not, its session stays with polling.
     """
@@ -45,8 +45,8 @@ class RedisForwarder:
     #: only what becomes a WebSocket: every other request can come to its session's machine by itself the next time
     moves_connections: ClassVar[bool] = False
 
-    def __init__(self, exchange: RedisLinks, answer_timeout: float, relay_websockets: bool) -> None:
-        self._links = exchange
+    def __init__(self, links: RedisLinks, answer_timeout: float, relay_websockets: bool) -> None:
+        self._links = links
         self._answer_timeout = answer_timeout
         self._relay_websockets = relay_websockets
 
