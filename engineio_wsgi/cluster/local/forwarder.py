@@ -1,6 +1,6 @@
-"""What a worker does with a request for another worker's session: it gives the connection away, or relays the request.
+"""Forwards requests to workers of this machine: hands the connection over, or relays the request.
 
-Owns the conversation with the session's worker. Which of the two is right for a request is decided in ``routing``.
+Owns the exchange of messages with the session's worker. The router decides which of the two a request needs.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ __all__ = ["ClientGone", "ClientWatch", "Forwarder", "LocalForwarder", "RequestC
 
 
 class RequestCopy:
-    """A request for other workers to answer. Its body is read once, when it is first asked for, which may block.
+    """A request for another worker. Its body is read once, on the first access to :attr:`message`, which may block.
 
     Args:
         environ: of the request.
-        terms: what workers that send each other requests have in common.
+        terms: the configuration that workers must share to send each other requests.
         sid: the session that it is for.
-        body_limit: bytes of a body, with more of which the session refuses it.
+        body_limit: bytes of the largest body that the session accepts.
     """
 
     def __init__(self, environ: dict[str, Any], terms: str, sid: str, body_limit: int) -> None:
@@ -47,7 +47,7 @@ class RequestCopy:
 
     @property
     def texts(self) -> dict[str, str]:
-        """What can be told of the environ."""
+        """The part of the environ that is text."""
         return {key: value for key, value in self.environ.items() if type(value) is str}
 
     @cached_property
@@ -58,7 +58,7 @@ class RequestCopy:
         return Request(self._terms, self.sid, texts).message(body)
 
     def _read_body(self) -> tuple[str, bytes]:
-        """``CONTENT_LENGTH`` and body. What is wrong with it is seen by the session, as if it had read it itself."""
+        """``CONTENT_LENGTH`` and body. If the body is faulty, they are such that the session's worker refuses it, too."""
         announced = self.environ.get("CONTENT_LENGTH") or ""
         if self.environ["REQUEST_METHOD"] != "POST":
             return announced, b""
@@ -118,16 +118,16 @@ def read_answer(message: Message) -> Answered:
 
 
 class Forwarder(Protocol):
-    """A way from this worker to others."""
+    """Forwards requests to other workers."""
 
-    #: whether any connection can go it, and stay there; if not, only those that become WebSockets
+    #: whether it can hand over any connection; if not, only those that become WebSockets
     moves_connections: ClassVar[bool]
 
     def hand_over(self, owner: str, connection: MovedConnection, departure: Departure) -> Refusal | None:
-        """Give a connection and its request to their session's worker. Blocks until it has taken them.
+        """Hand a connection and its request over to their session's worker. Blocks until that worker has taken them.
 
         Returns:
-            ``None`` if it has: the connection is gone from here. Else it is as it was.
+            ``None`` if it has: the connection has left this process. Otherwise the connection is unchanged.
 
         Raises:
             OwnerGone: there is no such worker, or it does not answer.
@@ -138,14 +138,14 @@ class Forwarder(Protocol):
         """Have a request answered by its session's worker. Blocks until it is.
 
         Raises:
-            OwnerGone: there is no such worker, it does not answer, or it has ended meanwhile.
-            ClientGone: the client has left meanwhile.
+            OwnerGone: there is no such worker, or it does not answer.
+            ClientGone: the client has left.
         """
         ...
 
 
 class LocalForwarder:
-    """The way to the workers of this machine.
+    """Forwards requests to the workers of this machine.
 
     Args:
         names: of their sockets.
@@ -157,8 +157,8 @@ class LocalForwarder:
     def __init__(self, names: Names, answer_timeout: float) -> None:
         self._names = names
         self._answer_timeout = answer_timeout
-        self._idle = ChannelPool()
-        #: of TLS connections that became other workers' WebSockets
+        self._channels = ChannelPool()
+        #: of TLS connections that became WebSockets of other workers
         self._tunnels: WeakSet[Pump] = WeakSet()
 
     # -- connections
@@ -175,7 +175,7 @@ class LocalForwarder:
         return refusal
 
     def _hand_over_secure(self, owner: str, connection: MovedConnection, departure: Departure) -> Refusal | None:
-        """The same for a TLS WebSocket, which can go nowhere: the other worker gets the end of a pair of sockets."""
+        """The same for a TLS WebSocket, which cannot leave this process: the other worker gets one end of a socket pair."""
         near, far = socket.socketpair()
         with far:
             try:
@@ -191,15 +191,15 @@ class LocalForwarder:
 
     def _offer(self, owner: str, message: Message, descriptor: int | None = None) -> Refusal | None:
         channel, refusal = self._begin(owner, message, descriptor)
-        self._idle.keep(owner, channel)
+        self._channels.keep(owner, channel)
         return refusal
 
     def _begin(self, owner: str, message: Message, descriptor: int | None = None) -> tuple[Channel, Refusal | None]:
-        """Begin a conversation, and learn whether the other worker has taken what it is about."""
+        """Send the first message, and learn whether the other worker has taken the connection or request."""
         try:
-            channel = self._idle.take(owner)
+            channel = self._channels.take(owner)
             if channel is not None:
-                # if that worker has ended it meanwhile, it has taken nothing, which it would have said
+                # if that worker has closed it meanwhile, it has taken nothing: it would have replied
                 with suppress(ConnectionError):
                     return channel, _settle(channel, message, descriptor)
             channel = connect(self._names.address(owner), monotonic() + PATIENCE)
@@ -219,33 +219,33 @@ class LocalForwarder:
             except BaseException:
                 channel.close()
                 raise
-        self._idle.keep(owner, channel)
+        self._channels.keep(owner, channel)
         return answered if refusal is None else refusal
 
     def close(self) -> None:
-        """Keep nothing open any more. Does not block."""
-        self._idle.close()
+        """Close the idle channels and the TLS connections. Does not block."""
+        self._channels.close()
         for pump in list(self._tunnels):
             pump.close()
 
 
 def _settle(channel: Channel, message: Message, descriptor: int | None) -> Refusal | None:
-    """Send the first message of a conversation, and wait for the reply. A channel where that fails is closed."""
+    """Send the first message, and wait for the reply. Closes the channel if that fails."""
     try:
-        reply = _ask(channel, message, descriptor)
+        reply = _exchange(channel, message, descriptor)
         return None if reply.kind is Kind.TAKEN else Refusal.of(reply)
     except BaseException:
         channel.close()
         raise
 
 
-def _ask(channel: Channel, message: Message, descriptor: int | None) -> Message:
+def _exchange(channel: Channel, message: Message, descriptor: int | None) -> Message:
     deadline = monotonic() + PATIENCE
     try:
         channel.send(message, deadline, descriptor)
         return channel.receive(deadline)
     except TimeoutError:
-        # the other worker may have taken it just now, and must not do so later
+        # the other worker may have taken it just now; it must not do so later
         word = channel.last_word()
         if word is None:
             raise TimeoutError(f"it has not answered for {PATIENCE:g} s") from None
