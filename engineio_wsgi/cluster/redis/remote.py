@@ -1,8 +1,7 @@
-"""Requests between machines: asked of a session's worker over Redis, and answered for others.
+"""Requests between machines over Redis: sent to the session's worker, and answered for other workers.
 
-Owns what is said in the conversations of the links. A plain request is sent there and its answer comes back. A WebSocket
-stays connected to the worker that has accepted it, and its bytes go to and fro; the session's worker serves them as if the
-connection were its own.
+Owns the order of messages in a conversation. A plain request is sent, and its answer comes back. A WebSocket stays connected to
+the worker that has accepted it, which exchanges its bytes with the session's worker.
 """
 
 from __future__ import annotations
@@ -34,15 +33,15 @@ logger = logging.getLogger("engine.cluster")
 
 
 class RedisForwarder:
-    """The way to the workers of other machines.
+    """Forwards requests to the workers of other machines.
 
     Args:
-        links: to reach them by.
+        links: to those workers.
         answer_timeout: seconds that the answer to a request may take: as long as a poll can wait.
-        relay_websockets: whether a WebSocket can go this way; if not, its session stays with polling.
+        relay_websockets: whether WebSockets are relayed; if not, their sessions stay with polling.
     """
 
-    #: only what becomes a WebSocket: every other request can come to its session's machine by itself the next time
+    #: only those that become WebSockets: the connection itself cannot leave its machine
     moves_connections: ClassVar[bool] = False
 
     def __init__(self, links: RedisLinks, answer_timeout: float, relay_websockets: bool) -> None:
@@ -95,20 +94,20 @@ class RedisForwarder:
 
 
 class RedisReceiver:
-    """What this worker does for those of other machines.
+    """Serves requests from the workers of other machines.
 
     Args:
-        owner: does the same for those of this one.
-        patience: seconds for which a client may leave lying what has come for it.
+        receiver: serves those of this machine.
+        patience: seconds a client may leave received data unread.
     """
 
-    def __init__(self, owner: Receiver, patience: float) -> None:
-        self._receiver = owner
+    def __init__(self, receiver: Receiver, patience: float) -> None:
+        self._receiver = receiver
         self._patience = patience
         self._greenlets = Workers()
 
     def begun(self, conversation: Conversation, message: Message) -> None:
-        """Another worker asks for something. Does not block."""
+        """Another worker has begun a conversation. Does not block."""
         self._greenlets.submit(partial(self._converse, conversation, message))
 
     def _converse(self, conversation: Conversation, message: Message) -> None:
@@ -123,7 +122,7 @@ class RedisReceiver:
             logger.warning("a message on Redis was refused: %s", error)
             conversation.end()
         except OwnerGone as error:
-            logger.debug("= a worker that had asked for something is gone: %s", error)
+            logger.debug("= the worker that had sent a request is gone: %s", error)
             conversation.end()
 
     def _answer(self, conversation: Conversation, request: Request, body: bytes) -> None:
