@@ -204,7 +204,7 @@ class MovedConnection(NamedTuple):
     """A client's connection that changes its worker.
 
     Attributes:
-        terms: the configuration that workers must share to send each other requests.
+        fingerprint: the configuration that workers must share to send each other requests.
         sid: the session whose worker gets it.
         address: the client's.
         origin: what the environs of its requests hold beside what is the request's own.
@@ -215,7 +215,7 @@ class MovedConnection(NamedTuple):
         accepted: whether the handshake has been answered already.
     """
 
-    terms: str
+    fingerprint: str
     sid: str
     address: Address
     origin: Mapping[str, str]
@@ -228,7 +228,7 @@ class MovedConnection(NamedTuple):
         """The message for it. The file descriptor goes beside it."""
         state = "request" if self.handshake is None else "accepted" if self.accepted else "handshake"
         address = [] if isinstance(self.address, str) else list(map(str, self.address))
-        fields = [self.terms, self.sid, str(self.hops), *self.listener, state, str(len(address)), *address,
+        fields = [self.fingerprint, self.sid, str(self.hops), *self.listener, state, str(len(address)), *address,
                   str(len(self.origin)), *_flat(self.origin.items()), *_flat((self.handshake or {}).items())]
         return Message(Kind.CONNECTION, fields, read_ahead)
 
@@ -236,14 +236,14 @@ class MovedConnection(NamedTuple):
     def of(cls, message: Message) -> Self:
         """Read a message of this kind."""
         left = iter(message.expect(Kind.CONNECTION))
-        terms, sid, hops, name, kind, state = _take(left, 6)
+        fingerprint, sid, hops, name, kind, state = _take(left, 6)
         host, *numbers = _take(left, read_number(*_take(left, 1))) or [""]
         origin = dict(_pairs(_take(left, 2 * read_number(*_take(left, 1)))))
         handshake = dict(_pairs(list(left)))
         if state not in ("request", "handshake", "accepted") or read_number(hops) > 255:
             raise BadMessage("a connection in a state that does not exist")
         address: Address = (host, *map(read_number, numbers)) if host else ""
-        return cls(terms, sid, address, origin, int(hops), (name, kind), None if state == "request" else handshake,
+        return cls(fingerprint, sid, address, origin, int(hops), (name, kind), None if state == "request" else handshake,
                    state == "accepted")
 
 
@@ -258,18 +258,18 @@ class Request(NamedTuple):
     """A request that another worker answers than the one that its client is connected to.
 
     Attributes:
-        terms: as above.
+        fingerprint: as above.
         sid: the session that it is for.
         environ: the part of the WSGI environ that is text.
     """
 
-    terms: str
+    fingerprint: str
     sid: str
     environ: Mapping[str, str]
 
     def message(self, body: bytes) -> Message:
         """The message for it."""
-        return Message(Kind.REQUEST, [self.terms, self.sid, *_flat(self.environ.items())], body)
+        return Message(Kind.REQUEST, [self.fingerprint, self.sid, *_flat(self.environ.items())], body)
 
     @classmethod
     def of(cls, message: Message) -> Self:
@@ -290,7 +290,7 @@ class Refusal(enum.Enum):
     #: be sent
     FULL = "the worker has too many connections"
     #: it belongs to another application, or has been given other options
-    OTHER_TERMS = "the worker has other options"
+    OTHER_CONFIGURATION = "the worker has other options"
 
     def message(self) -> Message:
         """The message for it."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -24,29 +25,29 @@ __all__ = ["Caller", "LocalCaller", "SessionsHere", "WorkerCaller", "perform"]
 
 logger = logging.getLogger("engine.cluster")
 
-#: seconds that another worker has for a call
+#: seconds that another worker has to answer a call
 CALL_TIMEOUT = 5.0
-#: bytes of calls that may wait for one worker; one that takes nothing loses what comes beyond
+#: bytes of calls that may wait for one worker; calls beyond them are dropped
 MAX_WAITING = 16_000_000
 COMPLAINT_PERIOD = 60.0
 
 
 class SessionsHere(Protocol):
-    """What a call is carried out on."""
+    """The sessions of this process."""
 
     #: by their ids
-    clients: Any
+    clients: Mapping[str, Any]
 
     def broadcast(self, data: str | bytes, exclude: Any = (), compress: bool = True) -> None:
-        """To all sessions of this process."""
+        """Send a message to all of them."""
         ...
 
 
 def perform(host: SessionsHere, call: Call, body: bytes) -> Result:
-    """Do what another process asks for. May block while a client's write buffer is full.
+    """Carry out a call of another process. May block while a client's write buffer is full.
 
     Raises:
-        BadMessage: what is to be sent is not what it is said to be.
+        BadMessage: the call should send text, and its body is none.
     """
     if call.action is Action.COUNT:
         return Result(len(host.clients))
@@ -164,7 +165,7 @@ class LocalCaller:
 
 
 class _Queue:
-    """Calls that wait for one worker."""
+    """The calls that wait for one worker."""
 
     __slots__ = ("_complaints", "messages", "size")
 
@@ -174,7 +175,7 @@ class _Queue:
         self._complaints = Throttle(COMPLAINT_PERIOD)
 
     def append(self, worker: str, message: Message) -> None:
-        """Another one, unless there are too many."""
+        """Add a call, unless too many wait."""
         if self.size > MAX_WAITING:
             if self._complaints.passes(worker, monotonic()):
                 logger.warning("the worker %s takes no calls: %d bytes wait for it, and broadcasts to it are dropped", worker,
@@ -184,7 +185,7 @@ class _Queue:
         self.size += len(message.body)
 
     def popleft(self) -> Message:
-        """The next one."""
+        """Remove the next call."""
         message = self.messages.popleft()
         self.size -= len(message.body)
         return message

@@ -34,14 +34,14 @@ class RequestCopy:
 
     Args:
         environ: of the request.
-        terms: the configuration that workers must share to send each other requests.
+        fingerprint: the configuration that workers must share to send each other requests.
         sid: the session that it is for.
         body_limit: bytes of the largest body that the session accepts.
     """
 
-    def __init__(self, environ: dict[str, Any], terms: str, sid: str, body_limit: int) -> None:
+    def __init__(self, environ: dict[str, Any], fingerprint: str, sid: str, body_limit: int) -> None:
         self.environ = environ
-        self._terms = terms
+        self._fingerprint = fingerprint
         self.sid = sid
         self._body_limit = body_limit
 
@@ -55,7 +55,7 @@ class RequestCopy:
         """The message that asks for an answer."""
         texts = self.texts
         texts["CONTENT_LENGTH"], body = self._read_body()
-        return Request(self._terms, self.sid, texts).message(body)
+        return Request(self._fingerprint, self.sid, texts).message(body)
 
     def _read_body(self) -> tuple[str, bytes]:
         """``CONTENT_LENGTH`` and body. If the body is faulty, they are such that the session's worker refuses it, too."""

@@ -126,7 +126,7 @@ class RedisReceiver:
             conversation.end()
 
     def _answer(self, conversation: Conversation, request: Request, body: bytes) -> None:
-        refusal = self._receiver.refusal(request.terms, request.sid)
+        refusal = self._receiver.refusal(request.fingerprint, request.sid)
         if refusal is not None:
             conversation.send(refusal.message())
         else:
