@@ -9,9 +9,10 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 import gevent
 from gevent.socket import socket as GeventSocket
@@ -34,8 +35,6 @@ __all__ = ["Counters", "Host", "Receiver"]
 
 logger = logging.getLogger("engine.cluster")
 
-Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
-
 #: options that the forwarding worker applies, too, so that both workers must have the same values: the timeout of an answer, and
 #: the limit of a body
 SHARED_OPTIONS = ("ping_interval", "ping_timeout", "max_http_buffer_size")
@@ -52,15 +51,15 @@ class Host(Front, SessionsHere, Protocol):
 
     options: Options
 
-    def handle_request(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def handle_request(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request of the engine's, upgrades included."""
         ...
 
-    def answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request of the engine's that needs no connection."""
         ...
 
-    def handle_upgrade(self, environ: dict[str, Any], websocket: Any) -> None:
+    def handle_upgrade(self, environ: WSGIEnvironment, websocket: WebSocket) -> None:
         """Serve an accepted WebSocket."""
         ...
 
@@ -230,7 +229,7 @@ class Receiver:
         finally:
             self._answering -= 1
 
-    def answer(self, request: Request, body: bytes, client: Mapping[str, Any]) -> Message:
+    def answer(self, request: Request, body: bytes, client: Mapping[str, object]) -> Message:
         """Answer a request that :meth:`refusal` does not refuse. Blocks as long as a poll has to wait.
 
         Args:
@@ -240,7 +239,7 @@ class Receiver:
         answered = self._call({**_environ_of(request.environ, body), **client})
         return Answer(answered.status, answered.headers).message(answered.body)
 
-    def _call(self, environ: dict[str, Any]) -> Answered:
+    def _call(self, environ: WSGIEnvironment) -> Answered:
         try:
             return call(self._host.answer, environ)
         except Exception:
@@ -269,7 +268,7 @@ class Receiver:
         return self.adopted + self._answering
 
 
-def _environ_of(texts: Mapping[str, str], body: bytes = b"") -> dict[str, Any]:
+def _environ_of(texts: Mapping[str, str], body: bytes = b"") -> WSGIEnvironment:
     return {
         **texts, "wsgi.version": (1, 0), "wsgi.input": io.BytesIO(body), "wsgi.errors": sys.stderr,
         "wsgi.input_terminated": True, "wsgi.multithread": False, "wsgi.multiprocess": True, "wsgi.run_once": False,

@@ -6,8 +6,9 @@ of the same kind. A request on such a connection must pass the same application 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
+from wsgiref.types import WSGIApplication, WSGIEnvironment
 
 import gevent
 from gevent.baseserver import BaseServer
@@ -18,8 +19,6 @@ from engineio_wsgi.handoff.listening import PrimedSocket, accepted_by, applicati
 from engineio_wsgi.http.handler import WebSocketHandler
 
 __all__ = ["HOPS", "Front", "Listener", "Listeners", "OwnListener", "hops_of"]
-
-Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 #: adopted connections at a time, if the server has no limit of its own; beyond it, requests are relayed
 MAX_ADOPTED = 10_000
@@ -35,7 +34,7 @@ class Front(Protocol):
     #: whether the engine is wrapped around no more than one application
     has_one_application: bool
 
-    def is_outermost(self, application: Any) -> bool:
+    def is_outermost(self, application: WSGIApplication) -> bool:
         """Whether nothing is wrapped around the engine in an application."""
         ...
 
@@ -46,6 +45,7 @@ class ServerAdopter(ConnectionAdopter):
     So a handler finds the attributes that it needs of its server, such as gunicorn's worker.
     """
 
+    # Any, here and below: a server of gevent's or gunicorn's, whose attributes have no types
     def __init__(self, server: Any) -> None:
         super().__init__(server.handler_class)
         self.server = server
@@ -152,7 +152,7 @@ class Listeners:
         self._front = front
         self._known: dict[Any, Listener] = {}
 
-    def of(self, environ: dict[str, Any], handler: WebSocketHandler | None) -> Listener | None:
+    def of(self, environ: WSGIEnvironment, handler: WebSocketHandler | None) -> Listener | None:
         """The server that has accepted a request, which is known from now on; ``None`` if it cannot be determined.
 
         Args:
@@ -193,10 +193,10 @@ class Listeners:
         return [listener.adopter for listener in self._known.values() if isinstance(listener, OwnListener)]
 
 
-def hops_of(environ: Mapping[str, Any], sock: Any) -> int:
+def hops_of(environ: Mapping[str, object], sock: object) -> int:
     """How often the connection of a request has changed its worker."""
-    hops: Any = environ.get(HOPS) or getattr(sock, "hops", 0)
-    return int(hops)
+    hops = environ.get(HOPS) or getattr(sock, "hops", 0)
+    return hops if isinstance(hops, int) else 0
 
 
 def _kind_of(server: Any) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 import gevent
 
@@ -26,6 +27,7 @@ from engineio_wsgi.engine.registry import WORKER_ID_SIZE, new_worker_id
 from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.handoff.client_socket import client_socket
 from engineio_wsgi.handoff.departure import Departure, departure_of
+from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.http.hub_thread import wait_for_hub
 from engineio_wsgi.http.query import parse_query
 from engineio_wsgi.log import shorten
@@ -41,8 +43,6 @@ if TYPE_CHECKING:
     from engineio_wsgi.cluster.redis.links import RedisLinks
 
 T = TypeVar("T")
-Environ = dict[str, Any]
-StartResponse = Callable[..., Any]
 
 #: attempts to find an id that no other worker has; there are 16 million
 MAX_ATTEMPTS = 8
@@ -89,6 +89,7 @@ class Cluster:
         self._unix_listener = self._open(location)
         self._own_mark = "sid=" + self.worker_id
         self._thread = current_thread()
+        # Any: gevent's loops have no public type
         self._loop: Any = gevent.get_hub().loop
 
     def _open(self, location: RedisLocation | None) -> UnixListener:
@@ -138,7 +139,7 @@ class Cluster:
 
     # -- a request
 
-    def route(self, environ: Environ, start_response: StartResponse | None, handler: Any) -> Iterable[bytes] | None:
+    def route(self, environ: WSGIEnvironment, start_response: StartResponse | None, handler: object) -> Iterable[bytes] | None:
         """Forward a request for another worker's session. Blocks until that worker has taken or answered it.
 
         Args:
@@ -150,6 +151,7 @@ class Cluster:
             The body for the server; ``None`` if this worker has to answer the request. It also has to if the session's worker
             cannot be reached: the reason is in ``environ`` then, under :data:`UNREACHED`.
         """
+        handler = handler if isinstance(handler, WebSocketHandler) else None
         listener = self._receiver.listeners.of(environ, handler)
         sid = self._foreign_sid(environ)
         if sid is None:
@@ -169,7 +171,7 @@ class Cluster:
         environ[UNREACHED] = {"name": "OWNER_GONE", "owner": owner, "error": outcome}
         return None
 
-    def _foreign_sid(self, environ: Environ) -> str | None:
+    def _foreign_sid(self, environ: WSGIEnvironment) -> str | None:
         """The session id of a request, if it may be another worker's."""
         query = environ.get("QUERY_STRING", "")
         if "sid=" not in query or self._own_mark in query or environ["REQUEST_METHOD"] not in ("GET", "POST"):
@@ -178,8 +180,8 @@ class Cluster:
         owner = sid[:WORKER_ID_SIZE]
         return sid if sid not in self._host.clients and owner != self.worker_id and is_worker_id(owner) else None
 
-    def _forward(self, owner: str, sid: str, environ: Environ, start_response: StartResponse | None,
-                 handler: Any, listener: Listener | None) -> Iterable[bytes] | str:
+    def _forward(self, owner: str, sid: str, environ: WSGIEnvironment, start_response: StartResponse | None,
+                 handler: WebSocketHandler | None, listener: Listener | None) -> Iterable[bytes] | str:
         """Forward a request to a worker. Returns the body, or a text with the reason if the worker has not taken the request."""
         # only WebSockets leave for another machine
         leaves = asks_for_websocket(environ) or (owner not in self._far and _may_leave(environ, listener))
@@ -301,7 +303,7 @@ class Cluster:
         self._caller.forsake()
 
 
-def _may_leave(environ: Environ, listener: Listener | None) -> bool:
+def _may_leave(environ: WSGIEnvironment, listener: Listener | None) -> bool:
     """Whether another worker can serve a connection as this one does, and all its requests are likely for the same session."""
     return (listener is not None and listener.moves and not any(name in environ for name in FORWARDED)
             and hops_of(environ, client_socket(environ)) < MAX_HOPS)

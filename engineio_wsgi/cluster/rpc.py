@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Protocol
 
 import gevent
 
@@ -19,6 +19,7 @@ from engineio_wsgi.cluster.local.names import Names
 from engineio_wsgi.cluster.messages import Action, BadMessage, Call, Kind, Message, Result
 from engineio_wsgi.engine.registry import send_or_not
 from engineio_wsgi.http.hub_thread import has_hub
+from engineio_wsgi.session.socket import Socket
 from engineio_wsgi.throttle import Throttle
 
 __all__ = ["Caller", "LocalCaller", "SessionsHere", "WorkerCaller", "perform"]
@@ -36,9 +37,9 @@ class SessionsHere(Protocol):
     """The sessions of this process."""
 
     #: by their ids
-    clients: Mapping[str, Any]
+    clients: Mapping[str, Socket]
 
-    def broadcast(self, data: str | bytes, exclude: Any = (), compress: bool = True) -> None:
+    def broadcast(self, data: str | bytes, exclude: Collection[str] = (), compress: bool = True) -> None:
         """Send a message to all of them."""
         ...
 

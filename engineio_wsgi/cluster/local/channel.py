@@ -13,7 +13,6 @@ import select
 import stat
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 import gevent
 from gevent import monkey
@@ -42,7 +41,7 @@ READ, WRITE = 1, 2
 #: what a :class:`TimeoutError` says
 SILENT = "the other worker does not answer"
 _POLL_EVENTS = {READ: select.POLLIN, WRITE: select.POLLOUT}
-_poll: Callable[[], Any] = monkey.get_original("select", "poll")
+_poll: Callable[[], select.poll] = monkey.get_original("select", "poll")
 _sleep_thread: Callable[[float], None] = monkey.get_original("time", "sleep")
 
 

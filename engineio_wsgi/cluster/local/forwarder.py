@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 from weakref import WeakSet
+from wsgiref.types import WSGIEnvironment
 
 from gevent import socket
 
@@ -39,7 +40,7 @@ class RequestCopy:
         body_limit: bytes of the largest body that the session accepts.
     """
 
-    def __init__(self, environ: dict[str, Any], fingerprint: str, sid: str, body_limit: int) -> None:
+    def __init__(self, environ: WSGIEnvironment, fingerprint: str, sid: str, body_limit: int) -> None:
         self.environ = environ
         self._fingerprint = fingerprint
         self.sid = sid
@@ -86,7 +87,7 @@ class ClientWatch:
 
     __slots__ = ("_hang_up", "_left", "_watch")
 
-    def __init__(self, environ: dict[str, Any], hang_up: Callable[[], object]) -> None:
+    def __init__(self, environ: WSGIEnvironment, hang_up: Callable[[], object]) -> None:
         self._hang_up = hang_up
         self._left = False
         self._watch = EndWatch(environ, self._on_end)

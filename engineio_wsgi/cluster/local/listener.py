@@ -58,7 +58,9 @@ class UnixListener:
         #: channels between two requests
         self._idle: set[Channel] = set()
         self._complaints = Throttle(COMPLAINT_PERIOD)
-        self._listener = _listen(names, worker_id)
+        # Any: the stub of C sockets does not know `_accept`
+        self._listener: Any = _listen(names, worker_id)
+        # Any: gevent's watchers have no public type
         self._watcher: Any = gevent.get_hub().loop.io(self._listener.fileno(), READ)
         self._watcher.start(self._accept)
 
@@ -80,7 +82,7 @@ class UnixListener:
                 self._watcher.stop()
                 return
 
-    def _admit(self, sock: Any) -> None:
+    def _admit(self, sock: _socket.socket) -> None:
         if not belongs_to_us(sock):
             self._complain("a connection of another user's process was closed%s", "")
             sock.close()
@@ -141,7 +143,7 @@ class UnixListener:
             self._listener.close()
 
 
-def _listen(names: Names, worker_id: str) -> Any:
+def _listen(names: Names, worker_id: str) -> _socket.socket:
     try:
         return names.listen(worker_id)
     except FileExistsError:

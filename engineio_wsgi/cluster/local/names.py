@@ -18,7 +18,7 @@ from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Any, Protocol
+from typing import Protocol
 
 from engineio_wsgi.runtime.forks import reserve_names
 
@@ -39,7 +39,7 @@ class Names(Protocol):
         """The address of a worker's socket."""
         ...
 
-    def listen(self, worker_id: str) -> Any:
+    def listen(self, worker_id: str) -> _socket.socket:
         """A worker's listening, non-blocking C socket.
 
         Raises:
@@ -72,7 +72,7 @@ class AbstractNames:
         """See :class:`Names`."""
         return f"\0{self._prefix}{worker_id}"
 
-    def listen(self, worker_id: str) -> Any:
+    def listen(self, worker_id: str) -> _socket.socket:
         """See :class:`Names`."""
         try:
             return _listen(self.address(worker_id))
@@ -106,7 +106,7 @@ class Folder:
         """See :class:`Names`."""
         return str(self._path / worker_id)
 
-    def listen(self, worker_id: str) -> Any:
+    def listen(self, worker_id: str) -> _socket.socket:
         """See :class:`Names`. Removes the sockets of killed workers.
 
         Raises:
@@ -145,7 +145,7 @@ class Folder:
         return [path for path in self._path.iterdir() if is_worker_id(path.name)] if _is_private(self._path) else []
 
 
-def _listen(address: str) -> Any:
+def _listen(address: str) -> _socket.socket:
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     try:
         sock.setblocking(False)
@@ -198,7 +198,7 @@ def is_worker_id(text: str) -> bool:
     return _WORKER_ID.fullmatch(text) is not None
 
 
-def belongs_to_us(sock: Any) -> bool:
+def belongs_to_us(sock: _socket.socket) -> bool:
     """Whether the process at the other end of a Unix socket runs as the same user, as far as the kernel can tell."""
     option = getattr(socket, "SO_PEERCRED", None)
     if option is None:

@@ -6,7 +6,7 @@ Owns both connections until they end, and the timeout for a side that does not r
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import gevent
 
@@ -86,7 +86,7 @@ class _Direction:
         self._source = source
         self._target = target
         self._patience = patience
-        self._timer: Any = None
+        self._timer: DeadlineTimer | None = None
         self._ended = False
 
     def start(self) -> None:

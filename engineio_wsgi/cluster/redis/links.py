@@ -110,6 +110,7 @@ class RedisLinks:
             self._pubsub.open()
         except Unreachable as error:
             raise ConfigurationError(f"cluster: {error}") from error
+        # Any: gevent's timers have no public type
         self._timer: Any = gevent.get_hub().loop.timer(LOOK_PERIOD, LOOK_PERIOD)
         self._timer.start(self._look)
 

@@ -24,8 +24,10 @@ from engineio_wsgi.options.redis_url import RedisLocation
 from engineio_wsgi.runtime.connection import Wire, detach
 from engineio_wsgi.runtime.forks import hold
 
-__all__ = ["LOST", "TIMEOUT", "RedisConnector", "Unreachable", "missing_right"]
+__all__ = ["LOST", "TIMEOUT", "RedisConnector", "RedisPyConnection", "Unreachable", "missing_right"]
 
+#: a connection of redis-py. Any: its methods have no types
+RedisPyConnection = Any
 #: the errors of a lost connection; `OSError` where redis-py does not convert one
 LOST = (RedisError, OSError)
 #: the right to the channels of all groups, in an ACL
@@ -85,7 +87,7 @@ class RedisConnector:
         #: in a Redis Cluster, a channel belongs to a node; elsewhere there is only one
         self.sharded = location.finder == "cluster"
 
-    def connect(self) -> Any:
+    def connect(self) -> RedisPyConnection:
         """A connection of redis-py to the server of the channels. Blocks, as its methods do, for :data:`TIMEOUT` at most.
 
         Raises:
@@ -102,7 +104,7 @@ class RedisConnector:
                 return connection
         raise Unreachable(f"{self.location} cannot be reached: {'; '.join(reasons)}")
 
-    def open(self, *commands: tuple[str | bytes, ...]) -> tuple[Wire, list[Any]]:
+    def open(self, *commands: tuple[str | bytes, ...]) -> tuple[Wire, list[object]]:
         """The same, taken from redis-py after it has logged in. Blocks.
 
         Args:
@@ -127,7 +129,7 @@ class RedisConnector:
         return wire, replies
 
     @staticmethod
-    def _reply(connection: Any, command: tuple[str | bytes, ...]) -> Any:
+    def _reply(connection: RedisPyConnection, command: tuple[str | bytes, ...]) -> object:
         try:
             connection.send_command(*command)
             return connection.read_response(disable_decoding=True)
@@ -169,7 +171,7 @@ class RedisConnector:
         raise RedisError(f"no node serves the slot {slot}")
 
     @staticmethod
-    def _ask(connection: Any, *command: str) -> Any:
+    def _ask(connection: RedisPyConnection, *command: str) -> Any:
         try:
             connection.connect()
             connection.send_command(*command)
@@ -177,7 +179,7 @@ class RedisConnector:
         finally:
             connection.disconnect()
 
-    def _connection(self, address: tuple[str, int], username: str, password: str) -> Any:
+    def _connection(self, address: tuple[str, int], username: str, password: str) -> RedisPyConnection:
         plain = not self._in_hub and not has_hub()
         settings: dict[str, Any] = dict(self.location.settings)
         kind: type[Connection] = Connection if plain else _GeventConnection

@@ -6,14 +6,13 @@ Owns the connections of one call. Keeps nothing between two calls.
 from __future__ import annotations
 
 import secrets
-from typing import Any
 
 from redis.exceptions import NoPermissionError
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.messages import Action, BadMessage, Call, Message, Result
 from engineio_wsgi.cluster.redis.links import CLIENT_MARK, Channels
-from engineio_wsgi.cluster.redis.login import LOST, RedisConnector, Unreachable
+from engineio_wsgi.cluster.redis.login import LOST, RedisConnector, RedisPyConnection, Unreachable
 from engineio_wsgi.cluster.redis.reliable_link import NO_LINK, Envelope
 from engineio_wsgi.cluster.rpc import CALL_TIMEOUT
 from engineio_wsgi.errors import OwnerGone
@@ -70,7 +69,7 @@ class OneShotClient:
         name = CLIENT_MARK + secrets.token_urlsafe(NAME_BYTES)
         data = Envelope(name, NO_LINK, 1, 0, NO_LINK, 0, 1).pack(message.encode())
         verbs = ("SSUBSCRIBE", "SPUBLISH") if self._connector.sharded else ("SUBSCRIBE", "PUBLISH")
-        connections: list[Any] = []
+        connections: list[RedisPyConnection] = []
         try:
             connections.append(self._connector.connect())
             listener = connections[0]
@@ -90,7 +89,7 @@ class OneShotClient:
                 connection.disconnect()
 
 
-def _collect(listener: Any, expected: int) -> dict[str, int]:
+def _collect(listener: RedisPyConnection, expected: int) -> dict[str, int]:
     """The results of so many workers, by their ids, without those that do not answer in time."""
     sessions: dict[str, int] = {}
     deadline = monotonic() + CALL_TIMEOUT

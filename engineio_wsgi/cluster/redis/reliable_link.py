@@ -246,6 +246,7 @@ class ReliableLink:
         self._other_link = NO_LINK
         self._arrived = 0
         self._arrived_size = 0
+        # Any: gevent's timers have no public type
         self._ack_timer: Any = None
         self._ack_wanted = False
         self._asked_again_at = -1

@@ -27,6 +27,7 @@ class Stream:
 
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
+        # Any: gevent's loops have no public type
         self._loop: Any = gevent.get_hub().loop
         self._arrived: deque[bytes] = deque()
         self._ended = False
