@@ -20,7 +20,7 @@ from gevent.socket import socket as GeventSocket
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.listeners import Front, Listeners, OwnListener
 from engineio_wsgi.cluster.local.channel import PATIENCE, Channel
-from engineio_wsgi.cluster.messages import Answer, BadMessage, Call, Kind, Message, MovedConnection, Refusal, Request
+from engineio_wsgi.cluster.messages import BadMessage, Call, Kind, Message, MovedConnection, Refusal, Request, write_answer
 from engineio_wsgi.cluster.rpc import SessionsHere, perform
 from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.handoff.adopted import Adopter, ConnectionAdopter
@@ -236,8 +236,7 @@ class Receiver:
             client: added to the environ, so that an :class:`EndWatch` notices that the client has left.
         """
         self._counters.add("answered")
-        answered = self._call({**_environ_of(request.environ, body), **client})
-        return Answer(answered.status, answered.headers).message(answered.body)
+        return write_answer(self._call({**_environ_of(request.environ, body), **client}))
 
     def _call(self, environ: WSGIEnvironment) -> Answered:
         try:

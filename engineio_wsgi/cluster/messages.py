@@ -13,31 +13,30 @@ from struct import Struct
 from typing import NamedTuple, Self
 
 from engineio_wsgi.errors import BadMessage
+from engineio_wsgi.http.wsgi_call import Answered
 
 __all__ = [
-    "PREFIX_SIZE",
     "VERSION",
     "Action",
     "Address",
-    "Answer",
     "BadMessage",
     "Call",
     "Kind",
     "Message",
     "MovedConnection",
-    "Prefix",
     "Refusal",
     "Request",
     "Result",
     "check_version",
+    "read_answer",
     "read_number",
-]  # fmt: skip
+    "write_answer",
+]
 
 #: of the format; workers of different versions refuse each other's messages
 VERSION = 3
 #: version, kind, bytes of the head, bytes of the body
 _PREFIX = Struct("!BcII")
-PREFIX_SIZE = _PREFIX.size
 #: bytes of a head: the headers of a request
 MAX_HEAD = 262_144
 #: bytes of a body. What a client may send has a limit of its own, ``max_http_buffer_size``
@@ -90,30 +89,18 @@ class Kind(enum.Enum):
 _KINDS = {kind.value: kind for kind in Kind}
 
 
-class Prefix(NamedTuple):
-    """The beginning of a message."""
-
-    kind: Kind
-    head: int
-    body: int
-
-    @classmethod
-    def parse(cls, data: bytes) -> Self:
-        """Read the first :data:`PREFIX_SIZE` bytes of a message.
-
-        Raises:
-            BadMessage: they are not the beginning of one.
-        """
-        if len(data) < PREFIX_SIZE:
-            raise BadMessage(f"{len(data)} bytes are no message")
-        version, letter, head, body = _PREFIX.unpack_from(data)
-        check_version(version)
-        if head > MAX_HEAD or body > MAX_BODY:
-            raise BadMessage(f"a head of {head} and a body of {body} bytes are too large")
-        kind = _KINDS.get(letter)
-        if kind is None:
-            raise BadMessage(f"there is no kind {letter!r}")
-        return cls(kind, head, body)
+def _read_prefix(data: bytes) -> tuple[Kind, int, int]:
+    """The kind of a message, and the bytes of its head and body."""
+    if len(data) < _PREFIX.size:
+        raise BadMessage(f"{len(data)} bytes are no message")
+    version, letter, head, body = _PREFIX.unpack_from(data)
+    check_version(version)
+    if head > MAX_HEAD or body > MAX_BODY:
+        raise BadMessage(f"a head of {head} and a body of {body} bytes are too large")
+    kind = _KINDS.get(letter)
+    if kind is None:
+        raise BadMessage(f"there is no kind {letter!r}")
+    return kind, head, body
 
 
 class Message(NamedTuple):
@@ -134,29 +121,32 @@ class Message(NamedTuple):
             raise BadMessage(f"a head of {len(head)} and a body of {len(self.body)} bytes are too large")
         return b"%b%b%b" % (_PREFIX.pack(VERSION, self.kind.value, len(head), len(self.body)), head, self.body)
 
-    @classmethod
-    def decode(cls, prefix: Prefix, data: bytes) -> Self:
-        """Read what follows the prefix.
+    @staticmethod
+    def size_of(data: bytes) -> int:
+        """The bytes of the message that begins with these: at least its prefix.
 
         Raises:
-            BadMessage: the head is no text, or head and body have another length than the prefix says.
+            BadMessage: they are not the beginning of a message.
         """
-        if len(data) != prefix.head + prefix.body:
-            raise BadMessage("a message is longer or shorter than it says")
-        try:
-            head = data[:prefix.head].decode("utf-8", "surrogatepass")
-        except UnicodeDecodeError:
-            raise BadMessage("the head is no text") from None
-        return cls(prefix.kind, head[1:].split(head[0]) if head else (), data[prefix.head:])
+        _, head, body = _read_prefix(data)
+        return _PREFIX.size + head + body
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """Read a whole message.
 
         Raises:
-            BadMessage: it is none.
+            BadMessage: the bytes are no message.
         """
-        return cls.decode(Prefix.parse(data), data[PREFIX_SIZE:])
+        kind, head_size, body_size = _read_prefix(data)
+        end = _PREFIX.size + head_size
+        if len(data) != end + body_size:
+            raise BadMessage("a message is longer or shorter than it says")
+        try:
+            head = data[_PREFIX.size:end].decode("utf-8", "surrogatepass")
+        except UnicodeDecodeError:
+            raise BadMessage("the head is no text") from None
+        return cls(kind, head[1:].split(head[0]) if head else (), data[end:])
 
     def expect(self, kind: Kind) -> Sequence[str]:
         """The fields of a message of this kind.
@@ -305,23 +295,21 @@ class Refusal(enum.Enum):
             raise BadMessage("a refusal without a reason") from None
 
 
-class Answer(NamedTuple):
-    """The answer to a request."""
+def write_answer(answered: Answered) -> Message:
+    """The message with the answer to a request."""
+    return Message(Kind.ANSWER, [answered.status, *_flat(answered.headers)], answered.body)
 
-    status: str
-    headers: list[tuple[str, str]]
 
-    def message(self, body: bytes) -> Message:
-        """The message for it."""
-        return Message(Kind.ANSWER, [self.status, *_flat(self.headers)], body)
+def read_answer(message: Message) -> Answered:
+    """The answer to a request.
 
-    @classmethod
-    def of(cls, message: Message) -> Self:
-        """Read a message of this kind."""
-        fields = message.expect(Kind.ANSWER)
-        if not fields:
-            raise BadMessage("an answer without a status")
-        return cls(fields[0], list(_pairs(fields[1:])))
+    Raises:
+        BadMessage: the message is no answer.
+    """
+    fields = message.expect(Kind.ANSWER)
+    if not fields:
+        raise BadMessage("an answer without a status")
+    return Answered(fields[0], list(_pairs(fields[1:])), message.body)
 
 
 class Action(enum.Enum):

@@ -19,7 +19,8 @@ from engineio_wsgi.cluster.local.channel import Channel, OwnerGone
 from engineio_wsgi.cluster.local.forwarder import LocalForwarder, RequestCopy
 from engineio_wsgi.cluster.local.listener import UnixListener
 from engineio_wsgi.cluster.local.names import AbstractNames
-from engineio_wsgi.cluster.messages import Answer, Kind, Message, Request
+from engineio_wsgi.cluster.messages import Kind, Message, Request, write_answer
+from engineio_wsgi.http.wsgi_call import Answered
 
 OWNER = "abcd"
 
@@ -42,7 +43,7 @@ class Owner:
         self.waiting += 1
         self.go_on.wait()
         query = Request.of(message).environ["QUERY_STRING"]
-        channel.send(Answer("200 OK", []).message(query.encode()), monotonic() + 5)
+        channel.send(write_answer(Answered("200 OK", [], query.encode())), monotonic() + 5)
 
     def wait_for(self, number: int) -> None:
         """Until so many requests have come."""
@@ -124,7 +125,7 @@ def test_answer_that_has_come_when_it_is_looked_for_too_late() -> None:
     near.sock.setblocking(False)
     far.send(Message(Kind.TAKEN), monotonic() + 5)
     assert near.last_word() == Message(Kind.TAKEN)
-    far.send(Answer("200 OK", []).message(b"answer"), monotonic() + 5)
+    far.send(write_answer(Answered("200 OK", [], b"answer")), monotonic() + 5)
     assert near.receive(monotonic() + 5).body == b"answer"
     assert near.last_word() is None
     with pytest.raises(BrokenPipeError):
@@ -137,7 +138,7 @@ def test_answer_that_has_come_when_it_is_looked_for_too_late() -> None:
 def test_message_that_has_come_while_the_loop_was_blocked(size: int) -> None:
     near, far = (Channel(sock) for sock in plain_socket.socketpair(plain_socket.AF_UNIX, plain_socket.SOCK_SEQPACKET))
     near.sock.setblocking(False)
-    answer = Answer("200 OK", []).message(b"x" * size)
+    answer = write_answer(Answered("200 OK", [], b"x" * size))
     block_loop(0.2, lambda: far.send(answer, monotonic() + 60))
     assert near.receive(monotonic() + 0.1) == answer
     near.close()

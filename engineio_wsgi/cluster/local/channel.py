@@ -20,7 +20,7 @@ from gevent.socket import wait_read, wait_write
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.local.names import belongs_to_us
-from engineio_wsgi.cluster.messages import PREFIX_SIZE, BadMessage, Message, Prefix
+from engineio_wsgi.cluster.messages import BadMessage, Message
 from engineio_wsgi.errors import OwnerGone
 from engineio_wsgi.http.hub_thread import has_hub
 
@@ -109,13 +109,12 @@ class Channel:
         return self._receive_rest(first, monotonic() + patience)
 
     def _receive_rest(self, first: bytes, deadline: float) -> Message:
-        prefix = Prefix.parse(first)
-        pieces = [first[PREFIX_SIZE:]]
-        missing = prefix.head + prefix.body - len(pieces[0])
+        pieces = [first]
+        missing = Message.size_of(first) - len(first)
         while missing > 0:
             pieces.append(self._receive_record(deadline))
             missing -= len(pieces[-1])
-        return Message.decode(prefix, b"".join(pieces))
+        return Message.parse(b"".join(pieces))
 
     def _receive_record(self, deadline: float | None) -> bytes:
         while True:

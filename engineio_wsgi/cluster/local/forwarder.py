@@ -19,7 +19,7 @@ from engineio_wsgi.cluster.local.channel import PATIENCE, Channel, OwnerGone, co
 from engineio_wsgi.cluster.local.channel_pool import ChannelPool
 from engineio_wsgi.cluster.local.names import Names
 from engineio_wsgi.cluster.local.pump import Pump
-from engineio_wsgi.cluster.messages import Answer, BadMessage, Kind, Message, MovedConnection, Refusal, Request
+from engineio_wsgi.cluster.messages import BadMessage, Kind, Message, MovedConnection, Refusal, Request, read_answer
 from engineio_wsgi.errors import ClientGone, PayloadTooLarge, ProtocolError
 from engineio_wsgi.handoff.client_socket import EndWatch
 from engineio_wsgi.handoff.departure import Departure, forget_descriptor
@@ -27,7 +27,7 @@ from engineio_wsgi.http.read_body import read_body
 from engineio_wsgi.http.wsgi_call import Answered
 from engineio_wsgi.runtime.connection import Wire, detach
 
-__all__ = ["ClientGone", "ClientWatch", "Forwarder", "LocalForwarder", "RequestCopy", "read_answer"]
+__all__ = ["ClientGone", "ClientWatch", "Forwarder", "LocalForwarder", "RequestCopy"]
 
 
 class RequestCopy:
@@ -106,16 +106,6 @@ class ClientWatch:
             raise ClientGone from error
         if isinstance(error, (OSError, BadMessage)):
             raise OwnerGone(f"it has not answered: {error}") from error
-
-
-def read_answer(message: Message) -> Answered:
-    """The response in the answer to a request.
-
-    Raises:
-        BadMessage: it is no answer.
-    """
-    answer = Answer.of(message)
-    return Answered(answer.status, answer.headers, message.body)
 
 
 class Forwarder(Protocol):

@@ -15,9 +15,9 @@ from gevent import socket
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.incoming import Receiver
 from engineio_wsgi.cluster.local.channel import PATIENCE, OwnerGone
-from engineio_wsgi.cluster.local.forwarder import ClientWatch, RequestCopy, read_answer
+from engineio_wsgi.cluster.local.forwarder import ClientWatch, RequestCopy
 from engineio_wsgi.cluster.local.pump import Pump
-from engineio_wsgi.cluster.messages import BadMessage, Kind, Message, MovedConnection, Refusal, Request
+from engineio_wsgi.cluster.messages import BadMessage, Kind, Message, MovedConnection, Refusal, Request, read_answer
 from engineio_wsgi.cluster.redis.links import RedisLinks
 from engineio_wsgi.cluster.redis.reliable_link import Conversation
 from engineio_wsgi.cluster.redis.stream import Stream

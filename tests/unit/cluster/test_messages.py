@@ -11,10 +11,8 @@ from hypothesis import strategies as st
 
 from engineio_wsgi.cluster import messages
 from engineio_wsgi.cluster.messages import (
-    PREFIX_SIZE,
     VERSION,
     Action,
-    Answer,
     BadMessage,
     Call,
     Kind,
@@ -23,7 +21,10 @@ from engineio_wsgi.cluster.messages import (
     Refusal,
     Request,
     Result,
+    read_answer,
+    write_answer,
 )
+from engineio_wsgi.http.wsgi_call import Answered
 
 #: with lone surrogates and NUL
 TEXTS = st.text(st.characters(exclude_categories=()))
@@ -33,7 +34,7 @@ ADDRESSES = st.one_of(st.just(""), st.tuples(st.text("0123456789abcdef:.", min_s
 MOVED = st.builds(MovedConnection, TEXTS, TEXTS, ADDRESSES, HEADERS, st.integers(0, 255), st.tuples(TEXTS, TEXTS),
                         st.none() | HEADERS, st.just(False))
 READERS: dict[Kind, Callable[[Message], Any]] = {
-    Kind.CONNECTION: MovedConnection.of, Kind.REQUEST: Request.of, Kind.REFUSED: Refusal.of, Kind.ANSWER: Answer.of,
+    Kind.CONNECTION: MovedConnection.of, Kind.REQUEST: Request.of, Kind.REFUSED: Refusal.of, Kind.ANSWER: read_answer,
     Kind.CALL: Call.of, Kind.RESULT: Result.of,
 }
 
@@ -68,7 +69,8 @@ def test_request_comes_back(environ: dict[str, str], body: bytes) -> None:
 
 @given(TEXTS, st.lists(st.tuples(TEXTS, TEXTS)))
 def test_answer_comes_back(status: str, headers: list[tuple[str, str]]) -> None:
-    assert Answer.of(sent(Answer(status, headers).message(b""))) == Answer(status, headers)
+    answered = Answered(status, headers, b"body")
+    assert read_answer(sent(write_answer(answered))) == answered
 
 
 @given(st.sampled_from(Action), TEXTS, st.one_of(TEXTS, st.binary()), st.booleans())
@@ -92,7 +94,7 @@ def test_result_comes_back(sessions: int) -> None:
 @given(st.binary())
 def test_bytes_that_are_no_message(data: bytes) -> None:
     with pytest.raises(BadMessage):
-        Message.parse(data[:PREFIX_SIZE - 1])
+        Message.parse(data[:messages._PREFIX.size - 1])
 
 
 @given(st.sampled_from(Kind), st.binary(max_size=100), st.binary(max_size=100))
