@@ -126,9 +126,9 @@ class RedisLinks:
         conversation.open(message)
         return conversation
 
-    def take_back(self, conversation: Conversation) -> None:
+    def withdraw(self, conversation: Conversation) -> None:
         """End a conversation, and withdraw its first message. Blocks until Redis has the withdrawal, for a second at most."""
-        conversation.take_back()
+        conversation.withdraw()
         self._pubsub.flush(FLUSH_TIMEOUT)
 
     def _link_to(self, name: str) -> ReliableLink:

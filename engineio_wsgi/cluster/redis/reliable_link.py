@@ -38,7 +38,7 @@ NO_CONVERSATION = -(1 << 63)
 #: the mark of a message on no link: it may be lost, and is not acknowledged
 NO_LINK = 0
 #: in the head of the end of a conversation: the message that began it is withdrawn
-TAKEN_BACK = "taken back"
+WITHDRAWN = "withdrawn"
 
 
 class Envelope(NamedTuple):
@@ -100,7 +100,7 @@ class Conversation:
     For one greenlet at a time, unless :meth:`begin_callbacks` was called.
     """
 
-    __slots__ = ("_inbox", "_opened_by", "_waiter", "ended", "link", "number", "on_message", "taken_back")
+    __slots__ = ("_inbox", "_opened_by", "_waiter", "ended", "link", "number", "on_message", "withdrawn")
 
     def __init__(self, link: ReliableLink, number: int) -> None:
         self.link = link
@@ -112,7 +112,7 @@ class Conversation:
         #: set once the conversation has ended, or the other worker is gone
         self.ended = Event()
         #: whether the other side has withdrawn it, and not ended it because its client has left
-        self.taken_back = False
+        self.withdrawn = False
         self.on_message: Callable[[Message | None], object] | None = None
 
     def send(self, message: Message) -> int:
@@ -175,7 +175,7 @@ class Conversation:
         """A message has arrived."""
         self._opened_by = 0
         if message.kind is Kind.END:
-            self.taken_back = TAKEN_BACK in message.fields
+            self.withdrawn = WITHDRAWN in message.fields
             self.link.forget(self)
             self.finish()
         elif self.on_message is not None:
@@ -202,16 +202,16 @@ class Conversation:
         if self.ended.is_set():
             on_message(None)
 
-    def end(self, tell: bool = True, take_back: bool = False) -> None:
+    def end(self, tell: bool = True, withdraw: bool = False) -> None:
         """End the conversation. Harmless if repeated.
 
         Args:
             tell: whether the other side needs to be told.
-            take_back: whether the other side must not act on the first message, if it has not done so yet.
+            withdraw: whether the other side must not act on the first message, if it has not done so yet.
         """
         self.on_message = None
         if self.link.forget(self) and tell and not self.ended.is_set():
-            fields = (TAKEN_BACK,) if take_back else ()
+            fields = (WITHDRAWN,) if withdraw else ()
             self.link.send(self.number, Message(Kind.END, fields).encode(), beyond_limit=True)
         self.ended.set()
         self._wake()
@@ -221,10 +221,10 @@ class Conversation:
         """Whether this side has begun the conversation, and it is unknown if the first message has arrived."""
         return bool(self._opened_by) and self.link.is_unacked(self._opened_by)
 
-    def take_back(self) -> None:
+    def withdraw(self) -> None:
         """End the conversation, and withdraw its first message."""
         self.link.withdraw(self._opened_by)
-        self.end(take_back=True)
+        self.end(withdraw=True)
 
 
 class ReliableLink:
@@ -297,7 +297,7 @@ class ReliableLink:
         """Withdraw the conversations whose first message may not have arrived."""
         for conversation in list(self._conversations.values()):
             if conversation.is_unacked:
-                conversation.take_back()
+                conversation.withdraw()
 
     def begin(self) -> Conversation:
         """A new conversation."""

@@ -61,7 +61,7 @@ class RedisForwarder:
                 conversation.end()
                 return refusal
         except (TimeoutError, BadMessage) as error:
-            self._links.take_back(conversation)
+            self._links.withdraw(conversation)
             raise OwnerGone(str(error)) from error
         except BaseException:
             conversation.end()
@@ -88,7 +88,7 @@ class RedisForwarder:
             return conversation.receive(min(deadline, monotonic() + PATIENCE))
         except TimeoutError:
             if conversation.is_unacked:
-                self._links.take_back(conversation)
+                self._links.withdraw(conversation)
                 raise OwnerGone(f"it was not reached for {PATIENCE:g} s") from None
         return conversation.receive(deadline)
 
@@ -111,7 +111,7 @@ class RedisReceiver:
         self._greenlets.submit(partial(self._converse, conversation, message))
 
     def _converse(self, conversation: Conversation, message: Message) -> None:
-        if conversation.taken_back:
+        if conversation.withdrawn:
             return
         try:
             if message.kind is Kind.REQUEST:
