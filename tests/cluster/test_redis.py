@@ -416,6 +416,18 @@ def test_a_server_that_is_made_outside_of_any_greenlet(shared_redis: RedisServer
         demo.stdout.close()
 
 
+def test_a_worker_has_one_connection_to_redis(start: Start, redis: RedisServer) -> None:
+    group = start(redis)
+    owner, other = group.workers
+    session = Nomad(owner).open()
+    session.served = other
+    session.say("x")
+    assert session.hear() == "x"
+    subscribed = re.findall(r" sub=(\d+) ", redis.ask("CLIENT", "LIST"))
+    # the last one asks
+    assert subscribed == ["2", "2", "0"]
+
+
 def test_forged_ids_cost_one_lookup(pair: tuple[Workers, Worker, Worker]) -> None:
     _, owner, other = pair
     ours = Nomad(owner).open().sid[:4]
