@@ -41,6 +41,7 @@ logger = logging.getLogger("engine.cluster")
 
 if TYPE_CHECKING:
     from engineio_wsgi.cluster.redis.links import RedisLinks
+    from engineio_wsgi.cluster.redis.remote import RedisReceiver
 
 T = TypeVar("T")
 
@@ -86,6 +87,7 @@ class Cluster:
         self._far: set[str] = set()
         self._caller: WorkerCaller
         self._links: RedisLinks | None = None
+        self._remote: RedisReceiver | None = None
         self._unix_listener = self._open(location)
         self._own_mark = "sid=" + self.worker_id
         self._thread = current_thread()
@@ -118,8 +120,9 @@ class Cluster:
         from engineio_wsgi.cluster.redis.links import RedisLinks
         from engineio_wsgi.cluster.redis.remote import RedisForwarder, RedisReceiver
 
-        self._links = RedisLinks(location, self._group, self.worker_id, RedisReceiver(self._receiver, self._answer_timeout).begun,
-                                  lambda call, body: perform(self._host, call, body), self._host.announce)
+        self._remote = RedisReceiver(self._receiver, self._answer_timeout)
+        self._links = RedisLinks(location, self._group, self.worker_id, self._remote.begun,
+                                 lambda call, body: perform(self._host, call, body), self._host.announce)
         self._forwarders.append(RedisForwarder(self._links, self._answer_timeout, location.relay_websockets))
         return self._links
 
@@ -301,6 +304,8 @@ class Cluster:
         """In a forked child: forget the cluster. The sockets stay the parent's, which is the worker."""
         self._unix_listener.forsake()
         self._caller.forsake()
+        if self._remote is not None:
+            self._remote.forsake()
 
 
 def _may_leave(environ: WSGIEnvironment, listener: Listener | None) -> bool:

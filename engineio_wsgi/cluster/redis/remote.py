@@ -110,6 +110,10 @@ class RedisReceiver:
         """Another worker has begun a conversation. Does not block."""
         self._greenlets.submit(partial(self._converse, conversation, message))
 
+    def forsake(self) -> None:
+        """In a forked child: drop the requests that the parent has to answer."""
+        self._greenlets.forsake()
+
     def _converse(self, conversation: Conversation, message: Message) -> None:
         if conversation.withdrawn:
             return
