@@ -23,7 +23,7 @@ from support.workers import ROOT, Nomad, Worker, Workers, settled
 
 from engineio_wsgi import Emitter
 from engineio_wsgi.cluster.messages import Kind, Message
-from engineio_wsgi.cluster.redis.reliable_link import Envelope
+from engineio_wsgi.cluster.redis.envelope import Envelope
 
 Start = Callable[..., Workers]
 

@@ -8,9 +8,10 @@ import pytest
 
 from engineio_wsgi.cluster.messages import Kind, Message
 from engineio_wsgi.cluster.redis import links
+from engineio_wsgi.cluster.redis.envelope import Envelope
 from engineio_wsgi.cluster.redis.links import RedisLinks
 from engineio_wsgi.cluster.redis.pubsub import Outgoing
-from engineio_wsgi.cluster.redis.reliable_link import Conversation, Envelope
+from engineio_wsgi.cluster.redis.reliable_link import Conversation
 
 OTHER = "other"
 

@@ -17,9 +17,10 @@ from gevent.event import Event
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.local.channel import PATIENCE, OwnerGone
 from engineio_wsgi.cluster.messages import Action, BadMessage, Call, Kind, Message, Result
+from engineio_wsgi.cluster.redis.envelope import NO_LINK, Envelope
 from engineio_wsgi.cluster.redis.login import RedisConnector, Unreachable
 from engineio_wsgi.cluster.redis.pubsub import Outgoing, PubSub
-from engineio_wsgi.cluster.redis.reliable_link import NO_LINK, Conversation, Envelope, ReliableLink
+from engineio_wsgi.cluster.redis.reliable_link import Conversation, ReliableLink
 from engineio_wsgi.cluster.rpc import CALL_TIMEOUT
 from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.errors import ConfigurationError
@@ -103,7 +104,7 @@ class RedisLinks:
         #: of the monotonic clock: when the loop last ran, as far as it is known, and until when new conversations wait
         self._awake_at = self._held_until = monotonic()
         # without a message, it has no effect
-        probe = Envelope(name, NO_LINK, 1, 0, NO_LINK, 0, 0).pack(b"")
+        probe = Envelope(name).pack(b"")
         self._pubsub = PubSub(self._connector, [self._channels.of(name), self._channels.all], probe, self._receive,
                               self._come_back, lambda lost: announce("cluster_lost", lost))
         try:
@@ -255,7 +256,7 @@ class RedisLinks:
     # -- calls: each is carried out once; or not at all, if Redis goes away meanwhile
 
     def _post_call(self, channel: bytes, number: int, message: Message, heard: Callable[[int], object] | None = None) -> bool:
-        envelope = Envelope(self.name, NO_LINK, 1, 0, NO_LINK, 0, number)
+        envelope = Envelope(self.name, conversation=number)
         # a caller that waits for an answer gets an error, so the call must not be carried out later
         return self._pubsub.publish(Outgoing(channel, envelope.pack(message.encode()), number == 0, heard))
 

@@ -11,9 +11,9 @@ from redis.exceptions import NoPermissionError
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.messages import Action, BadMessage, Call, Message, Result
+from engineio_wsgi.cluster.redis.envelope import Envelope
 from engineio_wsgi.cluster.redis.links import CLIENT_MARK, Channels
 from engineio_wsgi.cluster.redis.login import LOST, RedisConnector, RedisPyConnection, Unreachable
-from engineio_wsgi.cluster.redis.reliable_link import NO_LINK, Envelope
 from engineio_wsgi.cluster.rpc import CALL_TIMEOUT
 from engineio_wsgi.errors import OwnerGone
 from engineio_wsgi.options.redis_url import RedisLocation
@@ -67,7 +67,7 @@ class OneShotClient:
     def _ask(self, channel: bytes, message: Message) -> dict[str, int]:
         """The results of all workers that answer a call."""
         name = CLIENT_MARK + secrets.token_urlsafe(NAME_BYTES)
-        data = Envelope(name, NO_LINK, 1, 0, NO_LINK, 0, 1).pack(message.encode())
+        data = Envelope(name, conversation=1).pack(message.encode())
         verbs = ("SSUBSCRIBE", "SPUBLISH") if self._connector.sharded else ("SUBSCRIBE", "PUBLISH")
         connections: list[RedisPyConnection] = []
         try:

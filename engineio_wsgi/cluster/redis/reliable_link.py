@@ -10,8 +10,7 @@ from __future__ import annotations
 import secrets
 from collections import deque
 from collections.abc import Callable
-from struct import Struct
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, Protocol
 
 import gevent
 from gevent.event import Event
@@ -19,10 +18,11 @@ from gevent.hub import Waiter
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.local.channel import OwnerGone
-from engineio_wsgi.cluster.messages import VERSION, BadMessage, Kind, Message, check_version
+from engineio_wsgi.cluster.messages import BadMessage, Kind, Message
+from engineio_wsgi.cluster.redis.envelope import NO_LINK, Envelope
 from engineio_wsgi.deadline import Deadline
 
-__all__ = ["NO_LINK", "Conversation", "Envelope", "EnvelopeSender", "ReliableLink"]
+__all__ = ["Conversation", "EnvelopeSender", "ReliableLink"]
 
 #: seconds after which a message is acknowledged, if no message in the other direction has done so
 ACK_DELAY = 0.05
@@ -30,53 +30,8 @@ ACK_DELAY = 0.05
 MAX_UNACKED = 16_000_000
 #: received bytes that are acknowledged at once
 ACK_SIZE = 262_144
-#: version; origin; mark of the link; its oldest unacknowledged number; number; the other side's mark; its last number that has
-#: arrived; conversation: positive if the origin has begun it, negative if the receiver has
-_ENVELOPE = Struct("!B12sIQQIQq")
-#: a number that no conversation may have: it has no opposite of 8 bytes
-NO_CONVERSATION = -(1 << 63)
-#: the mark of a message on no link: it may be lost, and is not acknowledged
-NO_LINK = 0
 #: in the head of the end of a conversation: the message that began it is withdrawn
 WITHDRAWN = "withdrawn"
-
-
-class Envelope(NamedTuple):
-    """The header of a message between two workers."""
-
-    origin: str
-    link: int
-    first: int
-    number: int
-    other_link: int
-    arrived: int
-    conversation: int
-
-    def pack(self, message: bytes) -> bytes:
-        """The bytes of envelope and message."""
-        return _ENVELOPE.pack(VERSION, self.origin.encode("ascii"), *self[1:]) + message
-
-    @classmethod
-    def open(cls, data: bytes) -> tuple[Self, Message | None]:
-        """Read an envelope, and its message if there is one.
-
-        Raises:
-            BadMessage: the bytes are no envelope.
-        """
-        if len(data) < _ENVELOPE.size:
-            raise BadMessage(f"{len(data)} bytes are no message")
-        version, origin, *numbers = _ENVELOPE.unpack_from(data)
-        check_version(version)
-        try:
-            envelope = cls(origin.rstrip(b"\0").decode("ascii"), *numbers)
-        except UnicodeDecodeError:
-            raise BadMessage("an origin that is no name") from None
-        if not envelope.first or envelope.conversation == NO_CONVERSATION:
-            raise BadMessage("numbers that no worker of this version sends")
-        content = data[_ENVELOPE.size:]
-        if not content:
-            return envelope, None
-        return envelope, Message.parse(content)
 
 
 class EnvelopeSender(Protocol):
