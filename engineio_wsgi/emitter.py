@@ -3,55 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
 
-from engineio_wsgi.cluster.local.channel import OwnerGone
 from engineio_wsgi.cluster.local.names import choose_names, is_worker_id
-from engineio_wsgi.cluster.messages import Action, Call, Kind, Message, Result
-from engineio_wsgi.cluster.rpc import ask
+from engineio_wsgi.cluster.messages import Action, Call, Message
+from engineio_wsgi.cluster.rpc import Caller, LocalCaller
 from engineio_wsgi.engine.registry import WORKER_ID_SIZE
-from engineio_wsgi.errors import ConfigurationError
+from engineio_wsgi.errors import ConfigurationError, OwnerGone
 from engineio_wsgi.options.options import Options
 from engineio_wsgi.options.redis_url import RedisLocation, group_of, names_redis
 from engineio_wsgi.session.socket import as_message
 
 __all__ = ["Emitter"]
-
-
-class _Reach(Protocol):
-    """A way to the workers."""
-
-    def workers(self) -> list[str]:
-        """The ids of all workers."""
-        ...
-
-    def ask(self, worker: str, message: Message) -> int:
-        """Have one worker carry out a call. Blocks. Returns how many sessions it concerned; 0 if it has not answered."""
-        ...
-
-    def ask_all(self, message: Message) -> int:
-        """The same of all workers."""
-        ...
-
-
-class _LocalReach:
-    """The way to those of this machine."""
-
-    def __init__(self, group: str) -> None:
-        self._names = choose_names(group)
-
-    def workers(self) -> list[str]:
-        return self._names.workers()
-
-    def ask(self, worker: str, message: Message) -> int:
-        try:
-            reply = ask(self._names.address(worker), message)
-        except OwnerGone:
-            return 0
-        return Result.of(reply).sessions if reply.kind is Kind.RESULT else 0
-
-    def ask_all(self, message: Message) -> int:
-        return sum([self.ask(worker, message) for worker in self.workers()])
 
 
 class Emitter:
@@ -83,20 +45,20 @@ class Emitter:
         if options.cluster is None:
             raise ConfigurationError("cluster: expected what the servers have there; None serves nobody else's sessions")
         self._group = group_of(options.cluster, options.path)
-        self._reach: _Reach = _LocalReach(self._group)
+        self._caller: Caller = LocalCaller(choose_names(self._group))
         if names_redis(options.cluster):
             # redis-py is there only where it is needed
-            from engineio_wsgi.cluster.redis.one_shot import Guest
+            from engineio_wsgi.cluster.redis.one_shot import OneShotClient
 
-            self._reach = Guest(RedisLocation.parse(options.cluster), self._group)
+            self._caller = OneShotClient(RedisLocation.parse(options.cluster), self._group)
 
     def workers(self) -> list[str]:
         """The ids of all workers: what their session ids begin with."""
-        return self._reach.workers()
+        return self._caller.others()
 
     def count(self) -> int:
         """How many sessions there are; a worker that does not answer is left out."""
-        return self._reach.ask_all(Call(self._group, Action.COUNT).message())
+        return self._ask_all(Call(self._group, Action.COUNT).message())
 
     def send(self, sid: str, data: str | bytes, compress: bool = True) -> bool:
         """Send one message to a session.
@@ -120,7 +82,7 @@ class Emitter:
             TypeError: ``data`` is neither text nor binary.
         """
         call = Call(self._group, Action.BROADCAST, tuple(exclude), compress=compress)
-        return self._reach.ask_all(call.message(as_message(data)))
+        return self._ask_all(call.message(as_message(data)))
 
     def disconnect(self, sid: str) -> bool:
         """Close a session, after what waits for its client has been fetched. Returns whether there is such a session."""
@@ -137,4 +99,10 @@ class Emitter:
 
     def _ask_owner(self, call: Call, data: str | bytes = b"") -> bool:
         owner = call.sids[0][:WORKER_ID_SIZE]
-        return is_worker_id(owner) and self._reach.ask(owner, call.message(data)) > 0
+        try:
+            return is_worker_id(owner) and self._caller.ask(owner, call.message(data)) > 0
+        except OwnerGone:
+            return False
+
+    def _ask_all(self, message: Message) -> int:
+        return sum(self._caller.ask_all(message).values())

@@ -35,8 +35,8 @@ import itertools, json, logging, os, pathlib, socket, sys
 import engineio_wsgi
 from engineio_wsgi.cluster.local import names as addresses
 from engineio_wsgi.cluster.local import channel
-from engineio_wsgi.cluster.local import forwarder as courier
-from engineio_wsgi.cluster.local import listener as doorway
+from engineio_wsgi.cluster.local import forwarder
+from engineio_wsgi.cluster.local import listener as unix_listener
 from engineio_wsgi.cluster import incoming as owner
 from engineio_wsgi.cluster import router as routing
 from engineio_wsgi.cluster.listeners import hops_of
@@ -50,7 +50,7 @@ options, tls = json.loads(sys.argv[4]), json.loads(sys.argv[5])
 limit = options.pop("limit", None)
 addresses.BACKLOG = options.pop("backlog", addresses.BACKLOG)
 patience = options.pop("patience", channel.PATIENCE)
-doorway.PATIENCE = owner.PATIENCE = courier.PATIENCE = patience
+unix_listener.PATIENCE = owner.PATIENCE = forwarder.PATIENCE = patience
 if options.pop("apart", False):
     # nobody finds the others' sockets, as on another machine
     routing.choose_names = lambda group: addresses.AbstractNames(f"{group} of {os.getpid()}")

@@ -24,9 +24,6 @@ EXCEPTIONS = {
     "vendors/redis_connections.py": {"context.check_hostname", "context.verify_mode", "connection._sock"},
     "server.py": {"http_server.application", "http_server.handler_class", "http_server.wrap_socket_and_handle"},
     # to be replaced by methods of the owner
-    "cluster/redis/links.py": {"peer.unheard_since", "peer.waits", "conversation.begun_by"},
-    "cluster/incoming.py": {"self._counters.adopted", "self._counters.answered"},
-    "cluster/router.py": {"self.counters.failed", "self.counters.relayed", "self.counters.handed_over"},
     "engine/engine.py": {"refusal.request"},
     "metrics.py": {"server.observer"},
     "engine/middleware.py": {"server.front"},
