@@ -88,7 +88,7 @@ class Server(Engine):
         self._ended = Event()
 
     def start_anew(self, served: bool) -> None:
-        """See :class:`SessionHost`. What :meth:`listen` has started is the parent's."""
+        """See :class:`Registry`. What :meth:`listen` has started is the parent's."""
         super().start_anew(served)
         self._http = None
         self._ended = Event()

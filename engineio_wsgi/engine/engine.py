@@ -20,7 +20,7 @@ from werkzeug.wrappers import Request
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.engine.admission import Demand, Errand, ask_application, examine
 from engineio_wsgi.engine.advice import Advice
-from engineio_wsgi.engine.registry import SessionHost, hosts, send_or_not
+from engineio_wsgi.engine.registry import Registry, hosts, send_or_not
 from engineio_wsgi.errors import ErrorCode, PayloadTooLarge, RequestRefused, ServerClosing
 from engineio_wsgi.handoff.accepted_websocket import Connection, check_handshake, close_accepted, offered_subprotocols, take_over
 from engineio_wsgi.handoff.client_socket import client_socket
@@ -110,7 +110,7 @@ class Front(Protocol):
 _fronts: WeakValueDictionary[int, Front] = WeakValueDictionary()
 
 
-class Engine(SessionHost):
+class Engine(Registry):
     """See the module. Applications use :class:`Server`."""
 
     #: what stands for the option ``cluster`` where it was not given: a server with several workers sets it
@@ -145,7 +145,7 @@ class Engine(SessionHost):
         return self._cluster.worker_id
 
     def start_anew(self, served: bool) -> None:
-        """See :class:`SessionHost`. What the parent is among the workers, it stays."""
+        """See :class:`Registry`. What the parent is among the workers, it stays."""
         super().start_anew(served)
         if self._cluster is not None:
             self._cluster.forsake()

@@ -32,7 +32,7 @@ from engineio_wsgi.session.socket import Socket, as_message
 from engineio_wsgi.transports import transports
 from engineio_wsgi.transports.base import CloseReason, Prepared, Transport
 
-__all__ = ["WORKER_ID_SIZE", "SessionHost", "close_hosts", "hosts", "new_worker_id", "send_or_not"]
+__all__ = ["WORKER_ID_SIZE", "Registry", "close_hosts", "hosts", "new_worker_id", "send_or_not"]
 
 logger = logging.getLogger("engine")
 
@@ -44,7 +44,7 @@ WORKER_ID_SIZE = 4
 #: seconds that ``close`` listeners have when the server closes, and seconds between two looks whether they have returned
 CLOSE_LISTENERS_TIMEOUT, LOOK_PERIOD = 2.0, 0.01
 #: those of this process: what is to be closed when it ends
-hosts: WeakSet[SessionHost] = WeakSet()
+hosts: WeakSet[Registry] = WeakSet()
 
 
 def close_hosts(timeout: float) -> None:
@@ -106,7 +106,7 @@ class Clients(Mapping[str, "Socket"]):
         return {sid: session.socket for sid, session in list(self._sessions.items()) if session.socket is not None}
 
 
-class SessionHost(Emitter):
+class Registry(Emitter):
     """See the module. The engine is one, and brings the requests.
 
     Args:
