@@ -151,8 +151,12 @@ class RequestRefused(PeerError):
         self.context = dict(context or {})
         #: headers that the response has to have
         self.headers: tuple[tuple[str, str], ...] = ()
-        #: the ``werkzeug.wrappers.Request`` that was refused; set before ``connection_error`` is emitted
+        #: the request that was refused, for the listeners of ``connection_error``
         self.request: Any = None
+
+    def attach_request(self, request: object) -> None:
+        """Tell the listeners of ``connection_error`` which request was refused: werkzeug's, or a framework's."""
+        self.request = request
 
     @property
     def status(self) -> str:

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 import gevent
 
 from engineio_wsgi.clock import monotonic
-from engineio_wsgi.errors import ErrorCode, UsageError
+from engineio_wsgi.errors import ErrorCode
 from engineio_wsgi.runtime.observer import TURN_BOUNDS, Meter, Observer
 from engineio_wsgi.session.socket import Socket
 from engineio_wsgi.transports.base import CloseReason
@@ -36,7 +36,7 @@ from prometheus_client.registry import Collector
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-    from engineio_wsgi.engine.engine import Engine
+    from engineio_wsgi.server import Server
 
 __all__ = ["observe"]
 
@@ -70,7 +70,7 @@ GAUGES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 )
 
 
-def observe(server: Engine, registry: CollectorRegistry = prometheus_client.REGISTRY) -> None:
+def observe(server: Server, registry: CollectorRegistry = prometheus_client.REGISTRY) -> None:
     """Publish what ``server`` does. Several servers of one process are told apart by the label ``path``.
 
     Where ``PROMETHEUS_MULTIPROC_DIR`` is set, the series are written to the files of ``prometheus_client``'s multi-process
@@ -89,11 +89,8 @@ def observe(server: Engine, registry: CollectorRegistry = prometheus_client.REGI
         engineio_wsgi.metrics.observe(server)
         app = server.wrap(DispatcherMiddleware(flask_app, {"/metrics": prometheus_client.make_wsgi_app()}))
     """
-    if type(server.observer) is not Observer:
-        raise UsageError("this server is observed already: call observe(server) once")
-    if server.clients_count:
-        raise UsageError("this server has sessions already: call observe(server) before it serves")
-    server.observer = _Recorder(server, _instruments_of(registry))
+    server._registry.check_not_observed()
+    server._registry.observe(_Recorder(server, _instruments_of(registry)))
 
 
 class _Turns(Histogram):
@@ -163,7 +160,7 @@ class _Recorder(Observer):
     __slots__ = ("_clients", "_counts", "_folded", "_instruments", "_lock", "_meters", "_path", "_timer", "_transports", "_turns",
                  "_turns_folded", "_upgrade_durations")
 
-    def __init__(self, server: Engine, instruments: _Instruments) -> None:
+    def __init__(self, server: Server, instruments: _Instruments) -> None:
         options = server.options
         self._clients: Mapping[str, Socket] = server.clients
         self._path = options.path

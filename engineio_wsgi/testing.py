@@ -21,12 +21,12 @@ from gevent.lock import Semaphore
 from gevent.queue import Empty, Queue
 
 from engineio_wsgi.deadline import Deadline
-from engineio_wsgi.engine.registry import hosts
 from engineio_wsgi.errors import ProtocolError, Refused, SocketClosed
 from engineio_wsgi.handoff.adopted import Adopter
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.protocol.engineio import v4
 from engineio_wsgi.protocol.websocket.frames import Close, FrameDecoder, Opcode, Ping, Pong, encode_close, encode_frame
+from engineio_wsgi.server import servers
 from engineio_wsgi.session.socket import Socket, as_message
 
 __all__ = ["Client", "Refused"]
@@ -91,7 +91,7 @@ class Client:
             raise
         self._query["sid"] = self.sid
         #: the server's end of the session; ``None`` if its engine is in another process
-        self.socket: Socket | None = next((host.clients[self.sid] for host in list(hosts) if self.sid in host.clients), None)
+        self.socket: Socket | None = next(filter(None, [server.clients.get(self.sid) for server in list(servers)]), None)
         for packet in opened[1:]:
             self.take(packet)
         self._reader = gevent.spawn(self._carrier.read)

@@ -23,15 +23,13 @@ from gevent.event import Event
 from engineio_wsgi.cli.loading import load_application
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.demo import demo_application
-from engineio_wsgi.engine.engine import join_clusters
-from engineio_wsgi.engine.registry import close_hosts, hosts
 from engineio_wsgi.errors import CommandFailed as _Failure
 from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.handoff.adopted import ConnectionRoster, RosteredHandler
 from engineio_wsgi.log import DebugHandler
 from engineio_wsgi.options.options import from_environ, option_defaults, simple_options
 from engineio_wsgi.runtime.forks import call_in_child
-from engineio_wsgi.server import HttpServer, Server
+from engineio_wsgi.server import HttpServer, Server, close_servers, join_clusters, servers
 from engineio_wsgi.version import __version__
 
 __all__ = ["main"]
@@ -134,7 +132,7 @@ def _given_options(chosen: argparse.Namespace) -> dict[str, Any]:
 def _tell_what_is_overridden(given: Mapping[str, Any]) -> None:
     """A flag that does nothing has to be noticed."""
     for name, value in given.items():
-        others = sorted({repr(used) for host in list(hosts) if (used := getattr(host.options, name)) != value})
+        others = sorted({repr(used) for server in list(servers) if (used := getattr(server.options, name)) != value})
         for used in others:
             variable = ENVIRONMENT + name.upper()
             print(f"engineio-wsgi: {_flag(name)} or {variable} has no effect: the application sets {name}={used} itself",
@@ -186,7 +184,7 @@ def _stop(http: _HttpServer) -> None:
     """Take no more connections, end the sessions, and let the requests that are under way be answered."""
     deadline = monotonic() + GRACE
     http.close()
-    close_hosts(GRACE)
+    close_servers(GRACE)
     left = max(0.0, deadline - monotonic())
     http.roster.stop(left)
     http.roster.wait(left)

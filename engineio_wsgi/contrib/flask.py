@@ -23,9 +23,11 @@ Needs Flask: the extra ``[flask]``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
+from wsgiref.types import StartResponse, WSGIApplication
+from wsgiref.types import WSGIEnvironment as Environ
 
 try:
     import flask
@@ -50,8 +52,6 @@ from engineio_wsgi.throttle import Throttle
 __all__ = ["EngineIO", "FlaskSocket"]
 
 logger = logging.getLogger("engine")
-
-Environ = dict[str, Any]
 
 #: what the options are called in ``app.config``, and the extension in ``app.extensions``
 PREFIX, NAME = "ENGINEIO_", "engineio"
@@ -79,7 +79,7 @@ class FlaskSocket(Socket):
     def request(self) -> Request:
         """Flask's request of the handshake."""
         if self._request is None:
-            self._request = self.server.request_of(self._environ)
+            self._request = self.server._request_of(self._environ)
         return self._request
 
     def receive(self, timeout: float | None = None) -> str | bytes:
@@ -153,12 +153,6 @@ class EngineIO(Server):
         if app is not None:
             self.init_app(app)
 
-    def is_outermost(self, application: Any) -> bool:
-        """Whether a request to an application meets nothing before this engine. One of Flask's calls its ``wsgi_app`` at once."""
-        if isinstance(application, flask.Flask) and type(application).__call__ is flask.Flask.__call__:
-            application = application.wsgi_app
-        return super().is_outermost(application)
-
     def init_app(self, app: flask.Flask) -> None:
         """Read the options from ``app.config``, and put the engine in front of ``app.wsgi_app``.
 
@@ -211,19 +205,23 @@ class EngineIO(Server):
             raise UsageError("this EngineIO has no application yet: call init_app(app)")
         return app
 
-    def stand_in(self, listener: Listener) -> Listener:
-        """What is called for ``listener``."""
+    # -- hooks of Server
+
+    def _stand_in(self, listener: Listener) -> Listener:
         return _ContextListener(listener, self)
 
-    def request_of(self, environ: Environ) -> Request:
-        """Flask's request."""
+    def _request_of(self, environ: Environ) -> Request:
         return self._app_of(environ).request_class(_without_connection(environ))
 
     def _admit(self, environ: Environ) -> str:
         with self.context(environ):
             return super()._admit(environ)
 
-
+    def _unwrap(self, application: WSGIApplication) -> WSGIApplication:
+        # Flask.__call__ does nothing but call wsgi_app
+        if isinstance(application, flask.Flask) and type(application).__call__ is flask.Flask.__call__:
+            return application.wsgi_app
+        return application
 
 class _AppMiddleware(Middleware):
     """The engine in front of an application; its requests tell which one they have come to."""
@@ -232,7 +230,7 @@ class _AppMiddleware(Middleware):
         super().__init__(app.wsgi_app, engineio)
         self._app = app
 
-    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
         environ[APPLICATION] = self._app
         return super().__call__(environ, start_response)

@@ -27,8 +27,7 @@ from greenlet import getcurrent, greenlet
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.deadline import Deadline
-from engineio_wsgi.engine.engine import Engine, join_clusters
-from engineio_wsgi.engine.registry import close_hosts
+from engineio_wsgi.engine.worker import set_default_cluster
 from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.gunicorn.settings import refusal
 from engineio_wsgi.handoff.adopted import ConnectionRoster, RosteredHandler
@@ -36,7 +35,7 @@ from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.http.request_head import InvalidRequest, RequestHead
 from engineio_wsgi.runtime.connection import Wire
 from engineio_wsgi.runtime.forks import call_in_child, serve
-from engineio_wsgi.server import HttpServer
+from engineio_wsgi.server import HttpServer, close_servers, join_clusters
 from engineio_wsgi.throttle import Throttle
 from engineio_wsgi.version import __version__
 
@@ -358,7 +357,7 @@ class Worker(GeventWorker):  # type: ignore[misc]
         for server in servers:
             server.close()
         # while sessions that poll fetch what waits for them, their connections are served as ever
-        close_hosts(deadline - RESERVE - monotonic())
+        close_servers(deadline - RESERVE - monotonic())
         for server in servers:
             server.roster.stop(deadline - RESERVE - monotonic())
         _wait_until(lambda: not any(len(server.roster) for server in servers), deadline - RESERVE)
@@ -389,7 +388,7 @@ def _join_workers(cfg: Any) -> None:
     """
     if cfg.workers > 1:
         mark = sha256(repr(sorted(map(str, cfg.address))).encode()).hexdigest()[:12]
-        Engine.default_cluster = f"local:gunicorn-{mark}"
+        set_default_cluster(f"local:gunicorn-{mark}")
     try:
         join_clusters()
     except ConfigurationError as error:
@@ -464,10 +463,10 @@ def _watch_worker(worker: Any) -> None:
         gevent.sleep(LOOK_PERIOD)
     # so long it may go on accepting: who comes now shall not be turned away
     gevent.sleep(NOTIFY_PERIOD)
-    close_hosts(worker.cfg.graceful_timeout - NOTIFY_PERIOD - RESERVE)
+    close_servers(worker.cfg.graceful_timeout - NOTIFY_PERIOD - RESERVE)
 
 
 def worker_exit(server: Any, worker: Any) -> None:
     """gunicorn's hook of this name: sessions without a request under way are not what its workers wait for."""
     if not isinstance(worker, Worker):
-        close_hosts(RESERVE)
+        close_servers(RESERVE)

@@ -56,6 +56,8 @@ class Host(Protocol):
     options: Options
     workers: Workers
     heartbeat_timer: HeartbeatTimer
+    #: what `Socket.server` returns
+    server: Any
 
     def forget(self, session: Any) -> None:
         """The session has ended."""

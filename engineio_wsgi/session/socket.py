@@ -80,7 +80,7 @@ class Socket:
     @property
     def server(self) -> Any:
         """The :class:`Server` that the session belongs to."""
-        return self._session.host
+        return self._session.host.server
 
     @property
     def request(self) -> Request:

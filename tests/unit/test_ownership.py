@@ -18,7 +18,7 @@ EXCEPTIONS = {
     "contrib/django/database.py": {"_running.count"},
     "contrib/django/handshake.py": {"_let_in.csrf_exempt", "request.resolver_match"},
     "contrib/flask.py": {"app.wsgi_app"},
-    "gunicorn/__init__.py": {"Engine.default_cluster", "worker.notify", "connection.buffer", "request.variables"},
+    "gunicorn/__init__.py": {"worker.notify", "connection.buffer", "request.variables"},
     "gunicorn/heads.py": {"request.line", "request.command", "request.path", "request.version", "request.variables"},
     "handoff/accepted_websocket.py": {"websocket.closed"},
     "server.py": {"http_server.application", "http_server.handler_class", "http_server.wrap_socket_and_handle"},
@@ -27,14 +27,11 @@ EXCEPTIONS = {
     "cluster/redis/links.py": {"peer.unheard_since", "peer.waits", "conversation.begun_by"},
     "cluster/incoming.py": {"self._counters.adopted", "self._counters.answered"},
     "cluster/router.py": {"self.counters.failed", "self.counters.relayed", "self.counters.handed_over"},
-    "engine/engine.py": {"refusal.request"},
     "http/handler.py": {"connection.buffer", "self._connection.buffer"},
     "handoff/adopted.py": {"handler.read_ahead", "handler.origin"},
     "http/body.py": {"connection.buffer", "self._connection.buffer"},
     "handoff/server_loops.py": {"body.content_length"},
     "http/response_writer.py": {"head.left"},
-    "metrics.py": {"server.observer"},
-    "engine/middleware.py": {"server.front"},
 }
 
 

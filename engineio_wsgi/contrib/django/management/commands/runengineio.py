@@ -27,11 +27,9 @@ from gevent import monkey
 from gevent.event import Event
 
 from engineio_wsgi.contrib.django.server import wrapped
-from engineio_wsgi.engine.engine import join_clusters
-from engineio_wsgi.engine.registry import close_hosts
 from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.log import DebugHandler
-from engineio_wsgi.server import HttpServer
+from engineio_wsgi.server import HttpServer, close_servers, join_clusters
 
 __all__ = ["Command"]
 
@@ -169,5 +167,5 @@ def _set_up_logging() -> None:
 def _stop(http: HttpServer) -> None:
     """Take no more connections, end the sessions, and let the requests that are under way be answered."""
     http.close()
-    close_hosts(GRACE)
+    close_servers(GRACE)
     http.stop(timeout=REQUEST_GRACE)
