@@ -11,7 +11,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from werkzeug.datastructures import Headers
 
-from engineio_wsgi.engine.admission import Demand, Errand, examine
+from engineio_wsgi.engine.admission import CheckedRequest, RequestKind, check_request
 from engineio_wsgi.engine.advice import Advice
 from engineio_wsgi.engine.handshakes import INITIAL, Handshakes
 from engineio_wsgi.engine.hooks import ADDED_HEADERS, Hooks
@@ -111,14 +111,14 @@ class Engine:
             return self._origins.preflight(environ)
         self._origins.check(environ)
         websocket: object = environ.get("wsgi.websocket")
-        demand = examine(environ, self._registry.options, self._registry.sessions, websocket is not None)
-        if demand.errand is Errand.POLL:
-            return self._response(_polling(demand).poll(environ), environ)
-        if demand.errand is Errand.POST:
-            return self._response(_polling(demand).post(environ), environ)
+        checked = check_request(environ, self._registry.options, self._registry.sessions, websocket is not None)
+        if checked.kind is RequestKind.POLL:
+            return self._response(_polling(checked).poll(environ), environ)
+        if checked.kind is RequestKind.POST:
+            return self._response(_polling(checked).post(environ), environ)
         if websocket is not None:
-            return self._upgrades.admit(environ, demand, websocket)
-        transport, headers = self.handshakes.open_polling(environ, demand)
+            return self._upgrades.admit(environ, checked, websocket)
+        transport, headers = self.handshakes.open_polling(environ, checked)
         status, usual, body = self._response(transport.poll(environ), environ)
         return status, usual + headers, body
 
@@ -142,8 +142,8 @@ class Engine:
         return editable.to_wsgi_list()
 
 
-def _polling(demand: Demand) -> PollingTransport:
+def _polling(checked: CheckedRequest) -> PollingTransport:
     """The transport of a session that polls."""
-    transport = demand.session.transport if demand.session is not None else None
+    transport = checked.session.transport if checked.session is not None else None
     assert isinstance(transport, PollingTransport)
     return transport

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from wsgiref.types import WSGIEnvironment
 
-from engineio_wsgi.engine.admission import Demand, ask_application
+from engineio_wsgi.engine.admission import CheckedRequest, ask_application
 from engineio_wsgi.engine.advice import Advice
 from engineio_wsgi.engine.hooks import Hooks
 from engineio_wsgi.engine.registry import Registry
@@ -65,20 +65,20 @@ class Handshakes:
             raise _bad_id(ValueError(f"generate_id must return a new, non-empty str; it returned {type(sid).__name__}"))
         return sid
 
-    def open_polling(self, environ: WSGIEnvironment, demand: Demand) -> tuple[PollingTransport, list[tuple[str, str]]]:
+    def open_polling(self, environ: WSGIEnvironment, checked: CheckedRequest) -> tuple[PollingTransport, list[tuple[str, str]]]:
         """Open a session over polling. Returns its transport, and the headers that the response needs.
 
         Raises:
             RequestRefused: see :meth:`admit`.
         """
-        session = self.new_session(self.admit(environ), demand, environ)
+        session = self.new_session(self.admit(environ), checked, environ)
         limit = self._registry.options.max_http_buffer_size
         meter = self._registry.observer.meter("polling")
         transport: PollingTransport
-        if "j" in demand.query:
-            transport = JSONPTransport(demand.protocol, limit, meter)
+        if "j" in checked.query:
+            transport = JSONPTransport(checked.protocol, limit, meter)
         else:
-            transport = PollingTransport(demand.protocol, limit, "b64" not in demand.query, meter)
+            transport = PollingTransport(checked.protocol, limit, "b64" not in checked.query, meter)
         may_upgrade = self._advice.check_can_upgrade(environ, self._registry.options.transports)
         self._registry.open(session, transport, may_upgrade)
         return transport, self.cookies(session.id)
@@ -88,9 +88,9 @@ class Handshakes:
         cookie = self._registry.options.cookie
         return [] if cookie is None else [("Set-Cookie", session_cookie(cookie, sid))]
 
-    def new_session(self, sid: str, demand: Demand, environ: WSGIEnvironment) -> Session:
+    def new_session(self, sid: str, checked: CheckedRequest, environ: WSGIEnvironment) -> Session:
         """A session that is not open yet, with its `Socket`."""
-        session = Session(self._registry, sid, demand.protocol, environ.get("REMOTE_ADDR"))
+        session = Session(self._registry, sid, checked.protocol, environ.get("REMOTE_ADDR"))
         session.present_as(self._hooks.make_socket(session, environ))
         return session
 

@@ -12,7 +12,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 from geventwebsocket.exceptions import WebSocketError
 
-from engineio_wsgi.engine.admission import Demand
+from engineio_wsgi.engine.admission import CheckedRequest
 from engineio_wsgi.engine.handshakes import Handshakes
 from engineio_wsgi.engine.hooks import Hooks
 from engineio_wsgi.engine.registry import Registry
@@ -45,7 +45,7 @@ class Upgrades:
         self._handshakes = handshakes
         self._hooks = hooks
 
-    def admit(self, environ: WSGIEnvironment, demand: Demand, websocket: object) -> Response:
+    def admit(self, environ: WSGIEnvironment, checked: CheckedRequest, websocket: object) -> Response:
         """Decide about a WebSocket handshake. Returns the response that the middlewares see.
 
         Raises:
@@ -54,7 +54,7 @@ class Upgrades:
         check_handshake(websocket)
         headers: list[tuple[str, str]] = []
         sid = ""
-        if demand.session is None:
+        if checked.session is None:
             sid = self._handshakes.admit(environ)
             headers = self._handshakes.cookies(sid)
         # a WebSocket that was accepted already offers no subprotocols any more
@@ -62,7 +62,7 @@ class Upgrades:
                                          lambda: self._hooks.request_of(environ))
         if subprotocol is not None:
             headers.append((SUBPROTOCOL, subprotocol))
-        environ[ADMITTED] = (demand, sid)
+        environ[ADMITTED] = (checked, sid)
         return SWITCHING, headers, b""
 
     def carry_out(self, answered: Answered, environ: WSGIEnvironment, start_response: StartResponse | None) -> Iterable[bytes]:
@@ -80,7 +80,7 @@ class Upgrades:
         self._switch(websocket, answered.headers, environ, *admitted)
         return []
 
-    def _switch(self, websocket: object, headers: list[tuple[str, str]], environ: WSGIEnvironment, demand: Demand,
+    def _switch(self, websocket: object, headers: list[tuple[str, str]], environ: WSGIEnvironment, checked: CheckedRequest,
                 sid: str) -> None:
         """Take the WebSocket's connection, and give it to the session."""
         headers, subprotocol = take_subprotocol(headers, offered_subprotocols(websocket))
@@ -90,10 +90,10 @@ class Upgrades:
             address = environ.get("REMOTE_ADDR")
             tell_of_client(logger, address, "left", "< a client left during its WebSocket handshake: %s", error)
             return
-        transport = self._transport(connection, demand)
-        if demand.session is None:
-            self._open(self._handshakes.new_session(sid, demand, environ), transport)
-        elif not demand.session.start_upgrade(transport, self._registry.observer.on_upgrade):
+        transport = self._transport(connection, checked)
+        if checked.session is None:
+            self._open(self._handshakes.new_session(sid, checked, environ), transport)
+        elif not checked.session.start_upgrade(transport, self._registry.observer.on_upgrade):
             transport.refuse(RequestRefused(ErrorCode.BAD_REQUEST))
         if connection.wait is not None:
             connection.wait()
@@ -107,16 +107,16 @@ class Upgrades:
         transport.open()
         transport.flush()
 
-    def _transport(self, connection: Connection, demand: Demand) -> WebSocketTransport:
+    def _transport(self, connection: Connection, checked: CheckedRequest) -> WebSocketTransport:
         options = self._registry.options
         deflate, settings = connection.deflate, options.per_message_deflate
         inflater = None if deflate is None else Inflater(deflate, options.max_http_buffer_size)
         deflater = None if deflate is None else Deflater(deflate)
         decoder = FrameDecoder(options.max_http_buffer_size, inflate=inflater, masked=connection.masked)
-        kind = transports[demand.transport]
+        kind = transports[checked.transport]
         assert issubclass(kind, WebSocketTransport)
-        return kind(connection.wire, self._registry.workers, decoder, demand.protocol, "b64" not in demand.query,
-                    deflater, 0 if settings is None else settings.threshold, self._registry.observer.meter(demand.transport),
+        return kind(connection.wire, self._registry.workers, decoder, checked.protocol, "b64" not in checked.query,
+                    deflater, 0 if settings is None else settings.threshold, self._registry.observer.meter(checked.transport),
                     connection.subprotocol)
 
 
