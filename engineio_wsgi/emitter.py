@@ -1,4 +1,4 @@
-"""Sending from processes that serve nothing: a task queue's worker, a cron job, a shell."""
+"""`Emitter`: sends to the sessions of a cluster from a process that serves none, such as a cron job or a task queue's worker."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from engineio_wsgi.session.socket import as_message
 __all__ = ["Emitter"]
 
 
-class _Reach(Protocol):
+class _Caller(Protocol):
     """A way to the workers."""
 
     def workers(self) -> list[str]:
@@ -26,16 +26,16 @@ class _Reach(Protocol):
         ...
 
     def ask(self, worker: str, message: Message) -> int:
-        """Have one worker carry out a call. Blocks. Returns how many sessions it concerned; 0 if it has not answered."""
+        """Have one worker carry out a call. Blocks. Returns the number of sessions concerned; 0 if it did not answer."""
         ...
 
     def ask_all(self, message: Message) -> int:
-        """The same of all workers."""
+        """Have all workers carry out a call. Blocks. Returns the number of sessions it concerned."""
         ...
 
 
-class _LocalReach:
-    """The way to those of this machine."""
+class _LocalCaller:
+    """The way to the workers of this machine: their Unix sockets."""
 
     def __init__(self, group: str) -> None:
         self._names = choose_names(group)
@@ -55,22 +55,22 @@ class _LocalReach:
 
 
 class Emitter:
-    """Reaches the sessions of a cluster's workers from another process. With gevent and without it.
+    """Reaches the sessions of a cluster's workers from another process, with gevent or without it.
 
-    The workers of one machine (``"local"``) are reached by processes of the same user; those of several, by whoever reaches
-    their Redis.
+    The workers of one machine (``"local"``) can be reached by processes of the same user; the workers of several machines, by
+    every process that can reach their Redis.
 
-    Every method blocks until the workers concerned have answered, for 5 seconds at most: in a plain thread the thread, in a
-    greenlet that greenlet only. Safe to use from any thread. Nothing is kept open between two calls.
+    Every method blocks until the workers have answered, for 5 seconds at most: in a plain thread it blocks the thread, in a
+    greenlet only the greenlet. Any thread may call it. No connection is kept open between two calls.
+
+    Every method raises ``ConnectionError`` if Redis cannot be reached.
 
     Args:
-        cluster: what the servers have as their option ``cluster``.
-        path: what they have as their option ``path``.
+        cluster: the servers' option ``cluster``.
+        path: the servers' option ``path``.
 
     Raises:
-        ConfigurationError: ``cluster`` names none.
-
-    Every method raises ``ConnectionError`` where Redis cannot be reached.
+        ConfigurationError: ``cluster`` does not name a cluster.
 
     Example::
 
@@ -83,20 +83,20 @@ class Emitter:
         if options.cluster is None:
             raise ConfigurationError("cluster: expected what the servers have there; None serves nobody else's sessions")
         self._group = group_of(options.cluster, options.path)
-        self._reach: _Reach = _LocalReach(self._group)
+        self._caller: _Caller = _LocalCaller(self._group)
         if names_redis(options.cluster):
-            # redis-py is there only where it is needed
+            # redis-py is an optional dependency
             from engineio_wsgi.cluster.redis.one_shot import Guest
 
-            self._reach = Guest(RedisLocation.parse(options.cluster), self._group)
+            self._caller = Guest(RedisLocation.parse(options.cluster), self._group)
 
     def workers(self) -> list[str]:
-        """The ids of all workers: what their session ids begin with."""
-        return self._reach.workers()
+        """The ids of all workers. The id of a session begins with the id of its worker."""
+        return self._caller.workers()
 
     def count(self) -> int:
-        """How many sessions there are; a worker that does not answer is left out."""
-        return self._reach.ask_all(Call(self._group, Action.COUNT).message())
+        """The number of sessions of all workers; a worker that does not answer is left out."""
+        return self._caller.ask_all(Call(self._group, Action.COUNT).message())
 
     def send(self, sid: str, data: str | bytes, compress: bool = True) -> bool:
         """Send one message to a session.
@@ -114,21 +114,21 @@ class Emitter:
         """Send one message to every session, except to those whose ids are in ``exclude``.
 
         Returns:
-            How many sessions the workers have that have taken it.
+            The number of sessions of the workers that have taken the message.
 
         Raises:
             TypeError: ``data`` is neither text nor binary.
         """
         call = Call(self._group, Action.BROADCAST, tuple(exclude), compress=compress)
-        return self._reach.ask_all(call.message(as_message(data)))
+        return self._caller.ask_all(call.message(as_message(data)))
 
     def disconnect(self, sid: str) -> bool:
-        """Close a session, after what waits for its client has been fetched. Returns whether there is such a session."""
+        """Close a session after its client has fetched what waits for it. Returns whether there is such a session."""
         return self._ask_owner(Call(self._group, Action.DISCONNECT, (sid,)))
 
     @property
     def connected(self) -> bool:
-        """Whether the workers can be reached. Blocks while Redis is asked; on one machine, they always can."""
+        """Whether the workers can be reached. Blocks until Redis has answered; on one machine, this is always true."""
         try:
             self.workers()
         except ConnectionError:
@@ -137,4 +137,4 @@ class Emitter:
 
     def _ask_owner(self, call: Call, data: str | bytes = b"") -> bool:
         owner = call.sids[0][:WORKER_ID_SIZE]
-        return is_worker_id(owner) and self._reach.ask(owner, call.message(data)) > 0
+        return is_worker_id(owner) and self._caller.ask(owner, call.message(data)) > 0

@@ -35,7 +35,7 @@ from engineio_wsgi.runtime.forks import call_in_child, serve
 from engineio_wsgi.session.events import Listener
 from engineio_wsgi.session.socket import Socket, as_message
 
-__all__ = ["HttpServer", "Server", "attach", "close_servers", "join_clusters", "listen", "servers"]
+__all__ = ["Address", "HttpServer", "Server", "attach", "close_servers", "join_clusters", "listen", "servers"]
 
 logger = logging.getLogger("engine")
 
