@@ -1,4 +1,4 @@
-"""`EngineIO`: the server of a Django project, and the WSGI application with it."""
+"""`EngineIO`: the server of a Django project, and the WSGI application of a project with an engine."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ __all__ = ["EngineIO", "get_wsgi_application", "wrapped"]
 
 logger = logging.getLogger("engine")
 
-#: the engines in front of an application of this process
+#: the engines that wrap an application in this process
 wrapped: WeakSet[EngineIO] = WeakSet()
 
 
 class EngineIO(Server):
     """The engine of a Django project.
 
-    A handshake goes through the project's middlewares, once, like any request: ``socket.request`` in the handlers is Django's,
-    with ``session`` and ``user``. A middleware that answers something of its own (403, a redirect to the login page) refuses
-    the handshake with code 4. The host has to be one of ``ALLOWED_HOSTS``. ``allow_request``, ``generate_id`` and the listeners
-    that get a request get Django's, too. What the session does afterwards concerns no middleware.
+    A handshake passes the project's middlewares, once, like any request: ``socket.request`` in the handlers is Django's, with
+    ``session`` and ``user``. A middleware that sends a response of its own (403, a redirect to the login page) refuses the
+    handshake with code 4. The host has to be one of ``ALLOWED_HOSTS``. ``allow_request``, ``generate_id`` and the listeners that
+    get a request get Django's, too. The later requests of a session pass no middleware.
 
     Args:
-        options: go before those of the setting ``ENGINEIO``; see the option table of the documentation.
+        options: override those of the setting ``ENGINEIO``; see the option table of the documentation.
 
     Raises:
         ImproperlyConfigured: a setting that does not exist, or has an impossible value.
@@ -62,8 +62,8 @@ class EngineIO(Server):
         super().__init__(**{**options_from_settings(), **options})
 
     def wrap(self, application: WSGIApplication) -> Middleware:
-        """``application``, which is Django's, with the engine in front of it. Django has to be set up."""
-        assert self._site is not None  # loads the middlewares: what is wrong with one shows here, not at the first client
+        """Django's ``application`` with the engine in front of it. Django has to be set up."""
+        assert self._site is not None  # loads the middlewares now, so that an error in one shows before the first client comes
         wrapped.add(self)
         return super().wrap(application)
 
