@@ -81,7 +81,7 @@ class Emitter:
     def __init__(self, cluster: str = "local", path: str = "/engine.io") -> None:
         options = Options.create(cluster=cluster, path=path)
         if options.cluster is None:
-            raise ConfigurationError("cluster: expected what the servers have there; None serves nobody else's sessions")
+            raise ConfigurationError("cluster: expected the value of the servers' option; got None")
         self._group = group_of(options.cluster, options.path)
         self._caller: _Caller = _LocalCaller(self._group)
         if names_redis(options.cluster):

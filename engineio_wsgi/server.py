@@ -199,11 +199,11 @@ class Server:
 
     @property
     def cluster(self) -> Cluster | Emitter | None:
-        """This worker and the others; ``None`` without the option ``cluster``.
+        """The cluster; ``None`` without the option ``cluster``.
 
-        In a greenlet, this process is a worker from now on. In a plain thread before the first request, and in a process that
-        was forked from a worker, it is none: an :class:`Emitter` then, which reaches the workers from outside and keeps nothing
-        open.
+        In a greenlet, this process joins the cluster as a worker. In a plain thread before the first request, and in a process
+        that was forked from a worker, it does not: the value is an :class:`Emitter` then, which reaches the workers from outside
+        and keeps no connection open.
         """
         reach = self._worker.reach()
         assert reach is None or isinstance(reach, (Cluster, Emitter))
@@ -273,7 +273,7 @@ class Server:
         return self._worker.handle_request(environ, start_response)
 
     def handle_upgrade(self, environ: WSGIEnvironment, websocket: Any) -> None:
-        """Serve an accepted WebSocket: one of this package's or gevent-websocket's, or anything of their shape.
+        """Serve an accepted WebSocket: of this package, of gevent-websocket, or any object with the same methods.
 
         Blocks until the WebSocket is closed, unless its connection can be taken over.
         """
@@ -282,21 +282,21 @@ class Server:
     def handle_socket(self, sock: GeventSocket) -> bool:
         """Answer a Flash policy request on a raw TCP socket, if it is one and ``policy_file`` is set.
 
-        Looks at the first bytes without taking them. Blocks until they have arrived. Returns whether it was one; the
-        connection is then done with.
+        Looks at the first byte without taking it, and blocks until it has arrived. Returns whether it was a policy request; the
+        connection is of no more use then.
         """
         return self.options.policy_file and answer_policy_request(sock)
 
     # -- ways to be served
 
     def wrap(self, application: WSGIApplication) -> Middleware:
-        """``application``, with the engine in front of it: a WSGI application for any server of gevent's."""
+        """``application`` with the engine in front of it: a WSGI application for any WSGI server."""
         return Middleware(application, self)
 
     def attach(self, http_server: WSGIServer) -> Self:
-        """Serve the engine's path on a server that exists already, before or after it was started.
+        """Serve the engine's path on an HTTP server of gevent's, before or after it was started.
 
-        Its handler becomes :class:`WebSocketHandler`, unless it has one of gevent-websocket's already.
+        Its handler becomes :class:`WebSocketHandler`, unless it is one of gevent-websocket already.
         """
         http_server.application = self.wrap(http_server.application)
         if not hasattr(http_server.handler_class, "upgrade_websocket"):
@@ -331,21 +331,21 @@ class Server:
         if self._http is None:
             raise RuntimeError("nothing to serve: call listen(address) first")
         self._http.serve_forever()
-        # it returns as soon as nothing is accepted any more; the sessions still have something to fetch
+        # serve_forever() returns once no connection is accepted any more; clients may still fetch messages then
         self._ended.wait()
 
     def close(self, timeout: float = 10.0) -> None:
-        """Take no more sessions, and close all there are, after what waits for each has been fetched.
+        """Open no more sessions, and close each session once its client has fetched what waits for it.
 
-        Blocks until they are closed and their ``close`` listeners have returned. Those that are not closed after ``timeout``
-        seconds are closed without further ado, and ``close`` listeners that take longer than 2 seconds are not waited for.
-        Harmless when repeated; handshakes are answered with 503 from now on.
+        Blocks until all sessions are closed and their ``close`` listeners have returned. A session that is still open after
+        ``timeout`` seconds is closed then, and listeners that take longer than 2 seconds are not waited for. Harmless if
+        repeated. From now on, handshakes are answered with 503.
         """
         self._registry.stop_opening()
         self._registry.run_in_hub(lambda: self._close_all(timeout), timeout + CLOSE_MARGIN)
 
     def _close_all(self, timeout: float) -> None:
-        """An HTTP server that :meth:`listen` started stops accepting first, and ends last."""
+        """Close everything. The HTTP server that :meth:`listen` has started stops accepting first, and ends last."""
         ends = monotonic() + timeout
         if self._http is not None:
             self._http.close()
@@ -365,21 +365,20 @@ class Server:
 
     def broadcast(self, data: str | bytes, exclude: Collection[str | Socket] = (), compress: bool = True,
                   cluster: bool = False) -> None:
-        """Send one message to every session of this process, encoded once. Never blocks; from any thread.
+        """Send one message to every session of this process, encoded once. Never blocks. Any thread may call this.
 
         Args:
             exclude: sessions, or their ids, that do not get it.
-            cluster: send it to the sessions of all workers. Each worker gets what is broadcast here in its order.
+            cluster: send it to the sessions of all workers. Each worker gets the broadcasts of this one in order.
 
-        A session whose write buffer is full is closed (``"client too slow"``): nobody waits for it, and nothing is
-        left out silently.
+        A session whose write buffer is full is closed (``"client too slow"``); no message is dropped silently.
 
-        Where this process is no worker yet, or was forked from one, ``cluster=True`` blocks until the workers have answered,
+        If this process is not a worker yet, or was forked from one, ``cluster=True`` blocks until the workers have answered,
         for 5 seconds at most.
 
         Raises:
-            UsageError: this process was forked from the one that has the sessions, and they are not to be reached by a cluster.
-            ConnectionError: this process is no worker, and Redis cannot be reached.
+            UsageError: this process was forked from the one that has the sessions, and there is no cluster to reach them by.
+            ConnectionError: this process is not a worker, and Redis cannot be reached.
         """
         reach = self._worker.reach() if cluster else None
         if reach is None or not self._registry.forked:
@@ -388,7 +387,7 @@ class Server:
             reach.broadcast(as_message(data), [each.id if isinstance(each, Socket) else each for each in exclude], compress)
 
     def send(self, sid: str, data: str | bytes, compress: bool = True) -> bool:
-        """Send one message to a session by its id, in whatever worker it lives. From any thread.
+        """Send one message to the session with an id, in any worker. Any thread may call this.
 
         Blocks while the session's write buffer is full, for 4 seconds at most, and until its worker has answered.
 
@@ -406,9 +405,9 @@ class Server:
         return reach is not None and reach.send(sid, as_message(data), compress)
 
     def disconnect(self, sid: str) -> bool:
-        """Close a session by its id, in whatever worker it lives, after what waits for its client has been fetched.
+        """Close the session with an id, in any worker, once its client has fetched what waits for it.
 
-        From any thread. Blocks until its worker has answered. Returns whether there is such a session.
+        Any thread may call this. Blocks until the worker has answered. Returns whether there is such a session.
 
         Raises:
             UsageError, ConnectionError: as :meth:`broadcast`.
@@ -459,10 +458,10 @@ call_in_child(_start_anew)
 
 
 def listen(address: Address, **options: Any) -> Server:
-    """The smallest server: listens on ``address``, answers 501 to everything outside of the path."""
+    """A new :class:`Server` that listens on ``address``, and answers 501 to everything outside of its path."""
     return Server(**options).listen(address)
 
 
 def attach(http_server: WSGIServer, **options: Any) -> Server:
-    """A new :class:`Server` on an HTTP server that exists already."""
+    """A new :class:`Server` on an HTTP server of gevent's; see :meth:`Server.attach`."""
     return Server(**options).attach(http_server)

@@ -102,7 +102,7 @@ def ask_application(allow: Callable[[Request], object], request: Request) -> Non
     except RequestRefused:
         raise
     except Exception as error:
-        logger.exception("allow_request failed; nobody is let in")
+        logger.exception("allow_request failed; the handshake is refused")
         raise Forbidden(context={"name": "ALLOW_REQUEST_FAILED", "error": error}) from error
     if not allowed:
         raise Forbidden()

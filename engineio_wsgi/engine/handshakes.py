@@ -96,5 +96,5 @@ class Handshakes:
 
 
 def _bad_id(error: Exception) -> RequestRefused:
-    logger.error("generate_id failed; nobody is let in", exc_info=error)
+    logger.error("generate_id failed; the handshake is refused", exc_info=error)
     return RequestRefused(ErrorCode.BAD_REQUEST, context={"name": "ID_GENERATION_ERROR", "error": error})

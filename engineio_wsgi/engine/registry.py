@@ -294,12 +294,12 @@ class Registry:
     # -- all sessions
 
     def watch_buffers(self) -> None:
-        """Have the write buffers of all sessions report what is written: somebody listens to ``flush`` or ``drain``."""
+        """Have the write buffers of all sessions report what they write: there are listeners of ``flush`` or ``drain``."""
         for session in self._sessions.values():
             session.outbox.watch()
 
     def broadcast(self, data: str | bytes, exclude: Collection[str | Socket] = (), compress: bool = True) -> None:
-        """Send one message to every session of this process, encoded once. Never blocks; from any thread.
+        """Send one message to every session of this process, encoded once. Never blocks. Any thread may call this.
 
         Args:
             exclude: sessions, or their ids, that do not get it.

@@ -1,4 +1,4 @@
-"""The events of a server: its listeners, and the calls of listeners that nobody waits for."""
+"""The events of a server: its listeners, and the calls of listeners that do not block the caller."""
 
 from __future__ import annotations
 

@@ -318,5 +318,5 @@ def test_an_application_that_fails_lets_nobody_in(caplog: pytest.LogCaptureFixtu
     assert refused.value.message == "Forbidden", "why is nobody's business"
     assert refused.value.context["name"] == "ALLOW_REQUEST_FAILED"
     assert isinstance(refused.value.context["error"], ZeroDivisionError)
-    assert "allow_request failed; nobody is let in" in caplog.text
+    assert "allow_request failed; the handshake is refused" in caplog.text
     assert "ZeroDivisionError" in caplog.text
