@@ -1,4 +1,4 @@
-"""Sending from processes that serve nothing: a task queue's worker, a cron job, a shell."""
+"""`Emitter`: sends to the sessions of a cluster from a process that serves none, such as a cron job or a task queue's worker."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ __all__ = ["Emitter"]
 
 
 class Emitter:
-    """Reaches the sessions of a cluster's workers from another process. With gevent and without it.
+    """Reaches the sessions of a cluster's workers from another process, with gevent or without it.
 
-    The workers of one machine (``"local"``) are reached by processes of the same user; those of several, by whoever reaches
-    their Redis.
+    The workers of one machine (``"local"``) can be reached by processes of the same user; the workers of several machines, by
+    every process that can reach their Redis.
 
-    Every method blocks until the workers concerned have answered, for 5 seconds at most: in a plain thread the thread, in a
-    greenlet that greenlet only. Safe to use from any thread. Nothing is kept open between two calls.
+    Every method blocks until the workers have answered, for 5 seconds at most: in a plain thread it blocks the thread, in a
+    greenlet only the greenlet. Any thread may call it. No connection is kept open between two calls.
+
+    Every method raises ``ConnectionError`` if Redis cannot be reached.
 
     Args:
-        cluster: what the servers have as their option ``cluster``.
-        path: what they have as their option ``path``.
+        cluster: the servers' option ``cluster``.
+        path: the servers' option ``path``.
 
     Raises:
-        ConfigurationError: ``cluster`` names none.
-
-    Every method raises ``ConnectionError`` where Redis cannot be reached.
+        ConfigurationError: ``cluster`` does not name a cluster.
 
     Example::
 
@@ -43,21 +43,21 @@ class Emitter:
     def __init__(self, cluster: str = "local", path: str = "/engine.io") -> None:
         options = Options.create(cluster=cluster, path=path)
         if options.cluster is None:
-            raise ConfigurationError("cluster: expected what the servers have there; None serves nobody else's sessions")
+            raise ConfigurationError("cluster: expected the value of the servers' option; got None")
         self._group = group_of(options.cluster, options.path)
         self._caller: Caller = LocalCaller(choose_names(self._group))
         if names_redis(options.cluster):
-            # redis-py is there only where it is needed
+            # redis-py is an optional dependency
             from engineio_wsgi.cluster.redis.one_shot import OneShotClient
 
             self._caller = OneShotClient(RedisLocation.parse(options.cluster), self._group)
 
     def workers(self) -> list[str]:
-        """The ids of all workers: what their session ids begin with."""
+        """The ids of all workers."""
         return self._caller.others()
 
     def count(self) -> int:
-        """How many sessions there are; a worker that does not answer is left out."""
+        """The number of sessions of all workers; a worker that does not answer is left out."""
         return self._ask_all(Call(self._group, Action.COUNT).message())
 
     def send(self, sid: str, data: str | bytes, compress: bool = True) -> bool:
@@ -76,7 +76,7 @@ class Emitter:
         """Send one message to every session, except to those whose ids are in ``exclude``.
 
         Returns:
-            How many sessions the workers have that have taken it.
+            The number of sessions of the workers that have taken the message.
 
         Raises:
             TypeError: ``data`` is neither text nor binary.
@@ -85,12 +85,12 @@ class Emitter:
         return self._ask_all(call.message(as_message(data)))
 
     def disconnect(self, sid: str) -> bool:
-        """Close a session, after what waits for its client has been fetched. Returns whether there is such a session."""
+        """Close a session after its client has fetched what waits for it. Returns whether there is such a session."""
         return self._ask_owner(Call(self._group, Action.DISCONNECT, (sid,)))
 
     @property
     def connected(self) -> bool:
-        """Whether the workers can be reached. Blocks while Redis is asked; on one machine, they always can."""
+        """Whether the workers can be reached. Blocks until Redis has answered; on one machine, this is always true."""
         try:
             self.workers()
         except ConnectionError:

@@ -171,6 +171,10 @@ class RequestRefused(HttpRefusal):
         #: the ``werkzeug.wrappers.Request`` that was refused; set before ``connection_error`` is emitted
         self.request: Any = None
 
+    def attach_request(self, request: object) -> None:
+        """Tell the listeners of ``connection_error`` which request was refused: werkzeug's, or a framework's."""
+        self.request = request
+
     @property
     def public_message(self) -> str:
         """The message that the client gets: the table's text, except where somebody forbids something in their own words."""

@@ -22,7 +22,7 @@ from engineio_wsgi.cluster.local.listener import UnixListener
 from engineio_wsgi.cluster.local.names import choose_names, is_worker_id
 from engineio_wsgi.cluster.messages import Action, Call, MovedConnection, Refusal
 from engineio_wsgi.cluster.rpc import LocalCaller, WorkerCaller, perform
-from engineio_wsgi.engine.engine import UNREACHED
+from engineio_wsgi.engine.refusals import UNREACHED
 from engineio_wsgi.engine.registry import WORKER_ID_SIZE, new_worker_id
 from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.handoff.client_socket import client_socket

@@ -8,10 +8,10 @@ from typing import Any
 import gevent
 from gunicorn.workers.ggevent import GeventWorker
 
-from engineio_wsgi.engine.registry import close_hosts
 from engineio_wsgi.gunicorn.limits import LimitWatch
 from engineio_wsgi.gunicorn.process import LOOK_PERIOD, join_workers, note_worker, warn_of_max_requests
 from engineio_wsgi.gunicorn.worker import NOTIFY_PERIOD, RESERVE, Worker
+from engineio_wsgi.server import close_servers
 
 __all__ = ["post_worker_init", "worker_exit"]
 
@@ -41,7 +41,7 @@ def _watch_worker(worker: Any) -> None:
         gevent.sleep(LOOK_PERIOD)
     # for so long it may still accept connections, whose sessions must not be refused
     gevent.sleep(NOTIFY_PERIOD)
-    close_hosts(worker.cfg.graceful_timeout - NOTIFY_PERIOD - RESERVE)
+    close_servers(worker.cfg.graceful_timeout - NOTIFY_PERIOD - RESERVE)
 
 
 def worker_exit(server: Any, worker: Any) -> None:
@@ -52,4 +52,4 @@ def worker_exit(server: Any, worker: Any) -> None:
         worker: gunicorn's.
     """
     if not isinstance(worker, Worker):
-        close_hosts(RESERVE)
+        close_servers(RESERVE)

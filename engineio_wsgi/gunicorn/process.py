@@ -12,9 +12,10 @@ import gevent
 from greenlet import getcurrent, greenlet
 from gunicorn.errors import AppImportError
 
-from engineio_wsgi.engine.engine import Engine, join_clusters
+from engineio_wsgi.engine.worker import set_default_cluster
 from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.runtime.forks import call_in_child, serve
+from engineio_wsgi.server import join_clusters
 from engineio_wsgi.vendors.gunicorn_workers import forget_signals, replace_notify
 
 __all__ = ["LOOK_PERIOD", "join_workers", "note_worker", "warn_of_max_requests"]
@@ -41,7 +42,7 @@ def join_workers(cfg: Any) -> None:
     """
     if cfg.workers > 1:
         mark = sha256(repr(sorted(map(str, cfg.address))).encode()).hexdigest()[:12]
-        Engine.default_cluster = f"local:gunicorn-{mark}"
+        set_default_cluster(f"local:gunicorn-{mark}")
     try:
         join_clusters()
     except ConfigurationError as error:

@@ -15,7 +15,6 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.deadline import Deadline
-from engineio_wsgi.engine.registry import close_hosts
 from engineio_wsgi.gunicorn.client_pool import ClientPool
 from engineio_wsgi.gunicorn.handler import GunicornHandler
 from engineio_wsgi.gunicorn.heads import HeadReader
@@ -24,7 +23,7 @@ from engineio_wsgi.gunicorn.process import LOOK_PERIOD, join_workers, note_worke
 from engineio_wsgi.gunicorn.settings import refusal
 from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.http.roster import ConnectionRoster
-from engineio_wsgi.server import HttpServer
+from engineio_wsgi.server import HttpServer, close_servers
 from engineio_wsgi.version import __version__
 
 __all__ = ["GunicornServer", "Worker"]
@@ -142,7 +141,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         for server in servers:
             server.close()
         # while polling clients fetch what waits for them, their connections are served as before
-        close_hosts(deadline - RESERVE - monotonic())
+        close_servers(deadline - RESERVE - monotonic())
         for server in servers:
             server.roster.stop(deadline - RESERVE - monotonic())
         _wait_until(lambda: not any(len(server.roster) for server in servers), deadline - RESERVE)

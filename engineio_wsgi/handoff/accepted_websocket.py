@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 import gevent
 from gevent import socket as gevent_socket
@@ -23,7 +23,7 @@ from engineio_wsgi.runtime.forks import hold
 from engineio_wsgi.vendors.geventwebsocket_sockets import is_plain
 from engineio_wsgi.websocket.websocket import WebSocket
 
-__all__ = ["DetachedWebSocket", "check_handshake", "close_accepted", "detach_websocket", "offered_subprotocols"]
+__all__ = ["AnyWebSocket", "DetachedWebSocket", "check_handshake", "close_accepted", "detach_websocket", "offered_subprotocols"]
 
 logger = logging.getLogger("engine.ws")
 
@@ -42,6 +42,10 @@ class MessageWebSocket(Protocol):
     def close(self, code: int, message: str, /) -> object:
         """Close the WebSocket with a code and a reason."""
         ...
+
+
+#: what can be in an environ as ``wsgi.websocket``
+AnyWebSocket: TypeAlias = WebSocket | MessageWebSocket
 
 
 class DetachedWebSocket(NamedTuple):
@@ -79,7 +83,7 @@ def offered_subprotocols(websocket: object) -> tuple[str, ...]:
     return websocket.offered_protocols if isinstance(websocket, WebSocket) and not websocket.accepted else ()
 
 
-def detach_websocket(websocket: WebSocket | MessageWebSocket, headers: list[tuple[str, str]], deflate: DeflateSettings | None,
+def detach_websocket(websocket: AnyWebSocket, headers: list[tuple[str, str]], deflate: DeflateSettings | None,
                      subprotocol: str | None = None) -> DetachedWebSocket:
     """Take the connection out of a WebSocket, which is of no use afterwards. Does not block.
 
@@ -99,7 +103,7 @@ def detach_websocket(websocket: WebSocket | MessageWebSocket, headers: list[tupl
     return _pump(websocket)
 
 
-def close_accepted(websocket: WebSocket | MessageWebSocket, code: int, reason: str) -> None:
+def close_accepted(websocket: AnyWebSocket, code: int, reason: str) -> None:
     """Close a WebSocket whose handshake has been answered, with any close code: gevent-websocket's own ``close`` sends few.
 
     Blocks until a TLS connection is closed.

@@ -21,6 +21,8 @@ class SessionRegistry(Protocol):
     options: Options
     greenlets: GreenletPool
     heartbeat_timer: HeartbeatTimer
+    #: what `Socket.server` returns. A session does nothing with it
+    server: object
 
     def forget(self, session: Session) -> None:
         """Remove a session that has ended."""

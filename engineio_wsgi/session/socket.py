@@ -83,7 +83,7 @@ class Socket:
     @property
     def server(self) -> Any:
         """The :class:`Server` that the session belongs to."""
-        return self._session.registry
+        return self._session.registry.server
 
     @property
     def request(self) -> Request:

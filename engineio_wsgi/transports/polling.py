@@ -75,7 +75,7 @@ class PollingTransport(Transport):
     # -- GET
 
     def poll(self, environ: WSGIEnvironment) -> Response:
-        """Response a GET: at once if anything waits, else as soon as something does. Blocks.
+        """Answer a GET: at once if anything waits, else as soon as something does. Blocks.
 
         Raises:
             RequestRefused: another GET is waiting; the session has been closed over it.

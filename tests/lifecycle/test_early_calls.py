@@ -59,7 +59,7 @@ assert server.cluster.count() == 0
 server.on("connection", lambda socket: socket.on("message", socket.send))
 
 def application(environ, start_response):
-    body = " ".join([*sorted(server.cluster.workers()), server.worker_id]).encode()
+    body = " ".join([*sorted(server.cluster.workers()), server.cluster.worker_id]).encode()
     start_response("200 OK", [("Content-Length", str(len(body)))])
     return [body]
 

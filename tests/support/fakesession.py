@@ -80,6 +80,7 @@ class FakeHost:
         self.options = Options.create(**options)
         self.greenlets = GreenletPool()
         self.heartbeat_timer = HeartbeatTimer(FakeLoop(), 1.0)
+        self.server = self
         self.forgotten: list[Any] = []
 
     def forget(self, session: Any) -> None:

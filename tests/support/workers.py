@@ -116,7 +116,7 @@ def application(environ, start_response):
         outcome = getattr(cluster if name in ("count", "workers") else server, name)(*arguments)
         start_response("200 OK", [("Content-Type", "application/json")])
         return [json.dumps(outcome).encode()]
-    content = {"pid": os.getpid(), "clients": server.clients_count, "id": getattr(server, "worker_id", ""),
+    content = {"pid": os.getpid(), "clients": server.clients_count, "id": server._registry.worker_id,
                "address": environ.get("REMOTE_ADDR"), "port": environ.get("REMOTE_PORT"), "scheme": environ["wsgi.url_scheme"],
                "counters": vars(cluster.counters) if cluster else {}, "adopted": cluster.adopted if cluster else 0,
                "connected": cluster.connected if cluster else None,

@@ -14,19 +14,13 @@ MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob(
 #: what is set from outside, by module, and why
 EXCEPTIONS = {
     # objects of others, whose way of being configured this is
-    "contrib/django/database.py": {"_running.count"},
     "contrib/django/handshake.py": {"_let_in.csrf_exempt", "request.resolver_match"},
     "contrib/flask.py": {"app.wsgi_app"},
-    "gunicorn/process.py": {"Engine.default_cluster"},
-    "vendors/geventwebsocket_sockets.py": {"websocket.closed"},
+    "server.py": {"http_server.application", "http_server.handler_class", "http_server.wrap_socket_and_handle"},
     "vendors/gevent_servers.py": {"body.content_length"},
+    "vendors/geventwebsocket_sockets.py": {"websocket.closed"},
     "vendors/gunicorn_workers.py": {"worker.notify"},
     "vendors/redis_connections.py": {"context.check_hostname", "context.verify_mode", "connection._sock"},
-    "server.py": {"http_server.application", "http_server.handler_class", "http_server.wrap_socket_and_handle"},
-    # to be replaced by methods of the owner
-    "engine/engine.py": {"refusal.request"},
-    "metrics.py": {"server.observer"},
-    "engine/middleware.py": {"server.front"},
 }
 
 
