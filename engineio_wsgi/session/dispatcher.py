@@ -50,11 +50,11 @@ class DispatchedSession(Protocol):
         ...
 
     def on_inbox_emptied(self) -> None:
-        """The transport was paused, and may read again."""
+        """The transport, which was paused, may read again."""
         ...
 
     def on_last_turn(self) -> None:
-        """A turn of a session that is closing or closed has ended."""
+        """A turn has ended, and the session is closing or closed."""
         ...
 
 
@@ -62,7 +62,7 @@ class Dispatcher(Events, Inbox):
     """Calls the listeners of one session, one after the other, with what its client sent.
 
     Args:
-        session: the session, which must have been bound to a transport before anything arrives.
+        session: the session whose listeners these are.
     """
 
     __slots__ = (

@@ -1,7 +1,7 @@
-"""A session: its state, its inbox, and the turns in which its listeners run.
+"""A session: its state, its packets, its upgrade and its end.
 
-Owns everything of a session that must happen once and in order; `state` says which moves are legal. The application does not
-see it: a `socket.Socket` has it. Everything here belongs to the hub's thread.
+`state` says which moves are legal, `dispatcher` runs the listeners, and applications have a `socket.Socket`, its facade. For the
+hub's thread only.
 """
 
 from __future__ import annotations
@@ -35,21 +35,20 @@ __all__ = ["Session"]
 
 logger = logging.getLogger("engine.socket")
 
-#: seconds for which the ``close`` listeners wait for a listener that is still running; then they run beside it
+#: seconds that the ``close`` listeners wait for a listener that is running; then they run beside it
 CLOSE_GRACE = 1.0
-#: seconds that a closing session waits for its client to fetch what is left; the reference server's
+#: seconds that a closing session waits until its client has received what is buffered; the reference server's value
 CLOSE_TIMEOUT = 30.0
 
-#: why a session is closed in a process that was forked from its own
+#: the close reason in a process that was forked from the one that has the session
 FORKED = "it belongs to the process that this one was forked from"
 
 
-
 class Session(Sink):
-    """One client's session, whatever carries it at the moment.
+    """One client's session, over whichever transport.
 
     Args:
-        registry: the registry that the session belongs to.
+        registry: the sessions of the server.
         sid: its id.
         protocol: the revision, 1 to 4.
         remote_address: the client's address.
@@ -70,7 +69,7 @@ class Session(Sink):
         self.id = sid
         self.protocol = protocol
         self.remote_address = remote_address
-        #: what the application sees of it, until it is over
+        #: the application's object for this session, until the session is over
         self.socket: Socket | None = None
         hub: Hub = gevent.get_hub()
         self.loop: Loop = hub.loop
@@ -85,19 +84,18 @@ class Session(Sink):
         if registry.listeners_of("flush") or registry.listeners_of("drain"):
             self.outbox.watch()
         self._progress: Event | None = None
-        options = registry.options
-        self.heartbeat = Heartbeat(self, registry.heartbeat_timer, options.ping_interval, options.ping_timeout)
+        self.heartbeat = Heartbeat(self, registry.heartbeat_timer, registry.options.ping_interval, registry.options.ping_timeout)
         self._upgrade: Upgrade | None = None
-        #: why the session ends; ``None`` as long as it does not
+        #: why the session is closing or closed; ``None`` before that
         self._close_reason: str | None = None
         self.close_description: object = None
         self._timer: DeadlineTimer | None = None
         self.spawned: set[gevent.Greenlet] | None = None
 
-    # -- its state
+    # -- state
 
     def _move(self, cause: Cause) -> bool:
-        """Make a move of the table; ``False`` if it is not legal, and then nothing changes."""
+        """Change the state as the table says. Returns ``False``, and changes nothing, if the move is not legal."""
         state = MOVES.get((self.state, cause))
         if state is None:
             return False
@@ -111,20 +109,20 @@ class Session(Sink):
 
     @property
     def closing(self) -> bool:
-        """Whether the session ends as soon as its client has fetched what is left."""
+        """Whether the session ends as soon as its client has received what is buffered."""
         return self.state.closing
 
     @property
     def close_reason(self) -> str | None:
-        """Why the session has ended; ``None`` if it has not."""
+        """Why the session ended; ``None`` if it has not."""
         return self._close_reason if self.state.closed else None
 
     def present_as(self, socket: Socket) -> None:
-        """``socket`` is what the application sees of this session."""
+        """Set the application's object for this session."""
         self.socket = socket
 
     def open(self, transport: Transport, first: Sequence[Packet]) -> None:
-        """The handshake was admitted: the session uses ``transport``, and begins with the packets ``first``."""
+        """Open the session over ``transport``; ``first`` are the packets that it begins with."""
         if not self._move(Cause.OPEN):
             raise RuntimeError(f"a session that is {self.state.value} cannot be opened")
         self._use(transport)
@@ -153,26 +151,26 @@ class Session(Sink):
     # -- writing
 
     def send_packet(self, packet: Packet) -> None:
-        """Queue a packet of the engine's own. It waits for nobody: where the write buffer is full, the session ends."""
+        """Queue a packet of the engine. Never blocks: if the write buffer is full, the session ends, except for a ping."""
         if not self.state.is_open:
             return
         if self.outbox.size >= self.outbox.limit and packet.type is not PacketType.PING:
-            self.end(CloseReason.CLIENT_TOO_SLOW, "it makes the server answer, and does not take the answers")
+            self.end(CloseReason.CLIENT_TOO_SLOW, "the write buffer was full when a packet was answered")
             return
         self.append(packet, size_of(packet.data) + OVERHEAD)
 
     def send_prepared(self, message: Prepared) -> bool:
-        """Queue one message of a broadcast, without waiting; ``False`` if the client was too slow and is dropped."""
+        """Queue a message of a broadcast. Never blocks: returns ``False``, and ends the session, if the write buffer is full."""
         if not self.state.is_open:
             return True
         if self.outbox.size >= self.outbox.limit:
-            self.end(CloseReason.CLIENT_TOO_SLOW, "its write buffer was full when a broadcast came")
+            self.end(CloseReason.CLIENT_TOO_SLOW, "the write buffer was full when a message was broadcast")
             return False
         self.append(message, message.size)
         return True
 
     def send_ping(self) -> None:
-        """Ask the client for a sign of life."""
+        """Send a ping."""
         if self.outbox.watched or not self.transport.ping():
             self.send_packet(Packet(PacketType.PING))
 
@@ -183,7 +181,7 @@ class Session(Sink):
         self.outbox.put(entry, size)
 
     def append_from_thread(self, entry: Entry, size: int) -> None:
-        """The same, soon, for callers in other threads; nothing if the session ends before."""
+        """As :meth:`append`, for callers in other threads: soon, unless the session ends before that."""
         self.loop.run_callback_threadsafe(self._append_if_open, entry, size)
 
     def _append_if_open(self, entry: Entry, size: int) -> None:
@@ -191,13 +189,13 @@ class Session(Sink):
             self.append(self.announce(entry) if self.creation_watched else entry, size)
 
     def announce(self, entry: Entry) -> Entry:
-        """Let the listeners of ``packet_create`` see, and change, what is about to be queued."""
+        """Call the ``packet_create`` listeners, which may change the packet before it is queued."""
         packet = as_packet(entry)
         self.inbox.emit("packet_create", packet)
         return packet
 
     def on_written(self, entries: Sequence[Entry]) -> None:
-        """``entries`` have left."""
+        """``entries`` were written."""
         self.stalled_since = 0.0
         outbox = self.outbox
         outbox.recount()
@@ -222,14 +220,14 @@ class Session(Sink):
                 self.inbox.queue_call(listener, self.socket)
 
     def on_stalled(self, under_way: list[Entry] | None = None) -> None:
-        """Something waits that the client does not take. ``under_way`` was taken out, and the kernel has not taken all of it."""
+        """Entries cannot be written now. ``under_way`` were taken out, and the kernel has not accepted all of their bytes."""
         if under_way:
             self.outbox.recount(under_way)
         if not self.stalled_since:
             self.stalled_since = monotonic()
 
     def wait_progress(self, timeout: float | None) -> None:
-        """Block until something was written or read, the session ended, or ``timeout`` seconds passed."""
+        """Block until something was written or read, the session has ended, or ``timeout`` seconds have passed."""
         self.outbox.watch()
         if self._progress is None:
             self._progress = Event()
@@ -248,7 +246,7 @@ class Session(Sink):
     # -- packets and transports
 
     def on_packet(self, packet: Packet) -> None:
-        """A packet that is not a message."""
+        """A packet that is not a message was received."""
         if not (self.state.is_open or self.state.closing):
             return
         self.inbox.notify("packet", packet)
@@ -257,26 +255,23 @@ class Session(Sink):
             handle(self, packet)
 
     def _on_beat(self, packet: Packet) -> None:
-        """A ping of revisions 1 to 3, or what answers ours in 4."""
+        """A ping (revisions 1 to 3), or the answer to a ping (revision 4), was received."""
         if (packet.type is PacketType.PING) is (self.protocol >= 4):
             name = packet.type.name.lower()
-            self.end(CloseReason.TRANSPORT_ERROR, f"a {name} from the client, which revision {self.protocol} does not have")
+            self.end(CloseReason.TRANSPORT_ERROR, f"a {name} from the client, which revision {self.protocol} does not allow")
             return
         self.heartbeat.on_beat()
         if packet.type is PacketType.PING:
             self.send_packet(Packet(PacketType.PONG, packet.data))
         self.inbox.notify("heartbeat")
 
-    def _on_close_packet(self, packet: Packet) -> None:
-        self.end(CloseReason.TRANSPORT_CLOSE)
-
     # -- the upgrade
 
     def start_upgrade(self, candidate: WebSocketTransport, on_started: Callable[[], Callable[[bool], object] | None]) -> bool:
-        """Try to move to ``candidate``; ``False`` if the session is not to move.
+        """Start an upgrade to ``candidate``. Returns ``False`` if the session cannot be upgraded now.
 
         Args:
-            on_started: called when the attempt begins. What it returns is called with whether the session has moved.
+            on_started: called when the upgrade starts. The function that it returns is called with whether the upgrade succeeded.
         """
         if not self._move(Cause.UPGRADE):
             return False
@@ -285,12 +280,12 @@ class Session(Sink):
         return True
 
     def upgrade_abandoned(self) -> None:
-        """The session stays where it is."""
+        """The upgrade failed: the session keeps its transport."""
         self._upgrade = None
         self._move(Cause.ABANDON)
 
     def switch_transport(self, transport: Transport) -> None:
-        """Everything unsent and everything newer goes to ``transport`` from now on. One step, in the hub."""
+        """Use ``transport`` for everything unsent and everything newer. No other greenlet runs during the switch."""
         if not self._move(Cause.SWITCH):
             return
         self._upgrade = None
@@ -306,17 +301,17 @@ class Session(Sink):
             self.end(self._close_reason)
 
     def catch_up(self) -> None:
-        """Read what a candidate for an upgrade has sent: it was sent before the request that comes now. Never blocks."""
+        """Read what an upgrade's candidate has received, because it was sent before the present request. Never blocks."""
         if self._upgrade is not None:
             self._upgrade.catch_up()
 
     # -- the end
 
     def end_when_drained(self, reason: str) -> None:
-        """End as soon as the client has taken what is left, or some time later if it does not."""
+        """End when the client has received what is buffered, or after ``CLOSE_TIMEOUT`` seconds."""
         if not self._move(Cause.CLOSE):
             return
-        self._stop_sending(reason)
+        self._stop_messages(reason)
         self.outbox.watch()
         self._tell_progress()
         if self.transport.wake_to_close():
@@ -324,21 +319,21 @@ class Session(Sink):
         else:
             self.end(reason)
 
-    def _stop_sending(self, reason: str) -> None:
-        """Nobody may send from now on, and messages are not delivered past the queue."""
+    def _stop_messages(self, reason: str) -> None:
+        """Accept no more messages, from the application or from the client."""
         self._close_reason = reason
         self.outbox.close()
         self.inbox.close()
 
     def end_from_thread(self, reason: str, discard: bool) -> None:
-        """End the session, soon, for callers in other threads."""
+        """As :meth:`end` or :meth:`end_when_drained`, for callers in other threads: soon."""
         self.loop.run_callback_threadsafe(self.end if discard else self.end_when_drained, reason)
 
     def end(self, reason: str, description: object = None) -> None:
-        """The session ends now, once. What it left is in ``outbox`` until the ``close`` listeners have run."""
+        """End the session now. What was not sent is in ``outbox`` until the ``close`` listeners have returned."""
         if not self._move(Cause.END):
             return
-        self._stop_sending(reason)
+        self._stop_messages(reason)
         self.close_description = description
         logger.debug("= %s: %s (%s)", shorten(self.id), reason, description)
         self.heartbeat.stop()
@@ -356,7 +351,7 @@ class Session(Sink):
             self.inbox.submit_turn()
 
     def on_last_turn(self) -> None:
-        """The last listener has returned: call the ``close`` listeners, once, and then drop everything."""
+        """Call the ``close`` listeners, once, and then release everything, if the session has ended."""
         if not self._move(Cause.TELL):
             return
         if self._timer is not None:
@@ -364,13 +359,17 @@ class Session(Sink):
         self.inbox.call_each("close", str(self.close_reason), self.close_description)
         spawned, self.spawned = self.spawned, None
         gevent.killall(list(spawned or ()), block=False)
-        self._release()
+        # no references to the application's objects are left
+        self.inbox.release()
+        self.outbox.clear()
+        self.socket = None
+        self._move(Cause.RELEASE)
 
     def spawn(self, task: gevent.Greenlet) -> None:
         """Start ``task``, and kill it when the session ends.
 
         Raises:
-            SocketClosed: it has ended already.
+            SocketClosed: the session has ended.
         """
         if self.closed:
             raise SocketClosed(reason=self.close_reason)
@@ -381,10 +380,10 @@ class Session(Sink):
         task.start()
 
     def forsake(self) -> None:
-        """In a forked child: the session is the parent's. Nobody is told, nothing is sent, and nothing of it runs any more."""
+        """In a forked child: drop the parent's session. Calls no listeners and sends nothing."""
         for cause in (Cause.END, Cause.TELL, Cause.RELEASE):
             self._move(cause)
-        self._stop_sending(FORKED)
+        self._stop_messages(FORKED)
         self.heartbeat.stop()
         if self._timer is not None:
             self._timer.close()
@@ -393,14 +392,8 @@ class Session(Sink):
         self.outbox.clear()
         self.inbox.clear()
 
-    def _release(self) -> None:
-        """Drop what refers to the application's objects, so that nothing of the session outlives its end."""
-        self.inbox.release()
-        self.outbox.clear()
-        self.socket = None
-        self._move(Cause.RELEASE)
-
 
 _ON_PACKET: dict[PacketType, Callable[[Session, Packet], None]] = {
-    PacketType.PING: Session._on_beat, PacketType.PONG: Session._on_beat, PacketType.CLOSE: Session._on_close_packet,
+    PacketType.PING: Session._on_beat, PacketType.PONG: Session._on_beat,
+    PacketType.CLOSE: lambda session, packet: session.end(CloseReason.TRANSPORT_CLOSE),
 }  # fmt: skip

@@ -1,7 +1,7 @@
-"""The move of a session from one transport to another: probe, answer, switch, and every way in which that can fail.
+"""The upgrade of a session from one transport to another: probe, answer, switch, and every way in which it can fail.
 
-Owns the candidate connection until it has won. The session stays on its old transport, as if nothing were going on,
-until the client says ``upgrade``; the switch itself is one step in the hub in which nobody else runs.
+Owns the candidate connection until the switch. The session uses its old transport until the client sends ``upgrade``. No other
+greenlet runs during the switch.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ __all__ = ["CandidateSink", "Upgrade", "UpgradeState", "UpgradingSession"]
 
 logger = logging.getLogger("engine.socket")
 
-#: seconds between two noops to the polling client that is to stop polling; the reference server's
+#: seconds between two noops to a client that is to stop polling; the reference server's value
 NOOP_PERIOD = 0.1
 
 
 class UpgradeState(enum.Enum):
-    """Where an upgrade is."""
+    """The states of an upgrade."""
 
     PROBING = "probing"
     PONGED = "ponged"
@@ -37,7 +37,7 @@ class UpgradeState(enum.Enum):
     ABANDONED = "abandoned"
 
 
-#: the moves that a client's packet makes; whatever is not here ends the attempt
+#: the legal moves, by state and packet; any other packet abandons the upgrade
 MOVES: dict[tuple[UpgradeState, PacketType, str | bytes], UpgradeState] = {
     (UpgradeState.PROBING, PacketType.PING, "probe"): UpgradeState.PONGED,
     (UpgradeState.PONGED, PacketType.UPGRADE, ""): UpgradeState.SWITCHED,
@@ -71,7 +71,7 @@ class UpgradingSession(Protocol):
 
     @property
     def transport(self) -> Transport:
-        """What the session uses so far."""
+        """The transport in use."""
         ...
 
     @property
@@ -80,18 +80,18 @@ class UpgradingSession(Protocol):
         ...
 
     def switch_transport(self, transport: Transport) -> None:
-        """Everything unsent and everything newer goes to this transport."""
+        """Use this transport for everything unsent and everything newer."""
         ...
 
     def upgrade_abandoned(self) -> None:
-        """The session stays where it is."""
+        """The upgrade failed: the session keeps its transport."""
         ...
 
 
 class Upgrade:
-    """One attempt. Abandoned after ``timeout`` seconds, when the candidate fails, or when the session ends.
+    """One attempt to upgrade a session. Abandoned after ``timeout`` seconds, if the candidate fails, or if the session ends.
 
-    ``on_ended`` is called once, with whether the session has moved.
+    ``on_ended`` is called once, with whether the upgrade succeeded.
     """
 
     __slots__ = ("_candidate", "_loop", "_noop_timer", "_on_ended", "_session", "_timer", "state")
@@ -105,27 +105,27 @@ class Upgrade:
         self.state = UpgradeState.PROBING
         self._noop_timer: Timer | None = None
         self._timer = DeadlineTimer(loop, timeout, self.abandon, f"not finished within {timeout:g} s")
-        # until it has won, what happens to the candidate happens to the attempt, not to the session
+        # until the switch, the candidate reports to the attempt and not to the session
         candidate.bind(CandidateSink(self, session.id, session.remote_address))
 
     def start(self) -> None:
-        """Listen to the candidate."""
+        """Start to read from the candidate."""
         self._candidate.wire.watch(self._on_readable)
 
     def catch_up(self) -> None:
-        """Read what has arrived at the candidate. Never blocks.
+        """Read what the candidate has received. Never blocks.
 
-        For a request that comes on another connection: the event loop may hear of it before the packets that were sent before it.
+        For a request on another connection: the event loop may read it before packets that were sent earlier.
         """
-        while self._under_way and self._on_readable():
+        while self._is_under_way and self._on_readable():
             pass
 
     @property
-    def _under_way(self) -> bool:
+    def _is_under_way(self) -> bool:
         return self.state is UpgradeState.PROBING or self.state is UpgradeState.PONGED
 
     def _on_readable(self) -> bool:
-        """Read once. Returns whether there was something."""
+        """Read once. Returns whether anything was received."""
         wire = self._candidate.wire
         try:
             data = wire.recv(RECV_SIZE)
@@ -148,7 +148,7 @@ class Upgrade:
                 self._on_packet(self._candidate.decode(item), items[index + 1:])
             else:
                 self._candidate.take([item])
-            if not self._under_way:
+            if not self._is_under_way:
                 return
 
     def _on_packet(self, packet: Packet | None, rest: list[Item]) -> None:
@@ -158,13 +158,13 @@ class Upgrade:
         elif state is UpgradeState.SWITCHED:
             self._switch(rest)
         else:
-            self.abandon(f"{packet or 'something that is no packet'} while {self.state.value}")
+            self.abandon(f"{packet or 'a frame that is no packet'} while {self.state.value}")
 
     def _on_probe(self) -> None:
         self.state = UpgradeState.PONGED
         self._candidate.send_now(Packet(PacketType.PONG, "probe"))
         if self.state is not UpgradeState.PONGED:
-            return  # the candidate was lost while it was written to
+            return  # writing to the candidate failed
         self._noop_timer = timer = self._loop.timer(NOOP_PERIOD, NOOP_PERIOD)
         timer.start(self._nudge)
         self._session.inbox.notify("upgrading", self._candidate)
@@ -182,8 +182,8 @@ class Upgrade:
         session.inbox.submit_turn()
 
     def abandon(self, why: str = "") -> None:
-        """Give up the candidate; the session goes on as it was."""
-        if not self._under_way:
+        """Close the candidate; the session keeps its transport."""
+        if not self._is_under_way:
             return
         self._stop(UpgradeState.ABANDONED)
         self._session.upgrade_abandoned()
@@ -200,7 +200,7 @@ class Upgrade:
 
 
 class CandidateSink(Sink):
-    """What a candidate reports to: its end is that of the attempt, and the session goes on.
+    """What a candidate reports to: if the candidate fails, the upgrade is abandoned and the session goes on.
 
     Everything else is ignored. The upgrade reads the candidate's packets itself; those behind its ``upgrade`` packet are
     delivered when the session has moved.

@@ -1,4 +1,4 @@
-"""Polling for pages that may only load scripts: answers are calls of ``___eio[j](…)``, bodies are forms."""
+"""Polling for pages that can only load scripts: responses are calls of ``___eio[j](…)``, bodies are forms."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ JAVASCRIPT = "text/javascript; charset=UTF-8"
 
 
 class JSONPTransport(PollingTransport):
-    """A session's polling by script tags and forms. Its ``name`` is that of polling: the client says ``polling``, too."""
+    """Polling by script tags and forms. Its ``name`` is that of polling, because the client's query says ``polling``."""
 
     __slots__ = ("_index",)
 
@@ -30,10 +30,10 @@ class JSONPTransport(PollingTransport):
         self._index = 0
 
     def poll(self, environ: WSGIEnvironment) -> Response:
-        """As in polling; the answer calls the function that this request's ``j`` names.
+        """As in polling; the response calls the function with the number ``j`` of this request.
 
         Raises:
-            RequestRefused: ``j`` is not a number, too.
+            RequestRefused: as in polling, or ``j`` is not a number.
         """
         try:
             self._index = jsonp.parse_index(parse_query(environ.get("QUERY_STRING", "")).get("j"))
@@ -42,9 +42,9 @@ class JSONPTransport(PollingTransport):
         return super().poll(environ)
 
     def wrap(self, body: bytes, content_type: str, compress: bool) -> Response:
-        """The call that carries an encoded payload."""
+        """The response with an encoded payload, as a call."""
         return payload(jsonp.encode_response(body, self._index), JAVASCRIPT, compress)
 
     def unwrap(self, body: bytes, binary: bool) -> list[Packet]:
-        """The packets in a form's ``d``."""
+        """The packets in the field ``d`` of a form."""
         return super().unwrap(jsonp.decode_body(body), False)

@@ -1,7 +1,7 @@
-"""HTTP long-polling: packets out of the bodies of POSTs, and into the answers of GETs.
+"""HTTP long-polling: packets from the bodies of POSTs, and to the responses of GETs.
 
-Owns the one GET that may wait and the one POST that may be under way. Works in the greenlets of the HTTP requests;
-it knows of HTTP what is in an environ, and nothing of how it gets on and off the wire.
+Owns the one GET that may wait and the one POST that may be under way. Runs in the greenlets of the HTTP requests. Knows WSGI
+environs, and does not know how requests are read and responses are written.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ OCTET_STREAM = "application/octet-stream"
 PLAIN_TEXT = "text/plain; charset=UTF-8"
 HTML = "text/html"
 
-#: seconds for which a close packet waits for a GET that was sent before it, on another connection, and is read after it
+#: seconds that a close packet waits for a GET that was sent before it on another connection, and is read after it
 LAST_POLL = 0.005
 
 NOOP = Packet(PacketType.NOOP)
@@ -46,13 +46,13 @@ OK = payload(b"ok", HTML)
 
 
 class PollingTransport(Transport):
-    """A session's polling.
+    """HTTP long-polling of one session.
 
     Args:
         protocol: the revision, 1 to 4.
-        limit: bytes that the body of a POST may have.
-        binary: whether the client takes binary payloads (revisions 1–3 without ``b64=1``).
-        meter: where the traffic is counted, if it is.
+        limit: the maximum size of a POST's body, in bytes.
+        binary: whether the client accepts binary payloads (revisions 1–3 without ``b64=1``).
+        meter: the counters of the traffic, if it is counted.
     """
 
     __slots__ = ("_binary", "_codec", "_discarded", "_limit", "_loop", "_poll", "_posting", "_protocol")
@@ -69,16 +69,16 @@ class PollingTransport(Transport):
         self._loop = gevent.get_hub().loop
         self._poll: Waiter[bool] | None = None
         self._posting = False
-        #: whether the session has moved on to another transport
+        #: whether the session uses another transport now
         self._discarded = False
 
     # -- GET
 
     def poll(self, environ: WSGIEnvironment) -> Response:
-        """Answer a GET: at once if anything waits, else as soon as something does. Blocks.
+        """Answer a GET: at once if packets wait, else as soon as one is sent. Blocks.
 
         Raises:
-            RequestRefused: another GET is waiting; the session has been closed over it.
+            RequestRefused: another GET is waiting. The session has been closed.
         """
         sink = self.sink
         if self._poll is not None:
@@ -93,7 +93,7 @@ class PollingTransport(Transport):
     def _answer_poll(self) -> Response:
         sink = self.sink
         if sink.closed:
-            # a client that has said goodbye itself only wants its request back
+            # a client that has closed the session itself needs a response only
             return self._encode([NOOP if sink.close_reason is CloseReason.TRANSPORT_CLOSE else CLOSE])
         if self._discarded:
             return self._encode([NOOP])
@@ -108,7 +108,7 @@ class PollingTransport(Transport):
         return answer
 
     def _park(self, environ: WSGIEnvironment) -> bool:
-        """Wait for something to answer with. Returns whether the client has gone away meanwhile."""
+        """Wait for a packet. Returns whether the client has closed its connection meanwhile."""
         self._poll = waiter = Waiter()
         watch = EndWatch(environ, lambda: waiter.switch(True))
         try:
@@ -131,17 +131,17 @@ class PollingTransport(Transport):
         return OCTET_STREAM if any(type(packet.data) is bytes for packet in packets) else PLAIN_TEXT
 
     def wrap(self, body: bytes, content_type: str, compress: bool) -> Response:
-        """The answer that carries an encoded payload."""
+        """The response with an encoded payload."""
         return payload(body, content_type, compress)
 
     # -- POST
 
     def post(self, environ: WSGIEnvironment) -> Response:
-        """Take a POST's packets in. Blocks while its body arrives, and while the session's inbox is full.
+        """Process the packets of a POST. Blocks while its body arrives, and while the inbox is full.
 
         Raises:
-            RequestRefused: it is not a payload, or another POST is under way; the session has been closed over it.
-            PayloadTooLarge: more bytes than the limit; nothing was read.
+            RequestRefused: the body is not a payload, or another POST is under way. The session has been closed.
+            PayloadTooLarge: the body is larger than the limit; nothing was read.
         """
         sink = self.sink
         if self._posting:
@@ -161,7 +161,7 @@ class PollingTransport(Transport):
         return OK
 
     def _wait_for_room(self, environ: WSGIEnvironment) -> None:
-        """Response no sooner than the application has caught up; the client may give up meanwhile."""
+        """Wait until the inbox has room; the session ends if the client closes its connection meanwhile."""
         sink = self.sink
         watch = EndWatch(environ, lambda: sink.end(CloseReason.TRANSPORT_CLOSE, "the client gave up a POST"))
         try:
@@ -209,17 +209,17 @@ class PollingTransport(Transport):
         self.inbox.enqueue(messages)
         self.inbox.submit_turn()
 
-    # -- what the session asks for
+    # -- for the session
 
     def wake(self) -> None:
-        """Let the waiting GET take what there is; without one it waits for the next."""
+        """Answer the GET that waits; without one, the entries wait for the next GET."""
         if self._poll is None:
             self.sink.on_stalled()
             return
         self._release()
 
     def wake_to_close(self) -> bool:
-        """The close packet goes with the GET that is open, or with the next one."""
+        """Answer the GET that waits with a close packet, or else the next one."""
         self._release()
         return True
 
@@ -229,7 +229,7 @@ class PollingTransport(Transport):
 
     @staticmethod
     def _switch(waiter: Waiter[bool]) -> None:
-        # several sends may have asked for the same; only the first finds somebody waiting
+        # after several sends in a row, the GET waits only at the first call
         if waiter.greenlet is not None:
             waiter.switch(False)
 
@@ -238,11 +238,11 @@ class PollingTransport(Transport):
         self._release()
 
     def discard(self) -> None:
-        """The session has moved on: a GET that still waits gets a ``noop``."""
+        """The session uses another transport now: answer the waiting GET with a ``noop``."""
         self._discarded = True
         self._release()
 
     def close(self, reason: str | None = None) -> None:
-        """A GET that still waits gets the close packet."""
+        """Answer the waiting GET with a close packet."""
         self._release()
 

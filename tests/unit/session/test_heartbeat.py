@@ -110,7 +110,7 @@ def test_silence_ends_the_session_when_the_timeout_has_passed(beats: Beats) -> N
     beats.loop.advance(INTERVAL + TIMEOUT - TICK)
     assert session.ended is None
     beats.loop.advance(TICK)
-    assert session.ended == (INTERVAL + TIMEOUT, PING_TIMEOUT, "nothing was heard for 3.8 s")
+    assert session.ended == (INTERVAL + TIMEOUT, PING_TIMEOUT, "nothing was received for 3.8 s")
     beats.loop.advance(10 * INTERVAL)
     assert session.pings == [INTERVAL]
 
@@ -218,7 +218,7 @@ def test_a_late_ping_leaves_the_client_its_time(beats: Beats) -> None:
     beats.loop.block(1.5)
     assert len(session.pings) == 1
     beats.loop.advance(TIMEOUT - TICK)
-    assert beats.timer.patience(beats.loop.now) == 0.0
+    assert beats.timer.extension(beats.loop.now) == 0.0
     assert not session.heartbeat.overdue()
 
 
@@ -309,9 +309,9 @@ def test_who_is_heard_after_a_blocked_loop_lives(beats: Beats) -> None:
 
 def test_patience_ends(beats: Beats) -> None:
     beats.loop.block(5.0 + TICK)
-    assert beats.timer.patience(beats.loop.now) == 5.0
-    assert beats.timer.patience(beats.loop.now + 3.0) == 2.0
-    assert beats.timer.patience(beats.loop.now + 6.0) == 0.0
+    assert beats.timer.extension(beats.loop.now) == 5.0
+    assert beats.timer.extension(beats.loop.now + 3.0) == 2.0
+    assert beats.timer.extension(beats.loop.now + 6.0) == 0.0
 
 
 def test_only_slots_that_exist_are_stepped_over(beats: Beats) -> None:
@@ -331,12 +331,12 @@ def test_only_slots_that_exist_are_stepped_over(beats: Beats) -> None:
 def test_a_shorter_blockage_does_not_shorten_patience(beats: Beats) -> None:
     beats.loop.block(5.0 + TICK)
     beats.loop.block(0.5)
-    assert beats.timer.patience(beats.loop.now) == 4.5
+    assert beats.timer.extension(beats.loop.now) == 4.5
 
 
 def test_a_loop_that_is_hardly_late_is_no_reason_for_patience(beats: Beats) -> None:
     beats.loop.block(TICK + TICK)
-    assert beats.timer.patience(beats.loop.now) == 0.0
+    assert beats.timer.extension(beats.loop.now) == 0.0
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -359,7 +359,7 @@ def test_a_short_blockage_is_not(beats: Beats, caplog: pytest.LogCaptureFixture)
     with caplog.at_level(logging.WARNING, "engine"):
         beats.loop.block(0.9 + TICK)
     assert lines(caplog) == []
-    assert beats.timer.patience(beats.loop.now) > 0
+    assert beats.timer.extension(beats.loop.now) > 0
 
 
 # -- a client that takes nothing
@@ -376,7 +376,7 @@ def test_a_client_that_takes_nothing_is_ended_though_it_is_heard(beats: Beats, p
     assert session.ended is not None
     assert session.ended[1] == TOO_SLOW
     assert INTERVAL + TIMEOUT <= session.ended[0] <= 2 * (INTERVAL + TIMEOUT)
-    assert session.ended[2].startswith("nothing was taken for ")
+    assert session.ended[2].startswith("nothing could be written for ")
 
 
 def test_a_client_that_takes_something_is_not(beats: Beats) -> None:
@@ -422,7 +422,7 @@ def test_a_timer_that_was_stopped_starts_anew(beats: Beats) -> None:
     session = beats.session()
     beats.loop.advance(INTERVAL)
     assert session.pings == [INTERVAL]
-    assert beats.timer.patience(beats.loop.now) == 0.0, "it was stopped, not late"
+    assert beats.timer.extension(beats.loop.now) == 0.0, "it was stopped, not late"
     beats.loop.advance(20 * INTERVAL)
     assert left.pings == []
 

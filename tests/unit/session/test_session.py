@@ -1,8 +1,7 @@
-"""A session over a transport that writes and reads when the test says so: turns, the inbox, packets, the upgrade, the end."""
+"""A session over a transport that writes and reads when the test says so: writing, packets, the upgrade, the end."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +10,8 @@ import pytest
 from gevent.event import Event
 from support.fakesession import FakeHost, FakeTransport, opened_session, outcome, quiet, started
 
-from engineio_wsgi.errors import SocketClosed, UsageError
+from engineio_wsgi.errors import SocketClosed
 from engineio_wsgi.packet import Packet, PacketType
-from engineio_wsgi.runtime.observer import Meter
 from engineio_wsgi.session.session import Session
 from engineio_wsgi.transports.base import Prepared, TrackedPacket
 
@@ -65,180 +63,6 @@ def recorded(session: Any, *events: str) -> list[Any]:
     for event in events:
         session.inbox.on(event, lambda *args, event=event: log.append((event, *args)))
     return log
-
-
-# -- turns
-
-
-def test_a_message_is_delivered_at_once() -> None:
-    session, _ = opened_session()
-    log = recorded(session, "message", "data")
-    session.inbox.deliver("a")
-    assert log == [("message", "a"), ("data", "a")]
-
-
-def test_what_arrives_while_a_listener_runs_waits_for_its_end() -> None:
-    session, _ = opened_session()
-    order: list[str] = []
-    go_on = Event()
-
-    @session.inbox.on("message")
-    def message(data: str) -> None:
-        order.append(data)
-        if data == "a":
-            go_on.wait(5)
-            order.append("end of a")
-
-    busy = started(session.inbox.deliver, "a")
-    session.inbox.deliver("b")
-    session.inbox.enqueue(["c"])
-    assert order == ["a"]
-    go_on.set()
-    busy.join(5)
-    assert order == ["a", "end of a", "b", "c"]
-
-
-def test_messages_wait_until_there_is_a_listener() -> None:
-    session, transport = opened_session()
-    transport.arrive("a", "b")
-    log = recorded(session, "message")
-    gevent.sleep(0)
-    gevent.sleep(0)
-    assert log == [("message", "a"), ("message", "b")]
-
-
-def test_packet_listeners_see_messages_and_other_packets() -> None:
-    session, _ = opened_session()
-    log = recorded(session, "packet", "heartbeat", "message")
-    session.inbox.enqueue(["a"])
-    session.on_packet(Packet(PacketType.PONG))
-    session.inbox.run_turn()
-    assert [(event, *(packet.type for packet in rest if isinstance(packet, Packet))) for event, *rest in log] == [
-        ("packet", PacketType.MESSAGE), ("packet", PacketType.PONG), ("heartbeat",), ("message",)]
-
-
-@pytest.mark.complains
-@pytest.mark.parametrize("queued", [False, True])
-def test_a_listener_that_fails_ends_nothing(caplog: pytest.LogCaptureFixture, queued: bool) -> None:
-    session, _ = opened_session()
-    errors: list[BaseException] = []
-    session.inbox.on("error", errors.append)
-    session.inbox.on("message", lambda data: 1 / 0)
-    if queued:
-        session.inbox.enqueue(["a"])
-        session.inbox.run_turn()
-    else:
-        session.inbox.deliver("a")
-    assert [type(error) for error in errors] == [ZeroDivisionError]
-    assert "a listener (message) failed; the session goes on" in caplog.text
-    assert not session.closed
-
-
-@pytest.mark.complains
-def test_an_error_listener_that_fails_is_not_told_of_itself(caplog: pytest.LogCaptureFixture) -> None:
-    session, _ = opened_session()
-    session.inbox.on("error", lambda error: 1 / 0)
-    session.inbox.queue_call(lambda: [].pop())
-    session.inbox.run_turn()
-    assert caplog.text.count("Traceback") >= 2
-
-
-def test_a_listener_that_finds_the_session_closed_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
-    session, _ = opened_session()
-
-    def send() -> None:
-        raise SocketClosed
-
-    with caplog.at_level(logging.DEBUG, "engine.socket"):
-        session.inbox.queue_call(send)
-        session.inbox.run_turn()
-    assert [record.levelname for record in caplog.records] == ["DEBUG"]
-
-
-def test_turns_are_timed_where_somebody_wants_to_know() -> None:
-    transport = FakeTransport()
-    transport.meter = meter = Meter()
-    session = over(transport)
-    session.inbox.on("message", lambda data: None)
-    session.inbox.deliver("a")
-    session.inbox.enqueue(["b", "c"])
-    session.inbox.run_turn()
-    session.inbox.run_turn()
-    assert (meter.messages_in, meter.turns) == (3, 2)
-
-
-def test_waiting_is_none_of_a_turns_time() -> None:
-    transport = FakeTransport()
-    transport.meter = meter = Meter()
-    session = over(transport)
-    done = Event()
-    session.inbox.queue_call(lambda: (session.inbox.wait_for_message(5), done.set()))
-    gevent.sleep(0)
-    gevent.sleep(0)
-    assert meter.turns == 1
-    transport.arrive("a")
-    assert done.wait(5)
-    gevent.sleep(0)
-    assert meter.turns == 2
-
-
-# -- the inbox
-
-
-def test_a_full_inbox_stops_the_transport_until_it_is_empty() -> None:
-    transport = Switching()
-    session = over(transport, max_inbox=100)
-    transport.arrive("x" * 101, "y")
-    assert (session.inbox.reading_paused, transport.calls) == (True, ["pause"])
-    assert session.inbox.next_message() == "x" * 101
-    assert session.inbox.reading_paused
-    assert session.inbox.next_message() == "y"
-    assert (session.inbox.reading_paused, transport.calls) == (False, ["pause", "resume"])
-
-
-def test_a_post_waits_for_room() -> None:
-    session, transport = opened_session(max_inbox=100)
-    transport.arrive("x" * 101)
-    waiting = started(session.wait_for_room)
-    session.inbox.next_message()
-    assert outcome(waiting) is None
-    transport.arrive("x" * 101)
-    waiting = started(session.wait_for_room)
-    session.end("test")
-    assert outcome(waiting) is None
-
-
-def test_calls_that_a_busy_listener_holds_up_count() -> None:
-    session, _ = opened_session(max_inbox=100)
-    go_on = Event()
-    session.inbox.queue_call(go_on.wait, 5)
-    gevent.sleep(0)
-    gevent.sleep(0)
-    for _ in range(3):
-        session.inbox.queue_call(print)
-    assert session.inbox.reading_paused
-    session.inbox.off()
-    session.inbox.clear()
-    go_on.set()
-    gevent.sleep(0)
-    gevent.sleep(0)
-    assert not session.inbox.reading_paused
-
-
-def test_only_one_greenlet_waits_for_a_message() -> None:
-    session, _ = opened_session()
-    waiting = started(session.inbox.wait_for_message, 5)
-    with pytest.raises(UsageError):
-        session.inbox.wait_for_message(None)
-    session.end("test")
-    assert outcome(waiting) is None
-    assert session.inbox.receiver is None
-
-
-def test_a_wait_for_a_message_ends_in_time() -> None:
-    session, _ = opened_session()
-    assert session.inbox.wait_for_message(0.001) is None
-    assert session.inbox.receiver is None
 
 
 # -- writing
@@ -321,6 +145,18 @@ def test_what_another_thread_sends_is_queued_in_the_hub() -> None:
     session.end("test")
     gevent.sleep(0)
     assert session.outbox.entries == []
+
+
+def test_a_post_waits_for_room() -> None:
+    session, transport = opened_session(max_inbox=100)
+    transport.arrive("x" * 101)
+    waiting = started(session.wait_for_room)
+    session.inbox.next_message()
+    assert outcome(waiting) is None
+    transport.arrive("x" * 101)
+    waiting = started(session.wait_for_room)
+    session.end("test")
+    assert outcome(waiting) is None
 
 
 # -- packets
