@@ -38,10 +38,6 @@ NOOP = Packet(PacketType.NOOP)
 CLOSE = Packet(PacketType.CLOSE)
 
 
-#: text/html and not text/plain: some user agents offer a plain "ok" as a download
-OK = payload(b"ok", HTML)
-
-
 class PollingTransport(Transport):
     """A session's polling.
 
@@ -155,7 +151,8 @@ class PollingTransport(Transport):
                 self._wait_for_room(environ)
         finally:
             self._posting = False
-        return OK
+        # text/html and not text/plain: some user agents offer a plain "ok" as a download
+        return payload(b"ok", HTML)
 
     def _wait_for_room(self, environ: dict[str, Any]) -> None:
         """Answer no sooner than the application has caught up; the client may give up meanwhile."""
