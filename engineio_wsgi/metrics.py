@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -32,6 +32,8 @@ except ModuleNotFoundError as missing:
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 from prometheus_client.registry import Collector
+
+from engineio_wsgi.vendors.prometheus_metrics import BatchHistogram
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -96,17 +98,6 @@ def observe(server: Engine, registry: CollectorRegistry = prometheus_client.REGI
     server.observer = _Recorder(server, _instruments_of(registry))
 
 
-class _Turns(Histogram):
-    """A histogram to which many observations are added at a time."""
-
-    def add(self, counts: Sequence[int], seconds: float) -> None:
-        """So many more in each class; so many seconds more altogether."""
-        self._sum.inc(seconds)
-        for bucket, count in zip(self._buckets, counts, strict=True):
-            if count:
-                bucket.inc(count)
-
-
 class _Instruments(Collector):
     """The series of one registry, for all servers that are observed with it."""
 
@@ -120,8 +111,9 @@ class _Instruments(Collector):
             self.metrics[name] = Gauge(f"engineio_{name}", text, ("path", *labels), registry=None, multiprocess_mode="livesum")
         self.upgrade_durations = Histogram("engineio_upgrade_duration_seconds", "From the new connection to the switch, if won.",
                                            ("path",), registry=None, buckets=UPGRADE_BOUNDS)
-        self.turns = _Turns("engineio_listener_seconds", "How long listeners ran or waited, for all messages read together.",
-                            ("path",), registry=None, buckets=TURN_BOUNDS)
+        self.turns = BatchHistogram("engineio_listener_seconds",
+                                    "How long listeners ran or waited, for all messages read together.",
+                                    ("path",), registry=None, buckets=TURN_BOUNDS)
 
     def collect(self) -> Iterator[Metric]:
         """What ``prometheus_client`` calls for each scrape, in whatever thread it serves it."""

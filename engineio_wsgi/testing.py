@@ -23,7 +23,7 @@ from gevent.queue import Empty, Queue
 from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.engine.registry import hosts
 from engineio_wsgi.errors import ProtocolError, Refused, SocketClosed
-from engineio_wsgi.handoff.adopted import Adopter
+from engineio_wsgi.handoff.adopter import Adopter
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.protocol.engineio import v4
 from engineio_wsgi.protocol.websocket.frames import Close, FrameDecoder, Opcode, Ping, Pong, encode_close, encode_frame

@@ -22,7 +22,7 @@ from engineio_wsgi.cluster.local.channel import PATIENCE, Channel
 from engineio_wsgi.cluster.messages import Answer, BadMessage, Call, Kind, Message, MovedConnection, Refusal, Request
 from engineio_wsgi.cluster.rpc import perform
 from engineio_wsgi.deadline import Deadline
-from engineio_wsgi.handoff.adopted import Adopter, ConnectionAdopter
+from engineio_wsgi.handoff.adopter import Adopter, ConnectionAdopter
 from engineio_wsgi.http.response import Response
 from engineio_wsgi.http.wsgi_call import call
 from engineio_wsgi.options.options import Options

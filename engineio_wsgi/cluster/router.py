@@ -26,7 +26,7 @@ from engineio_wsgi.engine.engine import UNREACHED
 from engineio_wsgi.engine.registry import WORKER_ID_SIZE, new_worker_id
 from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.handoff.client_socket import client_socket
-from engineio_wsgi.handoff.departure import Departure, departure_of
+from engineio_wsgi.handoff.detachable import Detachable, detachable_of
 from engineio_wsgi.http.hub_thread import wait_for_hub
 from engineio_wsgi.http.query import parse_query
 from engineio_wsgi.log import shorten
@@ -185,13 +185,13 @@ class Cluster:
         """The same once it is known whose the request is. Returns a text if it was not taken: why."""
         # to another machine, only WebSockets leave
         leaves = asks_for_websocket(environ) or (owner not in self._far and _may_leave(environ, listener))
-        departure = departure_of(environ, handler, NO_NAMES if listener is None else listener.names) if leaves else None
+        detachable = detachable_of(environ, handler, NO_NAMES if listener is None else listener.names) if leaves else None
         request = RequestCopy(environ, self._owner.terms, sid, self._host.options.max_http_buffer_size)
         reasons: list[str] = []
         # a worker of another machine never becomes one of this
         for courier in self._couriers[owner in self._far:]:
             try:
-                outcome = self._send_by(courier, owner, departure, request, start_response)
+                outcome = self._send_by(courier, owner, detachable, request, start_response)
             except OwnerGone as error:
                 reasons.append(str(error))
             else:
@@ -201,25 +201,25 @@ class Cluster:
         self._far.discard(owner)
         raise OwnerGone("; ".join(reasons))
 
-    def _send_by(self, courier: Courier, owner: str, departure: Departure | None, request: RequestCopy,
+    def _send_by(self, courier: Courier, owner: str, detachable: Detachable | None, request: RequestCopy,
                  start_response: StartResponse | None) -> Iterable[bytes] | str:
         upgrade = asks_for_websocket(request.environ)
-        if departure is not None and (upgrade or courier.moves_connections):
-            refusal = courier.hand_over(owner, self._connection(request, departure, upgrade), departure)
+        if detachable is not None and (upgrade or courier.moves_connections):
+            refusal = courier.hand_over(owner, self._connection(request, detachable, upgrade), detachable)
             if refusal is None:
                 self.counters.handed_over += 1
-                return departure.end(start_response)
+                return detachable.end(start_response)
             if refusal is not Refusal.FULL:
                 return _REFUSALS[refusal]
         if upgrade or start_response is None:
             return "the connection cannot be given away by this server, or the worker has too many"
         return self._relay(courier, owner, request, start_response)
 
-    def _connection(self, request: RequestCopy, departure: Departure, upgrade: bool) -> MovedConnection:
+    def _connection(self, request: RequestCopy, detachable: Detachable, upgrade: bool) -> MovedConnection:
         environ = request.environ
         origin = {key: environ[key] for key in ORIGIN if key in environ}
-        return MovedConnection(self._owner.terms, request.sid, departure.address, origin, hops_of(environ, departure.sock),
-                          departure.listener, request.texts if upgrade else None, departure.accepted)
+        return MovedConnection(self._owner.terms, request.sid, detachable.address, origin, hops_of(environ, detachable.sock),
+                          detachable.listener, request.texts if upgrade else None, detachable.accepted)
 
     def _relay(self, courier: Courier, owner: str, request: RequestCopy, start_response: StartResponse) -> Iterable[bytes] | str:
         answered = courier.relay(owner, request)

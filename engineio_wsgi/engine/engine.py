@@ -26,11 +26,11 @@ from engineio_wsgi.handoff.accepted_websocket import (
     DetachedWebSocket,
     check_handshake,
     close_accepted,
+    detach_websocket,
     offered_subprotocols,
-    take_over,
 )
 from engineio_wsgi.handoff.client_socket import client_socket
-from engineio_wsgi.handoff.server_loops import can_upgrade, release_of
+from engineio_wsgi.handoff.upgrades import can_upgrade, upgrade_of
 from engineio_wsgi.http.hub_thread import call_in_hub, in_plain_thread, start_hub
 from engineio_wsgi.http.policies.cookies import session_cookie
 from engineio_wsgi.http.policies.cors import OriginPolicy
@@ -252,8 +252,8 @@ class Engine(SessionHost):
             return routed
         if websocket is not None:
             return self._upgrade(environ, start_response)
-        if "HTTP_UPGRADE" in environ and (release := release_of(environ)) is not None:
-            release.serve(self._upgrade, start_response)
+        if "HTTP_UPGRADE" in environ and (upgrade := upgrade_of(environ)) is not None:
+            upgrade.serve(self._upgrade, start_response)
         return self._application(environ, start_response)
 
     def note_listener(self, environ: Environ) -> None:
@@ -451,7 +451,7 @@ class Engine(SessionHost):
         options = self.options
         headers, subprotocol = take_subprotocol(headers, offered_subprotocols(websocket))
         try:
-            connection = take_over(websocket, headers, options.per_message_deflate, subprotocol)
+            connection = detach_websocket(websocket, headers, options.per_message_deflate, subprotocol)
         except (OSError, WebSocketError) as error:
             address = environ.get("REMOTE_ADDR")
             tell_of_client(logger, address, "left", "< a client left during its WebSocket handshake: %s", error)

@@ -6,6 +6,8 @@ from datetime import datetime
 from time import time
 from typing import Any
 
+from engineio_wsgi.vendors.gevent_servers import discards_lines
+
 __all__ = ["format_line", "is_silent"]
 
 _timestamp = (0, "")
@@ -41,4 +43,4 @@ def format_line(client_address: Any, request_line: str | None, status: str, leng
 
 def is_silent(log: Any) -> bool:
     """Whether what is written to a server's log goes nowhere: what pywsgi makes of ``log=None``, or ``None`` itself."""
-    return log is None or type(log).__name__ == "_NoopLog"
+    return log is None or discards_lines(log)

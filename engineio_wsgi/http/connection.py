@@ -16,6 +16,7 @@ from greenlet import getcurrent, greenlet
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.runtime.connection import Connection, detach
+from engineio_wsgi.vendors.gevent_sockets import c_socket, is_tls, tls_object
 
 __all__ = ["HttpConnection"]
 
@@ -44,10 +45,10 @@ class HttpConnection:
         #: what to watch for the client's end: the C socket, or the TLS socket
         self.raw: Any = sock
         stream: Any = None
-        if getattr(sock, "_sslobj", None) is not None:
+        if is_tls(sock):
             stream = detach(sock)
         else:
-            self.raw = stream = getattr(sock, "_sock", sock)
+            self.raw = stream = c_socket(sock)
         self.recv = stream.recv
         self.send = stream.send
         #: bytes that were read and not used yet
@@ -224,9 +225,13 @@ class HttpConnection:
         """Whether the connection belongs to somebody else now, or to nobody."""
         return self._owner is None
 
-    def release(self) -> Connection:
-        """Hand the connection over, with what was read ahead. Nothing else of this object works afterwards."""
-        sock, pending = self._owner, self.buffer
+    def detach(self, pending: bytes | None = None) -> Connection:
+        """Give the connection away. Nothing else of this object works afterwards.
+
+        Args:
+            pending: bytes that are read first from the result; by default those that were read ahead.
+        """
+        sock, pending = self._owner, self.buffer if pending is None else pending
         self.close_watchers()
         self._owner = None
         self.buffer = b""
@@ -245,7 +250,7 @@ class HttpConnection:
     def close(self) -> None:
         """Close the connection. A TLS client is told that this is the end, or it had to think that it was cut off."""
         self.close_watchers()
-        tls = getattr(self._owner, "_sslobj", None)
+        tls = tls_object(self._owner)
         if tls is not None and not self.lost:
             with suppress(OSError):
                 tls.shutdown()

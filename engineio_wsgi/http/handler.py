@@ -30,6 +30,7 @@ from engineio_wsgi.options.options import Deflate
 from engineio_wsgi.protocol.websocket.deflate import DeflateSettings
 from engineio_wsgi.protocol.websocket.handshake import HandshakeRefused, asks_for_websocket
 from engineio_wsgi.runtime.connection import Connection
+from engineio_wsgi.vendors.gevent_servers import log_failure
 from engineio_wsgi.websocket.websocket import WebSocket
 
 __all__ = ["WebSocketHandler"]
@@ -91,7 +92,7 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
     #: the bytes of the request's head, as they were read
     _head_read = b""
     #: whether the connection has been given to somebody who also answers the request
-    departed = False
+    detached = False
 
     def __init__(self, sock: Any, address: Any, server: Any) -> None:
         # pywsgi's own constructor would make a buffered reader, of 5 KB
@@ -189,7 +190,7 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
                 connection.close()
             else:
                 # to close it now would have the kernel reset it, and the client might not see the response
-                wire = connection.release()
+                wire = connection.detach()
                 wire.linger()
         # the application may hold on to this object, but not by that to all that a request brought
         self.environ = self.result = self.websocket = self._request = self._head = None
@@ -258,7 +259,7 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
 
     def handle_error(self, kind: Any, value: Any, traceback: Any) -> None:
         """Report a failure of the application, and tell the client if nothing was sent yet."""
-        self._log_error(kind, value, traceback)
+        log_failure(self, kind, value, traceback)
         self._answer("500 Internal Server Error", (), "Internal Server Error")
 
     def _refuse(self, error: InvalidRequest) -> None:
@@ -336,11 +337,11 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
         choose = getattr(self.application, "app_protocol", None)
         protocol = choose and choose(self.environ["PATH_INFO"])
         self.websocket = WebSocket(
-            self.environ, self._open_wire, handler=self, max_size=self.max_message_size,
+            self.environ, self._answer_handshake, handler=self, max_size=self.max_message_size,
             deflate=Deflate() if deflate is True else deflate or None, protocols=(protocol,) if protocol else ())
         self.environ["wsgi.websocket"] = self.websocket
         self.environ["wsgi.websocket_version"] = self.websocket.version
-        self._lent = lent = LentSocket(self._give_away, self.write_timeout)
+        self._lent = lent = LentSocket(self._detach, self.write_timeout)
         for key in SOCKET_KEYS:
             self.environ[key] = lent
 
@@ -380,18 +381,18 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
             return self.websocket.refusal
         return super()._no_response()
 
-    def _open_wire(self, head: bytes) -> Connection:
+    def _answer_handshake(self, head: bytes) -> Connection:
         """Let go of the connection, for a WebSocket whose handshake is answered with ``head``."""
-        wire = self._give_away()
+        wire = self._detach()
         wire.write(head)
         return wire
 
-    def _give_away(self) -> Connection:
+    def _detach(self) -> Connection:
         if self.headers_sent:
             raise self.ApplicationError("the handshake has been answered with an ordinary response")
         if self._wire is not None:
             raise self.ApplicationError("the connection belongs to somebody else already")
-        self._wire = wire = self._connection.release()
+        self._wire = wire = self._connection.detach()
         self.environ.pop("engineio.socket", None)
         return wire
 
@@ -407,14 +408,17 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
             return None
         return self._head_read + self._connection.buffer
 
-    def depart(self) -> Connection:
-        """Give the connection away, without a byte. Somebody else answers the request that is being answered."""
+    def detach(self, pending: bytes = b"") -> Connection:
+        """Give the connection away without sending anything. Whoever gets it answers the request that is being answered.
+
+        Args:
+            pending: bytes that are read first from the result; nothing else that was read before is.
+        """
         self.close_connection = True
-        self.departed = True
-        self._connection.keep(b"")
-        self._wire = wire = self._connection.release()
+        self.detached = True
+        self._wire = connection = self._connection.detach(pending)
         self.environ.pop("engineio.socket", None)
-        return wire
+        return connection
 
     # -- the log
 

@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 
 import gevent
 from gevent import monkey
-from gevent._hub_local import get_hub_if_exists
 from greenlet import getcurrent
 
 from engineio_wsgi.http.body import copy_body
 from engineio_wsgi.http.response import Response
 from engineio_wsgi.http.wsgi_call import call
+from engineio_wsgi.vendors.gevent_sockets import has_hub
 
 __all__ = ["call_in_hub", "has_hub", "in_plain_thread", "start_hub", "wait_for_hub"]
 
@@ -33,11 +33,6 @@ FOREVER = 3600.0
 def in_plain_thread() -> bool:
     """Whether the caller is no greenlet of gevent's: then a hub would run only while the caller waits."""
     return getcurrent().parent is None
-
-
-def has_hub() -> bool:
-    """Whether the calling thread has a hub, so that whoever waits otherwise, the main greenlet included, would stop it."""
-    return get_hub_if_exists() is not None
 
 
 def start_hub(enter: Callable[[], object]) -> None:

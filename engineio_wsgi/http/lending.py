@@ -34,14 +34,14 @@ class LentSocket:
     The connection is the application's from the first byte that it sends or receives. It ends when the application returns.
 
     Args:
-        take: gives the connection away, with what has been read of it.
+        detach: gives the connection away, with what has been read of it.
         timeout: seconds that the client may take nothing of what is sent.
     """
 
-    __slots__ = ("_ended", "_reader", "_take", "_thread", "_timeout", "_wire", "_write_timeout")
+    __slots__ = ("_detach", "_ended", "_reader", "_thread", "_timeout", "_wire", "_write_timeout")
 
-    def __init__(self, take: Callable[[], Connection], timeout: float) -> None:
-        self._take = take
+    def __init__(self, detach: Callable[[], Connection], timeout: float) -> None:
+        self._detach = detach
         self._write_timeout = timeout
         self._timeout: float | None = None
         self._thread = current_thread()
@@ -60,7 +60,7 @@ class LentSocket:
                 logger.error(UNPATCHED)
             raise OSError(UNPATCHED)
         if self._wire is None:
-            self._wire = self._take()
+            self._wire = self._detach()
         return self._wire
 
     # -- in and out

@@ -14,7 +14,7 @@ import httptools
 
 from engineio_wsgi.errors import InvalidRequest
 
-__all__ = ["CHUNKED", "HeadLimits", "HeadParser", "InvalidRequest", "RequestHead", "check_partial_head", "complete_head",
+__all__ = ["CHUNKED", "HeadLimits", "HeadParser", "InvalidRequest", "RequestHead", "build_head", "check_partial_head",
            "fill_environ", "parse_head"]
 
 #: ``RequestHead.length`` of a chunked body, which says itself where it ends
@@ -179,12 +179,26 @@ def _parse(head: bytes, limits: HeadLimits) -> tuple[RequestHead, bool]:
     request.variables = _variables(lines, text.isascii())
     # a target that names another host than the Host header says nothing about the next request
     is_path = request.path[:1] == "/"
-    complete_head(request)
+    _complete(request)
     is_repeatable = is_path and "HTTP_HOST" in request.variables and not is_upgrade
     return request, is_repeatable and len(request.variables) == len(lines) - 3
 
 
-def complete_head(request: RequestHead) -> None:
+def build_head(line: str, command: str, path: str, version: str, variables: dict[str, str]) -> RequestHead:
+    """A head that another parser has read. For the arguments see :class:`RequestHead`.
+
+    Raises:
+        InvalidRequest: its framing, its target or its Host cannot be served.
+    """
+    request = RequestHead()
+    request.line = line
+    request.command, request.path, request.version = command, path, version
+    request.variables = variables
+    _complete(request)
+    return request
+
+
+def _complete(request: RequestHead) -> None:
     """Check the framing, target and Host of a parsed head, and set ``length`` and ``close``; all else is set already.
 
     Raises:

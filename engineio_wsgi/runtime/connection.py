@@ -18,6 +18,7 @@ from gevent.event import Event
 from engineio_wsgi.deadline import Deadline, DeadlineTimer
 from engineio_wsgi.runtime.forks import hold
 from engineio_wsgi.runtime.loop import READ, WRITE, IoLoop, Stream, Watcher
+from engineio_wsgi.vendors.gevent_sockets import c_socket, is_tls, tls_object
 
 __all__ = ["Connection", "detach"]
 
@@ -35,7 +36,7 @@ class _TlsStream:
 
     def __init__(self, tls_socket: Any) -> None:
         self._socket = tls_socket
-        self._tls = tls_socket._sslobj
+        self._tls = tls_object(tls_socket)
 
     def recv(self, size: int) -> bytes:
         try:
@@ -61,7 +62,7 @@ class _TlsStream:
         """End the sending side: of TLS, if the kernel takes its message at once, and of TCP."""
         with contextlib.suppress(OSError):
             self._tls.shutdown()
-        self._socket._sock.shutdown(how)
+        c_socket(self._socket).shutdown(how)
 
     def close(self) -> None:
         self._socket.close()
@@ -73,7 +74,7 @@ def detach(sock: Any) -> Stream:  # gevent's sockets have no types
     Returns a non-blocking C socket. For a TLS socket, whose state cannot leave its object, it returns an adapter, and the caller
     has to keep the former owner from closing the socket.
     """
-    if getattr(sock, "_sslobj", None) is not None:
+    if is_tls(sock):
         return _TlsStream(sock)
     raw = _socket.socket(fileno=sock.detach())
     raw.setblocking(False)

@@ -69,7 +69,7 @@ class WebSocket(RequestAttributes):
 
     Args:
         environ: the WSGI environ of the handshake.
-        open_connection: takes the bytes of the 101 response, sends them, and returns the connection.
+        answer_handshake: takes the bytes of the 101 response, sends them, and returns the connection.
         handler: the HTTP handler, for applications that use it.
         max_size: bytes of the largest message that is received; beyond it the connection is closed with 1009.
         deflate: how to compress, if the client supports it; ``None`` for no compression.
@@ -85,14 +85,14 @@ class WebSocket(RequestAttributes):
     """
 
     __slots__ = (
-        "__weakref__", "_codec", "_connection", "_deflate", "_handshake", "_items", "_max_size", "_open_connection",
+        "__weakref__", "_answer_handshake", "_codec", "_connection", "_deflate", "_handshake", "_items", "_max_size",
         "_protocol", "_protocols", "_reader", "_state", "_writer", "refusal",
     )  # fmt: skip
 
     def __init__(
         self,
         environ: WSGIEnvironment,
-        open_connection: Callable[[bytes], Connection],
+        answer_handshake: Callable[[bytes], Connection],
         *,
         handler: Any = None,
         max_size: int = MAX_SIZE,
@@ -102,7 +102,7 @@ class WebSocket(RequestAttributes):
         super().__init__(environ, handler)
         #: why the handshake is not valid; ``None`` if it is valid
         self.refusal: HandshakeRefused | None = None
-        self._open_connection = open_connection
+        self._answer_handshake = answer_handshake
         self._max_size = max_size
         self._deflate = deflate
         self._protocols = protocols
@@ -184,7 +184,7 @@ class WebSocket(RequestAttributes):
         if deflate is not None:
             self._codec = FrameCodec(self._max_size, parameters, deflate.threshold)
         try:
-            self._connection = self._open_connection(head)
+            self._connection = self._answer_handshake(head)
         except OSError as error:
             self._state = _State.CLOSED
             raise WebSocketError(SOCKET_DEAD) from error

@@ -16,7 +16,7 @@ from gevent import socket
 
 from engineio_wsgi.cluster import router as routing
 from engineio_wsgi.cluster.local.names import AbstractNames
-from engineio_wsgi.handoff.departure import forget_descriptor
+from engineio_wsgi.vendors.gevent_sockets import forget_descriptor
 from support.outposts import Outposts
 from support.serving import LocalServer, Served
 

@@ -20,10 +20,11 @@ from engineio_wsgi.cluster.local.pump import Pump
 from engineio_wsgi.cluster.messages import Answer, BadMessage, Kind, Message, MovedConnection, Refusal, Request
 from engineio_wsgi.errors import ClientGone
 from engineio_wsgi.handoff.client_socket import EndWatch
-from engineio_wsgi.handoff.departure import Departure, forget_descriptor
+from engineio_wsgi.handoff.detachable import Detachable
 from engineio_wsgi.http.body import copy_body
 from engineio_wsgi.http.response import Response
 from engineio_wsgi.runtime.connection import Connection, detach
+from engineio_wsgi.vendors.gevent_sockets import forget_descriptor
 
 __all__ = ["ClientGone", "Courier", "LocalCourier", "RequestCopy"]
 
@@ -71,7 +72,7 @@ class Courier(Protocol):
     #: whether any connection can go it, and stay there; if not, only those that become WebSockets
     moves_connections: ClassVar[bool]
 
-    def hand_over(self, owner: str, connection: MovedConnection, departure: Departure) -> Refusal | None:
+    def hand_over(self, owner: str, connection: MovedConnection, detachable: Detachable) -> Refusal | None:
         """Give a connection and its request to their session's worker. Blocks until it has taken them.
 
         Returns:
@@ -111,30 +112,30 @@ class LocalCourier:
 
     # -- connections
 
-    def hand_over(self, owner: str, connection: MovedConnection, departure: Departure) -> Refusal | None:
+    def hand_over(self, owner: str, connection: MovedConnection, detachable: Detachable) -> Refusal | None:
         """See :class:`Courier`."""
-        if departure.secure:
-            return self._hand_over_secure(owner, connection, departure)
-        refusal = self._offer(owner, connection.message(departure.as_read()), departure.sock.fileno())
+        if detachable.secure:
+            return self._hand_over_secure(owner, connection, detachable)
+        refusal = self._offer(owner, connection.message(detachable.as_read()), detachable.sock.fileno())
         if refusal is None:
-            wire = departure.leave()
+            wire = detachable.detach()
             forget_descriptor(wire.fileno())
             wire.close()
         return refusal
 
-    def _hand_over_secure(self, owner: str, connection: MovedConnection, departure: Departure) -> Refusal | None:
+    def _hand_over_secure(self, owner: str, connection: MovedConnection, detachable: Detachable) -> Refusal | None:
         """The same for a TLS WebSocket, which can go nowhere: the other worker gets the end of a pair of sockets."""
         near, far = socket.socketpair()
         with far:
             try:
-                refusal = self._offer(owner, connection.message(departure.as_read()), far.fileno())
+                refusal = self._offer(owner, connection.message(detachable.as_read()), far.fileno())
             except BaseException:
                 near.close()
                 raise
         if refusal is not None:
             near.close()
             return refusal
-        self._tunnels.add(Pump(departure.leave(), Connection(detach(near)), self._answer_timeout))
+        self._tunnels.add(Pump(detachable.detach(), Connection(detach(near)), self._answer_timeout))
         return None
 
     def _offer(self, owner: str, message: Message, descriptor: int | None = None) -> Refusal | None:

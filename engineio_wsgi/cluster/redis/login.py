@@ -1,8 +1,7 @@
 """Connections to Redis that hold up nobody: redis-py's, over gevent's sockets where there is a hub.
 
 Owns the way to the server that keeps the channels: through Sentinel, or through the nodes of a Redis Cluster. Knows nothing
-of what is said on the channels. redis-py's own pools, and its parser over hiredis, are left out on purpose: they wait for a
-socket in ways that stop every other greenlet.
+of what is said on the channels.
 """
 
 from __future__ import annotations
@@ -10,9 +9,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from gevent import socket as gevent_socket
-from gevent import ssl as gevent_ssl
-from redis._parsers import _RESP2Parser
 from redis.backoff import NoBackoff
 from redis.connection import Connection as RedisConnection
 from redis.connection import SSLConnection
@@ -25,6 +21,7 @@ from engineio_wsgi.http.hub_thread import has_hub
 from engineio_wsgi.options.redis_url import RedisLocation
 from engineio_wsgi.runtime.connection import Connection, detach
 from engineio_wsgi.runtime.forks import hold
+from engineio_wsgi.vendors.redis_connections import GeventConnection, GeventSSLConnection, Parser, detach_socket
 
 __all__ = ["LOST", "TIMEOUT", "RedisLink", "Unreachable", "missing_right"]
 
@@ -38,37 +35,18 @@ _COMMAND = re.compile(r"the '([a-z|]+)' command")
 TIMEOUT = 5.0
 
 
-class _GeventConnection(RedisConnection):
-    """redis-py's connection over a socket that only the calling greenlet waits for."""
+class _GeventConnection(GeventConnection):
+    """redis-py's connection over a gevent socket, which a forked child must not use."""
 
-    def _connect(self) -> Any:
-        sock = gevent_socket.create_connection((self.host, self.port), self.socket_connect_timeout)
-        sock.setsockopt(gevent_socket.IPPROTO_TCP, gevent_socket.TCP_NODELAY, 1)
-        sock.settimeout(self.socket_timeout)
+    def on_socket(self, sock: Any) -> None:
         hold(sock)
-        return sock
 
 
-class _GeventSSLConnection(SSLConnection):
-    """The same with TLS. The settings are redis-py's."""
+class _GeventSSLConnection(GeventSSLConnection):
+    """The same with TLS."""
 
-    def _connect(self) -> Any:
-        sock = _GeventConnection._connect(self)  # type: ignore[arg-type]  # it is all that a connection has
-        context = gevent_ssl.SSLContext(gevent_ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = self.check_hostname
-        context.verify_mode = self.cert_reqs
-        context.load_default_certs()
-        if self.ca_certs or self.ca_path or self.ca_data:
-            context.load_verify_locations(self.ca_certs, self.ca_path, self.ca_data)
-        if self.certfile:
-            context.load_cert_chain(self.certfile, self.keyfile, self.certificate_password)
-        try:
-            secure = context.wrap_socket(sock, server_hostname=self.host)
-        except OSError:
-            sock.close()
-            raise
-        hold(secure)
-        return secure
+    def on_socket(self, sock: Any) -> None:
+        hold(sock)
 
 
 class RedisLink:
@@ -126,8 +104,7 @@ class RedisLink:
             connection.disconnect()
             raise Unreachable(self.refused(*refusals))
         # all that was asked for has been read, so nothing has been read ahead
-        sock, connection._sock = connection._sock, None
-        wire = Connection(detach(sock))
+        wire = Connection(detach(detach_socket(connection)))
         hold(wire)
         return wire, replies
 
@@ -189,7 +166,7 @@ class RedisLink:
         if self.location.secure:
             kind = SSLConnection if plain else _GeventSSLConnection
         return kind(host=address[0], port=address[1], username=username or None, password=password or None, protocol=2,
-                    socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, socket_keepalive=True, parser_class=_RESP2Parser,
+                    socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, socket_keepalive=True, parser_class=Parser,
                     retry=Retry(NoBackoff(), 0), **settings)
 
 

@@ -17,6 +17,7 @@ from engineio_wsgi.cluster.redis.login import LOST, RedisLink, Unreachable
 from engineio_wsgi.cluster.redis.reliable_link import NO_LINK, Envelope
 from engineio_wsgi.cluster.rpc import CALL_TIMEOUT
 from engineio_wsgi.options.redis_url import RedisLocation
+from engineio_wsgi.vendors.redis_connections import set_timeout
 
 __all__ = ["Guest"]
 
@@ -89,7 +90,7 @@ def _collect(listener: Any, expected: int) -> dict[str, int]:
     while expected:
         try:
             # the answers that have arrived are read, even if it is late
-            listener._sock.settimeout(max(deadline - monotonic(), 0.001))
+            set_timeout(listener, max(deadline - monotonic(), 0.001))
             _, _, data = listener.read_response(disable_decoding=True)
             envelope, message = Envelope.open(data)
             if message is not None:

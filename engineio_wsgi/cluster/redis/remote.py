@@ -23,7 +23,7 @@ from engineio_wsgi.cluster.redis.links import Exchange
 from engineio_wsgi.cluster.redis.reliable_link import Conversation
 from engineio_wsgi.cluster.redis.stream import Stream
 from engineio_wsgi.handoff.client_socket import ENDED, EndWatch
-from engineio_wsgi.handoff.departure import Departure
+from engineio_wsgi.handoff.detachable import Detachable
 from engineio_wsgi.http.response import Response
 from engineio_wsgi.runtime.connection import Connection, detach
 
@@ -49,11 +49,11 @@ class RemoteCourier:
         self._answer_timeout = answer_timeout
         self._relay_websockets = relay_websockets
 
-    def hand_over(self, owner: str, connection: MovedConnection, departure: Departure) -> Refusal | None:
+    def hand_over(self, owner: str, connection: MovedConnection, detachable: Detachable) -> Refusal | None:
         """See :class:`Courier`."""
         if not self._relay_websockets:
             raise OwnerGone("it is on another machine, and WebSockets are not relayed (relay_websockets=no)")
-        conversation = self._exchange.begin(owner, connection.message(departure.as_read()))
+        conversation = self._exchange.begin(owner, connection.message(detachable.as_read()))
         try:
             reply = conversation.receive(monotonic() + PATIENCE)
             if reply.kind is not Kind.TAKEN:
@@ -66,7 +66,7 @@ class RemoteCourier:
         except BaseException:
             conversation.end()
             raise
-        Pump(departure.leave(), Stream(conversation), self._answer_timeout)
+        Pump(detachable.detach(), Stream(conversation), self._answer_timeout)
         return None
 
     def relay(self, owner: str, request: RequestCopy) -> Response | Refusal:

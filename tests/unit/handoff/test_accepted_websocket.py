@@ -16,7 +16,8 @@ from geventwebsocket.websocket import Stream
 from geventwebsocket.websocket import WebSocket as PlainWebSocket
 from support.rawwebsocket import TEXT, frame_bytes
 
-from engineio_wsgi.handoff.accepted_websocket import check_handshake, close_accepted, read_ahead, take_over
+from engineio_wsgi.handoff.accepted_websocket import check_handshake, close_accepted, detach_websocket
+from engineio_wsgi.handoff.server_loops import read_ahead
 from engineio_wsgi.protocol.websocket.frames import Close, FrameDecoder, encode_binary, encode_close, encode_text
 from engineio_wsgi.protocol.websocket.handshake import HandshakeRefused
 from engineio_wsgi.runtime.connection import Connection, detach
@@ -125,7 +126,7 @@ def test_our_own_is_accepted_with_the_headers(pair: Pair) -> None:
         wires[0].write(first)
         return wires[0]
 
-    connection = take_over(WebSocket(dict(ENVIRON), open_wire), [("X-Cookie", "io")], None)
+    connection = detach_websocket(WebSocket(dict(ENVIRON), open_wire), [("X-Cookie", "io")], None)
     assert (connection.wire, connection.deflate, connection.masked, connection.wait) == (wires[0], None, True, None)
     head = pair.far.recv(1000)
     assert head.startswith(b"HTTP/1.1 101 ")
@@ -140,7 +141,7 @@ def test_a_plain_one_loses_nothing_that_was_read_ahead(pair: Pair) -> None:
     pair.far.sendall(b"abcdef")
     assert pair.reader.read(2) == b"ab"
     pair.far.sendall(b"ghi")
-    connection = take_over(pair.plain(), [], None)
+    connection = detach_websocket(pair.plain(), [], None)
     assert (connection.deflate, connection.masked, connection.wait) == (None, True, None)
     pair.far.shutdown(socket.SHUT_WR)
     assert read_all(connection.wire) == b"cdefghi"
@@ -149,7 +150,7 @@ def test_a_plain_one_loses_nothing_that_was_read_ahead(pair: Pair) -> None:
 
 def test_a_plain_ones_owner_has_nothing_to_close_any_more(pair: Pair) -> None:
     websocket = pair.plain()
-    connection = take_over(websocket, [], None)
+    connection = detach_websocket(websocket, [], None)
     assert websocket.closed
     websocket.close()
     pair.near.close()
@@ -199,7 +200,7 @@ class Pumped:
 
     def __init__(self) -> None:
         self.duck = Duck()
-        self.connection = take_over(self.duck, [], None)
+        self.connection = detach_websocket(self.duck, [], None)
         assert self.connection.wait is not None
         self.owner = gevent.spawn(self.connection.wait)
 

@@ -183,7 +183,7 @@ def test_letting_go(ends: tuple[socket.socket, socket.socket]) -> None:
     client, server = ends
     connection = HttpConnection(server)
     connection.buffer = b"read ahead"
-    wire = connection.release()
+    wire = connection.detach()
     assert connection.released
     server.close()
     assert wire.recv(100) == b"read ahead"

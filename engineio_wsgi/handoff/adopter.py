@@ -1,4 +1,4 @@
-"""Connections that another loop or another process has accepted, served by our own handler.
+"""Connections that another server loop or another process has accepted, served by our own handler.
 
 Owns the greenlets of such connections. Knows nothing of where a connection comes from, and nothing of the engine.
 """
@@ -6,8 +6,9 @@ Owns the greenlets of such connections. Knows nothing of where a connection come
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+from wsgiref.types import WSGIApplication, WSGIEnvironment
 
 import gevent
 from gevent import socket as gevent_socket
@@ -19,33 +20,34 @@ from engineio_wsgi.runtime.forks import hold, serve
 
 __all__ = ["Adopter", "ConnectionAdopter"]
 
-Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
-
 
 class _AdoptedHandler(RosteredHandler):
-    """Serves one adopted connection."""
+    """Serves one adopted connection. For the arguments see :meth:`ConnectionAdopter.adopt`."""
 
-    #: what the environ of its requests holds instead of the server's
-    origin: Mapping[str, Any]
-    #: what answers the one request of this connection, if it is not the server's application
-    instead: Application | None = None
+    def __init__(self, sock: gevent_socket.socket, address: object, adopter: ConnectionAdopter, *, read_ahead: bytes,
+                 origin: Mapping[str, Any], instead: WSGIApplication | None) -> None:
+        super().__init__(sock, address, adopter)
+        self.read_ahead = read_ahead
+        #: values that the environs of its requests have instead of the server's
+        self.origin = origin
+        self._instead = instead
 
-    def get_environ(self) -> dict[str, Any]:
-        """The environ of a request, as if it had been accepted here."""
+    def get_environ(self) -> WSGIEnvironment:
+        """The environ of a request, as the server that has accepted the connection would have made it."""
         environ = super().get_environ()
         environ.update(self.origin)
         return environ
 
     def run_application(self) -> None:
         """Have the request answered."""
-        if self.instead is not None:
-            self.application = self.instead
+        if self._instead is not None:
+            self.application = self._instead
             self.close_connection = True
         super().run_application()
 
 
 class ConnectionAdopter:
-    """What an :class:`Adopter` is, but for what it serves: a subclass has what a handler looks for on its ``WSGIServer``.
+    """Adopts connections; a subclass has the attributes that a handler reads from its ``WSGIServer``.
 
     Args:
         handler_class: a subclass of :class:`WebSocketHandler`, to set other limits or another log format.
@@ -55,17 +57,17 @@ class ConnectionAdopter:
         self.roster = ConnectionRoster()
         self._handler_class: type[_AdoptedHandler] = type("AdoptedHandler", (_AdoptedHandler, handler_class), {})
 
-    def adopt(self, sock: Any, address: Any, *, read_ahead: bytes = b"", environ: Mapping[str, Any] | None = None,
-              instead: Application | None = None) -> gevent.Greenlet:
+    def adopt(self, sock: gevent_socket.socket | int, address: object, *, read_ahead: bytes = b"",
+              environ: Mapping[str, Any] | None = None, instead: WSGIApplication | None = None) -> gevent.Greenlet:
         """Serve a connection until it ends, in a greenlet of its own. Does not block.
 
         Args:
-            sock: a connected gevent or stdlib socket (not a TLS one), or the number of its file descriptor. It belongs to
-                this object from now on.
-            address: the client's, as ``accept`` would have returned it.
-            read_ahead: what has been read from the connection already.
-            environ: what the environs of this connection's requests hold instead of this server's: ``wsgi.url_scheme``,
-                ``SERVER_NAME``, ``SERVER_PORT``.
+            sock: a connected gevent or standard-library socket (not a TLS one), or the number of its file descriptor.
+                It belongs to this object from now on.
+            address: the client's address, as ``accept`` has returned it.
+            read_ahead: bytes that have been read from the connection already.
+            environ: values that the environs of this connection's requests have instead of this server's:
+                ``wsgi.url_scheme``, ``SERVER_NAME``, ``SERVER_PORT``.
             instead: answers the first request in the place of the server's application. The connection ends with it.
         """
         number = sock if isinstance(sock, int) else sock.detach()
@@ -73,10 +75,7 @@ class ConnectionAdopter:
         serve(connection)
         if connection.family == gevent_socket.AF_UNIX:
             hold(connection)  # it may be one of a pair
-        handler = self._handler_class(connection, address, self)
-        handler.read_ahead = read_ahead
-        handler.origin = environ or {}
-        handler.instead = instead
+        handler = self._handler_class(connection, address, self, read_ahead=read_ahead, origin=environ or {}, instead=instead)
         # counted from now on, not only when the greenlet runs
         self.roster.begin(handler)
         return self._spawn(handler.handle)
@@ -85,7 +84,7 @@ class ConnectionAdopter:
         return gevent.spawn(function)
 
     def close(self, timeout: float) -> bool:
-        """Adopt nothing more, end waiting connections, and let the requests that are under way be answered.
+        """Adopt nothing more, close idle connections, and let the requests that are under way be answered.
 
         Blocks for ``timeout`` seconds at most. Returns whether all connections have ended.
         """
@@ -96,15 +95,15 @@ class ConnectionAdopter:
 class Adopter(ConnectionAdopter):
     """A server without a listener: connections are given to it.
 
-    It stands where the handler expects its ``WSGIServer``, and a handler sees nothing that is different.
+    It takes the place of the ``WSGIServer`` that the handler expects.
 
     Args:
-        application: the WSGI application, middlewares and all.
+        application: the WSGI application, middlewares included.
         log: where access-log lines go: something with ``write``, a ``logging.Logger``, or ``None`` for nowhere.
-        error_log: the same for what is wrong with an application; ``None`` for stderr.
-        environ: what every request's environ holds beside what is the request's own.
+        error_log: the same for failures of the application; ``None`` for stderr.
+        environ: values that the environ of every request has.
         handler_class: a subclass of :class:`WebSocketHandler`, to set other limits or another log format.
-        limit: connections at a time; a WebSocket that was handed to its session does not count.
+        limit: number of connections at a time; a session's WebSocket does not count.
 
     Example::
 
@@ -115,7 +114,8 @@ class Adopter(ConnectionAdopter):
     environ_class = dict
     secure_environ_class = SecureEnviron
 
-    def __init__(self, application: Application, *, log: Any = None, error_log: Any = None,
+    # a log is any object with ``write``: pywsgi has no type for it
+    def __init__(self, application: WSGIApplication, *, log: Any = None, error_log: Any = None,
                  environ: Mapping[str, Any] | None = None, handler_class: type[WebSocketHandler] = WebSocketHandler,
                  limit: int | None = None) -> None:
         super().__init__(handler_class)
@@ -132,19 +132,19 @@ class Adopter(ConnectionAdopter):
 
     @property
     def loop(self) -> Any:
-        """The event loop; the handler reports failures of the application to it."""
+        """The event loop, to which the handler reports failures of the application."""
         return gevent.get_hub().loop
 
     @property
     def full(self) -> bool:
-        """Whether another connection would be one too many, or come too late."""
+        """Whether no more connections are taken: there are too many, or it is closing."""
         return self.roster.stopping or (self._limit is not None and len(self.roster) >= self._limit)
 
-    def get_environ(self) -> dict[str, Any]:
-        """What a request's environ starts from."""
+    def get_environ(self) -> WSGIEnvironment:
+        """The environ that every request starts with."""
         return dict(self._environ)
 
 
 def _as_stream(log: Any) -> Any:
-    """Something with ``write``, or ``None``."""
+    """A log as something with ``write``, or ``None``."""
     return LoggingLogAdapter(log) if hasattr(log, "log") and not hasattr(log, "write") else log

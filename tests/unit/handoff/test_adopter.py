@@ -12,7 +12,7 @@ from gevent.event import Event
 from support.lateness import block_loop
 
 import engineio_wsgi
-from engineio_wsgi.handoff.adopted import Adopter
+from engineio_wsgi.handoff.adopter import Adopter
 from engineio_wsgi.http import roster
 
 
