@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import gevent
 from gunicorn.workers.ggevent import GeventWorker
 
 from engineio_wsgi.gunicorn.limits import LimitWatch
-from engineio_wsgi.gunicorn.process import LOOK_PERIOD, join_workers, note_worker, warn_of_max_requests
+from engineio_wsgi.gunicorn.process import LOOK_PERIOD, GunicornWorker, join_workers, note_worker, warn_of_max_requests
 from engineio_wsgi.gunicorn.worker import NOTIFY_PERIOD, RESERVE, Worker
 from engineio_wsgi.server import close_servers
 
 __all__ = ["post_worker_init", "worker_exit"]
 
 
-def post_worker_init(worker: Any) -> None:
+def post_worker_init(worker: GunicornWorker) -> None:
     """gunicorn's hook of this name: sessions under its own gevent workers are closed when the worker is asked to stop.
 
     Set it, and :func:`worker_exit`, by ``-c python:engineio_wsgi.gunicorn``, or import both into a configuration file.
@@ -32,7 +31,7 @@ def post_worker_init(worker: Any) -> None:
         gevent.spawn(_watch_worker, worker)
 
 
-def _watch_worker(worker: Any) -> None:
+def _watch_worker(worker: GunicornWorker) -> None:
     watch = LimitWatch(None)
     while worker.alive:
         if os.getpid() != worker.pid:
@@ -44,7 +43,7 @@ def _watch_worker(worker: Any) -> None:
     close_servers(worker.cfg.graceful_timeout - NOTIFY_PERIOD - RESERVE)
 
 
-def worker_exit(server: Any, worker: Any) -> None:
+def worker_exit(server: object, worker: GunicornWorker) -> None:
     """gunicorn's hook of this name: closes the sessions that have no request under way, for which its workers do not wait.
 
     Args:

@@ -6,7 +6,7 @@ import logging
 import sys
 from functools import partial
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeAlias
 
 import gevent
 from greenlet import getcurrent, greenlet
@@ -18,18 +18,23 @@ from engineio_wsgi.runtime.forks import call_in_child, serve
 from engineio_wsgi.server import join_clusters
 from engineio_wsgi.vendors.gunicorn_workers import forget_signals, replace_notify
 
-__all__ = ["LOOK_PERIOD", "join_workers", "note_worker", "warn_of_max_requests"]
+__all__ = ["LOOK_PERIOD", "GunicornWorker", "join_workers", "note_worker", "warn_of_max_requests"]
 
 logger = logging.getLogger("engine")
 
 #: seconds between two looks at what ends at some time
 LOOK_PERIOD = 0.1
 
-#: the worker that this process is; gunicorn's workers have no types
-_workers: list[Any] = []
+#: gunicorn's settings, which have no types
+Settings: TypeAlias = Any
+#: gunicorn's workers have no types
+GunicornWorker: TypeAlias = Any
+
+#: the worker that this process is
+_workers: list[GunicornWorker] = []
 
 
-def join_workers(cfg: Any) -> None:
+def join_workers(cfg: Settings) -> None:
     """Have several workers serve each other's sessions: those of one gunicorn, and of the one that takes its place (``USR2``).
 
     A cluster that cannot be joined ends gunicorn.
@@ -49,7 +54,7 @@ def join_workers(cfg: Any) -> None:
         raise AppImportError(str(error)) from error
 
 
-def warn_of_max_requests(cfg: Any) -> None:
+def warn_of_max_requests(cfg: Settings) -> None:
     """Log a warning if workers end after so many requests.
 
     Args:
@@ -60,7 +65,7 @@ def warn_of_max_requests(cfg: Any) -> None:
                        "worker end with it. Leave max_requests out, or set it far higher", cfg.max_requests)
 
 
-def note_worker(worker: Any) -> None:
+def note_worker(worker: GunicornWorker) -> None:
     """Note that this process is a worker, and that processes which are forked from it are not.
 
     Args:

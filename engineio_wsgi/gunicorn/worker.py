@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import gevent
 from gevent.event import Event
+from gevent.socket import socket
 from gunicorn import sock as gunicorn_sock
 from gunicorn.errors import HaltServer
 from gunicorn.http.wsgi import base_environ
@@ -43,7 +45,8 @@ class GunicornServer(HttpServer):
         options: of :class:`gevent.pywsgi.WSGIServer`.
     """
 
-    def __init__(self, listener: Any, worker: Worker, **options: Any) -> None:
+    # gevent's options have no types
+    def __init__(self, listener: socket, worker: Worker, **options: Any) -> None:
         self.worker = worker
         self.roster = ConnectionRoster()
         super().__init__(listener, worker.wsgi, log=worker.log, error_log=worker.log, **options)
@@ -64,6 +67,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     #: a subclass of :class:`GunicornHandler`, to set other limits
     wsgi_handler = GunicornHandler
 
+    # gunicorn's own arguments, which change with its versions
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         refused = refusal(self.cfg)
@@ -87,7 +91,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         super().load_wsgi()
         join_workers(self.cfg)
 
-    def handle_exit(self, sig: Any, frame: Any) -> None:
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """What gunicorn calls on SIGTERM."""
         super().handle_exit(sig, frame)
         self._wake()
@@ -119,7 +123,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             self._woken.wait(NOTIFY_PERIOD)
         self._shut_down(servers)
 
-    def _serve(self, listener: Any) -> GunicornServer:
+    def _serve(self, listener: socket) -> GunicornServer:
         listener.setblocking(1)
         cfg = self.cfg
         environ = {**base_environ(cfg), "wsgi.multithread": True, "SERVER_SOFTWARE": f"engineio-wsgi/{__version__} gunicorn"}

@@ -5,8 +5,9 @@ Owns the Protocol, and the choice of what implements it for a request. The imple
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Protocol
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 from engineio_wsgi.handoff.server_loops import OwnLoop, PlainWebSocketLoop, loop_of
 from engineio_wsgi.http.handler import WebSocketHandler
@@ -29,7 +30,7 @@ class Detachable(Protocol):
     accepted: bool
 
     @property
-    def sock(self) -> Any:
+    def sock(self) -> Any:  # gevent has no types
         """The socket: gevent's or the C one; of a TLS connection, the TLS socket."""
         ...
 
@@ -39,7 +40,7 @@ class Detachable(Protocol):
         ...
 
     @property
-    def address(self) -> Any:
+    def address(self) -> object:
         """The client's address as ``accept`` has returned it; empty where it is not known."""
         ...
 
@@ -55,7 +56,7 @@ class Detachable(Protocol):
         """
         ...
 
-    def end(self, start_response: Callable[..., Any] | None) -> Iterable[bytes]:
+    def end(self, start_response: StartResponse | None) -> Iterable[bytes]:
         """End the loop, after :meth:`detach`. Blocks until a TLS connection is closed.
 
         Returns:
@@ -67,7 +68,7 @@ class Detachable(Protocol):
         ...
 
 
-def detachable_of(environ: dict[str, Any], handler: WebSocketHandler | None, names: tuple[str, str]) -> Detachable | None:
+def detachable_of(environ: WSGIEnvironment, handler: WebSocketHandler | None, names: tuple[str, str]) -> Detachable | None:
     """The connection of a request that can be given away together with the request; ``None`` if it has to stay where it is.
 
     Args:

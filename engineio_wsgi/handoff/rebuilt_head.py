@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 from urllib.parse import quote, unquote
+from wsgiref.types import WSGIEnvironment
 
 __all__ = ["rebuild_head"]
 
@@ -13,7 +13,7 @@ __all__ = ["rebuild_head"]
 PATH_CHARACTERS = "/!$&'()*+,;=:@~"
 
 
-def rebuild_head(environ: Mapping[str, Any]) -> bytes | None:
+def rebuild_head(environ: WSGIEnvironment) -> bytes | None:
     """The head of a request, its empty line included; ``None`` where a server would not make the same environ of it."""
     target = _target_of(environ)
     if target is None or "PROXY_PROTOCOL" in environ:
@@ -24,7 +24,7 @@ def rebuild_head(environ: Mapping[str, Any]) -> bytes | None:
     return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace")
 
 
-def _headers_of(environ: Mapping[str, Any]) -> Iterator[str]:
+def _headers_of(environ: WSGIEnvironment) -> Iterator[str]:
     for key, value in environ.items():
         if key.startswith("HTTP_") and type(value) is str:
             yield f"{_header_name(key[5:])}: {value}"
@@ -37,7 +37,7 @@ def _header_name(key: str) -> str:
     return key.replace("_", "-").title()
 
 
-def _target_of(environ: Mapping[str, Any]) -> str | None:
+def _target_of(environ: WSGIEnvironment) -> str | None:
     """The target of a request; ``None`` if a middleware has changed its path."""
     prefix, path = environ.get("SCRIPT_NAME", ""), environ["PATH_INFO"]
     if prefix not in ("", os.environ.get("SCRIPT_NAME")):

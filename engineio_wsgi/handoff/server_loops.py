@@ -8,9 +8,11 @@ without another byte, a shutdown or a line in a log. The loops are those of our 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cached_property
-from typing import Any, NoReturn
+from io import BufferedReader
+from typing import NoReturn
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 from gevent.socket import socket as GeventSocket
 from geventwebsocket.websocket import WebSocket as PlainWebSocket
@@ -36,7 +38,7 @@ HANDSHAKE = b"GET / HTTP/1.1\r\nHost: engine\r\nConnection: Upgrade\r\nUpgrade: 
 DETACHED = "the connection was taken from this server's loop, which ends here; this is no error"
 
 
-def read_ahead(reader: Any, sock: Any) -> bytes:
+def read_ahead(reader: BufferedReader, sock: GeventSocket) -> bytes:
     """What a buffered reader has read from its socket and not given to anybody. It stays there. Does not block."""
     timeout = sock.gettimeout()
     sock.settimeout(0)
@@ -76,7 +78,7 @@ class OwnLoop:
         """See `Detachable`."""
         return self._handler.detach(pending)
 
-    def end(self, start_response: Callable[..., Any] | None) -> Iterable[bytes]:
+    def end(self, start_response: StartResponse | None) -> Iterable[bytes]:
         """See `Detachable`. The handler knows that it has nothing to send, and waits for a TLS connection to close."""
         return []
 
@@ -91,7 +93,7 @@ class ServerLoop:
 
     accepted = False
 
-    def __init__(self, environ: dict[str, Any], listener: tuple[str, str] = NO_NAMES) -> None:
+    def __init__(self, environ: WSGIEnvironment, listener: tuple[str, str] = NO_NAMES) -> None:
         self._environ = environ
         self._detached: Connection | None = None
         self.listener = listener
@@ -99,7 +101,7 @@ class ServerLoop:
         self.secure = is_tls(self.sock)
 
     @property
-    def address(self) -> Any:
+    def address(self) -> object:
         """The client's address: the one that ``accept`` returned, whatever a middleware has put into the environ."""
         accepted = accepted_by(self._environ)
         return accepted.address if accepted is not None and isinstance(accepted.address, tuple) else ""
@@ -125,7 +127,7 @@ class ServerLoop:
             self._environ.pop(key, None)
         return connection
 
-    def end(self, start_response: Callable[..., Any] | None, status: str = HANDED_OVER) -> NoReturn:
+    def end(self, start_response: StartResponse | None, status: str = HANDED_OVER) -> NoReturn:
         """See `Detachable`.
 
         Args:
@@ -147,7 +149,7 @@ class ServerLoop:
         """Whether all of the request's body is still on the connection or in :meth:`read_ahead`, and it is not in chunks."""
         raise NotImplementedError
 
-    def _end(self, start_response: Callable[..., Any], status: str) -> NoReturn:
+    def _end(self, start_response: StartResponse, status: str) -> NoReturn:
         """Raise the exception that ends the loop without a line in a log."""
         raise NotImplementedError
 
@@ -162,7 +164,7 @@ class PywsgiLoop(ServerLoop):
     def _is_untouched(self) -> bool:
         return gevent_servers.is_untouched(self._environ["wsgi.input"])
 
-    def _end(self, start_response: Callable[..., Any], status: str) -> NoReturn:
+    def _end(self, start_response: StartResponse, status: str) -> NoReturn:
         gevent_servers.skip_body(self._environ["wsgi.input"])
         # without a status it could not write its access log
         start_response(status, [])
@@ -179,7 +181,7 @@ class GunicornLoop(ServerLoop):
     def _is_untouched(self) -> bool:
         return gunicorn_workers.is_untouched(self._environ["wsgi.input"], int(self._environ.get("CONTENT_LENGTH") or 0))
 
-    def _end(self, start_response: Callable[..., Any], status: str) -> NoReturn:
+    def _end(self, start_response: StartResponse, status: str) -> NoReturn:
         raise ConnectionDetached(errno.ENOTCONN, DETACHED)
 
 
@@ -211,20 +213,20 @@ class PlainWebSocketLoop:
         self._detached = Connection(detach(self.sock), pending)
         return self._detached
 
-    def end(self, start_response: Callable[..., Any] | None = None) -> Iterable[bytes]:
+    def end(self, start_response: StartResponse | None = None) -> Iterable[bytes]:
         """See `Detachable`. The handler sees a WebSocket that is closed."""
         if self._detached is not None and self._detached.secure:
             self._detached.wait_closed()
         return []
 
 
-def loop_of(environ: dict[str, Any], names: tuple[str, str] = NO_NAMES) -> ServerLoop | None:
+def loop_of(environ: WSGIEnvironment, names: tuple[str, str] = NO_NAMES) -> ServerLoop | None:
     """The loop that a request of a server without WebSockets came through; ``None`` if it cannot let go of a connection."""
     kind = kind_of_loop(environ)
     return None if kind is None else kind(environ, names)
 
 
-def kind_of_loop(environ: dict[str, Any]) -> type[ServerLoop] | None:
+def kind_of_loop(environ: WSGIEnvironment) -> type[ServerLoop] | None:
     """The class of what :func:`loop_of` returns."""
     if not isinstance(client_socket(environ), GeventSocket) or not environ["SERVER_PROTOCOL"].startswith("HTTP/1"):
         return None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, NoReturn
+from typing import NoReturn
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from engineio_wsgi.handoff.server_loops import ServerLoop, kind_of_loop, loop_of
 from engineio_wsgi.http.response import Response
@@ -20,7 +20,7 @@ WEBSOCKETS = "engineio.websockets"
 SWITCHING_PROTOCOLS = "101 Switching Protocols"
 
 
-def can_upgrade(environ: dict[str, Any]) -> bool:
+def can_upgrade(environ: WSGIEnvironment) -> bool:
     """Whether the server that a request came through can carry WebSockets, its own or ours."""
     stated = environ.get(WEBSOCKETS)
     if stated is not None:
@@ -28,7 +28,7 @@ def can_upgrade(environ: dict[str, Any]) -> bool:
     return "engineio.socket" in environ or "wsgi.websocket" in environ or kind_of_loop(environ) is not None
 
 
-def upgrade_of(environ: dict[str, Any]) -> LoopUpgrade | None:
+def upgrade_of(environ: WSGIEnvironment) -> LoopUpgrade | None:
     """The upgrade that a request asks for, where its server offers no WebSocket and its loop can let go of the connection."""
     loop = loop_of(environ) if asks_for_websocket(environ) else None
     return None if loop is None else LoopUpgrade(environ, loop)
@@ -42,11 +42,11 @@ class LoopUpgrade:
         loop: that has read the request.
     """
 
-    def __init__(self, environ: dict[str, Any], loop: ServerLoop) -> None:
+    def __init__(self, environ: WSGIEnvironment, loop: ServerLoop) -> None:
         self._environ = environ
         self._loop = loop
 
-    def serve(self, application: Callable[..., Iterable[bytes]], start_response: Callable[..., Any]) -> NoReturn:
+    def serve(self, application: WSGIApplication, start_response: StartResponse) -> NoReturn:
         """Call ``application``, which finds a WebSocket in its environ and may accept it. Blocks as long as that does.
 
         Raises:

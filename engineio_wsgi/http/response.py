@@ -41,21 +41,21 @@ class Response(NamedTuple):
 
 
 def payload(body: bytes, content_type: str, compress: bool = False) -> Response:
-    """The response to a poll or a POST, before :func:`finish` has encoded its body for a client."""
+    """The response to a poll or a POST. :func:`finish` compresses its body and adds its length."""
     return Response("200 OK", [("Content-Type", content_type), NO_STORE, NO_SNIFF], body, compress)
 
 
 def finish(response: Response, environ: WSGIEnvironment, compression: HttpCompression | None) -> Response:
-    """Compress the body, where the response allows it and ``compression`` and the client want it, and state its length."""
-    status, headers, body, may_compress = response
-    headers = headers.copy()
-    if may_compress and compression is not None and len(body) >= compression.threshold:
+    """Compress the body, where the response allows it and ``compression`` and the client want it, and add its length."""
+    headers, body = response.headers, response.body
+    if response.compress and compression is not None and len(body) >= compression.threshold:
         body, coding = compress(body, environ.get("HTTP_ACCEPT_ENCODING", ""), compression)
         headers.append(("Vary", "Accept-Encoding"))
         if coding is not None:
             headers.append(("Content-Encoding", coding))
+        response = Response(response.status, headers, body)
     headers.append(("Content-Length", str(len(body))))
-    return Response(status, headers, body)
+    return response
 
 
 def refused(refusal: RequestRefused | PayloadTooLarge) -> Response:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import gevent
 from gevent.hub import Hub
 from greenlet import GreenletExit, greenlet
 
 from engineio_wsgi.clock import monotonic
+from engineio_wsgi.runtime.loop import IoLoop
 
 __all__ = ["GreenletPool"]
 
@@ -47,8 +48,8 @@ class GreenletPool:
     __slots__ = ("_hub", "_idle", "_left", "_loop", "_read_by", "_readable", "_slice_ends", "_tasks")
 
     def __init__(self, hub: Hub | None = None) -> None:
-        self._hub: Any = hub or gevent.get_hub()
-        self._loop = self._hub.loop
+        self._hub: Hub = hub or gevent.get_hub()
+        self._loop: IoLoop = self._hub.loop
         self._idle: list[greenlet] = []
         self._readable: deque[Readable] = deque()
         self._read_by: Readable | None = None

@@ -41,10 +41,6 @@ NOOP = Packet(PacketType.NOOP)
 CLOSE = Packet(PacketType.CLOSE)
 
 
-#: text/html and not text/plain: some user agents offer a plain "ok" as a download
-OK = payload(b"ok", HTML)
-
-
 class PollingTransport(Transport):
     """HTTP long-polling of one session.
 
@@ -158,7 +154,8 @@ class PollingTransport(Transport):
                 self._wait_for_room(environ)
         finally:
             self._posting = False
-        return OK
+        # text/html and not text/plain: some user agents offer a plain "ok" as a download
+        return payload(b"ok", HTML)
 
     def _wait_for_room(self, environ: WSGIEnvironment) -> None:
         """Wait until the inbox has room; the session ends if the client closes its connection meanwhile."""
