@@ -221,8 +221,9 @@ class Cluster:
     def _connection(self, request: RequestCopy, departure: Departure, upgrade: bool) -> MovedConnection:
         environ = request.environ
         origin = {key: environ[key] for key in ORIGIN if key in environ}
+        address = departure.address if isinstance(departure.address, tuple) else ""
         return MovedConnection(
-            self._receiver.fingerprint, request.sid, departure.address, origin, hops_of(environ, departure.sock),
+            self._receiver.fingerprint, request.sid, address, origin, hops_of(environ, departure.sock),
             departure.listener, request.texts if upgrade else None, departure.accepted)
 
     def _relay(self, forwarder: Forwarder, owner: str, request: RequestCopy,
