@@ -125,15 +125,15 @@ class Receiver:
         return sum(len(adopter.roster) for adopter in self._adopters)
 
     def receive(self, channel: Channel, message: Message) -> None:
-        """Do what another worker asks for. Blocks until it is done.
+        """Take a connection, request or call from another worker. Blocks until it has been served.
 
         Args:
             channel: to that worker.
-            message: the first of the conversation.
+            message: the first one.
 
         Raises:
-            OSError: the other worker hung up.
-            BadMessage: it is not one of ours.
+            OSError: the other worker has closed the channel.
+            BadMessage: the message is none that may come first.
         """
         if message.kind is Kind.CONNECTION:
             self._take_connection(channel, MovedConnection.of(message), message.body)
@@ -142,7 +142,7 @@ class Receiver:
         elif message.kind is Kind.CALL:
             self._take_call(channel, Call.of(message), message.body)
         else:
-            raise BadMessage(f"a conversation does not begin with {message.kind.name}")
+            raise BadMessage(f"expected CONNECTION, REQUEST or CALL, got {message.kind.name}")
 
     def refusal(self, fingerprint: str, sid: str) -> Refusal | None:
         """Why requests for a session cannot be taken here; ``None`` if they can."""

@@ -96,7 +96,8 @@ class Listener:
         Not if anything is wrapped around the engine: it would see only some of a connection's requests. Nor with TLS, whose state
         is in this process.
         """
-        return not self.server.ssl_enabled and self._front.is_outermost(application_of(self.server))
+        application = application_of(self.server)
+        return not self.server.ssl_enabled and application is not None and self._front.is_outermost(application)
 
     @property
     def full(self) -> bool:

@@ -221,8 +221,9 @@ class Cluster:
     def _connection(self, request: RequestCopy, detachable: Detachable, upgrade: bool) -> MovedConnection:
         environ = request.environ
         origin = {key: environ[key] for key in ORIGIN if key in environ}
+        address = detachable.address if isinstance(detachable.address, tuple) else ""
         return MovedConnection(
-            self._receiver.fingerprint, request.sid, detachable.address, origin, hops_of(environ, detachable.sock),
+            self._receiver.fingerprint, request.sid, address, origin, hops_of(environ, detachable.sock),
             detachable.listener, request.texts if upgrade else None, detachable.accepted)
 
     def _relay(self, forwarder: Forwarder, owner: str, request: RequestCopy,
