@@ -275,8 +275,13 @@ class Worker:
             self.has_one_application = False
         _fronts[id(front)] = front
 
-    def is_outermost(self, application: WSGIApplication) -> bool:
-        """Whether a request to ``application`` reaches this server first; other servers in between do not count."""
+    def is_outermost(self, application: WSGIApplication | None) -> bool:
+        """Whether a request to ``application`` reaches this server first; other servers in between do not count.
+
+        Not if the application is not known.
+        """
+        if application is None:
+            return False
         application = self._hooks.unwrap(application)
         while (front := _fronts.get(id(application))) is not None:
             if front.server is self._registry.server:
