@@ -11,9 +11,10 @@ from engineio_wsgi.engine.registry import WORKER_ID_SIZE
 from engineio_wsgi.errors import ConfigurationError, OwnerGone
 from engineio_wsgi.options.options import Options
 from engineio_wsgi.options.redis_url import RedisLocation, group_of, names_redis
+from engineio_wsgi.session.delivery import Delivery
 from engineio_wsgi.session.socket import as_message
 
-__all__ = ["Emitter"]
+__all__ = ["Bystander", "Emitter"]
 
 
 class Emitter:
@@ -72,17 +73,23 @@ class Emitter:
         """
         return self._ask_owner(Call(self._group, Action.SEND, (sid,), compress=compress), as_message(data))
 
-    def broadcast(self, data: str | bytes, exclude: Iterable[str] = (), compress: bool = True) -> int:
-        """Send one message to every session, except to those whose ids are in ``exclude``.
+    def broadcast(self, data: str | bytes, *, to: str | None = None, exclude: Iterable[str] = (), compress: bool = True,
+                  on_slow: str = "close", key: str | None = None) -> int:
+        """Send one message to every session, or to those of a group, except to those whose ids are in ``exclude``.
+
+        Args:
+            to, exclude, compress, on_slow, key: as :meth:`Server.broadcast` has them.
 
         Returns:
-            The number of sessions of the workers that have taken the message.
+            The number of sessions that the message is for, those in ``exclude`` included, of the workers that have taken it.
 
         Raises:
-            TypeError: ``data`` is neither text nor binary.
+            TypeError, ValueError: an argument has a wrong type or value.
         """
-        call = Call(self._group, Action.BROADCAST, tuple(exclude), compress=compress)
-        return self._ask_all(call.message(as_message(data)))
+        return self._deliver(data, Delivery.create(to, exclude, compress, on_slow, key))
+
+    def _deliver(self, data: str | bytes, delivery: Delivery) -> int:
+        return self._ask_all(Call.broadcast(self._group, delivery).message(as_message(data)))
 
     def disconnect(self, sid: str) -> bool:
         """Close a session after its client has fetched what waits for it. Returns whether there is such a session."""
@@ -106,3 +113,11 @@ class Emitter:
 
     def _ask_all(self, message: Message) -> int:
         return sum(self._caller.ask_all(message).values())
+
+
+class Bystander(Emitter):
+    """The emitter of a server in a process that is none of the workers."""
+
+    def deliver(self, data: str | bytes, delivery: Delivery) -> int:
+        """Send one message to sessions of the workers. Returns the number of sessions that it is for."""
+        return self._deliver(data, delivery)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Self, TypeAlias, TypeVar, overload
 from weakref import WeakSet
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -21,7 +21,7 @@ from werkzeug.wrappers import Request
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.router import Cluster
-from engineio_wsgi.emitter import Emitter
+from engineio_wsgi.emitter import Bystander
 from engineio_wsgi.engine.engine import Engine, WSGIMiddleware
 from engineio_wsgi.engine.hooks import Hooks
 from engineio_wsgi.engine.middleware import Middleware, not_implemented
@@ -33,6 +33,7 @@ from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.options.environment import from_environ
 from engineio_wsgi.options.options import Options
 from engineio_wsgi.runtime.forks import call_in_child, serve
+from engineio_wsgi.session.delivery import Delivery
 from engineio_wsgi.session.events import Listener
 from engineio_wsgi.session.socket import Socket, as_message
 
@@ -122,7 +123,7 @@ class Server:
                       make_socket=self._socket_class, unwrap=self._unwrap, on_start=self._on_start)
         self._registry = Registry(self, self._events, Options.create(**options))
         self._engine = Engine(self._registry, hooks)
-        self._worker = Worker(self._registry, self._engine, hooks, Cluster, Emitter)
+        self._worker = Worker(self._registry, self._engine, hooks, Cluster, Bystander)
         self._http: WSGIServer | None = None
         self._ended = Event()
         servers.add(self)
@@ -199,7 +200,7 @@ class Server:
         return None if self._http is None else self._http.address
 
     @property
-    def cluster(self) -> Cluster | Emitter | None:
+    def cluster(self) -> Cluster | Bystander | None:
         """The cluster; ``None`` without the option ``cluster``.
 
         In a greenlet, this process joins the cluster as a worker. In a plain thread before the first request, and in a process
@@ -207,7 +208,7 @@ class Server:
         and keeps no connection open.
         """
         reach = self._worker.reach()
-        assert reach is None or isinstance(reach, (Cluster, Emitter))
+        assert reach is None or isinstance(reach, (Cluster, Bystander))
         return reach
 
     def upgrades(self, transport: str) -> list[str]:
@@ -364,28 +365,45 @@ class Server:
 
     # -- sessions of all workers
 
-    def broadcast(self, data: str | bytes, exclude: Collection[str | Socket] = (), compress: bool = True,
-                  cluster: bool = False) -> None:
-        """Send one message to every session of this process, encoded once. Never blocks. Any thread may call this.
+    def broadcast(self, data: str | bytes, *, to: str | None = None, exclude: Iterable[str | Socket] = (), compress: bool = True,
+                  local: bool = False, on_slow: str = "close", key: str | None = None) -> None:
+        """Send one message to the sessions of all workers of the cluster. Never blocks. Any thread may call this.
+
+        The message is encoded once, whatever the number of sessions. Each worker gets the broadcasts of this one in order.
 
         Args:
+            to: a group: only its members get the message. Else all sessions do.
             exclude: sessions, or their ids, that do not get it.
-            cluster: send it to the sessions of all workers. Each worker gets the broadcasts of this one in order.
+            compress: whether the transports may compress it.
+            local: send it to the sessions of this process only. Without a cluster this is always so.
+            on_slow: what becomes of a session whose write buffer is full. ``"close"`` closes it (``"client too slow"``);
+                ``"drop"`` leaves it out; ``"latest"`` queues the message in the place of an earlier one with the same ``key``
+                that still waits, whether the buffer is full or not, so that a slow client skips values.
+            key: for ``"latest"``: what the message is a value of.
 
-        A session whose write buffer is full is closed (``"client too slow"``); no message is dropped silently.
-
-        If this process is not a worker yet, or was forked from one, ``cluster=True`` blocks until the workers have answered,
-        for 5 seconds at most.
+        If this process is not a worker yet, or was forked from one, this blocks until the workers have answered, for 5 seconds at
+        most.
 
         Raises:
             UsageError: this process was forked from the one that has the sessions, and there is no cluster to reach them by.
             ConnectionError: this process is not a worker, and Redis cannot be reached.
+            TypeError, ValueError: an argument has a wrong type or value.
         """
-        reach = self._worker.reach() if cluster else None
+        ids = [each.id if isinstance(each, Socket) else each for each in exclude]
+        delivery = Delivery.create(to, ids, compress, on_slow, key)
+        message = as_message(data)
+        reach = None if local else self._worker.reach()
         if reach is None or not self._registry.forked:
-            self._registry.broadcast(data, exclude, compress)
+            self._registry.deliver(message, delivery)
         if reach is not None:
-            reach.broadcast(as_message(data), [each.id if isinstance(each, Socket) else each for each in exclude], compress)
+            reach.deliver(message, delivery)
+        elif not local:
+            self._worker.warn_of_siblings()
+
+    def members(self, group: str) -> list[Socket]:
+        """The sessions of this process in a group, in the order in which they have joined."""
+        members = [session.socket for session in list(self._registry.groups.members(group))]
+        return [socket for socket in members if socket is not None]
 
     def send(self, sid: str, data: str | bytes, compress: bool = True) -> bool:
         """Send one message to the session with an id, in any worker. Any thread may call this.

@@ -14,6 +14,7 @@ from typing import NamedTuple, Self
 
 from engineio_wsgi.errors import BadMessage
 from engineio_wsgi.http.response import Response
+from engineio_wsgi.session.delivery import Delivery, OnSlow
 
 __all__ = [
     "VERSION",
@@ -322,6 +323,7 @@ class Action(enum.Enum):
 
 
 _ACTIONS = {action.value: action for action in Action}
+_ON_SLOW = {choice.value: choice for choice in OnSlow}
 
 
 class Call(NamedTuple):
@@ -333,6 +335,7 @@ class Call(NamedTuple):
         sids: the session that it is for; of a broadcast, those that it is not for.
         text: whether the body is text.
         compress: whether transports may compress it.
+        to, on_slow, key: of a broadcast, as `Delivery` has them.
     """
 
     group: str
@@ -340,11 +343,26 @@ class Call(NamedTuple):
     sids: tuple[str, ...] = ()
     text: bool = False
     compress: bool = True
+    to: str | None = None
+    on_slow: OnSlow = OnSlow.CLOSE
+    key: str | None = None
+
+    @classmethod
+    def broadcast(cls, group: str, delivery: Delivery) -> Self:
+        """The call that sends a message to the sessions of a worker that it is for."""
+        return cls(group, Action.BROADCAST, tuple(delivery.exclude), compress=delivery.compress, to=delivery.to,
+                   on_slow=delivery.on_slow, key=delivery.key)
+
+    @property
+    def delivery(self) -> Delivery:
+        """Of a broadcast: how it is delivered."""
+        return Delivery(self.to, frozenset(self.sids), self.compress, self.on_slow, self.key)
 
     def message(self, data: str | bytes = b"") -> Message:
         """The message for it, with the data to send."""
         text = isinstance(data, str)
-        fields = [self.group, self.action.value, "text" if text else "binary", "compress" if self.compress else "", *self.sids]
+        fields = [self.group, self.action.value, "text" if text else "binary", "compress" if self.compress else "", self.to or "",
+                  self.on_slow.value, self.key or "", *self.sids]
         # a lone surrogate is the session's to replace
         return Message(Kind.CALL, fields, data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data)
 
@@ -352,14 +370,16 @@ class Call(NamedTuple):
     def of(cls, message: Message) -> Self:
         """Read a message of this kind."""
         left = iter(message.expect(Kind.CALL))
-        group, name, data_type, compress = _take(left, 4)
+        group, name, data_type, compress, to, how, key = _take(left, 7)
         sids = tuple(left)
-        action = _ACTIONS.get(name)
+        action, on_slow = _ACTIONS.get(name), _ON_SLOW.get(how)
         if action is None:
             raise BadMessage("a call of an action that does not exist")
+        if on_slow is None:
+            raise BadMessage("a call for a delivery that does not exist")
         if action in (Action.SEND, Action.DISCONNECT) and len(sids) != 1:
             raise BadMessage("a call for one session names another number of them")
-        return cls(group, action, sids, data_type == "text", compress == "compress")
+        return cls(group, action, sids, data_type == "text", compress == "compress", to or None, on_slow, key or None)
 
     def data(self, body: bytes) -> str | bytes:
         """The data to send.

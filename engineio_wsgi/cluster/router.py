@@ -34,6 +34,7 @@ from engineio_wsgi.log import shorten
 from engineio_wsgi.options.redis_url import RedisLocation, group_of, names_redis
 from engineio_wsgi.protocol.websocket.handshake import asks_for_websocket
 from engineio_wsgi.runtime.threads import current_thread
+from engineio_wsgi.session.delivery import Delivery
 
 __all__ = ["Cluster"]
 
@@ -270,12 +271,12 @@ class Cluster:
             logger.debug("= %s: its worker was not reached: %s", shorten(call.sids[0]), error)
             return False
 
-    def broadcast(self, data: str | bytes, exclude: Iterable[str] = (), compress: bool = True) -> None:
-        """Send one message to every session of the other workers, in the order of the calls. Does not block.
+    def deliver(self, data: str | bytes, delivery: Delivery) -> None:
+        """Send one message to sessions of the other workers, in the order of the calls. Does not block.
 
         Messages for a worker that ends, or does not answer for 5 seconds, are lost.
         """
-        message = Call(self._group, Action.BROADCAST, tuple(exclude), compress=compress).message(data)
+        message = Call.broadcast(self._group, delivery).message(data)
         if current_thread() == self._thread:
             self._caller.tell_all(message)
         else:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Protocol
 
@@ -19,6 +19,7 @@ from engineio_wsgi.cluster.local.names import Names
 from engineio_wsgi.cluster.messages import Action, BadMessage, Call, Kind, Message, Result
 from engineio_wsgi.engine.registry import send_or_not
 from engineio_wsgi.http.hub_thread import has_hub
+from engineio_wsgi.session.delivery import Delivery
 from engineio_wsgi.session.socket import Socket
 from engineio_wsgi.throttle import Throttle
 
@@ -39,8 +40,8 @@ class SessionsHere(Protocol):
     #: by their ids
     clients: Mapping[str, Socket]
 
-    def broadcast(self, data: str | bytes, exclude: Collection[str] = (), compress: bool = True) -> None:
-        """Send a message to all of them."""
+    def deliver(self, data: str | bytes, delivery: Delivery) -> int:
+        """Send a message to those that it is for. Returns their number."""
         ...
 
 
@@ -53,8 +54,7 @@ def perform(host: SessionsHere, call: Call, body: bytes) -> Result:
     if call.action is Action.COUNT:
         return Result(len(host.clients))
     if call.action is Action.BROADCAST:
-        host.broadcast(call.data(body), call.sids, call.compress)
-        return Result(len(host.clients))
+        return Result(host.deliver(call.data(body), call.delivery))
     session = host.clients.get(call.sids[0])
     if session is None:
         return Result(0)

@@ -27,7 +27,9 @@ from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.runtime.greenlet_pool import GreenletPool
 from engineio_wsgi.runtime.observer import Observer
 from engineio_wsgi.runtime.threads import current_thread, wait_in_thread
+from engineio_wsgi.session.delivery import Delivery
 from engineio_wsgi.session.dispatcher import LISTENER_ERRORS
+from engineio_wsgi.session.groups import Groups
 from engineio_wsgi.session.heartbeat import HeartbeatTimer
 from engineio_wsgi.session.session import Session
 from engineio_wsgi.session.socket import Socket, as_message
@@ -133,6 +135,7 @@ class Registry:
         self._sessions: dict[str, Session] = {}
         #: the sessions of this process by id
         self.sessions: Mapping[str, Session] = self._sessions
+        self.groups = Groups()
         #: the same, as the application sees them
         self.clients: Mapping[str, Socket] = Clients(self._sessions)
         #: counts what happens; `observe` replaces it
@@ -195,6 +198,7 @@ class Registry:
         for session in list(self._sessions.values()):
             session.forsake()
         self._sessions.clear()
+        self.groups.clear()
         if self.hub is not None:
             self.heartbeat_timer.stop()
             self.greenlets.forsake()
@@ -287,6 +291,7 @@ class Registry:
     def forget(self, session: Session) -> None:
         """Remove a session that has ended."""
         if self._sessions.pop(session.id, None) is not None:
+            self.groups.leave_all(session)
             self._quota.give_back(session.remote_address)
             self.observer.on_closed(str(session.close_reason))
         if not self._sessions:
@@ -301,23 +306,24 @@ class Registry:
         for session in self._sessions.values():
             session.outbox.watch()
 
-    def broadcast(self, data: str | bytes, exclude: Collection[str | Socket] = (), compress: bool = True) -> None:
-        """Send one message to every session of this process, encoded once. Never blocks. Any thread may call this.
+    def receivers(self, group: str | None) -> Collection[Session]:
+        """The sessions of this process in a group; ``None`` for all."""
+        return self._sessions.values() if group is None else self.groups.members(group)
 
-        Args:
-            exclude: sessions, or their ids, that do not get it.
+    def deliver(self, data: str | bytes, delivery: Delivery) -> None:
+        """Send one message to sessions of this process, encoded once. Never blocks. Any thread may call this.
 
         Raises:
             UsageError: this process was forked from the one that has the sessions.
         """
-        message = Prepared(as_message(data), compress)
+        message = Prepared(as_message(data), delivery.compress, delivery.key)
         if self.hub is None:
             self.check_not_forked()
             return
         if current_thread() != self.thread:
-            self.hub.loop.run_callback_threadsafe(self._broadcast, message, exclude)
+            self.hub.loop.run_callback_threadsafe(self._deliver, message, delivery)
         else:
-            self._broadcast(message, exclude)
+            self._deliver(message, delivery)
 
     def check_not_forked(self) -> None:
         """Refuse to send from a forked child to sessions of its parent: the message would be lost without a notice.
@@ -327,12 +333,13 @@ class Registry:
         """
         if self.forked:
             raise UsageError("the sessions are those of the process that this one was forked from: reach them with the option "
-                             "cluster and cluster=True, or by engineio_wsgi.Emitter")
+                             "cluster, or by engineio_wsgi.Emitter")
 
-    def _broadcast(self, message: Prepared, exclude: Collection[str | Socket]) -> None:
-        for session in list(self._sessions.values()):
-            if not exclude or (session.id not in exclude and session.socket not in exclude):
-                session.send_prepared(message)
+    def _deliver(self, message: Prepared, delivery: Delivery) -> None:
+        exclude, on_slow = delivery.exclude, delivery.on_slow
+        for session in list(self.receivers(delivery.to)):
+            if not exclude or session.id not in exclude:
+                session.send_prepared(message, on_slow)
 
     def stop_opening(self) -> None:
         """Open no more sessions: handshakes are answered with 503 from now on."""

@@ -26,6 +26,7 @@ from engineio_wsgi.http.hub_thread import call_in_hub, in_plain_thread, start_hu
 from engineio_wsgi.options.options import Options
 from engineio_wsgi.runtime.forks import serve
 from engineio_wsgi.runtime.threads import current_thread, half_patched
+from engineio_wsgi.session.delivery import Delivery
 from engineio_wsgi.session.socket import Socket
 
 __all__ = ["Front", "Reach", "Router", "Worker", "set_default_cluster"]
@@ -36,8 +37,8 @@ logger = logging.getLogger("engine")
 class Reach(Protocol):
     """A way to the sessions of other workers."""
 
-    def broadcast(self, data: str | bytes, exclude: Iterable[str] = (), compress: bool = True) -> object:
-        """Send one message to every session of the other workers."""
+    def deliver(self, data: str | bytes, delivery: Delivery) -> object:
+        """Send one message to sessions of the other workers."""
         ...
 
     def send(self, sid: str, data: str | bytes, compress: bool = True) -> bool:
@@ -113,6 +114,9 @@ class Worker:
         self._entered: AsyncResult | None = None
         #: ``SERVER_PORT`` of the last request
         self.port: str | None = ""
+        #: whether the WSGI server runs several processes
+        self._has_siblings = False
+        self._warned = False
         self._wrapped: WSGIApplication | None = None
         #: whether the server is wrapped around no more than one application
         self.has_one_application = True
@@ -182,6 +186,13 @@ class Worker:
             return self._outside(group, self.options.path)
         self.join_cluster()
         return self._router
+
+    def warn_of_siblings(self) -> None:
+        """A broadcast has reached the sessions of this process only. Log a warning, once, if there are other processes."""
+        if self._has_siblings and not self._warned:
+            self._warned = True
+            logger.warning("a broadcast reached the clients of this process only, and the WSGI server runs several: set "
+                           "cluster='local' to reach those of all, or call broadcast with local=True")
 
     def leave_cluster(self, timeout: float) -> None:
         """Stop serving other workers. Blocks for ``timeout`` seconds at most."""
@@ -253,15 +264,17 @@ class Worker:
     def note_listener(self, environ: WSGIEnvironment) -> None:
         """Note that this process serves the listener of a request; a process that is forked from it must not."""
         self.port = environ.get("SERVER_PORT")
+        self._has_siblings = bool(environ.get("wsgi.multiprocess"))
         sock = client_socket(environ)
         if sock is not None:
             serve(sock)
 
     # -- what other workers ask for
 
-    def broadcast(self, data: str | bytes, exclude: Iterable[str] = (), compress: bool = True) -> None:
-        """Send one message to every session of this process."""
-        self._registry.broadcast(data, tuple(exclude), compress)
+    def deliver(self, data: str | bytes, delivery: Delivery) -> int:
+        """Send one message to sessions of this process. Returns their number."""
+        self._registry.deliver(data, delivery)
+        return len(self._registry.receivers(delivery.to))
 
     def announce(self, event: str, argument: object) -> None:
         """Have the server's listeners of an event called. Does not block."""

@@ -19,6 +19,7 @@ from engineio_wsgi.deadline import DeadlineTimer
 from engineio_wsgi.errors import SocketClosed
 from engineio_wsgi.log import shorten
 from engineio_wsgi.packet import Packet, PacketType
+from engineio_wsgi.session.delivery import OnSlow
 from engineio_wsgi.session.dispatcher import Dispatcher
 from engineio_wsgi.session.heartbeat import Heartbeat
 from engineio_wsgi.session.ports import SessionRegistry
@@ -159,15 +160,33 @@ class Session(Sink):
             return
         self.append(packet, size_of(packet.data) + OVERHEAD)
 
-    def send_prepared(self, message: Prepared) -> bool:
-        """Queue a message of a broadcast. Never blocks: returns ``False``, and ends the session, if the write buffer is full."""
+    def send_prepared(self, message: Prepared, on_slow: OnSlow = OnSlow.CLOSE) -> None:
+        """Queue a message of a broadcast. Never blocks: ``on_slow`` says what to do if the write buffer is full."""
         if not self.state.is_open:
-            return True
-        if self.outbox.size >= self.outbox.limit:
-            self.end(CloseReason.CLIENT_TOO_SLOW, "the write buffer was full when a message was broadcast")
-            return False
+            return
+        outbox = self.outbox
+        if message.key is not None:
+            outbox.withdraw(message.key)
+        elif outbox.size >= outbox.limit:
+            if on_slow is OnSlow.CLOSE:
+                self.end(CloseReason.CLIENT_TOO_SLOW, "the write buffer was full when a message was broadcast")
+            return
         self.append(message, message.size)
-        return True
+
+    # -- groups
+
+    def join(self, group: str) -> None:
+        """Add the session to a group.
+
+        Raises:
+            SocketClosed: the session is closing or closed.
+        """
+        groups = self.registry.groups
+        groups.join(self, group)
+        # after joining, because another thread may end the session meanwhile
+        if not self.state.is_open:
+            groups.leave(self, group)
+            raise SocketClosed(reason=self.close_reason)
 
     def send_ping(self) -> None:
         """Send a ping."""

@@ -16,6 +16,7 @@ from engineio_wsgi.log import shorten
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.runtime.threads import current_thread, wait_in_thread
 from engineio_wsgi.session.events import HasListeners, Listener
+from engineio_wsgi.session.groups import check_group
 from engineio_wsgi.session.session import Session
 from engineio_wsgi.transports.base import CloseReason, Entry, TrackedPacket, Transport, as_packet, size_of
 
@@ -116,6 +117,12 @@ class Socket(HasListeners):
         return self._data
 
     @property
+    def groups(self) -> frozenset[str]:
+        """The groups that the session is in."""
+        session = self._session
+        return session.registry.groups.of(session)
+
+    @property
     def ready_state(self) -> str:
         """``"opening"``, ``"open"``, ``"closing"`` or ``"closed"``."""
         return self._session.state.ready
@@ -183,7 +190,7 @@ class Socket(HasListeners):
     # -- sending
 
     def send(self, data: str | bytes | bytearray | memoryview, *, compress: bool = True,
-             callback: Callable[[], object] | None = None, timeout: float | None = None) -> Socket:
+             callback: Callable[[], object] | None = None, timeout: float | None = None, volatile: bool = False) -> Socket:
         """Send one message: ``str`` is text, bytes-like is binary.
 
         Does not wait for the network unless ``max_buffered`` bytes are buffered for the client: then it blocks until there is
@@ -194,6 +201,7 @@ class Socket(HasListeners):
             compress: whether the transport may compress it.
             callback: called once, as a listener is, when the message has been written.
             timeout: seconds to wait for room; ``None`` waits until there is room or the session ends.
+            volatile: drop the message, and do not wait, if there is no room.
 
         Raises:
             SocketClosed: the session is closing or closed.
@@ -205,10 +213,12 @@ class Socket(HasListeners):
         size = len(message) if message.isascii() else size_of(message)
         entry: Entry = message if compress and callback is None else self._special_entry(message, compress, callback)
         session = self._session
+        outbox = session.outbox
+        if outbox.size >= outbox.limit and volatile and session.state.is_open:
+            return self
         if session.thread != current_thread():
             self._send_from_thread(entry, size, timeout)
             return self
-        outbox = session.outbox
         if outbox.size >= outbox.limit:
             self._wait_for_buffer(timeout)
         if session.creation_watched:
@@ -277,6 +287,27 @@ class Socket(HasListeners):
                 return False
             session.wait_progress(deadline.left)
         return True
+
+    # -- groups
+
+    def join(self, group: str) -> None:
+        """Add the session to a group: ``server.broadcast(data, to=group)`` reaches it. Any thread may call this.
+
+        The session leaves its groups when it closes. Nothing happens if it is a member already.
+
+        Args:
+            group: any text but an empty one. A group exists as long as it has a member.
+
+        Raises:
+            SocketClosed: the session is closing or closed.
+            TypeError, ValueError: ``group`` is no name of a group.
+        """
+        self._session.join(check_group(group))
+
+    def leave(self, group: str) -> None:
+        """Remove the session from a group; nothing happens if it is no member. Any thread may call this."""
+        session = self._session
+        session.registry.groups.leave(session, group)
 
     # -- receiving
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engineio_wsgi.packet import Packet, PacketType
-from engineio_wsgi.transports.base import Entry, Transport, as_packet, size_of
+from engineio_wsgi.transports.base import Entry, Prepared, Transport, as_packet, size_of
 
 __all__ = ["OVERHEAD", "WriteBuffer", "entry_size"]
 
@@ -50,6 +50,14 @@ class WriteBuffer:
         self.size += size
         if not self._transport.corked:
             self._transport.wake()
+
+    def withdraw(self, key: str) -> None:
+        """Drop the message of a broadcast with this key that still waits, if there is one."""
+        for position, entry in enumerate(self.entries):
+            if isinstance(entry, Prepared) and entry.key == key:
+                del self.entries[position]
+                self.size -= entry.size
+                return
 
     def take(self) -> list[Entry]:
         """Take all entries out, to write them.

@@ -44,14 +44,15 @@ class Prepared:
     """One message for many sessions, encoded once for each encoding.
 
     ``forms`` maps what distinguishes an encoding (transport, revision, compression) to the bytes object that is written to every
-    session with that encoding.
+    session with that encoding. ``key`` names what the message is a value of, if newer values replace it.
     """
 
-    __slots__ = ("compress", "data", "forms", "size")
+    __slots__ = ("compress", "data", "forms", "key", "size")
 
-    def __init__(self, data: str | bytes, compress: bool) -> None:
+    def __init__(self, data: str | bytes, compress: bool, key: str | None = None) -> None:
         self.data = data
         self.compress = compress
+        self.key = key
         self.size = size_of(data)
         self.forms: dict[tuple[object, ...], bytes] = {}
 

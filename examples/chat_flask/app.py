@@ -73,7 +73,7 @@ def connected(socket: FlaskSocket) -> None:
 
 def tell_all(user: str, text: str) -> None:
     """Everybody reads it, the speaker too, in whatever worker they are."""
-    engineio.broadcast(json.dumps({"user": user, "text": text}), cluster=True)
+    engineio.broadcast(json.dumps({"user": user, "text": text}))
 
 
 if __name__ == "__main__":

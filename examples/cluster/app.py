@@ -18,7 +18,7 @@ server = engineio_wsgi.Server.from_environ()
 @server.on("connection")
 def connected(socket):
     socket.send(f"worker {os.getpid()} has this session")
-    socket.on("message", lambda data: server.broadcast(data, cluster=True))
+    socket.on("message", lambda data: server.broadcast(data))
 
 
 def home(environ, start_response):

@@ -53,19 +53,46 @@ def sessions_of(group: Workers) -> list[WebSocketSession]:
 def test_a_broadcast_reaches_every_session_of_every_worker(group: Workers) -> None:
     sessions = sessions_of(group)
     for number in range(20):
-        group.workers[0].call("broadcast", str(number), [sessions[2].sid], True, True)
-    group.workers[0].call("broadcast", "last", [], True, True)
+        group.workers[0].call("broadcast", str(number), exclude=[sessions[2].sid])
+    group.workers[0].call("broadcast", "last")
     for session in sessions[:2]:
         assert session.hear_many(21) == [*map(str, range(20)), "last"]
     assert sessions[2].hear() == "last"
 
 
-def test_a_broadcast_stays_here_if_it_is_not_said_otherwise(group: Workers) -> None:
+def test_a_local_broadcast_stays_here(group: Workers) -> None:
     sessions = sessions_of(group)
-    group.workers[0].call("broadcast", "here")
-    group.workers[0].call("broadcast", "everywhere", [], True, True)
+    group.workers[0].call("broadcast", "here", local=True)
+    group.workers[0].call("broadcast", "everywhere")
     assert sessions[0].hear_many(2) == ["here", "everywhere"]
     assert sessions[1].hear() == "everywhere"
+
+
+def test_a_group_has_members_in_every_worker(group: Workers) -> None:
+    sessions = sessions_of(group)
+    for worker, session in zip(group.workers, sessions, strict=True):
+        if session is not sessions[1]:
+            worker.call("join", session.sid, "news")
+    group.workers[1].call("broadcast", "one", to="news", exclude=[sessions[2].sid])
+    group.workers[1].call("broadcast", "two", to="news")
+    assert (sessions[0].hear_many(2), sessions[2].hear()) == (["one", "two"], "two")
+    group.workers[2].call("leave", sessions[2].sid, "news")
+    group.workers[1].call("broadcast", "three", to="news")
+    group.workers[1].call("broadcast", "to nobody", to="a group without members")
+    group.workers[1].call("broadcast", "last")
+    assert sessions[0].hear_many(2) == ["three", "last"]
+    assert [session.hear() for session in sessions[1:]] == ["last", "last"]
+
+
+def test_an_emitter_reaches_a_group(group: Workers, name: str) -> None:
+    sessions = sessions_of(group)
+    group.workers[0].call("join", sessions[0].sid, "news")
+    group.workers[2].call("join", sessions[2].sid, "news")
+    emitter = Emitter(name)
+    assert emitter.broadcast("to members", to="news") == 2
+    assert emitter.broadcast("to nobody", to="a group without members") == 0
+    assert emitter.broadcast("last") == 3
+    assert [session.hear() for session in sessions] == ["to members", "last", "to members"]
 
 
 @pytest.mark.parametrize("data", ["text", "ü€😀", ""])
@@ -111,7 +138,7 @@ def test_count_and_workers(group: Workers, name: str) -> None:
 def test_a_worker_that_is_stopped_holds_up_no_broadcast_to_others(group: Workers) -> None:
     sessions = sessions_of(group)
     os.kill(group.workers[1].pid, signal.SIGSTOP)
-    group.workers[0].call("broadcast", "hello", [], True, True)
+    group.workers[0].call("broadcast", "hello")
     assert sessions[2].hear() == "hello"
     os.kill(group.workers[1].pid, signal.SIGCONT)
     assert sessions[1].hear() == "hello"
@@ -144,7 +171,7 @@ emitter = engineio_wsgi.Emitter(sys.argv[1])
 outcome = []
 
 def emit():
-    outcome.append(emitter.broadcast("to all", [sys.argv[2]]))
+    outcome.append(emitter.broadcast("to all", exclude=[sys.argv[2]]))
     outcome.append(emitter.send(sys.argv[3], "to one") and emitter.send(sys.argv[3], b"binary"))
     outcome.append(emitter.disconnect(sys.argv[2]))
     outcome.append(emitter.send("zzzz-no-such-session", "x"))
@@ -209,8 +236,10 @@ def call_message(fields: list[str]) -> bytes:
 
 #: fields behind the group
 GARBAGE: dict[str, list[str]] = {
-    "no action": ["explode", "text", "compress", "x"],
-    "two sids": ["send", "text", "compress", "x", "y"], "nothing": [], "text that is none": ["broadcast", "text", "compress"],
+    "no action": ["explode", "text", "compress", "", "close", "", "x"],
+    "two sids": ["send", "text", "compress", "", "close", "", "x", "y"], "nothing": [],
+    "text that is none": ["broadcast", "text", "compress", "", "close", ""],
+    "no way of delivery": ["broadcast", "text", "compress", "", "explode", ""],
 }
 
 

@@ -112,8 +112,11 @@ def application(environ, start_response):
         gevent.spawn(close)
     cluster = server.cluster
     if environ["PATH_INFO"] == "/call":
-        name, arguments = json.loads(environ["wsgi.input"].read())
-        outcome = getattr(cluster if name in ("count", "workers") else server, name)(*arguments)
+        name, arguments, options = json.loads(environ["wsgi.input"].read())
+        owner = cluster if name in ("count", "workers") else server
+        if name in ("join", "leave"):
+            owner = server.clients[arguments.pop(0)]
+        outcome = getattr(owner, name)(*arguments, **options)
         start_response("200 OK", [("Content-Type", "application/json")])
         return [json.dumps(outcome).encode()]
     content = {"pid": os.getpid(), "clients": server.clients_count, "id": server._registry.worker_id,
@@ -189,10 +192,10 @@ class Worker(Served):
         connection.close()
         return content
 
-    def call(self, name: str, *arguments: Any) -> Any:
-        """Call a method of the worker's server or cluster: what it returns."""
+    def call(self, name: str, *arguments: Any, **options: Any) -> Any:
+        """Call a method of the worker's server or cluster, or of the session whose id comes first: what it returns."""
         connection = self.connect()
-        outcome = connection.post("/call", json.dumps([name, arguments]).encode()).json()
+        outcome = connection.post("/call", json.dumps([name, arguments, options]).encode()).json()
         connection.close()
         return outcome
 

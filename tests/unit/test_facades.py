@@ -9,17 +9,18 @@ from engineio_wsgi.engine.server_events import ServerEvents
 from engineio_wsgi.engine.worker import Worker
 
 PROPERTIES = {
-    "buffered", "close_description", "close_reason", "closed", "data", "id", "protocol", "ready_state", "remote_address",
-    "request", "server", "transport", "upgraded", "upgrading", "write_buffer",
+    "buffered", "close_description", "close_reason", "closed", "data", "groups", "id", "protocol", "ready_state",
+    "remote_address", "request", "server", "transport", "upgraded", "upgrading", "write_buffer",
 }  # fmt: skip
 METHODS = {
-    "close", "emit", "flush", "listeners", "off", "on", "once", "receive", "send", "spawn", "wait_closed", "write",
+    "close", "emit", "flush", "join", "leave", "listeners", "off", "on", "once", "receive", "send", "spawn", "wait_closed",
+    "write",
 }  # fmt: skip
 
 SERVER_PROPERTIES = {"address", "clients", "clients_count", "cluster", "options"}
 SERVER_METHODS = {
     "attach", "broadcast", "close", "disconnect", "emit", "from_environ", "generate_id", "handle_request", "handle_socket",
-    "handle_upgrade", "listen", "listeners", "off", "on", "once", "send", "serve_forever", "upgrades", "use", "wrap",
+    "handle_upgrade", "listen", "listeners", "members", "off", "on", "once", "send", "serve_forever", "upgrades", "use", "wrap",
 }  # fmt: skip
 #: what a framework's integration overrides
 SERVER_HOOKS = {"_admit", "_on_start", "_request_of", "_socket_class", "_stand_in", "_unwrap"}

@@ -25,6 +25,7 @@ from engineio_wsgi.cluster.messages import (
     write_answer,
 )
 from engineio_wsgi.http.response import Response
+from engineio_wsgi.session.delivery import Delivery, OnSlow
 
 #: with lone surrogates and NUL
 TEXTS = st.text(st.characters(exclude_categories=()))
@@ -71,6 +72,12 @@ def test_request_comes_back(environ: dict[str, str], body: bytes) -> None:
 def test_answer_comes_back(status: str, headers: list[tuple[str, str]]) -> None:
     answered = Response(status, headers, b"body")
     assert read_answer(sent(write_answer(answered))) == answered
+
+
+@given(st.none() | TEXTS.filter(bool), st.sets(TEXTS), st.booleans(), st.sampled_from(OnSlow), st.none() | TEXTS.filter(bool))
+def test_broadcast_comes_back(to: str | None, exclude: set[str], compress: bool, on_slow: OnSlow, key: str | None) -> None:
+    delivery = Delivery(to, frozenset(exclude), compress, on_slow, key)
+    assert Call.of(sent(Call.broadcast("group", delivery).message("data"))).delivery == delivery
 
 
 @given(st.sampled_from(Action), TEXTS, st.one_of(TEXTS, st.binary()), st.booleans())

@@ -16,6 +16,7 @@ from engineio_wsgi.errors import Forbidden, ServerClosing, SocketClosed, UsageEr
 from engineio_wsgi.options.options import Options
 from engineio_wsgi.packet import Packet
 from engineio_wsgi.runtime.observer import Observer
+from engineio_wsgi.session.delivery import Delivery
 from engineio_wsgi.session.session import Session
 from engineio_wsgi.session.socket import Socket
 
@@ -80,7 +81,7 @@ def test_a_broadcast_reaches_all_sessions_but_the_excluded(started: Registry) ->
     transports = [opened(started, f"abcd{number}")[1] for number in range(3)]
     for transport in transports:
         transport.take()
-    started.broadcast("hello", exclude=["abcd0", started.clients["abcd1"]])
+    started.deliver("hello", Delivery(exclude=["abcd0", "abcd1"]))
     assert [len(transport.take()) for transport in transports] == [0, 0, 1]
 
 
@@ -141,7 +142,7 @@ def test_a_forked_child_has_none_of_the_parents_sessions() -> None:
     here.start_anew(served=True)
     assert (here.sessions, here.hub, here.forked, session.socket.closed, transport.take()) == ({}, None, True, True, [])
     with pytest.raises(UsageError, match="forked"):
-        here.broadcast("hello")
+        here.deliver("hello", Delivery())
     here.start(gevent.get_hub(), "efgh", in_cluster=False)
     assert (here.forked, here.worker_id, here.in_cluster) == (False, "efgh", False)
 
@@ -150,7 +151,7 @@ def test_before_the_first_request_nothing_runs_in_the_hub() -> None:
     called: list[str] = []
     here = registry()
     here.run_in_hub(lambda: called.append("too early"), 1.0)
-    here.broadcast("to nobody")
+    here.deliver("to nobody", Delivery())
     here.start(gevent.get_hub(), "abcd", in_cluster=False)
     here.run_in_hub(lambda: called.append("in time"), 1.0)
     assert called == ["in time"]

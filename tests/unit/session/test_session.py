@@ -12,6 +12,7 @@ from support.fakesession import FakeHost, FakeTransport, opened_session, outcome
 
 from engineio_wsgi.errors import SocketClosed
 from engineio_wsgi.packet import Packet, PacketType
+from engineio_wsgi.session.delivery import OnSlow
 from engineio_wsgi.session.session import Session
 from engineio_wsgi.transports.base import Prepared, TrackedPacket
 
@@ -129,9 +130,21 @@ def test_a_client_that_takes_nothing_is_noted_once() -> None:
 
 def test_a_broadcast_is_queued_unless_the_buffer_is_full() -> None:
     session, _ = opened_session(max_buffered=10)
-    assert session.send_prepared(Prepared("x" * 10, True))
-    assert not session.send_prepared(Prepared("y", True))
-    assert session.send_prepared(Prepared("z", True))
+    message = Prepared("x" * 10, True)
+    session.send_prepared(message)
+    session.send_prepared(Prepared("left out", True), OnSlow.DROP)
+    assert (session.outbox.entries[-1], session.closed) == (message, False)
+    session.send_prepared(Prepared("y", True))
+    assert session.close_reason == "client too slow"
+    session.send_prepared(Prepared("to nobody", True))
+
+
+def test_the_latest_value_takes_the_place_of_the_one_before() -> None:
+    session, _ = opened_session(max_buffered=10)
+    session.send_prepared(Prepared("x" * 10, True))
+    for number in range(3):
+        session.send_prepared(Prepared(f"price {number}", True, "price"), OnSlow.LATEST)
+    assert [entry.data for entry in session.outbox.entries[-2:]] == ["x" * 10, "price 2"]
 
 
 def test_what_another_thread_sends_is_queued_in_the_hub() -> None:

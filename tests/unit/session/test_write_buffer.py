@@ -108,3 +108,14 @@ def test_a_cleared_buffer_is_empty() -> None:
 ], ids=["ASCII", "UTF-8", "bytes", "empty", "message", "ping", "pong", "tracked", "prepared"])
 def test_the_bytes_that_an_entry_counts_for(entry: Entry, size: int) -> None:
     assert entry_size(entry) == size
+
+
+def test_a_value_that_still_waits_is_withdrawn() -> None:
+    buffer, _ = connected()
+    buffer.put("before", 6)
+    buffer.put(Prepared("old", True, "price"), 3)
+    buffer.put(Prepared("other", True, "stock"), 5)
+    buffer.withdraw("price")
+    buffer.withdraw("nothing")
+    assert [getattr(entry, "data", entry) for entry in buffer.entries] == ["before", "other"]
+    assert buffer.size == 11
