@@ -121,7 +121,7 @@ class WebSocketTransport(Transport):
             self.wire.watch(self._on_readable)
 
     def _on_readable(self) -> None:
-        """In the hub: have one batch read by the greenlet that receives, or by one of the pool. What it sends is written at once."""
+        """In the hub: have one batch read by the greenlet that receives, or by one of the pool, and then write what it sent."""
         self.corked = True
         inbox = self.inbox
         if inbox.receiver is None:
