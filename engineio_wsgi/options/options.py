@@ -110,7 +110,7 @@ class Options:
             object.__setattr__(self, declared.name, value)
 
     @classmethod
-    def create(cls, **given: Any) -> Options:
+    def create(cls, **given: Any) -> Options:  # checked when the options are constructed
         """Options from keyword arguments.
 
         Raises:
