@@ -60,21 +60,21 @@ class Options:
         ConfigurationError: a wrong type or an impossible value. The text names the option, what was expected and what was given.
     """
 
-    path: str = _option("/engine.io", check_path, "the resource that is intercepted", str)
-    add_trailing_slash: bool = _option(True, check_flag, "whether the resource ends with a slash", parse_flag)
+    path: str = _option("/engine.io", check_path, "the path of the engine's requests", str)
+    add_trailing_slash: bool = _option(True, check_flag, "whether that path ends with a slash", parse_flag)
     transports: tuple[str, ...] = _option(("polling", "websocket"), check_transports,
-                                          "the transports that are served, of polling, websocket, flashsocket", parse_names)
+                                          "the transports that are served: polling, websocket, flashsocket", parse_names)
     ping_interval: float = _option(25.0, check_seconds, f"seconds between two pings; {SHORTEST} to {LONGEST}", float)
     ping_timeout: float = _option(
-        20.0, check_seconds, f"seconds that the answer to a ping may take; {SHORTEST} to {LONGEST}", float)
+        20.0, check_seconds, f"seconds within which a ping has to be answered; {SHORTEST} to {LONGEST}", float)
     upgrade_timeout: float = _option(
-        10.0, check_seconds, f"seconds until an unfinished upgrade is dropped; {SHORTEST} to {LONGEST}", float)
+        10.0, check_seconds, f"seconds until an unfinished upgrade is abandoned; {SHORTEST} to {LONGEST}", float)
     max_http_buffer_size: int = _option(1_000_000, check_bytes, "bytes of the largest POST body and of the largest WebSocket "
                                         "message, after decompression; refused before it is read, with 413 or 1009", int)
-    allow_upgrades: bool = _option(True, check_flag, "whether sessions may move to another transport", parse_flag)
+    allow_upgrades: bool = _option(True, check_flag, "whether sessions may be upgraded to another transport", parse_flag)
     allow_request: Callable[..., bool] | None = _option(
-        None, check_callable, "callable(request) -> bool, asked at every handshake; may block, may raise Forbidden")
-    allow_eio3: bool = _option(False, check_flag, "whether protocol revisions 1 to 3 are served, too", parse_flag)
+        None, check_callable, "callable(request) -> bool, called for every handshake; may block, may raise Forbidden")
+    allow_eio3: bool = _option(False, check_flag, "whether protocol revisions 1 to 3 are served as well", parse_flag)
     jsonp: bool = _option(False, check_flag, "whether JSONP polling is served", parse_flag)
     cors: Cors | None = _option(None, check_cors, "allowed cross-origin origins; None allows the same origin only", parse_origins)
     allowed_hosts: tuple[str, ...] | None = _option(
@@ -110,7 +110,7 @@ class Options:
             object.__setattr__(self, declared.name, value)
 
     @classmethod
-    def create(cls, **given: Any) -> Options:
+    def create(cls, **given: Any) -> Options:  # checked when the options are constructed
         """Options from keyword arguments.
 
         Raises:

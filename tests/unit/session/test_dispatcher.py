@@ -100,7 +100,7 @@ def test_packet_listeners_see_messages_and_other_packets() -> None:
 
 @pytest.mark.complains
 @pytest.mark.parametrize("queued", [False, True])
-def test_a_listener_that_fails_ends_nothing(caplog: pytest.LogCaptureFixture, queued: bool) -> None:
+def test_a_failing_listener_does_not_end_the_session(caplog: pytest.LogCaptureFixture, queued: bool) -> None:
     session, _ = opened_session()
     errors: list[BaseException] = []
     session.inbox.on("error", errors.append)
@@ -116,7 +116,7 @@ def test_a_listener_that_fails_ends_nothing(caplog: pytest.LogCaptureFixture, qu
 
 
 @pytest.mark.complains
-def test_an_error_listener_that_fails_is_not_told_of_itself(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_error_listener_is_not_called_again(caplog: pytest.LogCaptureFixture) -> None:
     session, _ = opened_session()
     session.inbox.on("error", lambda error: 1 / 0)
     session.inbox.queue_call(lambda: [].pop())
@@ -124,7 +124,7 @@ def test_an_error_listener_that_fails_is_not_told_of_itself(caplog: pytest.LogCa
     assert caplog.text.count("Traceback") >= 2
 
 
-def test_a_listener_that_finds_the_session_closed_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_listener_may_find_the_session_closed(caplog: pytest.LogCaptureFixture) -> None:
     session, _ = opened_session()
 
     def send() -> None:
@@ -136,7 +136,7 @@ def test_a_listener_that_finds_the_session_closed_is_no_error(caplog: pytest.Log
     assert [record.levelname for record in caplog.records] == ["DEBUG"]
 
 
-def test_turns_are_timed_where_somebody_wants_to_know() -> None:
+def test_turns_are_timed_if_a_meter_counts() -> None:
     transport = FakeTransport()
     transport.meter = meter = Meter()
     session = over(transport)
@@ -148,7 +148,7 @@ def test_turns_are_timed_where_somebody_wants_to_know() -> None:
     assert (meter.messages_in, meter.turns) == (3, 2)
 
 
-def test_waiting_is_none_of_a_turns_time() -> None:
+def test_waiting_does_not_count_as_time_of_a_turn() -> None:
     transport = FakeTransport()
     transport.meter = meter = Meter()
     session = over(transport)
@@ -166,7 +166,7 @@ def test_waiting_is_none_of_a_turns_time() -> None:
 # -- the inbox
 
 
-def test_a_full_inbox_stops_the_transport_until_it_is_empty() -> None:
+def test_a_full_inbox_pauses_the_transport_until_it_is_empty() -> None:
     transport = Pausing()
     session = over(transport, max_inbox=100)
     transport.arrive("x" * 101, "y")
@@ -177,7 +177,7 @@ def test_a_full_inbox_stops_the_transport_until_it_is_empty() -> None:
     assert (session.inbox.reading_paused, transport.calls) == (False, ["pause", "resume"])
 
 
-def test_calls_that_a_busy_listener_holds_up_count() -> None:
+def test_calls_queued_behind_a_busy_listener_count() -> None:
     session, _ = opened_session(max_inbox=100)
     go_on = Event()
     session.inbox.queue_call(go_on.wait, 5)
@@ -194,7 +194,7 @@ def test_calls_that_a_busy_listener_holds_up_count() -> None:
     assert not session.inbox.reading_paused
 
 
-def test_only_one_greenlet_waits_for_a_message() -> None:
+def test_a_second_greenlet_cannot_wait_for_a_message() -> None:
     session, _ = opened_session()
     waiting = started(session.inbox.wait_for_message, 5)
     with pytest.raises(UsageError):

@@ -20,11 +20,11 @@ def test_listeners_are_called_in_order_with_all_arguments():
     assert events.listeners("x")[1] is second
 
 
-def test_emit_without_listeners_says_so():
+def test_emit_returns_whether_there_were_listeners():
     assert not Events().emit("x")
 
 
-def test_once_is_called_once_even_when_emitted_from_within():
+def test_a_once_listener_is_called_once_even_if_it_emits_the_event():
     events, calls = Events(), []
 
     @events.once("x")

@@ -69,7 +69,7 @@ def recorded(session: Any, *events: str) -> list[Any]:
 # -- writing
 
 
-def test_packets_of_the_engines_own_wait_for_nobody() -> None:
+def test_packets_of_the_engine_never_block() -> None:
     session, transport = opened_session(max_buffered=100)
     session.send_packet(Packet(PacketType.PONG, "x" * 40))
     session.send_packet(Packet(PacketType.PING))
@@ -81,7 +81,7 @@ def test_packets_of_the_engines_own_wait_for_nobody() -> None:
 
 
 @pytest.mark.parametrize("watched", [False, True])
-def test_a_ping_is_written_at_once_unless_somebody_watches(watched: bool) -> None:
+def test_a_ping_is_written_at_once_unless_the_buffer_is_watched(watched: bool) -> None:
     transport = Switching()
     session = over(transport)
     if watched:
@@ -90,7 +90,7 @@ def test_a_ping_is_written_at_once_unless_somebody_watches(watched: bool) -> Non
     assert (transport.calls, len(session.outbox.entries)) == (([], 1) if watched else (["ping"], 0))
 
 
-def test_those_who_watch_are_told_what_was_written() -> None:
+def test_flush_and_drain_listeners_and_callbacks_are_called() -> None:
     session, transport = opened_session()
     log = recorded(session, "flush", "drain")
     called: list[str] = []
@@ -102,7 +102,7 @@ def test_those_who_watch_are_told_what_was_written() -> None:
     assert (flush, [packet.data for packet in packets], drain, called) == ("flush", ["a", "b"], ("drain",), ["b"])
 
 
-def test_the_servers_listeners_are_told_with_what_the_application_sees() -> None:
+def test_listeners_of_the_server_are_called_with_the_socket() -> None:
     host: Any = FakeHost()
     log: list[Any] = []
     host.listeners_of = lambda event: (lambda *args: log.append((event, args[0])),) if event in ("flush", "drain") else ()
@@ -116,7 +116,7 @@ def test_the_servers_listeners_are_told_with_what_the_application_sees() -> None
     assert log == [("flush", "what the application sees"), ("drain", "what the application sees")]
 
 
-def test_a_client_that_takes_nothing_is_noted_once() -> None:
+def test_the_start_of_a_stall_is_kept() -> None:
     session, _ = opened_session()
     session.append("ab", 2)
     under_way = session.outbox.take()
@@ -176,7 +176,7 @@ def test_a_post_waits_for_room() -> None:
 
 
 @pytest.mark.parametrize(("protocol", "sent", "answer"), [(4, PacketType.PONG, []), (3, PacketType.PING, [PacketType.PONG])])
-def test_the_clients_half_of_a_heartbeat(protocol: int, sent: PacketType, answer: list[PacketType]) -> None:
+def test_a_heartbeat_packet_from_the_client(protocol: int, sent: PacketType, answer: list[PacketType]) -> None:
     host: Any = FakeHost()
     session = Session(host, "a", protocol)
     session.open(FakeTransport(), [])
@@ -188,7 +188,7 @@ def test_the_clients_half_of_a_heartbeat(protocol: int, sent: PacketType, answer
 
 
 @pytest.mark.parametrize(("protocol", "sent"), [(3, PacketType.PONG), (4, PacketType.PING)])
-def test_the_servers_half_of_a_heartbeat_is_not_the_clients(protocol: int, sent: PacketType) -> None:
+def test_a_heartbeat_packet_that_only_the_server_sends(protocol: int, sent: PacketType) -> None:
     host: Any = FakeHost()
     session = Session(host, "a", protocol)
     session.open(FakeTransport(), [])
@@ -208,7 +208,7 @@ def test_a_close_packet() -> None:
 # -- the upgrade
 
 
-def test_a_switch_takes_everything_along() -> None:
+def test_a_switch_moves_unsent_entries_and_the_pause() -> None:
     session, old = opened_session(max_inbox=100)
     old.arrive("x" * 200)
     session.append("unsent", 6)
@@ -223,7 +223,7 @@ def test_a_switch_takes_everything_along() -> None:
     assert new.take() == ["unsent", "b"]
 
 
-def test_a_session_that_waits_for_its_client_may_move_and_then_end() -> None:
+def test_a_closing_session_may_be_upgraded_and_then_ends() -> None:
     session, _ = opened_session()
     session.append("left", 4)
     session.end_when_drained("test")
@@ -234,7 +234,7 @@ def test_a_session_that_waits_for_its_client_may_move_and_then_end() -> None:
     assert (session.close_reason, session.state.upgraded) == ("test", True)
 
 
-def test_the_end_of_a_session_is_that_of_its_upgrade() -> None:
+def test_the_end_of_a_session_abandons_its_upgrade() -> None:
     session, _ = opened_session()
     new: Any = Switching()
     outcomes: list[bool] = []
@@ -248,7 +248,7 @@ def test_the_end_of_a_session_is_that_of_its_upgrade() -> None:
 
 
 @pytest.mark.parametrize("discard", [False, True])
-def test_close_is_told_once(discard: bool) -> None:
+def test_close_listeners_are_called_once(discard: bool) -> None:
     session, transport = opened_session()
     log = recorded(session, "close")
     session.end_from_thread("test", discard)
@@ -260,7 +260,7 @@ def test_close_is_told_once(discard: bool) -> None:
     assert session.socket is None
 
 
-def test_a_session_ends_when_its_client_has_taken_everything() -> None:
+def test_a_closing_session_ends_when_its_client_has_received_everything() -> None:
     session, transport = opened_session()
     session.append("left", 4)
     session.end_when_drained("test")
@@ -284,7 +284,7 @@ def test_close_listeners_wait_for_a_listener_that_is_running() -> None:
     assert log == [("close", "test", None)]
 
 
-def test_what_was_spawned_ends_with_the_session() -> None:
+def test_spawned_greenlets_are_killed_when_the_session_ends() -> None:
     session, _ = opened_session()
     task = gevent.Greenlet(gevent.sleep, 1000)
     session.spawn(task)
@@ -295,7 +295,7 @@ def test_what_was_spawned_ends_with_the_session() -> None:
     assert isinstance(quiet(late, gevent.Greenlet(print)), SocketClosed)
 
 
-def test_what_was_under_way_is_what_was_never_sent() -> None:
+def test_entries_under_way_count_as_unsent_in_close_listeners() -> None:
     session, transport = opened_session()
     transport.under_way = ["under way"]
     session.append("a", 1)

@@ -122,7 +122,7 @@ def test_only_a_session_that_is_opening_can_be_opened() -> None:
 
 
 @pytest.mark.parametrize("state", list(SessionState), ids=lambda state: state.name)
-def test_every_state_is_reached_and_left_towards_the_end(state: SessionState) -> None:
+def test_every_state_can_be_reached_and_leads_to_the_end(state: SessionState) -> None:
     assert way_to(state) is not None
     at = state
     for cause in (Cause.OPEN, Cause.END, Cause.TELL, Cause.RELEASE):
@@ -131,7 +131,7 @@ def test_every_state_is_reached_and_left_towards_the_end(state: SessionState) ->
 
 
 @pytest.mark.parametrize("move", list(MOVES), ids=lambda move: f"{move[0].name}-{move[1].name}")
-def test_no_move_goes_back(move: tuple[SessionState, Cause]) -> None:
+def test_no_move_leads_to_an_earlier_state(move: tuple[SessionState, Cause]) -> None:
     at, to = move[0], MOVES[move]
     assert LIFE.index(at.ready) <= LIFE.index(to.ready)
     assert not (at.upgraded and not to.upgraded), "what has moved has moved"
@@ -155,7 +155,7 @@ def test_no_move_goes_back(move: tuple[SessionState, Cause]) -> None:
     (SessionState.OVER, {"closed", "told", "over"}),
     (SessionState.OVER_UPGRADED, {"closed", "told", "over", "upgraded"}),
 ], ids=[state.name for state in SessionState])
-def test_what_is_known_of_each_state(state: SessionState, flags: set[str]) -> None:
+def test_the_flags_of_each_state(state: SessionState, flags: set[str]) -> None:
     names = ["is_open", "closing", "closed", "told", "over", "upgrading", "upgraded"]
     assert {name for name in names if getattr(state, name)} == flags
 
