@@ -37,7 +37,7 @@ class HttpConnection:
     __slots__ = ("_deadline", "_due", "_greenlet", "_hub", "_owner", "_parked", "_timer", "_watcher", "_watching",
                  "buffer", "lost", "raw", "recv", "send")
 
-    def __init__(self, sock: Any, read_ahead: bytes = b"") -> None:
+    def __init__(self, sock: Any, read_ahead: bytes = b"") -> None:  # gevent's sockets have no types
         self._owner = sock
         self._hub: Any = gevent.get_hub()  # gevent and greenlet have no types
         self._greenlet: Any = None

@@ -85,7 +85,8 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
     #: bytes of the connection that were read before
     read_ahead = b""
 
-    environ: Any = None  # None between requests
+    # both are ``None`` between requests, which no method that uses them has to check
+    environ: Any = None
     application: Any = None
     _request: RequestHead | None = None
     #: the bytes of the request's head

@@ -47,7 +47,7 @@ class Responder:
     response_length = 0
     headers_sent = False
     close_connection = False
-    result: Any = None
+    result: Iterable[bytes] | None = None
     wsgi_input: Body = NO_BODY
     log_error: Callable[..., None]
     time_start: float = 0
@@ -86,7 +86,8 @@ class Responder:
 
     def process_result(self) -> None:
         """Send what the application returned."""
-        result: Any = self.result
+        result = self.result
+        assert result is not None
         if isinstance(result, (list, tuple)) and not self.headers_sent:
             data = result[0] if len(result) == 1 else b"".join(result)
             self._send_first(data, len(data))
@@ -147,7 +148,7 @@ class Responder:
         self._connection.send_all(data, self.write_timeout)
         self.response_length += len(data)
 
-    def handle_error(self, kind: Any, value: Any, traceback: Any) -> None:
+    def handle_error(self, kind: Any, value: Any, traceback: Any) -> None:  # as pywsgi's, which has no types
         """Log a failure of the application, and answer 500 if nothing was sent yet."""
         log_failure(self, kind, value, traceback)
         self._answer("500 Internal Server Error", (), "Internal Server Error")

@@ -12,11 +12,12 @@ logger = logging.getLogger("engine.ws")
 
 SUBPROTOCOL = "Sec-WebSocket-Protocol"
 
+Request = Any  # werkzeug's, or that of a framework
 #: names in order of preference; or a callable that takes the offered names and the request; ``None``: the first offered
-Subprotocols = tuple[str, ...] | Callable[[list[str], Any], str | None] | None
+Subprotocols = tuple[str, ...] | Callable[[list[str], Request], str | None] | None
 
 
-def choose_subprotocol(option: Subprotocols, offered: Sequence[str], request_of: Callable[[], Any]) -> str | None:
+def choose_subprotocol(option: Subprotocols, offered: Sequence[str], request_of: Callable[[], Request]) -> str | None:
     """The sub-protocol of a WebSocket, or ``None``. Blocks as long as the option's callable does.
 
     Args:

@@ -154,7 +154,7 @@ class Deflater:
 
     def __init__(self, parameters: DeflateParameters) -> None:
         self._parameters = parameters
-        self._zlib: Any = None
+        self._zlib: Any = None  # zlib's objects have no public type
 
     def compress(self, payload: bytes) -> bytes:
         """The compressed form of one message, for a frame with the first reserved bit set."""
@@ -166,7 +166,7 @@ class Deflater:
             self._zlib = compressor
         return data[:-4]
 
-    def _new(self) -> Any:
+    def _new(self) -> Any:  # as above
         parameters = self._parameters
         return zlib.compressobj(parameters.level, zlib.DEFLATED, -parameters.server_max_window_bits, parameters.memory_level)
 
@@ -187,7 +187,7 @@ class Inflater:
     def __init__(self, parameters: DeflateParameters, max_size: int) -> None:
         self._parameters = parameters
         self._max_size = max_size
-        self._zlib: Any = None
+        self._zlib: Any = None  # zlib's objects have no public type
         self.start()
 
     def start(self) -> None:
