@@ -35,6 +35,7 @@ from engineio_wsgi.options.redis_url import RedisLocation, group_of, names_redis
 from engineio_wsgi.protocol.websocket.handshake import asks_for_websocket
 from engineio_wsgi.runtime.threads import current_thread
 from engineio_wsgi.session.delivery import Delivery
+from engineio_wsgi.session.socket import as_message
 
 __all__ = ["Cluster"]
 
@@ -270,6 +271,11 @@ class Cluster:
         except OwnerGone as error:
             logger.debug("= %s: its worker was not reached: %s", shorten(call.sids[0]), error)
             return False
+
+    def broadcast(self, data: str | bytes, *, to: str | None = None, exclude: Iterable[str] = (), compress: bool = True,
+                  on_slow: str = "close", key: str | None = None) -> None:
+        """Send one message to sessions of the other workers, as :meth:`Server.broadcast` does with those of all. Does not block."""
+        self.deliver(as_message(data), Delivery.create(to, exclude, compress, on_slow, key))
 
     def deliver(self, data: str | bytes, delivery: Delivery) -> None:
         """Send one message to sessions of the other workers, in the order of the calls. Does not block.

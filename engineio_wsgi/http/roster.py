@@ -5,8 +5,7 @@ Knows nothing of the engine, and nothing of where a connection comes from.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import gevent
 from gevent.event import Event
@@ -15,6 +14,7 @@ from engineio_wsgi.clock import monotonic
 from engineio_wsgi.deadline import Deadline, DeadlineTimer
 from engineio_wsgi.http.connection import HttpConnection
 from engineio_wsgi.http.handler import WebSocketHandler
+from engineio_wsgi.http.response_writer import ExceptionInfo
 
 __all__ = ["ConnectionRoster", "RosteredHandler"]
 
@@ -112,7 +112,8 @@ class RosteredHandler(WebSocketHandler):
         elif not self.close_connection:
             roster.enter(self)
 
-    def start_response(self, status: str, headers: Any, exc_info: Any = None) -> Callable[[bytes], None]:
+    def start_response(self, status: str, headers: Sequence[tuple[str, str]],
+                       exc_info: ExceptionInfo | None = None) -> Callable[[bytes], None]:
         """PEP 3333's ``start_response``; the server may have been told to stop while the application ran."""
         if self.server.roster.stopping:
             self.close_connection = True

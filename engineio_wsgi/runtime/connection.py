@@ -34,7 +34,7 @@ class _TlsStream:
 
     __slots__ = ("_socket", "_tls")
 
-    def __init__(self, tls_socket: Any) -> None:
+    def __init__(self, tls_socket: Any) -> None:  # gevent's sockets have no types
         self._socket = tls_socket
         self._tls = tls_object(tls_socket)
 

@@ -147,7 +147,7 @@ def _is_served(number: int) -> bool:
         sock.detach()
 
 
-def _is_reserved(name_of: Callable[[], Any]) -> bool:
+def _is_reserved(name_of: Callable[[], str | bytes]) -> bool:
     with suppress(OSError):
         name = os.fsencode(name_of())
         return any(name.startswith(prefix) for prefix in _reserved)

@@ -94,7 +94,7 @@ class WebSocket(RequestAttributes):
         environ: WSGIEnvironment,
         answer_handshake: Callable[[bytes], Connection],
         *,
-        handler: Any = None,
+        handler: Any = None,  # gevent's handler has no types
         max_size: int = MAX_SIZE,
         deflate: DeflateSettings | None = None,
         protocols: Sequence[str] = (),
@@ -279,7 +279,7 @@ class WebSocket(RequestAttributes):
 
     # -- sending
 
-    def send(self, message: Any, binary: bool | None = None) -> None:
+    def send(self, message: object, binary: bool | None = None) -> None:
         """Send one message. Blocks while the client is far behind.
 
         Args:
@@ -303,7 +303,7 @@ class WebSocket(RequestAttributes):
             binary = not isinstance(message, str)
         self.send_frame(message, Opcode.BINARY if binary else Opcode.TEXT)
 
-    def send_frame(self, message: Any, opcode: int) -> None:
+    def send_frame(self, message: object, opcode: int) -> None:
         """Send one frame: a whole message (``OPCODE_TEXT``, ``OPCODE_BINARY``), a ping or a pong. Blocks as ``send`` does.
 
         Raises:
@@ -382,6 +382,7 @@ class WebSocket(RequestAttributes):
         self._reader.wake_soon()
 
 
+#: each takes an item of the type under which it stands, which ``Callable`` cannot express
 _ACTIONS: dict[type, Callable[[WebSocket, Any], None]] = {
     Ping: WebSocket._on_ping,
     Pong: WebSocket._on_pong,
@@ -390,7 +391,7 @@ _ACTIONS: dict[type, Callable[[WebSocket, Any], None]] = {
 }
 
 
-def _to_bytes(message: Any) -> bytes:
+def _to_bytes(message: object) -> bytes:
     if isinstance(message, str):
         return to_utf8(message)
     if isinstance(message, (bytes, bytearray, memoryview)):
