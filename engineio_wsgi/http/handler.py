@@ -125,7 +125,7 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
                 self._head_read = b""
                 timeout = self.keepalive_timeout
         finally:
-            self._leave(connection)
+            self._end_connection(connection)
 
     def handle_one_request(self) -> bool:
         """Read a request and answer it. Returns whether another may follow on this connection."""
@@ -180,7 +180,7 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
             data += more
         return data, end
 
-    def _leave(self, connection: HttpConnection) -> None:
+    def _end_connection(self, connection: HttpConnection) -> None:
         """The greenlet ends: let go of the connection in the way that its state asks for."""
         if self.websocket is not None:
             self.websocket.finish()
