@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
-
-import gevent
-from gevent.exceptions import ConcurrentObjectUseError
-from gevent.hub import Waiter
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.runtime.connection import Connection
+from engineio_wsgi.runtime.reader import ReadWaiter
 from engineio_wsgi.runtime.threads import current_thread
 from engineio_wsgi.throttle import Throttle
 
@@ -42,7 +38,7 @@ class LentSocket:
         timeout: seconds that the client may take nothing of what is sent.
     """
 
-    __slots__ = ("_detach", "_ended", "_thread", "_timeout", "_waiter", "_wire", "_write_timeout")
+    __slots__ = ("_detach", "_ended", "_reader", "_thread", "_timeout", "_wire", "_write_timeout")
 
     def __init__(self, detach: Callable[[], Connection], timeout: float) -> None:
         self._detach = detach
@@ -50,7 +46,7 @@ class LentSocket:
         self._timeout: float | None = None
         self._thread = current_thread()
         self._wire: Connection | None = None
-        self._waiter: Any = None
+        self._reader = ReadWaiter()
         self._ended = False
 
     @property
@@ -83,26 +79,8 @@ class LentSocket:
             except BlockingIOError:
                 if self._timeout == 0:
                     raise
-                self._wait(wire)
+                self._reader.wait(wire, self._timeout)
         return b""
-
-    def _wait(self, wire: Connection) -> None:
-        if self._waiter is not None:
-            raise ConcurrentObjectUseError("another greenlet is receiving from this socket already")
-        waiter = self._waiter = Waiter()
-        try:
-            wire.watch(self._wake)
-            with gevent.Timeout(self._timeout, TimeoutError("timed out")):
-                waiter.get()
-        finally:
-            self._waiter = None
-            if not self._ended:
-                wire.unwatch()
-
-    def _wake(self) -> None:
-        """In the hub."""
-        if self._waiter is not None:
-            self._waiter.switch(None)
 
     def send(self, data: bytes) -> int:
         """Send all of ``data``, and return how much that was. Blocks while the client takes nothing.
@@ -151,5 +129,5 @@ class LentSocket:
         if self._wire is None or self._ended:
             return
         self._ended = True
-        gevent.get_hub().loop.run_callback(self._wake)
+        self._reader.wake_soon()
         self._wire.linger()

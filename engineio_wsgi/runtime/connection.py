@@ -175,8 +175,10 @@ class Connection:
         if self._read_ahead:
             self._loop.run_callback(self._fire_if_watching, on_readable)
 
-    def unwatch(self) -> None:
-        """Stop calling back; what arrives stays with the kernel."""
+    def unwatch(self, on_readable: Callable[[], object] | None = None) -> None:
+        """Stop calling back, or only stop calling ``on_readable``; what arrives stays with the kernel."""
+        if on_readable is not None and self._on_readable != on_readable:
+            return
         if self._on_readable is not None and self._reader is not None:
             self._on_readable = None
             self._reader.stop()
