@@ -108,7 +108,7 @@ class GunicornHandler(RosteredHandler):
             self.close_connection = True
         environ = self.environ
         super().handle_one_response()
-        if self._wire is not None and not self.detached:
+        if self._detached is not None and not self.handed_off:
             self.log_request()
         if original is not None:
             try:
@@ -133,7 +133,7 @@ class GunicornHandler(RosteredHandler):
         return super().start_response(status, headers, exc_info)
 
     def _end_connection(self, connection: HttpConnection) -> None:
-        detached = self._wire
+        detached = self._detached
         if detached is not None and not detached.secure and not detached.closed:
             self.server.pool.keep_place(detached)
         super()._end_connection(connection)
@@ -152,7 +152,7 @@ class GunicornHandler(RosteredHandler):
 
     def _as_response(self) -> SimpleNamespace:
         """The response in the form that gunicorn's loggers and hooks expect."""
-        status = "101 Switching Protocols" if self._wire is not None else self._orig_status or "000"
+        status = "101 Switching Protocols" if self._detached is not None else self._orig_status or "000"
         return SimpleNamespace(status=status, headers=self.response_headers or (), sent=self.response_length,
                                headers_sent=self.headers_sent, response_length=self.response_length)
 

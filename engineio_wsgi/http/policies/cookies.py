@@ -1,4 +1,4 @@
-"""The cookie that carries a session's id, for balancers that look at cookies. The engine itself never reads it."""
+"""The cookie with a session's id, for load balancers that read cookies. The engine itself never reads it."""
 
 from __future__ import annotations
 

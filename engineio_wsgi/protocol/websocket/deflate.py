@@ -1,6 +1,6 @@
-"""permessage-deflate (RFC 7692): what is agreed on in the handshake, and the two halves of the compression.
+"""permessage-deflate (RFC 7692): its negotiation in the handshake, compression, and decompression.
 
-Owns the extension's parameters and the zlib objects. Knows nothing of frames, nor of what a message means.
+Owns the extension's parameters and the zlib objects. Knows nothing of frames and of the meaning of messages.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ __all__ = ["DeflateParameters", "DeflateSettings", "Deflater", "Inflater", "nego
 
 NAME = "permessage-deflate"
 
-#: the end of every compressed message, which does not travel (RFC 7692 section 7.2.1)
+#: the end of every compressed message, which is not sent (RFC 7692 section 7.2.1)
 TAIL = b"\x00\x00\xff\xff"
-#: an empty message, for which zlib would write nothing (section 7.2.3.6)
+#: an empty message, for which zlib writes nothing (section 7.2.3.6)
 EMPTY = b"\x00"
 #: LZ77 window that the server compresses with, as a power of two, and asks clients for: 4 KiB. With 15, zlib takes 128 KB
 #: more for each connection, and messages of a few KiB come out as large
 WINDOW_BITS = 12
 MAX_WINDOW_BITS = 15
-#: blocks marked as the last one that a message may contain (section 7.2.3.4 has one); each costs a new zlib object
+#: final blocks that a message may contain (section 7.2.3.4 has one); each needs a new zlib object
 MAX_FINAL_BLOCKS = 64
 
 #: zlib cannot write raw deflate with a window of 256 bytes; older versions of websockets agree to it
@@ -42,11 +42,11 @@ MAX_QUOTED = 120
 
 
 class DeflateSettings(Protocol):
-    """What the application decides about compression; the ``Deflate`` option is one.
+    """The application's settings; the ``Deflate`` option is an implementation.
 
     ``threshold`` is the size in bytes from which messages are compressed; ``level`` (0 to 9, -1 for zlib's own choice)
-    and ``memory_level`` (1 to 9) are zlib's; without ``context_takeover`` each message is compressed by itself: larger on
-    the wire, and nothing is kept between messages.
+    and ``memory_level`` (1 to 9) are zlib's; without ``context_takeover`` each message is compressed by itself: it is larger, and
+    nothing is kept between messages.
     """
 
     @property
@@ -68,7 +68,7 @@ class DeflateSettings(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeflateParameters:
-    """What client and server have agreed on, and how the server compresses.
+    """The parameters that client and server agreed on, and the server's zlib settings.
 
     The window bits are powers of two, 8 to 15.
     """
@@ -109,7 +109,7 @@ def negotiate(header: str, settings: DeflateSettings) -> tuple[DeflateParameters
         settings: how the server wants to compress.
 
     Returns:
-        What holds from now on, with the response's ``Sec-WebSocket-Extensions``; ``None`` if no offer is acceptable.
+        The parameters, and the response's ``Sec-WebSocket-Extensions``; ``None`` if no offer is acceptable.
 
     Raises:
         ProtocolError: the header is malformed.
@@ -144,7 +144,7 @@ _FACTORIES = {
 
 
 class Deflater:
-    """Compresses a server's messages, one whole message at a time and in the order in which they are sent.
+    """Compresses a server's messages, each as a whole, in the order in which they are sent.
 
     Keeps zlib's state, some tens of KB, between messages only if both sides agreed on context takeover, and from the
     first compressed message on.
@@ -172,14 +172,14 @@ class Deflater:
 
 
 class Inflater:
-    """Decompresses a client's messages as they arrive, and never more of one than is accepted.
+    """Decompresses a client's messages while they arrive, up to a limit.
 
     Args:
-        parameters: what was agreed on.
+        parameters: those that were agreed on.
         max_size: bytes of the largest message, decompressed.
 
     For each message: ``start()``, ``inflate(chunk)`` as often as needed, ``finish()``. At most ``max_size + 1`` bytes
-    come out of that: the one too many says that the message is too large, and it has to be given up then.
+    come out of that: one more than allowed says that the message is too large, and the caller has to stop then.
     """
 
     __slots__ = ("_final_blocks", "_is_empty", "_max_size", "_parameters", "_room", "_zlib")
@@ -197,7 +197,7 @@ class Inflater:
         self._is_empty = True
 
     def inflate(self, chunk: bytes) -> bytes:
-        """What the next bytes of the message contain.
+        """Decompress the next bytes of the message.
 
         Raises:
             FrameError: they are not compressed data (close code 1007).
@@ -210,7 +210,7 @@ class Inflater:
             return output
         parts = [output]
         while self._zlib.eof and self._room:
-            # a block said to be the last one: what follows begins anew
+            # a final block: a new stream follows
             rest = self._zlib.unused_data
             self._start_again()
             if not rest:
@@ -219,7 +219,7 @@ class Inflater:
         return b"".join(parts)
 
     def finish(self) -> bytes:
-        """The last bytes of the message, if there are any left.
+        """The last bytes of the message.
 
         Raises:
             FrameError: as ``inflate`` does.

@@ -1,6 +1,6 @@
-"""What there is in a stream of frames besides messages: opcodes, control frames, and the violation that ends it.
+"""The items of a stream of frames besides messages: control frames, and the violation that ends it; opcodes and close codes.
 
-Owns what a control frame's payload means. Knows nothing of how frames are written down.
+Owns the meaning of a control frame's payload. Knows nothing of how frames are encoded.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_CONTROL = 125
 
 
 class Opcode(enum.IntEnum):
-    """What a frame is (RFC 6455 section 11.8)."""
+    """The kind of a frame (RFC 6455 section 11.8)."""
 
     CONTINUATION = 0x0
     TEXT = 0x1
@@ -38,14 +38,14 @@ class Ping:
 
 @dataclass(frozen=True, slots=True)
 class Pong:
-    """The answer to a ping of that ``payload``, or unasked for."""
+    """The answer to a ping with that ``payload``, or unsolicited."""
 
     payload: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """The peer's last word. ``code`` is ``None`` if it gave none."""
+    """The peer's close frame. ``code`` is ``None`` if it has none."""
 
     code: int | None
     reason: str
@@ -53,13 +53,13 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """What the peer sent is not acceptable: the connection is to be closed with ``code``. ``reason`` is for the log."""
+    """The peer has violated the protocol or a limit: close the connection with ``code``. ``reason`` is for the log."""
 
     code: int
     reason: str
 
 
-#: what comes out of a decoder: ``str`` and ``bytes`` are text and binary messages
+#: the output of a decoder; ``str`` and ``bytes`` are text and binary messages
 Item = str | bytes | Ping | Pong | Close | Violation
 
 
@@ -72,7 +72,7 @@ def parse_close(payload: bytes) -> Close:
     """The content of a close frame.
 
     Raises:
-        FrameError: it is not one that may be sent.
+        FrameError: its code must not be sent, or its reason is not UTF-8.
     """
     if not payload:
         return Close(None, "")
@@ -88,5 +88,5 @@ def parse_close(payload: bytes) -> Close:
 
 
 def wrong(reason: str) -> FrameError:
-    """What is raised for frames that are not as RFC 6455 has them (close code 1002)."""
+    """The error for frames that RFC 6455 does not allow (close code 1002)."""
     return FrameError(CloseCode.PROTOCOL_ERROR, reason)

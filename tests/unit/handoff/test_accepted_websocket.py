@@ -121,12 +121,12 @@ def test_what_others_have_accepted_is_not_looked_at(pair: Pair) -> None:
 def test_our_own_is_accepted_with_the_headers(pair: Pair) -> None:
     wires: list[Connection] = []
 
-    def open_wire(first: bytes) -> Connection:
+    def answer_handshake(first: bytes) -> Connection:
         wires.append(Connection(detach(pair.near)))
         wires[0].write(first)
         return wires[0]
 
-    connection = detach_websocket(WebSocket(dict(ENVIRON), open_wire), [("X-Cookie", "io")], None)
+    connection = detach_websocket(WebSocket(dict(ENVIRON), answer_handshake), [("X-Cookie", "io")], None)
     assert (connection.wire, connection.deflate, connection.masked, connection.wait) == (wires[0], None, True, None)
     head = pair.far.recv(1000)
     assert head.startswith(b"HTTP/1.1 101 ")

@@ -81,7 +81,7 @@ class Scene:
         self.client = Client(far)
         self.wires: list[Connection] = []
 
-    def open_wire(self, head: bytes) -> Connection:
+    def answer_handshake(self, head: bytes) -> Connection:
         """What the handler does."""
         wire = Connection(detach(self.near))
         self.wires.append(wire)
@@ -90,7 +90,7 @@ class Scene:
 
     def offer(self, changes: dict[str, str] | None = None, **settings: Any) -> WebSocket:
         """A WebSocket that nobody has used yet."""
-        return WebSocket({**ENVIRON, **(changes or {})}, self.open_wire, **settings)
+        return WebSocket({**ENVIRON, **(changes or {})}, self.answer_handshake, **settings)
 
     def open(self, changes: dict[str, str] | None = None, **settings: Any) -> WebSocket:
         """An accepted one, the response read."""
@@ -182,10 +182,10 @@ def test_a_sub_protocol_of_the_application(scene: Scene) -> None:
 
 
 def test_the_client_has_gone(scene: Scene) -> None:
-    def open_wire(head: bytes) -> Connection:
+    def answer_handshake(head: bytes) -> Connection:
         raise BrokenPipeError("gone")
 
-    websocket = WebSocket(dict(ENVIRON), open_wire)
+    websocket = WebSocket(dict(ENVIRON), answer_handshake)
     with pytest.raises(WebSocketError):
         websocket.accept()
     assert websocket.closed
