@@ -15,7 +15,7 @@ from gevent.baseserver import BaseServer
 
 from engineio_wsgi.cluster.messages import MovedConnection
 from engineio_wsgi.handoff.adopter import ConnectionAdopter
-from engineio_wsgi.handoff.listening import PrimedSocket, accepted_by, application_of, serve_adopted
+from engineio_wsgi.handoff.listening import PrimedSocket, accepted_by, adopt, application_of
 from engineio_wsgi.http.handler import WebSocketHandler
 
 __all__ = ["HOPS", "Front", "Listener", "Listeners", "OwnListener", "hops_of"]
@@ -116,7 +116,7 @@ class Listener:
 
     def adopt(self, number: int, connection: MovedConnection, read_ahead: bytes) -> None:
         """Serve a connection. Its file descriptor belongs to the server now. Blocks only while the server's pool is full."""
-        serve_adopted(self.server, PrimedSocket(number, read_ahead, connection.hops + 1), connection.address)
+        adopt(self.server, PrimedSocket(number, read_ahead, connection.hops + 1), connection.address)
 
 
 class OwnListener(Listener):

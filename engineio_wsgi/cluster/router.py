@@ -274,7 +274,7 @@ class Cluster:
 
     def broadcast(self, data: str | bytes, *, to: str | None = None, exclude: Iterable[str] = (), compress: bool = True,
                   on_slow: str = "close", key: str | None = None) -> None:
-        """Send one message to sessions of the other workers, as :meth:`Server.broadcast` does with those of all. Does not block."""
+        """Send one message to sessions of the other workers, as :meth:`Server.broadcast` does. Does not block."""
         self.deliver(as_message(data), Delivery.create(to, exclude, compress, on_slow, key))
 
     def deliver(self, data: str | bytes, delivery: Delivery) -> None:

@@ -108,7 +108,7 @@ class GunicornHandler(RosteredHandler):
             self.close_connection = True
         environ = self.environ
         super().handle_one_response()
-        if self._detached is not None and not self.detached:
+        if self._detached is not None and not self.handed_off:
             self.log_request()
         if original is not None:
             try:
@@ -132,11 +132,11 @@ class GunicornHandler(RosteredHandler):
             self.close_connection = True
         return super().start_response(status, headers, exc_info)
 
-    def _leave(self, connection: HttpConnection) -> None:
+    def _end_connection(self, connection: HttpConnection) -> None:
         detached = self._detached
         if detached is not None and not detached.secure and not detached.closed:
             self.server.pool.keep_place(detached)
-        super()._leave(connection)
+        super()._end_connection(connection)
 
     def get_environ(self) -> WSGIEnvironment:
         """The environ of a request, with what the settings, and the proxies that they trust, add to it."""

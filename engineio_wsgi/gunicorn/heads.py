@@ -146,7 +146,8 @@ class HeadReader:
         """
         if preface or self._always or self._has_say(head, trusted):
             return self._read_with_gunicorn(head, peer, preface)
-        self._check_field_sizes(head)
+        if len(head) > self._field_size:
+            self._check_field_sizes(head)
         try:
             request = parse_head(head, limits)
         except InvalidRequest as error:
@@ -175,7 +176,7 @@ class HeadReader:
 
     def _check_field_sizes(self, head: bytes) -> None:
         # gunicorn counts the end of a line as well
-        if len(head) > self._field_size and any(len(line) + 2 > self._field_size for line in head.split(b"\r\n")[1:]):
+        if any(len(line) + 2 > self._field_size for line in head.split(b"\r\n")[1:]):
             raise InvalidRequest(HEADERS_TOO_LARGE, f"a header is larger than {self._field_size} bytes")
 
     def _scheme_of(self, variables: Mapping[str, str]) -> str | None:

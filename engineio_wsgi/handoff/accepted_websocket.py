@@ -67,7 +67,7 @@ class DetachedWebSocket(NamedTuple):
 
 
 def check_handshake(websocket: object) -> None:
-    """Refuse a WebSocket whose handshake is not valid. One that was accepted by somebody else has been checked already.
+    """Refuse a WebSocket whose handshake is not valid. Other libraries have checked theirs.
 
     Raises:
         HandshakeRefused: the handshake is not valid.

@@ -33,7 +33,7 @@ def client_socket(environ: WSGIEnvironment) -> Any:
 
 
 def primed(sock: Any) -> bytes:
-    """The bytes of a `PrimedSocket` that nobody has received yet; none of any other socket."""
+    """The bytes of a `PrimedSocket` that have not been received yet; none of any other socket."""
     data: bytes = getattr(sock, "primed", b"")
     return data
 

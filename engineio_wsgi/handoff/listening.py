@@ -19,7 +19,7 @@ from engineio_wsgi.handoff.client_socket import client_socket
 from engineio_wsgi.vendors.gevent_servers import accepted_in
 from engineio_wsgi.vendors.gunicorn_workers import application_behind
 
-__all__ = ["Accepted", "PrimedSocket", "accepted_by", "application_of", "serve_adopted"]
+__all__ = ["Accepted", "PrimedSocket", "accepted_by", "adopt", "application_of"]
 
 
 class Accepted(NamedTuple):
@@ -86,7 +86,7 @@ def application_of(server: BaseServer) -> WSGIApplication | None:
     return application
 
 
-def serve_adopted(server: StreamServer, sock: PrimedSocket, address: object) -> None:
+def adopt(server: StreamServer, sock: PrimedSocket, address: object) -> None:
     """Have a server serve a connection as if it had accepted it. Blocks only if its pool is full."""
     sock.setblocking(True)
     server.do_handle(sock, address)

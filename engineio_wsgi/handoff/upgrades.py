@@ -61,7 +61,7 @@ class LoopUpgrade:
         self._loop.end(start_response, status)
 
     def _refuse(self, response: Response) -> None:
-        """Send an ordinary response instead, and close the connection: nobody knows what the client sends next."""
+        """Send an ordinary response instead, and close the connection: what the client sends next may be frames."""
         head = ResponseHead(response.status, response.headers)
         top = head.frame(len(response.body), "HTTP/1.1", True, False)
         try:

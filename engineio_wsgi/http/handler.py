@@ -92,7 +92,7 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
     #: the bytes of the request's head
     _head_read = b""
     #: whether the connection was detached together with its unanswered request
-    detached = False
+    handed_off = False
 
     def __init__(self, sock: Any, address: Any, server: Any) -> None:  # as pywsgi's, which has no types
         # pywsgi's own constructor would make a buffered reader, of 5 KB
@@ -125,7 +125,7 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
                 self._head_read = b""
                 timeout = self.keepalive_timeout
         finally:
-            self._leave(connection)
+            self._end_connection(connection)
 
     def handle_one_request(self) -> bool:
         """Read a request and answer it. Returns whether another may follow on this connection."""
@@ -180,7 +180,7 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
             data += more
         return data, end
 
-    def _leave(self, connection: HttpConnection) -> None:
+    def _end_connection(self, connection: HttpConnection) -> None:
         """End the greenlet: close the connection, unless it was detached."""
         if self.websocket is not None:
             self.websocket.finish()
@@ -390,7 +390,7 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
             pending: bytes that are read first from the result; nothing else that was read before is.
         """
         self.close_connection = True
-        self.detached = True
+        self.handed_off = True
         self._detached = connection = self._connection.detach(pending)
         self.environ.pop("engineio.socket", None)
         return connection

@@ -119,10 +119,10 @@ class RosteredHandler(WebSocketHandler):
             self.close_connection = True
         return super().start_response(status, headers, exc_info)
 
-    def _leave(self, connection: HttpConnection) -> None:
+    def _end_connection(self, connection: HttpConnection) -> None:
         """End the greenlet, when the client has received the last response. The connection does not count as idle meanwhile."""
         self.server.roster.begin(self)
-        super()._leave(connection)
+        super()._end_connection(connection)
 
     def hang_up(self) -> None:
         """End the wait for a request. A request that has arrived, even in part, is still answered."""

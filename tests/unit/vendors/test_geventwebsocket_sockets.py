@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 from gevent import socket
 from gevent.pywsgi import WSGIServer
-from geventwebsocket.handler import WebSocketHandler
+from geventwebsocket.handler import Client, WebSocketHandler
 
 from engineio_wsgi.vendors import geventwebsocket_sockets as vendors
 from engineio_wsgi.vendors.gevent_servers import reader_socket
@@ -42,3 +43,14 @@ def test_a_websocket_knows_its_connection_and_writes_nothing_once_it_is_closed()
 
 def test_another_object_is_not_gevent_websockets() -> None:
     assert not vendors.is_plain(object())
+
+
+def test_the_handler_has_what_ours_inherits() -> None:
+    assert errno.EPIPE in WebSocketHandler.ignored_socket_errors
+    assert callable(WebSocketHandler.log_error)
+    assert isinstance(WebSocketHandler.logger, property)
+
+
+def test_a_client_is_an_address_and_its_websocket() -> None:
+    client = Client(("192.0.2.7", 5021), "a websocket")
+    assert (client.address, client.ws) == (("192.0.2.7", 5021), "a websocket")
