@@ -400,13 +400,13 @@ class Options:
                                         "message, after decompression; refused before it is read, with 413 or 1009", int)
     allow_upgrades: bool = _option(True, _flag, "whether sessions may move to another transport", _parse_flag)
     allow_request: Callable[..., bool] | None = _option(
-        None, _callable, "callable(request) -> bool, asked at every handshake; may block, may raise Forbidden")
+        None, _callable, "callable(request) -> bool, called for every handshake; may block, may raise Forbidden")
     allow_eio3: bool = _option(False, _flag, "whether protocol revisions 1 to 3 are served, too", _parse_flag)
     jsonp: bool = _option(False, _flag, "whether JSONP polling is served", _parse_flag)
     cors: Cors | None = _option(None, _cors, "allowed cross-origin origins; None allows the same origin only", _parse_origins)
     allowed_hosts: tuple[str, ...] | None = _option(
-        None, _hosts, "the hosts that requests may be addressed to, with or without a port; .name stands for all below it; "
-        "None: any", _parse_names)
+        None, _hosts, "the hosts that a request may name, with or without a port; .name allows every host below it; "
+        "None allows any", _parse_names)
     cookie: Cookie | None = _option(None, _cookie, "a cookie with the session id: True, a name, or Cookie(…)", _parse_cookie)
     initial_packet: str | bytes | None = _option(None, _message, "a message that is sent with the handshake", str)
     http_compression: HttpCompression | None = _option(
@@ -415,21 +415,21 @@ class Options:
     per_message_deflate: Deflate | None = _option(
         False, _deflate, "permessage-deflate for WebSocket messages: a bool, or Deflate(…)", _parse_flag)
     subprotocols: tuple[str, ...] | Callable[..., str | None] | None = _option(
-        None, _subprotocols, "the WebSocket sub-protocols that are spoken, most wanted first, or "
-        "callable(offered, request) -> str or None; None: the first that a client offers", _parse_names)
+        None, _subprotocols, "the WebSocket sub-protocols of the application, the preferred one first, or "
+        "callable(offered, request) -> str or None; None takes the first that a client offers", _parse_names)
     max_buffered: int = _option(2_000_000, _bytes, "bytes that may wait for a client before send() blocks; "
-                                "exceeded by one message at most", int)
+                                "one message may exceed it", int)
     max_inbox: int = _option(1_000_000, _bytes, "bytes that may wait for a listener before the transport stops reading", int)
     max_sessions_per_address: int | None = _option(
         None, _count, "sessions that one client address (of IPv6, one /64 network) may have; None: any number", _parse_count)
     max_handshakes_per_address: int | None = _option(
         None, _count, "handshakes of one client address in a minute; None: any number", _parse_count)
     generate_id: Callable[..., str] | None = _option(
-        None, _callable, "callable(request) -> str, for ids of your own", shown="worker mark + 120 random bits")
+        None, _callable, "callable(request) -> str, to make the session ids yourself", shown="worker mark + 120 random bits")
     policy_file: bool = _option(False, _flag, "whether Flash policy requests are answered", _parse_flag)
-    cluster: str | None = _option(None, _cluster, "which workers serve each other's sessions: None, each its own; local, all of "
-                                  "this user's on this machine; local:NAME, those of one application; "
-                                  "the URL of a Redis, those of several machines", str)
+    cluster: str | None = _option(None, _cluster, "which workers serve each other's sessions. None: no others; local: all "
+                                  "workers of this user on this machine; local:NAME: those with the same NAME; "
+                                  "the URL of a Redis: those of all machines that use it", str)
 
     def __post_init__(self) -> None:
         for declared in fields(self):

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import ast
-import shlex
-import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
-from support.manual import BLOCK, EXAMPLES, ROOT, Shown, check_requirement, commands_of, snippets
+from support.manual import BLOCK, EXAMPLES, ROOT, Shown, check_requirement, commands_of, program, snippets
 from support.node import node_modules
 from support.rawhttp import HttpConnection
 
@@ -29,16 +26,6 @@ Check = Callable[[Path], None]
 
 
 # -- what stands for a command
-
-def program(command: str) -> list[str]:
-    """The words of a command, the program being the one that is installed beside this Python."""
-    name, *arguments = shlex.split(command)
-    if name == "python":
-        return [sys.executable, *arguments]
-    path = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
-    assert path, f"there is no program {name}"
-    return [path, *arguments]
-
 
 def serves(command: str, *more: str, cwd: Path | None = None, refused: bool = False) -> Check:
     """It starts, on a port of its own by the arguments ``more``, and answers a handshake; a refusal is an answer."""
@@ -138,6 +125,7 @@ HOOKS = "gunicorn -k gevent -c python:engineio_wsgi.gunicorn module:app"
 MANAGE = "python manage.py runengineio"
 HOSTILE = 'python tests/hostile/run.py "deflate bombs" pings --seconds 20'
 EXAMPLE = "tests/interop/test_examples.py::"
+PERIODIC = "tests/docs/test_periodic_work.py::"
 CLUSTER = "tests/deploy/test_cluster_example.py::test_everybody_hears_everybody"
 NO_DOCKER, NO_SYSTEMD, MINUTES = "no Docker engine", "no systemd", "it measures for minutes"
 
@@ -154,6 +142,7 @@ CHECKS: dict[str, Check] = {
     "ulimit -n": says("ulimit -n"),
     "pip install . && engineio-wsgi": serves("engineio-wsgi", *BIND),
     "pip install engineio-wsgi": installs("engineio-wsgi"),
+    "pip install 'engineio-wsgi[flask,gunicorn]'": installs("engineio-wsgi[flask,gunicorn]"),
     "pip install 'engineio-wsgi[gunicorn]'": installs("engineio-wsgi[gunicorn]"),
     "pip install 'engineio-wsgi[redis]'": installs("engineio-wsgi[redis]"),
     "npm install engine.io-client": installed_in_node,
@@ -172,6 +161,9 @@ CHECKS: dict[str, Check] = {
     "python tests/hostile/run.py": exists("tests/hostile/run.py", MINUTES),
     HOSTILE: exists("tests/hostile/run.py", MINUTES),
     "python tests/fuzz/seeds.py": exists("tests/fuzz/seeds.py", "it writes into the corpus"),
+    WORKER + "app:app": covered_by(PERIODIC + "test_a_process_of_its_own", "run there"),
+    "python ticker.py": covered_by(PERIODIC + "test_a_process_of_its_own", "run there"),
+    WORKER + "with_ticker:app": covered_by(PERIODIC + "test_one_of_the_workers", "run there"),
     "docker compose up": covered_by("tests/deploy/test_deploy_files.py::test_compose_file", NO_DOCKER),
     "systemctl enable --now engineio": covered_by("tests/deploy/test_deploy_files.py::test_unit_is_one", NO_SYSTEMD),
     "systemctl reload": covered_by("tests/deploy/test_deploy_files.py::test_unit_is_told_when_it_is_up", NO_SYSTEMD),

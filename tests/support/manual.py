@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -95,6 +96,16 @@ def check_requirement(text: str) -> None:
     needed = Requirement(text)
     assert needed.name == setup["metadata"]["name"]
     assert needed.extras <= set(setup["options.extras_require"])
+
+
+def program(command: str) -> list[str]:
+    """The words of a command, the program being the one that is installed beside this Python."""
+    name, *arguments = shlex.split(command)
+    if name == "python":
+        return [sys.executable, *arguments]
+    path = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+    assert path, f"there is no program {name}"
+    return [path, *arguments]
 
 
 class Shown(Program):
