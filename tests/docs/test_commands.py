@@ -9,7 +9,7 @@ from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
-from support.manual import BLOCK, EXAMPLES, ROOT, Shown, check_requirement, commands_of, program, snippets
+from support.manual import BLOCK, EXAMPLES, ROOT, Shown, check_requirement, commands_of, commands_of_script, program, snippets
 from support.node import node_modules
 from support.rawhttp import HttpConnection
 
@@ -125,6 +125,7 @@ HOOKS = "gunicorn -k gevent -c python:engineio_wsgi.gunicorn module:app"
 MANAGE = "python manage.py runengineio"
 HOSTILE = 'python tests/hostile/run.py "deflate bombs" pings --seconds 20'
 EXAMPLE = "tests/interop/test_examples.py::"
+METRICS = "tests/deploy/test_metrics_multiprocess.py::test_two_workers_count_as_one"
 PERIODIC = "tests/docs/test_periodic_work.py::"
 CLUSTER = "tests/deploy/test_cluster_example.py::test_everybody_hears_everybody"
 NO_DOCKER, NO_SYSTEMD, MINUTES = "no Docker engine", "no systemd", "it measures for minutes"
@@ -143,10 +144,25 @@ CHECKS: dict[str, Check] = {
     "pip install . && engineio-wsgi": serves("engineio-wsgi", *BIND),
     "pip install engineio-wsgi": installs("engineio-wsgi"),
     "pip install 'engineio-wsgi[flask,gunicorn]'": installs("engineio-wsgi[flask,gunicorn]"),
+    "pip install 'engineio-wsgi[gunicorn,flask]'": installs("engineio-wsgi[gunicorn,flask]"),
+    "pip install 'engineio-wsgi[gunicorn,metrics]'": installs("engineio-wsgi[gunicorn,metrics]"),
+    "pip install 'engineio-wsgi[gunicorn,redis]'": installs("engineio-wsgi[gunicorn,redis]"),
     "pip install 'engineio-wsgi[gunicorn]'": installs("engineio-wsgi[gunicorn]"),
     "pip install 'engineio-wsgi[redis]'": installs("engineio-wsgi[redis]"),
     "npm install engine.io-client": installed_in_node,
     "pip install tox && tox": is_tox("tox"),
+    "gunicorn app:app": serves("gunicorn app:app", *GUNICORN, cwd=EXAMPLES / "deploy"),
+    "gunicorn -k engineio_wsgi.gunicorn.Worker metrics_app:app":
+        serves("gunicorn -k engineio_wsgi.gunicorn.Worker metrics_app:app", *GUNICORN, cwd=EXAMPLES / "deploy"),
+    "mkdir -p /tmp/metrics && rm -f /tmp/metrics/*": covered_by(METRICS, "in a folder of the test's"),
+    "PROMETHEUS_MULTIPROC_DIR=/tmp/metrics gunicorn -w 2 -c gunicorn_metrics.py metrics_app:app":
+        covered_by(METRICS, "run there"),
+    "npm install": installed_in_node,
+    "python app.py [PORT]": covered_by(EXAMPLE + "test_official_client", "run there, as is that of chat_flask"),
+    "python echo.py [PORT]": covered_by(EXAMPLE + "test_echo", "run there"),
+    "python passing_requests.py [PORT]": covered_by(EXAMPLE + "test_passing_requests", "run there"),
+    "python run.py nginx [PORT]": covered_by(CLUSTER, "run there"),
+    "python run.py redis [PORT]": covered_by(CLUSTER, "run there"),
     "python echo.py": covered_by(EXAMPLE + "test_echo", "run there"),
     "python chat_flask/app.py": covered_by(EXAMPLE + "test_chat_flask", "run there"),
     "python passing_requests.py": covered_by(EXAMPLE + "test_passing_requests", "run there"),
@@ -177,6 +193,7 @@ def text_of(page: Path) -> str:
 
 
 SHOWN = {command: page for page in PAGES for command in commands_of(text_of(page))}
+SHOWN |= {command: path for path in sorted(EXAMPLES.rglob("*.py")) for command in commands_of_script(path)}
 CHECKS |= {command: is_tox(command) for command in SHOWN if command.startswith("tox ")}
 #: programs that a sentence speaks of
 NAMES = {"docker", "flask", "gunicorn", "gunicorn --preload",

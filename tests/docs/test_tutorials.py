@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,10 @@ from urllib.parse import urlencode
 import gevent
 import pytest
 from support.clients import open_session
-from support.manual import DOCS, SERVERS, Shell, code_of, lines_of
+from support.manual import DOCS, SERVERS, Shell, code_of, commands_of, lines_of, snippets
 from support.node import node_modules
 from support.rawhttp import HttpConnection
-from support.serving import PATIENCE, Served
+from support.serving import Served
 from support.workers import Nomad
 
 pytestmark = [pytest.mark.ours, pytest.mark.deadline(600)]
@@ -26,8 +27,6 @@ Login = Callable[[Served, str], Cookie]
 CDN = "https://cdn.jsdelivr.net/npm/engine.io-client@6/dist/engine.io.min.js"
 #: the first characters of a session's id: its worker
 WORKER = 4
-#: more clients than it takes to reach two workers, however the kernel gives them out
-MANY = 60
 
 
 def cookie_of(*responses: Any) -> Cookie:
@@ -71,14 +70,20 @@ def follow(page: str, shell: Shell, served: Callable[[str, Served], None]) -> No
                 server.stop()
 
 
-def everybody_hears(site: Served, login: Login, workers: int) -> None:
-    """Sessions at so many workers, by both transports: each hears what one of them says."""
-    cookie = login(site, "tobi")
+def sessions_at(site: Served, workers: int, headers: list[Cookie]) -> list[Any]:
+    """Sessions at so many workers, over both transports."""
     sessions: list[Any] = []
-    with gevent.Timeout(PATIENCE, AssertionError("all sessions are at one worker")):
-        while len({session.sid[:WORKER] for session in sessions}) < workers or len(sessions) < 2:
-            assert len(sessions) < MANY
-            sessions += [open_session(site, transport, headers=[cookie]) for transport in ("polling", "websocket")]
+    while len({session.sid[:WORKER] for session in sessions}) < workers:
+        # together: the kernel gives one after the other to whichever worker is awake
+        opening = [gevent.spawn(open_session, site, transport, headers=headers) for transport in ("polling", "websocket") * 3]
+        gevent.joinall(opening, raise_error=True)
+        sessions += [greenlet.value for greenlet in opening]
+    return sessions
+
+
+def everybody_hears(site: Served, login: Login, workers: int) -> None:
+    """Each session hears what one of them says."""
+    sessions = sessions_at(site, workers, [login(site, "tobi")])
     for session in sessions:
         assert session.hear() == "hello tobi"
     sessions[0].say("hi")
@@ -152,3 +157,18 @@ def test_django(tmp_path: Path, browser: Any) -> None:
 
     follow("start/django.rst", Shell(tmp_path, **user), served)
     assert seen == ["python", "gunicorn"]
+
+
+def test_front_page(tmp_path: Path) -> None:
+    """Its application with its command."""
+    page = (DOCS / "index.rst").read_text()
+    command = next(command for command in commands_of(page) if command.startswith("gunicorn"))
+    shell = Shell(tmp_path)
+    shell.write("app.py", snippets(page)[0])
+    server = shell.serve(command.replace("gunicorn", str(Path(sys.executable).parent / "gunicorn"), 1))
+    try:
+        sessions = sessions_at(server.site, 2, [])
+        sessions[0].say("hi")
+        assert [session.hear() for session in sessions] == ["somebody: hi"] * len(sessions)
+    finally:
+        server.stop()

@@ -74,6 +74,13 @@ def commands_of(text: str) -> list[str]:
     return [*found, *(" ".join(command.split()) for command in INLINE.findall(text))]
 
 
+def commands_of_script(path: Path) -> list[str]:
+    """The command lines in a script's docstring."""
+    docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+    lines = [line.strip() for line in docstring.splitlines() if line.startswith("    ")]
+    return [re.split(r"  +", command)[0] for command in [*lines, *INLINE.findall(docstring)]]
+
+
 def lines_of(block: str) -> list[str]:
     """The commands of a block: the lines after a prompt, or all lines if there is none."""
     lines = [line.strip() for line in block.splitlines() if line.strip()]
@@ -174,7 +181,7 @@ class Shell:
 
     def serve(self, command: str) -> Shown:
         """Start a server."""
-        more = next(more for start, (more, _) in SERVERS.items() if command.startswith(start))
+        more = next(more for start, (more, _) in SERVERS.items() if start in command)
         return Shown(self._logs, ["bash", "-ec", self._script(f"exec {command} {more}")], self._folder, **self._environment)
 
     def _script(self, command: str) -> str:
