@@ -125,7 +125,7 @@ class Registry:
     """
 
     heartbeat_timer: HeartbeatTimer
-    workers: GreenletPool
+    greenlets: GreenletPool
 
     def __init__(self, server: object, events: ServerEvents, options: Options) -> None:
         self.server = server

@@ -74,12 +74,12 @@ class Options:
     allow_upgrades: bool = _option(True, check_flag, "whether sessions may be upgraded to another transport", parse_flag)
     allow_request: Callable[..., bool] | None = _option(
         None, check_callable, "callable(request) -> bool, called for every handshake; may block, may raise Forbidden")
-    allow_eio3: bool = _option(False, check_flag, "whether protocol revisions 1 to 3 are served as well", parse_flag)
+    allow_eio3: bool = _option(False, check_flag, "whether protocol revisions 1 to 3 are served, too", parse_flag)
     jsonp: bool = _option(False, check_flag, "whether JSONP polling is served", parse_flag)
     cors: Cors | None = _option(None, check_cors, "allowed cross-origin origins; None allows the same origin only", parse_origins)
     allowed_hosts: tuple[str, ...] | None = _option(
-        None, check_hosts, "the hosts that requests may be addressed to, with or without a port; .name stands for all below it; "
-        "None: any", parse_names)
+        None, check_hosts, "the hosts that a request may name, with or without a port; .name allows every host below it; "
+        "None allows any", parse_names)
     cookie: Cookie | None = _option(None, check_cookie, "a cookie with the session id: True, a name, or Cookie(…)", parse_cookie)
     initial_packet: str | bytes | None = _option(None, check_message, "a message that is sent with the handshake", str)
     http_compression: HttpCompression | None = _option(
@@ -88,21 +88,21 @@ class Options:
     per_message_deflate: Deflate | None = _option(
         False, check_deflate, "permessage-deflate for WebSocket messages: a bool, or Deflate(…)", parse_flag)
     subprotocols: tuple[str, ...] | Callable[..., str | None] | None = _option(
-        None, check_subprotocols, "the WebSocket sub-protocols that are spoken, most wanted first, or "
-        "callable(offered, request) -> str or None; None: the first that a client offers", parse_names)
+        None, check_subprotocols, "the WebSocket sub-protocols of the application, the preferred one first, or "
+        "callable(offered, request) -> str or None; None takes the first that a client offers", parse_names)
     max_buffered: int = _option(2_000_000, check_bytes, "bytes that may wait for a client before send() blocks; "
-                                "exceeded by one message at most", int)
+                                "one message may exceed it", int)
     max_inbox: int = _option(1_000_000, check_bytes, "bytes that may wait for a listener before the transport stops reading", int)
     max_sessions_per_address: int | None = _option(
         None, check_count, "sessions that one client address (of IPv6, one /64 network) may have; None: any number", parse_count)
     max_handshakes_per_address: int | None = _option(
         None, check_count, "handshakes of one client address in a minute; None: any number", parse_count)
     generate_id: Callable[..., str] | None = _option(
-        None, check_callable, "callable(request) -> str, for ids of your own", shown="worker mark + 120 random bits")
+        None, check_callable, "callable(request) -> str, to make the session ids yourself", shown="worker mark + 120 random bits")
     policy_file: bool = _option(False, check_flag, "whether Flash policy requests are answered", parse_flag)
-    cluster: str | None = _option(
-        None, check_cluster, "which workers serve each other's sessions: None, each its own; local, all of this user's on this "
-        "machine; local:NAME, those of one application; the URL of a Redis, those of several machines", str)
+    cluster: str | None = _option(None, check_cluster, "which workers serve each other's sessions. None: no others; local: all "
+                                  "workers of this user on this machine; local:NAME: those with the same NAME; "
+                                  "the URL of a Redis: those of all machines that use it", str)
 
     def __post_init__(self) -> None:
         for declared in fields(self):
