@@ -79,11 +79,9 @@ class WebSocketTransport(Transport):
                  meter: Meter | None = None, subprotocol: str | None = None) -> None:
         super().__init__(meter)
         self.wire = wire
-        #: the WebSocket sub-protocol, if one was negotiated
         self.subprotocol = subprotocol
         self._greenlets = greenlets
         self._loop = gevent.get_hub().loop
-        #: decodes bytes: see ``FrameDecoder.feed``
         self.feed = decoder.feed
         self._codec = codec_of(protocol)
         self._binary = binary
