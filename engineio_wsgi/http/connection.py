@@ -15,6 +15,7 @@ import gevent
 from greenlet import getcurrent, greenlet
 
 from engineio_wsgi.clock import monotonic
+from engineio_wsgi.http.arrivals import arrivals_of
 from engineio_wsgi.runtime.connection import Connection, detach
 from engineio_wsgi.runtime.loop import READ, WRITE, IoLoop, Stream, Watcher
 from engineio_wsgi.vendors.gevent_sockets import c_socket, is_tls, tls_object
@@ -34,12 +35,13 @@ class HttpConnection:
     would keep the others waiting.
     """
 
-    __slots__ = ("_deadline", "_due", "_greenlet", "_hub", "_owner", "_parked", "_timer", "_watcher", "_watching",
+    __slots__ = ("_arrivals", "_deadline", "_due", "_greenlet", "_hub", "_owner", "_parked", "_timer", "_watcher", "_watching",
                  "buffer", "lost", "raw", "recv", "send")
 
     def __init__(self, sock: Any, read_ahead: bytes = b"") -> None:  # gevent's sockets have no types
         self._owner = sock
         self._hub: Any = gevent.get_hub()  # gevent and greenlet have no types
+        self._arrivals = arrivals_of(self._hub)
         self._greenlet: Any = None
         #: the C socket, or the TLS socket, to watch for the client's end
         self.raw: Any = sock
@@ -147,11 +149,16 @@ class HttpConnection:
     def _on_readable(self) -> None:
         """In the hub. The watcher stays active while a request is served, and is stopped only if more bytes arrive."""
         if self._parked:
-            self._greenlet.switch()
+            self._arrivals.add(self._resume)
         else:
             self._watching = False
             if self._watcher is not None:
                 self._watcher.stop()
+
+    def _resume(self) -> None:
+        # the deadline may have passed since
+        if self._parked:
+            self._greenlet.switch()
 
     def _arm(self, deadline: float) -> None:
         if self._timer is not None:
