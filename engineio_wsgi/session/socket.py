@@ -214,13 +214,11 @@ class Socket(HasListeners):
         entry: Entry = message if compress and callback is None else self._special_entry(message, compress, callback)
         session = self._session
         outbox = session.outbox
-        if outbox.size >= outbox.limit and volatile and session.state.is_open:
+        if outbox.size >= outbox.limit and not self._wait_for_room(timeout, volatile):
             return self
         if session.thread != current_thread():
-            self._send_from_thread(entry, size, timeout)
+            session.append_from_thread(entry, size)
             return self
-        if outbox.size >= outbox.limit:
-            self._wait_for_buffer(timeout)
         if session.creation_watched:
             entry = session.announce(entry)
         outbox.put(entry, size)
@@ -236,8 +234,8 @@ class Socket(HasListeners):
         self._session.outbox.watch()
         return TrackedPacket(packet, self._stand_in(callback))
 
-    def _wait_for_buffer(self, timeout: float | None) -> None:
-        """Block until there is room.
+    def _wait_for_room(self, timeout: float | None, volatile: bool) -> bool:
+        """Block until there is room in the write buffer. Returns ``False`` at once if the message is ``volatile``.
 
         Raises:
             SocketClosed: the session is closing or closed.
@@ -246,6 +244,11 @@ class Socket(HasListeners):
         session = self._session
         outbox = session.outbox
         self._require_open()
+        if volatile:
+            return False
+        if session.thread != current_thread():
+            self._wait_in_thread(timeout)
+            return True
         if gevent.getcurrent() is gevent.get_hub():
             raise WriteTimeout("the write buffer is full, and the event loop cannot block")
         deadline = Deadline(timeout)
@@ -255,12 +258,13 @@ class Socket(HasListeners):
                 raise WriteTimeout(f"the write buffer stayed full for {timeout:g} s")
             session.wait_progress(deadline.left)
             self._require_open()
+        return True
 
     def _require_open(self) -> None:
         if not self._session.state.is_open:
             raise SocketClosed(reason=self.close_reason)
 
-    def _send_from_thread(self, entry: Entry, size: int, timeout: float | None) -> None:
+    def _wait_in_thread(self, timeout: float | None) -> None:
         outbox = self._session.outbox
         deadline = Deadline(timeout)
         while outbox.size >= outbox.limit:
@@ -268,7 +272,6 @@ class Socket(HasListeners):
             if deadline.has_passed():
                 raise WriteTimeout(f"the write buffer stayed full for {timeout:g} s")
             wait_in_thread()
-        self._session.append_from_thread(entry, size)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Block until all that was sent has been written; ``False`` if ``timeout`` seconds passed first.
