@@ -366,7 +366,7 @@ static void ws_echo(void) {
     }
     double start = now(), end = start + set.seconds;
     uint64_t done = 0;
-    while (now() < end) {
+    while (now() < end || !done) {
         int ready = epoll_wait(poller, events, 256, 100);
         for (int i = 0; i < ready; i++) {
             struct connection *c = events[i].data.ptr;
@@ -438,7 +438,7 @@ static void poll_echo(void) {
         write_out(c);
     }
     double start = now(), end = start + set.seconds;
-    while (now() < end) {
+    while (now() < end || !done) {
         int ready = epoll_wait(poller, events, 256, 100);
         for (int i = 0; i < ready; i++) {
             struct connection *c = events[i].data.ptr;
@@ -490,7 +490,7 @@ static void poll_wait(void) {
         write_out(posting);
     }
     double start = now(), end = start + set.seconds;
-    while (now() < end) {
+    while (now() < end || !done) {
         int ready = epoll_wait(poller, events, 256, 100);
         for (int i = 0; i < ready; i++) {
             struct connection *c = events[i].data.ptr, *posting = &all[(c - all) | 1];
@@ -533,7 +533,7 @@ static void http(void) {
     for (int i = 0; i < set.connections; i++) say(all[i].fd, request, size);
     uint64_t done = 0;
     double start = now(), end = start + set.seconds;
-    while (now() < end) {
+    while (now() < end || !done) {
         int ready = epoll_wait(poller, events, 256, 100);
         for (int i = 0; i < ready; i++) {
             struct connection *c = events[i].data.ptr;

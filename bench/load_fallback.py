@@ -180,7 +180,7 @@ def main() -> None:
         poller.register(client.sock.fileno(), select.EPOLLIN)
         begin(client, settings)
     start, done = time.monotonic(), 0
-    while time.monotonic() < start + settings["seconds"]:
+    while time.monotonic() < start + settings["seconds"] or not done:
         for number, _ in poller.poll(0.1):
             clients[number].fill()
             done += go_on(clients[number], settings)

@@ -1,76 +1,39 @@
-"""Sending from processes that serve nothing: a task queue's worker, a cron job, a shell."""
+"""`Emitter`: sends to the sessions of a cluster from a process that serves none, such as a cron job or a task queue's worker."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
 
-from engineio_wsgi.cluster.local.channel import OwnerGone
 from engineio_wsgi.cluster.local.names import choose_names, is_worker_id
-from engineio_wsgi.cluster.messages import Action, Call, Kind, Message, Result
-from engineio_wsgi.cluster.rpc import ask
+from engineio_wsgi.cluster.messages import Action, Call, Message
+from engineio_wsgi.cluster.rpc import Caller, LocalCaller
 from engineio_wsgi.engine.registry import WORKER_ID_SIZE
-from engineio_wsgi.errors import ConfigurationError
+from engineio_wsgi.errors import ConfigurationError, OwnerGone
 from engineio_wsgi.options.options import Options
 from engineio_wsgi.options.redis_url import RedisLocation, group_of, names_redis
+from engineio_wsgi.session.delivery import Delivery
 from engineio_wsgi.session.socket import as_message
 
-__all__ = ["Emitter"]
-
-
-class _Reach(Protocol):
-    """A way to the workers."""
-
-    def workers(self) -> list[str]:
-        """The ids of all workers."""
-        ...
-
-    def ask(self, worker: str, message: Message) -> int:
-        """Have one worker carry out a call. Blocks. Returns how many sessions it concerned; 0 if it has not answered."""
-        ...
-
-    def ask_all(self, message: Message) -> int:
-        """The same of all workers."""
-        ...
-
-
-class _LocalReach:
-    """The way to those of this machine."""
-
-    def __init__(self, group: str) -> None:
-        self._names = choose_names(group)
-
-    def workers(self) -> list[str]:
-        return self._names.workers()
-
-    def ask(self, worker: str, message: Message) -> int:
-        try:
-            reply = ask(self._names.address(worker), message)
-        except OwnerGone:
-            return 0
-        return Result.of(reply).sessions if reply.kind is Kind.RESULT else 0
-
-    def ask_all(self, message: Message) -> int:
-        return sum([self.ask(worker, message) for worker in self.workers()])
+__all__ = ["Bystander", "Emitter"]
 
 
 class Emitter:
-    """Reaches the sessions of a cluster's workers from another process. With gevent and without it.
+    """Reaches the sessions of a cluster's workers from another process, with gevent or without it.
 
-    The workers of one machine (``"local"``) are reached by processes of the same user; those of several, by whoever reaches
-    their Redis.
+    The workers of one machine (``"local"``) can be reached by processes of the same user; the workers of several machines, by
+    every process that can reach their Redis.
 
-    Every method blocks until the workers concerned have answered, for 5 seconds at most: in a plain thread the thread, in a
-    greenlet that greenlet only. Safe to use from any thread. Nothing is kept open between two calls.
+    Every method blocks until the workers have answered, for 5 seconds at most: in a plain thread it blocks the thread, in a
+    greenlet only the greenlet. Any thread may call it. No connection is kept open between two calls.
+
+    Every method raises ``ConnectionError`` if Redis cannot be reached.
 
     Args:
-        cluster: what the servers have as their option ``cluster``.
-        path: what they have as their option ``path``.
+        cluster: the servers' option ``cluster``.
+        path: the servers' option ``path``.
 
     Raises:
-        ConfigurationError: ``cluster`` names none.
-
-    Every method raises ``ConnectionError`` where Redis cannot be reached.
+        ConfigurationError: ``cluster`` does not name a cluster.
 
     Example::
 
@@ -81,22 +44,22 @@ class Emitter:
     def __init__(self, cluster: str = "local", path: str = "/engine.io") -> None:
         options = Options.create(cluster=cluster, path=path)
         if options.cluster is None:
-            raise ConfigurationError("cluster: expected what the servers have there; None serves nobody else's sessions")
+            raise ConfigurationError("cluster: expected the value of the servers' option; got None")
         self._group = group_of(options.cluster, options.path)
-        self._reach: _Reach = _LocalReach(self._group)
+        self._caller: Caller = LocalCaller(choose_names(self._group))
         if names_redis(options.cluster):
-            # redis-py is there only where it is needed
-            from engineio_wsgi.cluster.redis.one_shot import Guest
+            # redis-py is an optional dependency
+            from engineio_wsgi.cluster.redis.one_shot import OneShotClient
 
-            self._reach = Guest(RedisLocation.parse(options.cluster), self._group)
+            self._caller = OneShotClient(RedisLocation.parse(options.cluster), self._group)
 
     def workers(self) -> list[str]:
-        """The ids of all workers: what their session ids begin with."""
-        return self._reach.workers()
+        """The ids of all workers."""
+        return self._caller.others()
 
     def count(self) -> int:
-        """How many sessions there are; a worker that does not answer is left out."""
-        return self._reach.ask_all(Call(self._group, Action.COUNT).message())
+        """The number of sessions of all workers; a worker that does not answer is left out."""
+        return self._ask_all(Call(self._group, Action.COUNT).message())
 
     def send(self, sid: str, data: str | bytes, compress: bool = True) -> bool:
         """Send one message to a session.
@@ -110,25 +73,31 @@ class Emitter:
         """
         return self._ask_owner(Call(self._group, Action.SEND, (sid,), compress=compress), as_message(data))
 
-    def broadcast(self, data: str | bytes, exclude: Iterable[str] = (), compress: bool = True) -> int:
-        """Send one message to every session, except to those whose ids are in ``exclude``.
+    def broadcast(self, data: str | bytes, *, to: str | None = None, exclude: Iterable[str] = (), compress: bool = True,
+                  on_slow: str = "close", key: str | None = None) -> int:
+        """Send one message to every session, or to those of a group, except to those whose ids are in ``exclude``.
+
+        Args:
+            to, exclude, compress, on_slow, key: as :meth:`Server.broadcast` has them.
 
         Returns:
-            How many sessions the workers have that have taken it.
+            The number of sessions that the message is for, those in ``exclude`` included, of the workers that have taken it.
 
         Raises:
-            TypeError: ``data`` is neither text nor binary.
+            TypeError, ValueError: an argument has a wrong type or value.
         """
-        call = Call(self._group, Action.BROADCAST, tuple(exclude), compress=compress)
-        return self._reach.ask_all(call.message(as_message(data)))
+        return self._deliver(data, Delivery.create(to, exclude, compress, on_slow, key))
+
+    def _deliver(self, data: str | bytes, delivery: Delivery) -> int:
+        return self._ask_all(Call.broadcast(self._group, delivery).message(as_message(data)))
 
     def disconnect(self, sid: str) -> bool:
-        """Close a session, after what waits for its client has been fetched. Returns whether there is such a session."""
+        """Close a session after its client has fetched what waits for it. Returns whether there is such a session."""
         return self._ask_owner(Call(self._group, Action.DISCONNECT, (sid,)))
 
     @property
     def connected(self) -> bool:
-        """Whether the workers can be reached. Blocks while Redis is asked; on one machine, they always can."""
+        """Whether the workers can be reached. Blocks until Redis has answered; on one machine, this is always true."""
         try:
             self.workers()
         except ConnectionError:
@@ -137,4 +106,18 @@ class Emitter:
 
     def _ask_owner(self, call: Call, data: str | bytes = b"") -> bool:
         owner = call.sids[0][:WORKER_ID_SIZE]
-        return is_worker_id(owner) and self._reach.ask(owner, call.message(data)) > 0
+        try:
+            return is_worker_id(owner) and self._caller.ask(owner, call.message(data)) > 0
+        except OwnerGone:
+            return False
+
+    def _ask_all(self, message: Message) -> int:
+        return sum(self._caller.ask_all(message).values())
+
+
+class Bystander(Emitter):
+    """The emitter of a server in a process that is none of the workers."""
+
+    def deliver(self, data: str | bytes, delivery: Delivery) -> int:
+        """Send one message to sessions of the workers. Returns the number of sessions that it is for."""
+        return self._deliver(data, delivery)

@@ -23,6 +23,7 @@ __all__ = [
     "Forbidden",
     "FrameError",
     "HandshakeRefused",
+    "HttpRefusal",
     "InvalidRequest",
     "OwnerGone",
     "PayloadTooLarge",
@@ -33,7 +34,6 @@ __all__ = [
     "ServerClosing",
     "SocketClosed",
     "Unreachable",
-    "UpgradeInvalid",
     "UsageError",
     "WriteTimeout",
 ]
@@ -120,18 +120,35 @@ class ProtocolError(PeerError):
     close_code: ClassVar[int] = 1002
 
 
-class PayloadTooLarge(ProtocolError):
+class HttpRefusal(PeerError):
+    """A request that is answered with an HTTP error.
+
+    Args:
+        status: code and reason, as in the status line.
+        detail: one line that says what was wrong and what was expected.
+        headers: what the response has to carry.
+    """
+
+    def __init__(self, status: str, detail: str, headers: Sequence[tuple[str, str]] = ()) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = tuple(headers)
+
+
+class PayloadTooLarge(HttpRefusal, ProtocolError):
     """More bytes than ``max_http_buffer_size`` were sent or announced: HTTP 413, or WebSocket close code 1009."""
 
     close_code = 1009
 
     def __init__(self, size: int, limit: int) -> None:
-        super().__init__(f"{size} bytes were sent or announced, at most {limit} are accepted (max_http_buffer_size)")
+        super().__init__("413 Content Too Large",
+                         f"{size} bytes were sent or announced, at most {limit} are accepted (max_http_buffer_size)")
         self.size = size
         self.limit = limit
 
 
-class RequestRefused(PeerError):
+class RequestRefused(HttpRefusal):
     """A request that is answered with a line of the error table.
 
     Args:
@@ -140,24 +157,23 @@ class RequestRefused(PeerError):
             explains, and goes into the response header ``Engineio-Reason``.
         context: what lets an operator find the cause; goes to ``connection_error`` and the log, never to the client.
         bare: whether the response has no body, as the reference server's to a request that its polling transport refuses.
+        status: of the response; ``None`` for the code's.
+        headers: what the response has to carry.
     """
 
     def __init__(self, code: ErrorCode, message: str | None = None, context: Mapping[str, Any] | None = None, *,
-                 bare: bool = False) -> None:
-        super().__init__(message or code.message)
+                 bare: bool = False, status: str | None = None, headers: Sequence[tuple[str, str]] = ()) -> None:
+        super().__init__(status or code.status, message or code.message, headers)
         self.code = code
         self.bare = bare
         self.message = message or code.message
         self.context = dict(context or {})
-        #: headers that the response has to have
-        self.headers: tuple[tuple[str, str], ...] = ()
         #: the ``werkzeug.wrappers.Request`` that was refused; set before ``connection_error`` is emitted
         self.request: Any = None
 
-    @property
-    def status(self) -> str:
-        """The HTTP status line's code and reason of the response."""
-        return self.code.status
+    def attach_request(self, request: object) -> None:
+        """Tell the listeners of ``connection_error`` which request was refused: werkzeug's, or a framework's."""
+        self.request = request
 
     @property
     def public_message(self) -> str:
@@ -170,31 +186,24 @@ class RequestRefused(PeerError):
         return "" if self.message == self.public_message else self.message.removeprefix(f"{self.code.message}: ")
 
 
-class UpgradeInvalid(RequestRefused):
-    """A WebSocket handshake that RFC 6455 does not allow: code 3, with the status and headers that the RFC asks for."""
+class HandshakeRefused(RequestRefused):
+    """A request that asks for a WebSocket and is not a valid handshake (RFC 6455 section 4.2): code 3.
 
-    def __init__(self, status: str, why: str, headers: Sequence[tuple[str, str]]) -> None:
-        context = {"name": "TRANSPORT_HANDSHAKE_ERROR", "error": why}
-        super().__init__(ErrorCode.BAD_REQUEST, f"Bad request: {why}", context)
-        self.headers = tuple(headers)
-        self._status = status
+    ``detail`` names what is missing or wrong. ``status`` is 426 for another version of the protocol, else 400 or 405.
+    """
 
-    @property
-    def status(self) -> str:
-        """426 for another version of the protocol, else 400 or 405."""
-        return self._status
+    def __init__(self, status: str, detail: str, headers: Sequence[tuple[str, str]] = ()) -> None:
+        context = {"name": "TRANSPORT_HANDSHAKE_ERROR", "error": detail}
+        super().__init__(ErrorCode.BAD_REQUEST, f"Bad request: {detail}", context, status=status, headers=headers)
+        self.detail = detail
 
 
 class ServerClosing(RequestRefused):
     """A handshake that came while the server was shutting down: HTTP 503, so that balancers try another one."""
 
     def __init__(self) -> None:
-        super().__init__(ErrorCode.BAD_REQUEST, "Bad request: the server is shutting down", {"name": "SERVER_CLOSING"})
-
-    @property
-    def status(self) -> str:
-        """503, whatever the code."""
-        return "503 Service Unavailable"
+        super().__init__(ErrorCode.BAD_REQUEST, "Bad request: the server is shutting down", {"name": "SERVER_CLOSING"},
+                         status="503 Service Unavailable")
 
 
 class Forbidden(RequestRefused):
@@ -212,18 +221,6 @@ class Forbidden(RequestRefused):
         super().__init__(ErrorCode.FORBIDDEN, why, context)
 
 
-class HandshakeRefused(PeerError):
-    """A request that asks for a WebSocket and is not a valid handshake. The text names what is missing or wrong.
-
-    ``status`` and ``headers`` are those of the response that says so.
-    """
-
-    def __init__(self, status: str, message: str, headers: Sequence[tuple[str, str]] = ()) -> None:
-        super().__init__(message)
-        self.status = status
-        self.headers = tuple(headers)
-
-
 class FrameError(ProtocolError):
     """The peer's frames are not what RFC 6455 or 7692 allow, or more than is accepted.
 
@@ -235,19 +232,12 @@ class FrameError(ProtocolError):
         self.code = code
 
 
-class InvalidRequest(PeerError, OSError):
-    """A request that is refused with an HTTP status of its own, after which the connection is closed.
+class InvalidRequest(HttpRefusal, OSError):
+    """A request that is not valid HTTP, or beyond the HTTP server's limits. The connection is closed after the response.
 
     It is an ``OSError`` because an application meets it where it reads ``wsgi.input``, and frameworks know that
     reading can fail so.
     """
-
-    def __init__(self, status: str, detail: str) -> None:
-        super().__init__(detail)
-        #: code and reason, as in the status line
-        self.status = status
-        #: one line for the response's body and for the log
-        self.detail = detail
 
 
 class ChunkedError(PeerError, ValueError):

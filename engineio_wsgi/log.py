@@ -1,8 +1,7 @@
-"""Logging: the loggers' names, the ``DEBUG`` convention of the reference server, and what a log may not contain.
+"""Logging: the names of the loggers, the ``DEBUG`` variable of the reference server, and the shortening of session ids.
 
-The package logs to :data:`LOGGERS`, and adds a handler of its own only where ``DEBUG`` asks for one. Where nobody has set up
-logging, Python's own last resort prints warnings, and with them the traceback of a listener that failed: a ``NullHandler``
-would swallow it.
+The package logs to :data:`LOGGERS`, and adds a handler only if ``DEBUG`` is set. If an application has not configured logging,
+Python's last-resort handler prints warnings, and the tracebacks of listeners that fail; a ``NullHandler`` would hide them.
 """
 
 from __future__ import annotations
@@ -17,39 +16,39 @@ from typing import TextIO
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.throttle import Throttle
 
-__all__ = ["LOGGERS", "DebugHandler", "Scopes", "set_up_debug", "shorten", "tell_of_client"]
+__all__ = ["LOGGERS", "DebugHandler", "Scopes", "log_violation", "set_up_debug", "shorten"]
 
-#: every logger of the package, which are the scopes of ``DEBUG``; the manual says what each of them has
+#: all loggers of the package, which are the scopes of ``DEBUG``; the manual describes them
 LOGGERS = ("engine", "engine.socket", "engine.polling", "engine.ws", "engine.http", "engine.cluster", "engine.access")
-#: characters of a session id that a log may show: it is a credential
+#: characters of a session id that are logged: the id is a credential
 SHOWN = 6
-#: seconds for which the same misdeed of the same address is not logged again
-TOLD_PERIOD = 60.0
-#: ANSI colours that can be told apart on light and dark terminals
+#: seconds for which the same kind of violation by the same address is not logged again
+VIOLATION_PERIOD = 60.0
+#: ANSI colours that can be distinguished on light and dark terminals
 COLOURS = (31, 32, 33, 34, 35, 36)
 
-_told = Throttle(TOLD_PERIOD)
+_violations = Throttle(VIOLATION_PERIOD)
 
 
-def tell_of_client(logger: logging.Logger, address: object, kind: object, text: str, *details: object) -> None:
+def log_violation(logger: logging.Logger, address: object, kind: object, text: str, *details: object) -> None:
     """Log a client's violation at INFO, once a minute per address and kind.
 
     Args:
-        address: the client's, as ``REMOTE_ADDR`` or as a socket has it.
-        kind: of misdeed.
+        address: the client's address: ``REMOTE_ADDR``, or the tuple of a socket.
+        kind: the kind of violation.
     """
     host = address[0] if isinstance(address, tuple) else address
-    if _told.passes((host, kind), monotonic()):
+    if _violations.passes((host, kind), monotonic()):
         logger.info(text, *details)
 
 
 def shorten(sid: str) -> str:
-    """As much of a session id as tells sessions apart without giving one away."""
+    """The first characters of a session id, which distinguish sessions and do not reveal the id."""
     return sid[:SHOWN] + "…"
 
 
 class Scopes:
-    """Which loggers a ``DEBUG`` variable chooses: names separated by commas or spaces, ``*`` wild, ``-name`` excluded.
+    """The loggers that a ``DEBUG`` variable selects: names separated by commas or spaces, ``*`` wild, ``-name`` excluded.
 
     Example::
 
@@ -65,7 +64,7 @@ class Scopes:
         return bool(self._chosen)
 
     def chooses(self, name: str) -> bool:
-        """Whether the logger of this name is wanted. ``engine:ws``, as the reference server writes it, is ``engine.ws``."""
+        """Whether the logger of this name is selected. ``engine:ws``, as the reference server writes it, is ``engine.ws``."""
         if any(pattern.fullmatch(name) for pattern in self._excluded):
             return False
         return any(pattern.fullmatch(name) for pattern in self._chosen)
@@ -76,7 +75,7 @@ def _pattern(name: str) -> re.Pattern[str]:
 
 
 class DebugHandler(logging.Handler):
-    """Writes the chosen scopes to a stream, with the milliseconds since the last line; coloured on a terminal."""
+    """Writes the selected scopes to a stream, with the time since the last line; coloured on a terminal."""
 
     def __init__(self, scopes: Scopes, stream: TextIO) -> None:
         super().__init__(logging.DEBUG)
@@ -86,11 +85,11 @@ class DebugHandler(logging.Handler):
         self._last = monotonic()
 
     def leaves(self, record: logging.LogRecord) -> bool:
-        """Whether this record is not among those that are written here: a filter for other handlers of the same stream."""
+        """Whether this handler does not write the record: a filter for other handlers of the same stream."""
         return record.name.partition(".")[0] != "engine" or not self._scopes.chooses(record.name)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line, if its logger was chosen."""
+        """Write one line, if its logger is selected."""
         if self.leaves(record):
             return
         now = monotonic()
@@ -101,7 +100,7 @@ class DebugHandler(logging.Handler):
         try:
             self._stream.write(f"{name} {self.format(record)} +{_duration(since)}\n")
             self._stream.flush()
-        except Exception:  # as every handler of the standard library: a log line never fails its caller
+        except Exception:  # as the handlers of the standard library: logging does not fail its caller
             self.handleError(record)
 
 
@@ -110,7 +109,7 @@ def _duration(seconds: float) -> str:
 
 
 def set_up_debug(environ: Mapping[str, str] = os.environ, stream: TextIO | None = None) -> logging.Handler | None:
-    """Print the scopes that ``DEBUG`` chooses to ``stream`` (stderr); without them nothing is touched.
+    """Write the scopes that ``DEBUG`` selects to ``stream`` (by default stderr). Without ``DEBUG``, change nothing.
 
     Returns:
         The handler that was added, or ``None``.
@@ -124,6 +123,6 @@ def set_up_debug(environ: Mapping[str, str] = os.environ, stream: TextIO | None 
     for name in LOGGERS:
         if scopes.chooses(name):
             logging.getLogger(name).setLevel(logging.DEBUG)
-        elif scopes.chooses("engine"):  # which it would inherit from
+        elif scopes.chooses("engine"):  # whose level it would inherit
             logging.getLogger(name).setLevel(logging.INFO)
     return handler

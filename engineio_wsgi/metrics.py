@@ -1,7 +1,7 @@
-"""What a server does, as Prometheus metrics. Needs ``prometheus_client``: the extra ``[metrics]``.
+"""Prometheus metrics of a server. Needs ``prometheus_client``: the extra ``[metrics]``.
 
-Owns the names of the series and their form; what is counted, and where, is `meter`'s. Nothing of Prometheus is called for
-a message: plain counts are folded into the series when somebody scrapes or, in multi-process mode, once a second.
+Owns the names and the types of the series; the counts come from `runtime.observer`. No message causes a call of Prometheus: the
+counts are added to the series at each scrape or, in multi-process mode, once a second.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 import gevent
 
 from engineio_wsgi.clock import monotonic
-from engineio_wsgi.errors import ErrorCode, UsageError
+from engineio_wsgi.errors import ErrorCode
 from engineio_wsgi.runtime.observer import TURN_BOUNDS, Meter, Observer
 from engineio_wsgi.session.socket import Socket
 from engineio_wsgi.transports.base import CloseReason
@@ -33,18 +33,20 @@ except ModuleNotFoundError as missing:
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 from prometheus_client.registry import Collector
 
+from engineio_wsgi.vendors.prometheus_metrics import BatchHistogram
+
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-    from engineio_wsgi.engine.engine import Engine
+    from engineio_wsgi.server import Server
 
 __all__ = ["observe"]
 
-#: seconds between two writes of what is counted to the files of multi-process mode
+#: seconds between two writes of the counts to the files of multi-process mode
 FLUSH_PERIOD = 1.0
-#: upper bounds, in seconds, of the classes of an upgrade's duration; ``upgrade_timeout`` is 10 by default
+#: upper bounds, in seconds, of the buckets of an upgrade's duration; ``upgrade_timeout`` is 10 by default
 UPGRADE_BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-#: what a session that was closed with a reason of the application's own is counted under: anybody may make up reasons
+#: the label of all close reasons that an application has made up
 OTHER_REASON = "other"
 REASONS = frozenset(map(str, CloseReason))
 
@@ -70,14 +72,14 @@ GAUGES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 )
 
 
-def observe(server: Engine, registry: CollectorRegistry = prometheus_client.REGISTRY) -> None:
-    """Publish what ``server`` does. Several servers of one process are told apart by the label ``path``.
+def observe(server: Server, registry: CollectorRegistry = prometheus_client.REGISTRY) -> None:
+    """Publish metrics of ``server``. The label ``path`` tells the servers of one process apart.
 
     Where ``PROMETHEUS_MULTIPROC_DIR`` is set, the series are written to the files of ``prometheus_client``'s multi-process
     mode instead, once a second, and ``registry`` is not used.
 
     Args:
-        server: one without sessions; before it serves is the time.
+        server: one that has no sessions yet.
         registry: where the series are collected.
 
     Raises:
@@ -89,53 +91,40 @@ def observe(server: Engine, registry: CollectorRegistry = prometheus_client.REGI
         engineio_wsgi.metrics.observe(server)
         app = server.wrap(DispatcherMiddleware(flask_app, {"/metrics": prometheus_client.make_wsgi_app()}))
     """
-    if type(server.observer) is not Observer:
-        raise UsageError("this server is observed already: call observe(server) once")
-    if server.clients_count:
-        raise UsageError("this server has sessions already: call observe(server) before it serves")
-    server.observer = _Recorder(server, _instruments_of(registry))
-
-
-class _Turns(Histogram):
-    """A histogram to which many observations are added at a time."""
-
-    def add(self, counts: Sequence[int], seconds: float) -> None:
-        """So many more in each class; so many seconds more altogether."""
-        self._sum.inc(seconds)
-        for bucket, count in zip(self._buckets, counts, strict=True):
-            if count:
-                bucket.inc(count)
+    server._registry.check_not_observed()
+    server._registry.observe(_Recorder(server, _instruments_of(registry)))
 
 
 class _Instruments(Collector):
     """The series of one registry, for all servers that are observed with it."""
 
     def __init__(self) -> None:
-        #: who brings the series up to date before they are collected
+        #: bring the series up to date before they are collected
         self.recorders: list[_Recorder] = []
-        self.metrics: dict[str, Any] = {}
+        self.metrics: dict[str, prometheus_client.Counter | Gauge] = {}
         for name, text, labels in COUNTERS:
             self.metrics[name] = prometheus_client.Counter(f"engineio_{name}", text, ("path", *labels), registry=None)
         for name, text, labels in GAUGES:
             self.metrics[name] = Gauge(f"engineio_{name}", text, ("path", *labels), registry=None, multiprocess_mode="livesum")
         self.upgrade_durations = Histogram("engineio_upgrade_duration_seconds", "From the new connection to the switch, if won.",
                                            ("path",), registry=None, buckets=UPGRADE_BOUNDS)
-        self.turns = _Turns("engineio_listener_seconds", "How long listeners ran or waited, for all messages read together.",
-                            ("path",), registry=None, buckets=TURN_BOUNDS)
+        self.turns = BatchHistogram("engineio_listener_seconds",
+                                    "How long listeners ran or waited, for all messages read together.",
+                                    ("path",), registry=None, buckets=TURN_BOUNDS)
 
     def collect(self) -> Iterator[Metric]:
-        """What ``prometheus_client`` calls for each scrape, in whatever thread it serves it."""
+        """Called by ``prometheus_client`` for each scrape, in any thread."""
         for recorder in self.recorders:
             recorder.fold()
         for metric in self._all():
             yield from metric.collect()
 
     def describe(self) -> Iterator[Metric]:
-        """The series without their values: what a registry knows their names from."""
+        """The series without their values. Called when the collector is registered, to find names that are used twice."""
         for metric in self._all():
             yield from metric.describe()
 
-    def _all(self) -> tuple[Any, ...]:
+    def _all(self) -> tuple[prometheus_client.Counter | Gauge | Histogram, ...]:
         return (*self.metrics.values(), self.upgrade_durations, self.turns)
 
 
@@ -158,12 +147,12 @@ def _instruments_of(registry: CollectorRegistry) -> _Instruments:
 
 
 class _Recorder(Observer):
-    """Counts what one server does, and folds it into its series."""
+    """Counts the events of one server, and adds the counts to the series."""
 
     __slots__ = ("_clients", "_counts", "_folded", "_instruments", "_lock", "_meters", "_path", "_timer", "_transports", "_turns",
                  "_turns_folded", "_upgrade_durations")
 
-    def __init__(self, server: Engine, instruments: _Instruments) -> None:
+    def __init__(self, server: Server, instruments: _Instruments) -> None:
         options = server.options
         self._clients: Mapping[str, Socket] = server.clients
         self._path = options.path
@@ -179,27 +168,27 @@ class _Recorder(Observer):
             atexit.register(self.fold)
 
     def _begin(self) -> None:
-        """Nothing has been counted yet."""
+        """Set all counts to 0."""
         self._meters = {transport: Meter() for transport in self._transports}
-        # what can be counted is there from the start, at 0: a rate needs a value before the first event
+        # every series exists from the start, at 0: a rate needs a value before the first event
         self._counts: Counter[Series] = Counter(dict.fromkeys(_events(self._transports), 0))
         self._folded: dict[Series, int] = {}
         self._turns_folded = ([0] * (len(TURN_BOUNDS) + 1), 0.0)
-        #: guards what was folded; nobody waits for anything inside
+        #: guards `_folded` and `_turns_folded`; nothing inside it blocks
         self._lock = Lock()
 
     def start_anew(self) -> None:
-        # the timer is the parent's loop's, and a thread that the child does not have may have held the lock
+        # the timer belongs to the loop of the parent, and a thread of the parent may have held the lock
         if self._timer is not None:
             self._timer.close()
             self._timer = None
         if _is_multiprocess():
-            # a process has files of its own there, which begin at 0
+            # each process has files of its own, which begin at 0
             self._begin()
         else:
             self._lock = Lock()
 
-    # -- what the server tells
+    # -- reports of the server
 
     def meter(self, transport: str) -> Meter:
         return self._meters[transport]
@@ -227,11 +216,11 @@ class _Recorder(Observer):
     def _count(self, name: str, *labels: str) -> None:
         self._counts[name, labels] += 1
         if self._timer is None and _is_multiprocess():
-            # not earlier: a fork would lose it
+            # not earlier: a fork would lose the timer
             self._timer = gevent.get_hub().loop.timer(FLUSH_PERIOD, FLUSH_PERIOD, ref=False)
             self._timer.start(self.fold)
 
-    # -- what becomes of it
+    # -- the series
 
     def fold(self) -> None:
         """Bring the series up to date. Any thread may call this."""
@@ -254,7 +243,7 @@ class _Recorder(Observer):
         sockets = list(self._clients.values())
         yield ("buffered_bytes", ()), sum([socket.buffered for socket in sockets])
         sessions = Counter((socket.transport.name, str(socket.protocol)) for socket in sockets)
-        # those of which there are none any more have to be told, too
+        # a series that had sessions and has none any more is set to 0
         known = {labels for name, labels in self._folded if name == "sessions"}
         for labels in known | set(sessions) | {(transport, "4") for transport in self._meters}:
             yield ("sessions", labels), sessions[labels[0], labels[1]]
@@ -268,14 +257,14 @@ class _Recorder(Observer):
 
 
 def _turns_of(meters: Collection[Meter]) -> tuple[list[int], float]:
-    """Of all meters together: how many turns each class has, the short ones first, and their seconds."""
+    """The turns of all meters: their number in each bucket, the shortest first, and their seconds."""
     longer = [sum(counts) for counts in zip(*[meter.longer_turns for meter in meters], strict=True)]
     turns = sum([meter.turns for meter in meters])
     return [turns - sum(longer), *longer], sum([meter.turn_seconds for meter in meters])
 
 
 def _events(transports: Iterable[str]) -> Iterator[Series]:
-    """Everything that is counted as it happens."""
+    """The series that are counted event by event."""
     yield from [("handshakes", (transport,)) for transport in transports]
     yield from [("refusals", (str(int(code)),)) for code in ErrorCode]
     yield from [("closes", (reason,)) for reason in (*map(str, CloseReason), OTHER_REASON)]

@@ -1,4 +1,4 @@
-"""What travels: packets, their types, and the data they carry. Knows nothing of how they are written down."""
+"""Packets, their types, and their data. Does not know how they are encoded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Packet", "PacketType"]
 
 
 class PacketType(enum.IntEnum):
-    """The packet types of every protocol revision; the value is the digit on the wire."""
+    """The packet types of all protocol revisions; the value is the digit on the wire."""
 
     OPEN = 0
     CLOSE = 1

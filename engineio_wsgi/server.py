@@ -1,60 +1,80 @@
-"""`Server`: the engine with its ways in. Owns the HTTP servers that it listens on; everything else is `Engine`'s."""
+"""`Server`: the facade that users see, and the HTTP servers that it listens on.
+
+A server has a registry of sessions, an engine that answers requests, a worker that takes them in, and its events. What other
+modules of the package need of a server is on these objects.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Any, Self
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, Self, TypeAlias, TypeVar, overload
+from weakref import WeakSet
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+import gevent
 from gevent.event import Event
 from gevent.pywsgi import WSGIServer
-from gevent.socket import MSG_PEEK
+from gevent.socket import socket as GeventSocket
+from werkzeug.wrappers import Request
 
+from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.router import Cluster
-from engineio_wsgi.deadline import Deadline
-from engineio_wsgi.emitter import Emitter
-from engineio_wsgi.engine.engine import Engine
-from engineio_wsgi.engine.middleware import Application, Middleware, not_implemented
+from engineio_wsgi.emitter import Bystander
+from engineio_wsgi.engine.engine import Engine, WSGIMiddleware
+from engineio_wsgi.engine.hooks import Hooks
+from engineio_wsgi.engine.middleware import Middleware, not_implemented
+from engineio_wsgi.engine.policy_requests import PolicyGate, answer_policy_request
+from engineio_wsgi.engine.registry import Registry, send_or_not
+from engineio_wsgi.engine.server_events import ServerEvents
+from engineio_wsgi.engine.worker import Reach, Worker
 from engineio_wsgi.http.handler import WebSocketHandler
-from engineio_wsgi.options.options import from_environ
-from engineio_wsgi.runtime.forks import serve
-from engineio_wsgi.transports.flashsocket import POLICY_FILE, POLICY_REQUEST
+from engineio_wsgi.options.environment import from_environ
+from engineio_wsgi.options.options import Options
+from engineio_wsgi.runtime.forks import call_in_child, serve
+from engineio_wsgi.session.delivery import Delivery
+from engineio_wsgi.session.events import Listener
+from engineio_wsgi.session.socket import Socket, as_message
 
-__all__ = ["HttpServer", "Server", "attach", "listen"]
+__all__ = ["Address", "HttpServer", "Server", "attach", "close_servers", "join_clusters", "listen", "servers"]
 
 logger = logging.getLogger("engine")
 
-#: seconds that a connection which began like a policy request has for the rest of it
-POLICY_TIMEOUT = 5.0
+L = TypeVar("L", bound=Listener)
+
+#: a port, ``(host, port)``, ``"host:port"`` or a listening socket
+Address: TypeAlias = int | str | tuple[str, int] | GeventSocket
+
+#: seconds beyond its timeout in which :meth:`Server.close` has returned, as seen from another thread
+CLOSE_MARGIN = 1.0
 
 
 class HttpServer(WSGIServer):  # type: ignore[misc]
-    """gevent's server, with our handler, and without a traceback for each client that fails in its TLS handshake."""
+    """gevent's server with our handler. A client that fails in its TLS handshake is logged without a traceback."""
 
-    def __init__(self, listener: Any, application: Application, **options: Any) -> None:
+    def __init__(self, listener: Address, application: WSGIApplication, **options: Any) -> None:
         options.setdefault("handler_class", WebSocketHandler)
         options.setdefault("log", None)
         super().__init__(listener, application, **options)
 
     def start_accepting(self) -> None:
-        """What gevent calls when the server starts."""
+        """Called by gevent when the server starts."""
         serve(self.socket)
         super().start_accepting()
 
-    def wrap_socket_and_handle(self, client_socket: Any, address: Any) -> object:
-        """What gevent calls for each TLS connection."""
+    def wrap_socket_and_handle(self, client_socket: GeventSocket, address: object) -> object:
+        """Called by gevent for each TLS connection."""
         return _TlsGate(super().wrap_socket_and_handle)(client_socket, address)
 
 
 class _TlsGate:
-    """A server's handler of TLS connections. A client that fails in its handshake is no failure of the server's."""
+    """Calls a server's handler of TLS connections. A client that fails in its handshake is no error of the server."""
 
-    def __init__(self, handle: Callable[[Any, Any], object]) -> None:
+    def __init__(self, handle: Callable[[GeventSocket, object], object]) -> None:
         self._handle = handle
 
-    def __call__(self, sock: Any, address: Any) -> object:
+    def __call__(self, sock: GeventSocket, address: object) -> object:
         try:
             return self._handle(sock, address)
         except OSError as error:
@@ -62,7 +82,7 @@ class _TlsGate:
             return None
 
 
-class Server(Engine):
+class Server:
     """An Engine.IO server.
 
     Args:
@@ -80,18 +100,33 @@ class Server(Engine):
             socket.send("hello")
 
         app = server.wrap(flask_app)
+
+    A subclass may override any method. The integration of a framework also overrides some of these hooks:
+
+    - ``_socket_class``: the subclass of :class:`Socket` that the application sees as a session.
+    - ``_stand_in(listener)`` returns what is called for a listener of the server: the listener itself, or an
+      ``events.StandIn`` that calls it in some context.
+    - ``_request_of(environ)`` returns the request that listeners and options see.
+    - ``_admit(environ)`` decides about a handshake and returns the session id. It may block; to refuse, it raises
+      :class:`Forbidden`. What it puts into the list ``environ[hooks.ADDED_HEADERS]`` is added to the response's headers.
+    - ``_unwrap(application)`` returns the application that another one calls first of all with each request.
+    - ``_on_start()`` is called when the process begins to serve.
+
+    ``_configure(options)`` replaces the options; before the first request only.
     """
 
+    _socket_class: ClassVar[type[Socket]] = Socket
+
     def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+        self._events = ServerEvents(self._stand_in, lambda: self._registry.watch_buffers())
+        hooks = Hooks(admit=self._admit, generate_id=self.generate_id, request_of=self._request_of,
+                      make_socket=self._socket_class, unwrap=self._unwrap, on_start=self._on_start)
+        self._registry = Registry(self, self._events, Options.create(**options))
+        self._engine = Engine(self._registry, hooks)
+        self._worker = Worker(self._registry, self._engine, hooks, Cluster, Bystander)
         self._http: WSGIServer | None = None
         self._ended = Event()
-
-    def start_anew(self, served: bool) -> None:
-        """See :class:`SessionHost`. What :meth:`listen` has started is the parent's."""
-        super().start_anew(served)
-        self._http = None
-        self._ended = Event()
+        servers.add(self)
 
     @classmethod
     def from_environ(cls, **defaults: Any) -> Self:
@@ -102,32 +137,168 @@ class Server(Engine):
         """
         return cls(**{**defaults, **from_environ(os.environ)})
 
-    @property
-    def cluster(self) -> Cluster | Emitter | None:
-        """This worker and the others; ``None`` without the option.
+    # -- hooks of subclasses
 
-        In a greenlet, this process is a worker from now on. In a plain thread before the first request, and in a process that
-        was forked from a worker, it is none: an :class:`Emitter` then, which reaches the workers from outside and keeps nothing
-        open.
+    def _stand_in(self, listener: Listener) -> Listener:
+        """What is called for a listener of the server."""
+        return listener
+
+    def _request_of(self, environ: WSGIEnvironment) -> Request:
+        """The request that the application sees."""
+        return Request(environ)
+
+    def _admit(self, environ: WSGIEnvironment) -> str:
+        """Decide about a handshake, and return the session id: ask ``allow_request``, then :meth:`generate_id`.
+
+        Raises:
+            RequestRefused: the client gets no session.
         """
-        reached = self._reach()
-        assert reached is None or isinstance(reached, (Cluster, Emitter))
-        return reached
+        return self._engine.handshakes.ask_application(environ)
 
-    def _join(self, group: str) -> Cluster:
-        return Cluster(self, group)
+    def _unwrap(self, application: WSGIApplication) -> WSGIApplication:
+        """The application that ``application`` calls first of all with each request; itself if there is none."""
+        return application
 
-    def _outside(self, group: str) -> Emitter:
-        return Emitter(group, self.options.path)
+    def _on_start(self) -> None:
+        """The process begins to serve."""
 
-    def wrap(self, application: Application) -> Middleware:
-        """``application``, with the engine in front of it: a WSGI application for any server of gevent's."""
+    def _configure(self, options: Options) -> None:
+        """Use other options. Not after the first request."""
+        self._registry.configure(options)
+        self._engine.configure(options)
+        self._worker.configure(options)
+
+    def generate_id(self, request: Request) -> str:
+        """A session id: URL-safe, this worker's id and 120 random bits. Override it, or set the option.
+
+        May block, and may raise: the client then gets code 3.
+        """
+        if self.options.generate_id is not None:
+            return self.options.generate_id(request)
+        return self._registry.new_id()
+
+    # -- what it is
+
+    @property
+    def options(self) -> Options:
+        """The options, validated; a frozen dataclass."""
+        return self._registry.options
+
+    @property
+    def clients(self) -> Mapping[str, Socket]:
+        """The sessions of this process by id; a read-only view."""
+        return self._registry.clients
+
+    @property
+    def clients_count(self) -> int:
+        """How many sessions this process has."""
+        return len(self._registry.clients)
+
+    @property
+    def address(self) -> Any:
+        """The address that :meth:`listen` got, with the port that was chosen if it was 0; ``None`` before."""
+        return None if self._http is None else self._http.address
+
+    @property
+    def cluster(self) -> Cluster | Bystander | None:
+        """The cluster; ``None`` without the option ``cluster``.
+
+        In a greenlet, this process joins the cluster as a worker. In a plain thread before the first request, and in a process
+        that was forked from a worker, it does not: the value is an :class:`Emitter` then, which reaches the workers from outside
+        and keeps no connection open.
+        """
+        reach = self._worker.reach()
+        assert reach is None or isinstance(reach, (Cluster, Bystander))
+        return reach
+
+    def upgrades(self, transport: str) -> list[str]:
+        """The names of the transports that a session may upgrade to from ``transport``."""
+        return self._registry.upgrades(transport)
+
+    # -- listeners
+
+    @overload
+    def on(self, event: str) -> Callable[[L], L]:
+        """As a decorator."""
+
+    @overload
+    def on(self, event: str, listener: L) -> L:
+        """With the listener."""
+
+    def on(self, event: str, listener: L | None = None) -> L | Callable[[L], L]:
+        """Call ``listener`` at each ``event``; without one, a decorator. Returns the listener."""
+        return self._events.on(event) if listener is None else self._events.on(event, listener)
+
+    @overload
+    def once(self, event: str) -> Callable[[L], L]:
+        """As a decorator."""
+
+    @overload
+    def once(self, event: str, listener: L) -> L:
+        """With the listener."""
+
+    def once(self, event: str, listener: L | None = None) -> L | Callable[[L], L]:
+        """As :meth:`on`, for the next ``event`` only."""
+        return self._events.once(event) if listener is None else self._events.once(event, listener)
+
+    def off(self, event: str | None = None, listener: Listener | None = None) -> None:
+        """Remove one listener, all of an event, or (without arguments) all. Unknown ones are ignored."""
+        self._events.off(event, listener)
+
+    def listeners(self, event: str) -> list[Listener]:
+        """The listeners of ``event``, in the order in which they are called."""
+        return self._events.listeners(event)
+
+    def emit(self, event: str, *args: Any) -> bool:
+        """Call the listeners of ``event`` now, in this greenlet; returns whether there were any.
+
+        An exception of a listener reaches the caller, and the listeners after it are not called.
+        """
+        return self._events.emit(event, *args)
+
+    # -- requests
+
+    def use(self, middleware: WSGIMiddleware) -> WSGIMiddleware:
+        """Wrap the engine's own requests, upgrades included, in a WSGI middleware.
+
+        Args:
+            middleware: ``f(app) -> app``. The first one used sees a request first.
+
+        Returns:
+            ``middleware``, so that this is a decorator, too.
+        """
+        self._engine.use(middleware)
+        return middleware
+
+    def handle_request(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request of the engine's: a WSGI application. Blocks as long as a poll has to wait."""
+        return self._worker.handle_request(environ, start_response)
+
+    def handle_upgrade(self, environ: WSGIEnvironment, websocket: Any) -> None:
+        """Serve an accepted WebSocket: of this package, of gevent-websocket, or any object with the same methods.
+
+        Blocks until the WebSocket is closed, unless its connection can be taken over.
+        """
+        self._worker.handle_upgrade(environ, websocket)
+
+    def handle_socket(self, sock: GeventSocket) -> bool:
+        """Answer a Flash policy request on a raw TCP socket, if it is one and ``policy_file`` is set.
+
+        Looks at the first byte without taking it, and blocks until it has arrived. Returns whether it was a policy request; the
+        connection is of no more use then.
+        """
+        return self.options.policy_file and answer_policy_request(sock)
+
+    # -- ways to be served
+
+    def wrap(self, application: WSGIApplication) -> Middleware:
+        """``application`` with the engine in front of it: a WSGI application for any WSGI server."""
         return Middleware(application, self)
 
-    def attach(self, http_server: WSGIServer) -> Server:
-        """Serve the engine's path on a server that exists already, before or after it was started.
+    def attach(self, http_server: WSGIServer) -> Self:
+        """Serve the engine's path on an HTTP server of gevent's, before or after it was started.
 
-        Its handler becomes :class:`WebSocketHandler`, unless it has one of gevent-websocket's already.
+        Its handler becomes :class:`WebSocketHandler`, unless it is one of gevent-websocket already.
         """
         http_server.application = self.wrap(http_server.application)
         if not hasattr(http_server.handler_class, "upgrade_websocket"):
@@ -135,10 +306,10 @@ class Server(Engine):
         if not isinstance(http_server, HttpServer):
             http_server.wrap_socket_and_handle = _TlsGate(http_server.wrap_socket_and_handle)
         if self.options.policy_file:
-            http_server.set_handle(_PolicyGate(self, http_server.handle))
+            http_server.set_handle(PolicyGate(self.handle_socket, http_server.handle))
         return self
 
-    def listen(self, address: Any, **server_options: Any) -> Server:
+    def listen(self, address: Address, **server_options: Any) -> Self:
         """Listen on ``address`` (a port, ``(host, port)``, ``"host:port"`` or a listening socket) and start.
 
         Requests outside of the path get 501. ``server_options`` (``ssl_context``, ``spawn``, …) are gevent's.
@@ -149,14 +320,9 @@ class Server(Engine):
         address = ("", address) if isinstance(address, int) else address
         self._http = HttpServer(address, not_implemented, **server_options)
         self.attach(self._http)
-        self._enter_hub()
+        self._worker.enter_hub()
         self._http.start()
         return self
-
-    @property
-    def address(self) -> Any:
-        """The address that :meth:`listen` got, with the port that was chosen if it was 0; ``None`` before."""
-        return None if self._http is None else self._http.address
 
     def serve_forever(self) -> None:
         """Block until :meth:`close` has been called and is done.
@@ -167,73 +333,154 @@ class Server(Engine):
         if self._http is None:
             raise RuntimeError("nothing to serve: call listen(address) first")
         self._http.serve_forever()
-        # it returns as soon as nothing is accepted any more; the sessions still have something to fetch
+        # serve_forever() returns once no connection is accepted any more; clients may still fetch messages then
         self._ended.wait()
 
+    def close(self, timeout: float = 10.0) -> None:
+        """Open no more sessions, and close each session once its client has fetched what waits for it.
+
+        Blocks until all sessions are closed and their ``close`` listeners have returned. A session that is still open after
+        ``timeout`` seconds is closed then, and listeners that take longer than 2 seconds are not waited for. Harmless if
+        repeated. From now on, handshakes are answered with 503.
+        """
+        self._registry.stop_opening()
+        self._registry.run_in_hub(lambda: self._close_all(timeout), timeout + CLOSE_MARGIN)
+
     def _close_all(self, timeout: float) -> None:
-        """An HTTP server that :meth:`listen` started stops accepting first, and ends last."""
+        """Close everything. The HTTP server that :meth:`listen` has started stops accepting first, and ends last."""
+        ends = monotonic() + timeout
         if self._http is not None:
             self._http.close()
-        super()._close_all(timeout)
+        self._registry.close_all(timeout)
+        self._worker.leave_cluster(ends - monotonic())
         if self._http is not None:
             self._http.stop(timeout=1.0)
         self._ended.set()
 
-    def handle_socket(self, sock: Any) -> bool:
-        """Answer a Flash policy request on a raw TCP socket, if it is one and ``policy_file`` is set.
+    def _start_anew(self, served: bool) -> None:
+        """In a forked child: what :meth:`listen` has started belongs to the parent, as do the sessions."""
+        self._worker.start_anew(served)
+        self._http = None
+        self._ended = Event()
 
-        Looks at the first bytes without taking them. Blocks until they have arrived. Returns whether it was one; the
-        connection is then done with.
+    # -- sessions of all workers
+
+    def broadcast(self, data: str | bytes, *, to: str | None = None, exclude: Iterable[str | Socket] = (), compress: bool = True,
+                  local: bool = False, on_slow: str = "close", key: str | None = None) -> None:
+        """Send one message to the sessions of all workers of the cluster. Never blocks. Any thread may call this.
+
+        The message is encoded once, whatever the number of sessions. Each worker gets the broadcasts of this one in order.
+
+        Args:
+            to: a group: only its members get the message. Else all sessions do.
+            exclude: sessions, or their ids, that do not get it.
+            compress: whether the transports may compress it.
+            local: send it to the sessions of this process only. Without a cluster this is always so.
+            on_slow: what becomes of a session whose write buffer is full. ``"close"`` closes it (``"client too slow"``);
+                ``"drop"`` leaves it out; ``"latest"`` queues the message in the place of an earlier one with the same ``key``
+                that still waits, whether the buffer is full or not, so that a slow client skips values.
+            key: for ``"latest"``: what the message is a value of.
+
+        If this process is not a worker yet, or was forked from one, this blocks until the workers have answered, for 5 seconds at
+        most.
+
+        Raises:
+            UsageError: this process was forked from the one that has the sessions, and there is no cluster to reach them by.
+            ConnectionError: this process is not a worker, and Redis cannot be reached.
+            TypeError, ValueError: an argument has a wrong type or value.
         """
-        if not self.options.policy_file or not _starts_like_policy_request(sock):
-            return False
-        if _receive(sock, len(POLICY_REQUEST)) == POLICY_REQUEST:
-            with suppress(TimeoutError):
-                sock.sendall(POLICY_FILE)
-        return True
+        ids = [each.id if isinstance(each, Socket) else each for each in exclude]
+        delivery = Delivery.create(to, ids, compress, on_slow, key)
+        message = as_message(data)
+        reach = None if local else self._worker.reach()
+        if reach is None or not self._registry.forked:
+            self._registry.deliver(message, delivery)
+        if reach is not None:
+            reach.deliver(message, delivery)
+        elif not local:
+            self._worker.warn_of_siblings()
+
+    def members(self, group: str) -> list[Socket]:
+        """The sessions of this process in a group, in the order in which they have joined."""
+        members = [session.socket for session in list(self._registry.groups.members(group))]
+        return [socket for socket in members if socket is not None]
+
+    def send(self, sid: str, data: str | bytes, compress: bool = True) -> bool:
+        """Send one message to the session with an id, in any worker. Any thread may call this.
+
+        Blocks while the session's write buffer is full, for 4 seconds at most, and until its worker has answered.
+
+        Returns:
+            Whether the message was queued. ``False`` if there is no such session, its write buffer stays full, or its worker
+            does not answer.
+
+        Raises:
+            UsageError, ConnectionError: as :meth:`broadcast`.
+        """
+        socket = self.clients.get(sid)
+        if socket is not None:
+            return send_or_not(socket, data, compress)
+        reach = self._reach_or_refuse()
+        return reach is not None and reach.send(sid, as_message(data), compress)
+
+    def disconnect(self, sid: str) -> bool:
+        """Close the session with an id, in any worker, once its client has fetched what waits for it.
+
+        Any thread may call this. Blocks until the worker has answered. Returns whether there is such a session.
+
+        Raises:
+            UsageError, ConnectionError: as :meth:`broadcast`.
+        """
+        socket = self.clients.get(sid)
+        if socket is not None:
+            socket.close()
+            return True
+        reach = self._reach_or_refuse()
+        return reach is not None and reach.disconnect(sid)
+
+    def _reach_or_refuse(self) -> Reach | None:
+        """The way to the other workers, one of which may have a session that is not here."""
+        reach = self._worker.reach()
+        if reach is None:
+            self._registry.check_not_forked()
+        return reach
 
 
-class _PolicyGate:
-    """A server's connection handler, behind the engine's look at the first bytes."""
-
-    def __init__(self, server: Server, handle: Callable[[Any, Any], object]) -> None:
-        self._server = server
-        self._handle = handle
-
-    def __call__(self, sock: Any, address: Any) -> object:
-        try:
-            if self._server.handle_socket(sock):
-                return None
-        except OSError as error:
-            logger.debug("= %s left: %s", address, error)
-            return None
-        return self._handle(sock, address)
+#: the servers of this process
+servers: WeakSet[Server] = WeakSet()
 
 
-def _starts_like_policy_request(sock: Any) -> bool:
-    """No HTTP method starts with ``<``, so one byte tells."""
-    return bool(sock.recv(1, MSG_PEEK) == POLICY_REQUEST[:1])
+def close_servers(timeout: float) -> None:
+    """Close every server of this process, whatever it is wrapped in.
+
+    Blocks until the sessions have fetched what waits for them, for ``timeout`` seconds at most.
+    """
+    gevent.joinall([gevent.spawn(server.close, max(timeout, 0.0)) for server in list(servers)])
 
 
-def _receive(sock: Any, size: int) -> bytes:
-    """The next ``size`` bytes, or those that come in time. The socket keeps the timeout."""
-    received = b""
-    deadline = Deadline(POLICY_TIMEOUT)
-    while len(received) < size and not deadline.has_passed():
-        sock.settimeout(deadline.left or POLICY_TIMEOUT)
-        with suppress(TimeoutError):
-            chunk = sock.recv(size - len(received))
-            if not chunk:
-                break
-            received += chunk
-    return received
+def join_clusters() -> None:
+    """Have the servers of this process be workers from now on, whatever they are wrapped in. Not before any fork.
+
+    Raises:
+        ConfigurationError: Redis cannot be reached, or the platform lacks what workers find each other by.
+    """
+    for server in list(servers):
+        server._worker.join_cluster()
 
 
-def listen(address: Any, **options: Any) -> Server:
-    """The smallest server: listens on ``address``, answers 501 to everything outside of the path."""
+def _start_anew(served: bool) -> None:
+    for server in list(servers):
+        server._start_anew(served)
+
+
+call_in_child(_start_anew)
+
+
+def listen(address: Address, **options: Any) -> Server:
+    """A new :class:`Server` that listens on ``address``, and answers 501 to everything outside of its path."""
     return Server(**options).listen(address)
 
 
 def attach(http_server: WSGIServer, **options: Any) -> Server:
-    """A new :class:`Server` on an HTTP server that exists already."""
+    """A new :class:`Server` on an HTTP server of gevent's; see :meth:`Server.attach`."""
     return Server(**options).attach(http_server)

@@ -1,4 +1,4 @@
-"""A client for tests: sessions of an application in the same process, without a port.
+"""A client for tests: opens sessions of an application in the same process, without a port.
 
 Its bytes go through a pair of sockets to the real handler, so that an application's middlewares, ``allow_request`` and handlers
 run as they do for a browser. For one thread, with gevent or without: the server's part runs while the client waits.
@@ -14,6 +14,7 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse
 from secrets import token_bytes
 from typing import Any, Self
 from urllib.parse import urlencode
+from wsgiref.types import WSGIApplication
 
 import gevent
 from gevent import socket as gevent_socket
@@ -21,23 +22,33 @@ from gevent.lock import Semaphore
 from gevent.queue import Empty, Queue
 
 from engineio_wsgi.deadline import Deadline
-from engineio_wsgi.engine.registry import hosts
 from engineio_wsgi.errors import ProtocolError, Refused, SocketClosed
-from engineio_wsgi.handoff.adopted import Adopter
+from engineio_wsgi.handoff.adopter import Adopter
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.protocol.engineio import v4
-from engineio_wsgi.protocol.websocket.frames import Close, FrameDecoder, Opcode, Ping, Pong, encode_close, encode_frame
+from engineio_wsgi.protocol.websocket.frames import (
+    Close,
+    FrameDecoder,
+    Item,
+    Opcode,
+    Ping,
+    Pong,
+    Violation,
+    encode_close,
+    encode_frame,
+)
+from engineio_wsgi.server import servers
 from engineio_wsgi.session.socket import Socket, as_message
 
 __all__ = ["Client", "Refused"]
 
-#: seconds that the server's part of anything may take
+#: seconds in which the server has to do its part
 PATIENCE = 10.0
-#: bytes of the largest message that a test may want to see
+#: bytes of the largest message that the client accepts
 MAX_MESSAGE = 1 << 30
-#: bytes of the head of a response
+#: bytes of the largest head of a response
 MAX_HEAD = 65_536
-#: what the client's address is, unless a test says otherwise
+#: the default address of the client
 ADDRESS = "127.0.0.1"
 END = Packet(PacketType.CLOSE)
 
@@ -67,8 +78,8 @@ class Client:
             assert client.receive() == "hello tobi"
     """
 
-    def __init__(self, app: Any, path: str = "/engine.io/", *, transport: str = "polling",
-                 headers: Mapping[str, str] | None = None, cookies: Mapping[str, Any] | None = None,
+    def __init__(self, app: WSGIApplication, path: str = "/engine.io/", *, transport: str = "polling",
+                 headers: Mapping[str, str] | None = None, cookies: Mapping[str, object] | None = None,
                  query: Mapping[str, str] | None = None, heartbeat: bool = True, remote_address: str = ADDRESS) -> None:
         self._adopter = Adopter(app)
         self._address = remote_address
@@ -76,7 +87,7 @@ class Client:
         self._path = path
         self._query = {**(query or {}), "EIO": "4"}
         self._heartbeat = heartbeat
-        self._inbox: Any = Queue()
+        self._inbox = Queue()
         self._ended = False
         self._upgrading = False
         #: the name of the transport in use
@@ -84,14 +95,14 @@ class Client:
         self._carrier: _Polling | _WebSocket = self._websocket() if transport == "websocket" else _Polling(self)
         try:
             opened = self._carrier.open()
-            #: what the server says of the session: ``sid``, ``upgrades``, ``pingInterval``, …
+            #: the content of the open packet: ``sid``, ``upgrades``, ``pingInterval``, …
             self.handshake: dict[str, Any] = _handshake_of(opened)
         except BaseException:
             self._carrier.end()
             raise
         self._query["sid"] = self.sid
         #: the server's end of the session; ``None`` if its engine is in another process
-        self.socket: Socket | None = next((host.clients[self.sid] for host in list(hosts) if self.sid in host.clients), None)
+        self.socket: Socket | None = next(filter(None, [server.clients.get(self.sid) for server in list(servers)]), None)
         for packet in opened[1:]:
             self.take(packet)
         self._reader = gevent.spawn(self._carrier.read)
@@ -103,12 +114,12 @@ class Client:
 
     @property
     def connected(self) -> bool:
-        """Whether the session is open, as far as the client has heard."""
+        """Whether the session is open, as far as the client knows."""
         return not self._ended
 
     @property
     def close_reason(self) -> str | None:
-        """Why the session has ended, as ``close`` listeners are told; ``None`` while it has not."""
+        """The close reason, as ``close`` listeners get it; ``None`` while the session is open."""
         return None if self.socket is None else self.socket.close_reason
 
     # -- messages
@@ -147,7 +158,7 @@ class Client:
         return packet.data
 
     def wait_closed(self, timeout: float = 5.0) -> str | None:
-        """Block until the session has ended on both sides. Returns why: see :attr:`close_reason`.
+        """Block until the session has ended on both sides. Returns the :attr:`close_reason`.
 
         Raises:
             TimeoutError: it has not within ``timeout`` seconds.
@@ -159,10 +170,10 @@ class Client:
             gevent.sleep(0.001)
         return self.close_reason
 
-    # -- the session's life
+    # -- upgrade and end
 
     def upgrade(self) -> None:
-        """Move a polling session to a WebSocket. Blocks until it has moved.
+        """Upgrade a polling session to WebSocket. Blocks until the upgrade is done.
 
         Raises:
             Refused: the server does not want that.
@@ -186,7 +197,7 @@ class Client:
         self._reader = gevent.spawn(candidate.read)
 
     def close(self) -> None:
-        """End the session as a client does that leaves, and wait for the server to have seen it. Harmless if repeated."""
+        """Send a close packet, and wait until the server has ended the session. Harmless if repeated."""
         if not self._ended:
             self._carrier.goodbye()
             self._end()
@@ -195,7 +206,7 @@ class Client:
         self._clear_away()
 
     def vanish(self) -> None:
-        """End the connections without a goodbye, as a browser does that crashes. Does not wait for anything."""
+        """Close the connections without a close packet, as a browser that crashes does. Does not block."""
         self._end()
         self._clear_away()
 
@@ -210,9 +221,9 @@ class Client:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    # -- for the carriers
+    # -- called by _Polling and _WebSocket
 
-    def connect(self) -> Any:
+    def connect(self) -> gevent_socket.socket:
         """A new connection to the application: a gevent socket."""
         ours, theirs = gevent_socket.socketpair()
         ours.settimeout(None)
@@ -221,25 +232,25 @@ class Client:
         return ours
 
     def target(self, transport: str) -> str:
-        """What a request asks for."""
+        """The path and query of a request."""
         return f"{self._path}?{urlencode({**self._query, 'transport': transport})}"
 
     @property
     def headers(self) -> dict[str, str]:
-        """What every request has."""
+        """The headers of every request."""
         return self._headers
 
     @property
     def upgrading(self) -> bool:
-        """Whether polling has to stop."""
+        """Whether polling has to stop, because the session is upgrading."""
         return self._upgrading
 
     def take(self, packet: Packet) -> None:
-        """A packet has arrived."""
+        """Handle a packet that has arrived."""
         if packet.type is PacketType.MESSAGE:
             self._inbox.put(packet)
         elif packet.type is PacketType.PING and self._heartbeat:
-            # the session may have ended meanwhile: then nobody waits for the answer
+            # the session may have ended meanwhile; the answer is of no use then
             with suppress(Refused, SocketClosed):
                 self._carrier.send([Packet(PacketType.PONG, packet.data)])
         elif packet.type is PacketType.CLOSE:
@@ -255,9 +266,9 @@ class Client:
 
 
 class _Connection(HTTPConnection):
-    """HTTP over a connection that exists."""
+    """An HTTP client on a connected socket."""
 
-    def __init__(self, sock: Any) -> None:
+    def __init__(self, sock: gevent_socket.socket) -> None:
         super().__init__("localhost")
         self.sock = sock
         self.auto_open = 0
@@ -270,15 +281,15 @@ class _Polling:
         self._client = client
         self._getting = _Connection(client.connect())
         self._posting = _Connection(client.connect())
-        # pongs are posted while a test is posting
+        # a pong may be posted while the test posts a message
         self._one_at_a_time = Semaphore()
 
     def open(self) -> list[Packet]:
-        """Shake hands; the packets of the first response."""
+        """Send the handshake. Returns the packets of the response."""
         return v4.decode_payload(self._request(self._getting, "GET"))
 
     def read(self) -> None:
-        """Poll until the session has ended or moves."""
+        """Poll until the session has ended or upgrades."""
         client = self._client
         while client.connected and not client.upgrading:
             try:
@@ -297,7 +308,7 @@ class _Polling:
             raise SocketClosed(f"the server has closed the connection: {error}", self._client.close_reason) from error
 
     def goodbye(self) -> None:
-        """Tell the server that the client leaves; it may know already."""
+        """Send a close packet. The session may have ended already."""
         try:
             self.send([Packet(PacketType.CLOSE)])
         except (Refused, SocketClosed):
@@ -319,16 +330,16 @@ class _Polling:
 
 
 class _WebSocket:
-    """The WebSocket of a session, or one that a session may move to."""
+    """The WebSocket of a session, or the candidate of an upgrade."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._sock = client.connect()
         self._decoder = FrameDecoder(MAX_MESSAGE, masked=False)
-        self._items: list[Any] = []
+        self._items: list[Item] = []
 
     def open(self, probing: bool = False) -> list[Packet]:
-        """Shake hands; the first packet, or the answer to a probe."""
+        """Send the handshake. Returns the first packet, or the answer to a probe."""
         headers = {
             **self._client.headers, "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
             "Sec-WebSocket-Key": b64encode(token_bytes(16)).decode(),
@@ -344,7 +355,7 @@ class _WebSocket:
         return [packet]
 
     def _take_head(self) -> None:
-        """Take the response, which frames may follow at once, from the connection.
+        """Read the response, and leave the frames that follow it in the connection.
 
         Raises:
             Refused: it is none that switches protocols.
@@ -367,7 +378,7 @@ class _WebSocket:
             self._client.take(self._next())
 
     def _next(self) -> Packet:
-        """The next packet; the end of the connection is one, too."""
+        """The next packet; `END` when the connection has ended."""
         while True:
             while self._items:
                 item = self._items.pop(0)
@@ -375,6 +386,8 @@ class _WebSocket:
                     self._write(Opcode.PONG, item.payload)
                 elif isinstance(item, Close):
                     return END
+                elif isinstance(item, Violation):
+                    raise ProtocolError(f"the server has sent a WebSocket frame that is not valid: {item.reason}")
                 elif not isinstance(item, Pong):
                     return v4.decode_packet(item)
             try:
@@ -406,7 +419,7 @@ class _WebSocket:
             raise SocketClosed(f"the server has closed the connection: {error}", self._client.close_reason) from error
 
     def goodbye(self) -> None:
-        """Tell the server that the client leaves; it may know already."""
+        """Send a close packet. The session may have ended already."""
         close = encode_close()
         try:
             self._sock.sendall(_masked(close, len(close) - 2))
@@ -419,13 +432,13 @@ class _WebSocket:
 
 
 def _masked(frame: bytes, size: int) -> bytes:
-    """A server's frame with a payload of ``size`` bytes as a client's: the mask is there, and changes nothing."""
+    """Make a client's frame of a server's frame with ``size`` bytes of payload: it is masked with zeros."""
     head = len(frame) - size
     return frame[:1] + bytes((frame[1] | 0x80,)) + frame[2:head] + bytes(4) + frame[head:]
 
 
 def _handshake_of(packets: list[Packet]) -> dict[str, Any]:
-    """What the first packet of a session says.
+    """The content of the open packet, which is the first of a session.
 
     Raises:
         ProtocolError: it is another one.
@@ -436,7 +449,7 @@ def _handshake_of(packets: list[Packet]) -> dict[str, Any]:
     return opened
 
 
-def _cookie_header(cookies: Mapping[str, Any] | None) -> dict[str, str]:
-    """The header that brings cookies."""
+def _cookie_header(cookies: Mapping[str, object] | None) -> dict[str, str]:
+    """The header that carries cookies; empty without cookies."""
     pairs = [f"{name}={getattr(value, 'value', value)}" for name, value in (cookies or {}).items()]
     return {"Cookie": "; ".join(pairs)} if pairs else {}

@@ -1,4 +1,4 @@
-"""Once is enough: which of many equal log lines is worth writing. No I/O; the clock is an argument."""
+"""A limit on repeated log lines: which of many equal ones is written. No I/O; the time is an argument."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Hashable
 
 __all__ = ["Throttle"]
 
-#: keys that are remembered; a flood from more addresses than this costs lines, not memory
+#: the maximum number of keys that are kept; with more of them, lines are repeated and memory does not grow
 MAX_KEYS = 1000
 
 
 class Throttle:
-    """Lets a key pass once in ``period`` seconds.
+    """Lets each key pass once every ``period`` seconds.
 
     Example::
 
@@ -27,7 +27,7 @@ class Throttle:
         self._until: dict[Hashable, float] = {}
 
     def passes(self, key: Hashable, now: float) -> bool:
-        """Whether ``key`` has not passed for a period; if so, it does now."""
+        """Whether ``key`` may pass at the time ``now``: it has not passed for a period."""
         if self._until.get(key, now) > now:
             return False
         if len(self._until) >= MAX_KEYS:

@@ -1,4 +1,4 @@
-"""The smallest server: it greets, and sends every message back.
+"""The smallest server: it greets each client and sends every message back.
 
 Run it with ``python echo.py [PORT]`` and connect any Engine.IO client to ws://127.0.0.1:8000.
 """
@@ -14,7 +14,7 @@ server = engine.listen(("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 
 
 @server.on("connection")
 def connected(socket: engine.Socket) -> None:
-    """A client has come: talk to it until it goes."""
+    """Talk to a client until it leaves."""
     socket.send("utf 8 string")
     for message in socket:
         socket.send(message)

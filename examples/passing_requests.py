@@ -1,6 +1,6 @@
-"""Requests and WebSockets passed in by hand: for frameworks that bundle the engine and do their own routing.
+"""Pass requests and WebSockets to the engine by hand, as a framework with its own routing does.
 
-Everything is served by gevent and gevent-websocket as they are; the engine is one route among others. Run it with
+gevent and gevent-websocket serve everything; the engine is one route among others. Run it with
 ``python passing_requests.py [PORT]`` and connect a client to ws://127.0.0.1:8000 with the path ``/live``.
 """
 
@@ -22,12 +22,12 @@ server = engine.Server()
 
 @server.on("connection")
 def connected(socket: engine.Socket) -> None:
-    """Every message is sent back in capitals."""
+    """Send every message back in capitals."""
     socket.on("message", lambda data: socket.send(data.upper()))
 
 
 def live(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """The engine's route: a WebSocket if the handler has accepted one, an ordinary request otherwise."""
+    """The engine's route: for a WebSocket that the handler has accepted, and for ordinary requests."""
     websocket = environ.get("wsgi.websocket")
     if websocket is None:
         return server.handle_request(environ, start_response)

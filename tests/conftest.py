@@ -25,7 +25,7 @@ from support.reference import ENABLED as REFERENCE
 from support.reference import ReferenceServer
 from support.serving import LocalServer, Served
 
-from engineio_wsgi.log import TOLD_PERIOD
+from engineio_wsgi.log import VIOLATION_PERIOD
 from engineio_wsgi.throttle import Throttle
 
 #: seconds after which a test that hangs is failed
@@ -146,7 +146,7 @@ def no_complaints(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def nothing_told_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     """What one test's clients have done is news again in the next one."""
-    monkeypatch.setattr("engineio_wsgi.log._told", Throttle(TOLD_PERIOD))
+    monkeypatch.setattr("engineio_wsgi.log._violations", Throttle(VIOLATION_PERIOD))
 
 
 @pytest.fixture(autouse=True)

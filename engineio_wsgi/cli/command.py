@@ -1,8 +1,8 @@
 """The command line: the demo, and a server for any wrapped WSGI application.
 
-Owns the arguments, the signals and the exit status. Every option that text can say is a flag and an environment variable;
-both come from the options' declaration. A flag goes before its variable; both are defaults, so what an application gives to
-`Server(…)` itself holds, and a line says so.
+Owns the arguments, the signals and the exit status. Every option whose value can be written as text is a flag and an environment
+variable; both come from the declaration of the options. A flag overrides its variable. An option that the application passes to
+`Server(…)` overrides both, and a line on stderr says so.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
+from wsgiref.types import WSGIApplication
 
 import gevent
 from gevent import ssl
@@ -23,40 +24,44 @@ from gevent.event import Event
 from engineio_wsgi.cli.loading import load_application
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.demo import demo_application
-from engineio_wsgi.engine.engine import join_clusters
-from engineio_wsgi.engine.registry import close_hosts, hosts
 from engineio_wsgi.errors import CommandFailed as _Failure
 from engineio_wsgi.errors import ConfigurationError
-from engineio_wsgi.handoff.adopted import ConnectionRoster, RosteredHandler
+from engineio_wsgi.http.roster import ConnectionRoster, RosteredHandler
 from engineio_wsgi.log import DebugHandler
-from engineio_wsgi.options.options import from_environ, option_defaults, simple_options
+from engineio_wsgi.options.environment import from_environ, simple_options
+from engineio_wsgi.options.options import option_defaults
 from engineio_wsgi.runtime.forks import call_in_child
-from engineio_wsgi.server import HttpServer, Server
+from engineio_wsgi.server import Address, HttpServer, Server, close_servers, join_clusters, servers
 from engineio_wsgi.version import __version__
 
 __all__ = ["main"]
-
-Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 DEFAULT_BIND = "127.0.0.1:8000"
 ENVIRONMENT = "ENGINEIO_"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 #: seconds that sessions have to fetch what is left, and requests to be answered, when the server is asked to stop
 GRACE = 3.0
-_SERVE = """Serve module:app, a WSGI application that an engineio_wsgi.Server was wrapped round. The flags and the ENGINEIO_
+_SERVE = """Serve module:app, a WSGI application that is wrapped in an engineio_wsgi.Server. The flags and the ENGINEIO_
 variables set the options that the application does not give to its Server(...) itself; Server.from_environ(...) prefers them."""
 BIND = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\s]*)):(?P<port>\d{1,5})")
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line; ``--help`` says the rest."""
+    """Reports a wrong argument in one line that names ``--help``."""
 
     def error(self, message: str) -> NoReturn:
         raise _Failure(f"{message} (see {self.prog} --help)", 2)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``engineio-wsgi`` with ``arguments`` (the process's own). Blocks until a signal ends it; returns the status."""
+    """Run ``engineio-wsgi``. Blocks until SIGINT or SIGTERM.
+
+    Args:
+        arguments: without the name of the program; ``None`` takes those of the process.
+
+    Returns:
+        The exit status.
+    """
     try:
         chosen = _parser().parse_args(arguments)
         if chosen.keyfile and not chosen.certfile:
@@ -81,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="engineio-wsgi",
         allow_abbrev=False,
         description="An Engine.IO server. Without a command: the demo, a page that shows a session in a browser.",
-        epilog=f"Every option is an environment variable, too: {ENVIRONMENT}PING_INTERVAL=10. DEBUG=engine* shows what goes on.",
+        epilog=f"Every option is an environment variable, too: {ENVIRONMENT}PING_INTERVAL=10. DEBUG=engine* prints the log.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     _add_flags(parser, None)
@@ -94,8 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_flags(parser: argparse.ArgumentParser, default: Any) -> None:
-    """The flags that the demo and ``serve`` have in common; a command's own default must not undo what stood before it."""
+def _add_flags(parser: argparse.ArgumentParser, default: str | None) -> None:
+    """Add the flags of the demo and of ``serve``. The default of ``serve`` must not replace what was given before the command."""
     bind = DEFAULT_BIND if default is None else default
     parser.add_argument("--bind", metavar="HOST:PORT", type=_address, default=bind, help=f"where to listen ({DEFAULT_BIND})")
     parser.add_argument("--certfile", default=default, help="a PEM certificate: serve HTTPS and wss")
@@ -122,8 +127,8 @@ def _split_address(text: str) -> tuple[str, int]:
     return match["six"] or match["host"] or "", int(match["port"])
 
 
-def _given_options(chosen: argparse.Namespace) -> dict[str, Any]:
-    """What the environment and the flags set. The flags become variables, for ``Server.from_environ()``."""
+def _given_options(chosen: argparse.Namespace) -> dict[str, object]:
+    """The options that the environment and the flags set. Flags become variables, for ``Server.from_environ()``."""
     for name in simple_options():
         text = getattr(chosen, name, None)
         if text is not None:
@@ -131,25 +136,25 @@ def _given_options(chosen: argparse.Namespace) -> dict[str, Any]:
     return from_environ(os.environ, ENVIRONMENT)
 
 
-def _tell_what_is_overridden(given: Mapping[str, Any]) -> None:
-    """A flag that does nothing has to be noticed."""
+def _tell_what_is_overridden(given: Mapping[str, object]) -> None:
+    """Print a line for each flag and variable that the application overrides."""
     for name, value in given.items():
-        others = sorted({repr(used) for host in list(hosts) if (used := getattr(host.options, name)) != value})
+        others = sorted({repr(used) for server in list(servers) if (used := getattr(server.options, name)) != value})
         for used in others:
             variable = ENVIRONMENT + name.upper()
             print(f"engineio-wsgi: {_flag(name)} or {variable} has no effect: the application sets {name}={used} itself",
                   file=sys.stderr)
 
 
-def _load_demo(chosen: argparse.Namespace) -> Application:
+def _load_demo(chosen: argparse.Namespace) -> WSGIApplication:
     return demo_application(Server())
 
 
-def _load_application(chosen: argparse.Namespace) -> Application:
+def _load_application(chosen: argparse.Namespace) -> WSGIApplication:
     return load_application(chosen.application)
 
 
-def _serve(application: Application, chosen: argparse.Namespace) -> None:
+def _serve(application: WSGIApplication, chosen: argparse.Namespace) -> None:
     _set_up_logging()
     http = _listen(application, chosen)
     asked_to_stop = Event()
@@ -163,17 +168,17 @@ def _serve(application: Application, chosen: argparse.Namespace) -> None:
     _stop(http)
     for number, watcher in zip(SIGNALS, watchers, strict=True):
         watcher.cancel()
-        signal.signal(number, signal.SIG_IGN)  # what is left is the interpreter's end, which nobody needs to interrupt
+        signal.signal(number, signal.SIG_IGN)  # the interpreter is about to end
 
 
 def _reset_signals(served: bool) -> None:
-    """In a forked child: a signal ends it, and does not wait for an event loop that it may never run."""
+    """In a forked child: let a signal end the process at once. The child may never run an event loop that could handle it."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
 
 
 def _set_up_logging() -> None:
-    """Warnings go to stderr, unless the application has logging of its own; what ``DEBUG`` prints is not printed again."""
+    """Log warnings to stderr, unless the application has set up logging. What ``DEBUG`` prints is not printed again."""
     if logging.getLogger().handlers:
         return
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
@@ -183,24 +188,24 @@ def _set_up_logging() -> None:
 
 
 def _stop(http: _HttpServer) -> None:
-    """Take no more connections, end the sessions, and let the requests that are under way be answered."""
+    """Accept no more connections, close the sessions, and wait for the requests that are being answered."""
     deadline = monotonic() + GRACE
     http.close()
-    close_hosts(GRACE)
+    close_servers(GRACE)
     left = max(0.0, deadline - monotonic())
     http.roster.stop(left)
     http.roster.wait(left)
 
 
 class _HttpServer(HttpServer):
-    """Knows its connections, and which of them wait for a request."""
+    """Keeps a roster of its connections, and knows which of them wait for a request."""
 
-    def __init__(self, listener: Any, application: Application, **options: Any) -> None:
+    def __init__(self, listener: Address, application: WSGIApplication, **options: object) -> None:
         self.roster = ConnectionRoster()
         super().__init__(listener, application, handler_class=RosteredHandler, **options)
 
 
-def _ssl_context(chosen: argparse.Namespace) -> Any:
+def _ssl_context(chosen: argparse.Namespace) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         context.load_cert_chain(chosen.certfile, chosen.keyfile)
@@ -209,7 +214,7 @@ def _ssl_context(chosen: argparse.Namespace) -> Any:
     return context
 
 
-def _listen(application: Application, chosen: argparse.Namespace) -> _HttpServer:
+def _listen(application: WSGIApplication, chosen: argparse.Namespace) -> _HttpServer:
     secure = {"ssl_context": _ssl_context(chosen)} if chosen.certfile else {}
     try:
         http = _HttpServer(_split_address(chosen.bind), application, **secure)

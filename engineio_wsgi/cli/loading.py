@@ -1,6 +1,6 @@
-"""An application by its name, as gunicorn and Flask have it: ``module:app``, or ``module:create_app("prod", debug=True)``.
+"""Finds an application by its name, as gunicorn and Flask do: ``module:app``, or ``module:create_app("prod", debug=True)``.
 
-Owns what such a text may be. Evaluates nothing: a call's arguments are literals.
+Owns the syntax of such a name. It evaluates no code of the name: the arguments of a call are literals.
 """
 
 from __future__ import annotations
@@ -10,25 +10,25 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from wsgiref.types import WSGIApplication
 
 from engineio_wsgi.errors import ConfigurationError
 
 __all__ = ["load_application"]
 
-Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
-
 DEFAULT_NAME = "app"
 
 
-def load_application(text: str) -> Application:
-    """Import the module, from the current folder if it is there, and get the application; a factory is called.
+def load_application(text: str) -> WSGIApplication:
+    """Import the module and return the application. If the text is a call, return what the call returns.
+
+    The current folder is searched first.
 
     Raises:
-        ConfigurationError: the text is not as it has to be, or what it names is not there, or is no WSGI application.
-        Exception: what the module or the factory raised.
+        ConfigurationError: the text has the wrong syntax, or names something that does not exist or is no WSGI application.
+        Exception: the module or the factory raised it.
     """
     module_name, _, expression = text.partition(":")
     name, call = _read(expression or DEFAULT_NAME)
@@ -36,7 +36,7 @@ def load_application(text: str) -> Application:
     if found is None:
         raise ConfigurationError(f"the module {module_name!r} has no {name!r}")
     if call is not None:
-        return _made(text, found, call)
+        return _call_factory(text, found, call)
     if not callable(found):
         raise ConfigurationError(f"{text!r} is not a WSGI application")
     if _is_factory(found):
@@ -46,7 +46,7 @@ def load_application(text: str) -> Application:
 
 
 def _read(expression: str) -> tuple[str, ast.Call | None]:
-    """The name in it, and the call, if it is one."""
+    """The name in an expression, and the call if the expression is one."""
     try:
         body = ast.parse(expression, mode="eval").body
     except (SyntaxError, ValueError):
@@ -59,7 +59,7 @@ def _read(expression: str) -> tuple[str, ast.Call | None]:
 
 
 def _import(name: str) -> ModuleType:
-    """The user's module. What goes wrong inside of it is the user's to see, with its traceback."""
+    """Import the user's module. An exception that the module raises keeps its traceback."""
     if not all(part.isidentifier() for part in name.split(".")):
         raise ConfigurationError(f"{name!r} is not the name of a module")
     sys.path.insert(0, os.getcwd())
@@ -71,8 +71,8 @@ def _import(name: str) -> ModuleType:
         raise ConfigurationError(f"there is no module {name!r}") from None
 
 
-def _made(text: str, factory: Any, call: ast.Call) -> Application:
-    """What a factory makes."""
+def _call_factory(text: str, factory: object, call: ast.Call) -> WSGIApplication:
+    """Call a factory, and return the application."""
     try:
         arguments = [ast.literal_eval(argument) for argument in call.args]
         named = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
@@ -87,7 +87,7 @@ def _made(text: str, factory: Any, call: ast.Call) -> Application:
     except TypeError as error:
         raise ConfigurationError(f"{text!r}: {error}") from None
     except ValueError:
-        # it does not say what it takes
+        # a callable without a signature, such as some built-in ones
         pass
     application = factory(*arguments, **named)
     if not callable(application):
@@ -95,8 +95,8 @@ def _made(text: str, factory: Any, call: ast.Call) -> Application:
     return application  # type: ignore[no-any-return]
 
 
-def _is_factory(found: Any) -> bool:
-    """Whether it can be called with nothing, and does not have to take what an application is called with."""
+def _is_factory(found: Callable[..., object]) -> bool:
+    """Whether a callable takes no arguments, so that it cannot be an application."""
     try:
         parameters = inspect.signature(found).parameters.values()
     except (TypeError, ValueError):

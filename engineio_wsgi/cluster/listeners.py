@@ -1,51 +1,51 @@
-"""The servers of this process that the engine's requests come through, as far as they are known, and what they are for others.
+"""The servers of this process that accept the engine's requests, as far as they are known.
 
-Owns the decision which of them may serve a connection that another worker has accepted: the one that listens on the same address,
-or one of the same kind. Whatever is asked on such a connection has to meet all that its own listener would have called.
+Owns the choice of the server for a connection that another worker has accepted: the one that listens on the same address, or one
+of the same kind. A request on such a connection must pass the same application as on its own server.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
+from wsgiref.types import WSGIApplication, WSGIEnvironment
 
 import gevent
 from gevent.baseserver import BaseServer
 
-from engineio_wsgi.cluster.messages import Connection
-from engineio_wsgi.handoff.adopted import ConnectionAdopter
-from engineio_wsgi.handoff.listening import PrimedSocket, accepted_by, application_of, serve
+from engineio_wsgi.cluster.messages import MovedConnection
+from engineio_wsgi.handoff.adopter import ConnectionAdopter
+from engineio_wsgi.handoff.listening import PrimedSocket, accepted_by, adopt, application_of
 from engineio_wsgi.http.handler import WebSocketHandler
 
-__all__ = ["HOPS", "Listener", "Listeners", "hops_of"]
+__all__ = ["HOPS", "Front", "Listener", "Listeners", "OwnListener", "hops_of"]
 
-Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
-
-#: adopted connections at a time, where the server has no limit of its own; with more, requests are relayed
+#: adopted connections at a time, if the server has no limit of its own; beyond it, requests are relayed
 MAX_ADOPTED = 10_000
-#: in the environ of an adopted connection's requests, under our handler: how often it has changed its worker
+#: in the environ of requests on an adopted connection, under our handler: how often the connection has changed its worker
 HOPS = "engineio.hops"
-#: modules of servers whose classes and handlers say how they serve; gunicorn's depend on its settings, too
+#: modules of servers whose behaviour depends on their class and handler only; gunicorn's depends on its settings, too
 PLAIN_SERVERS = ("gevent.pywsgi", "engineio_wsgi.server")
 
 
 class Front(Protocol):
-    """What is needed of the engine."""
+    """The part of an engine that listeners need."""
 
-    #: whether the application that it is wrapped around is one and the same, wherever it was wrapped
+    #: whether the engine is wrapped around no more than one application
     has_one_application: bool
 
-    def is_outermost(self, application: Any) -> bool:
-        """Whether a request to an application meets nothing before the engine."""
+    def is_outermost(self, application: WSGIApplication | None) -> bool:
+        """Whether nothing is wrapped around the engine in an application. Not if the application is not known."""
         ...
 
 
 class ServerAdopter(ConnectionAdopter):
-    """An adopter in the place of a server that exists: it has what the server has at the time, and serves in its pool.
+    """An adopter for an existing server: it has the server's attributes, and serves in its pool.
 
-    So a handler finds there what it looks for on its server, such as gunicorn's worker.
+    So a handler finds the attributes that it needs of its server, such as gunicorn's worker.
     """
 
+    # Any, here and below: a server of gevent's or gunicorn's, whose attributes have no types
     def __init__(self, server: Any) -> None:
         super().__init__(server.handler_class)
         self.server = server
@@ -55,13 +55,13 @@ class ServerAdopter(ConnectionAdopter):
 
     @property
     def full(self) -> bool:
-        """Whether another connection would be one too many, or come too late."""
+        """Whether it accepts no further connection: it has too many, or is stopping."""
         pool = self.server.pool
         too_many = len(self.roster) >= MAX_ADOPTED if pool is None else pool.full()
         return self.roster.stopping or too_many
 
     def _spawn(self, function: Callable[[], object]) -> gevent.Greenlet:
-        """In the server's pool. What has no place there any more is about to become a session's WebSocket."""
+        """Spawn in the server's pool, unless it is full: such a connection is about to become a session's WebSocket."""
         pool = self.server.pool
         return gevent.spawn(function) if pool is None or pool.full() else pool.spawn(function)
 
@@ -75,7 +75,7 @@ class Listener:
 
     Attributes:
         address: that it listens on.
-        kind: what it has in common with those that serve in the same way; empty if only its own address tells.
+        kind: the same for servers that serve in the same way; empty if only the address identifies the server.
     """
 
     def __init__(self, server: Any, front: Front) -> None:
@@ -86,17 +86,18 @@ class Listener:
 
     @property
     def names(self) -> tuple[str, str]:
-        """By which another worker finds a server of its own that serves as this one."""
+        """The address and kind, by which another worker finds an equal server of its own."""
         return self.address, self.kind
 
     @property
     def moves(self) -> bool:
-        """Whether its connections can be served by another worker.
+        """Whether another worker can serve its connections.
 
-        With something between the server and the engine they stay: it would see a request here and there. TLS stays, too: what an
-        application can learn of it is in this process.
+        Not if anything is wrapped around the engine: it would see only some of a connection's requests. Nor with TLS, whose state
+        is in this process.
         """
-        return not self.server.ssl_enabled and self._front.is_outermost(application_of(self.server))
+        application = application_of(self.server)
+        return not self.server.ssl_enabled and application is not None and self._front.is_outermost(application)
 
     @property
     def full(self) -> bool:
@@ -105,17 +106,17 @@ class Listener:
 
     @property
     def over(self) -> bool:
-        """Whether nothing of it is left."""
+        """Whether the server has stopped, and none of its connections is left."""
         return bool(self.server.closed)
 
     @property
     def counts_websockets(self) -> bool:
-        """Whether a session's WebSocket is one of the connections of which there is a limit."""
+        """Whether the WebSockets of sessions count towards the limit of connections."""
         return hasattr(self.server.pool, "keep_place")
 
-    def adopt(self, number: int, connection: Connection, read_ahead: bytes) -> None:
-        """Serve a connection, whose file descriptor belongs to the server now. Blocks only while the server's pool is full."""
-        serve(self.server, PrimedSocket(number, read_ahead, connection.hops + 1), connection.address)
+    def adopt(self, number: int, connection: MovedConnection, read_ahead: bytes) -> None:
+        """Serve a connection. Its file descriptor belongs to the server now. Blocks only while the server's pool is full."""
+        adopt(self.server, PrimedSocket(number, read_ahead, connection.hops + 1), connection.address)
 
 
 class OwnListener(Listener):
@@ -132,17 +133,17 @@ class OwnListener(Listener):
 
     @property
     def over(self) -> bool:
-        """Whether nothing of it is left."""
+        """Whether the server has stopped, and none of its connections is left."""
         return self.server.closed and not len(self.adopter.roster)
 
-    def adopt(self, number: int, connection: Connection, read_ahead: bytes) -> None:
+    def adopt(self, number: int, connection: MovedConnection, read_ahead: bytes) -> None:
         """Serve a connection. Blocks only while the server's pool is full."""
         origin = {**connection.origin, HOPS: connection.hops + 1}
         self.adopter.adopt(number, connection.address, read_ahead=read_ahead, environ=origin)
 
 
 class Listeners:
-    """Those of this process that have been seen.
+    """The known servers of this process.
 
     Args:
         front: the engine.
@@ -152,11 +153,11 @@ class Listeners:
         self._front = front
         self._known: dict[Any, Listener] = {}
 
-    def of(self, environ: dict[str, Any], handler: WebSocketHandler | None) -> Listener | None:
-        """The server that a request has come through, which is known from now on; ``None`` if that is not certain.
+    def of(self, environ: WSGIEnvironment, handler: WebSocketHandler | None) -> Listener | None:
+        """The server that has accepted a request, which is known from now on; ``None`` if it cannot be determined.
 
         Args:
-            handler: that has read the request, if it is one of ours.
+            handler: the handler that has read the request, if it is one of ours.
         """
         if handler is None:
             accepted = accepted_by(environ)
@@ -177,7 +178,7 @@ class Listeners:
         return listener
 
     def find(self, names: tuple[str, str]) -> Listener | None:
-        """The server that serves as another worker's with these names; ``None`` if none is known."""
+        """The server that equals another worker's with these names; ``None`` if none is known."""
         address, kind = names
         by_kind = None
         for listener in self._known.values():
@@ -189,14 +190,14 @@ class Listeners:
 
     @property
     def adopters(self) -> list[ConnectionAdopter]:
-        """Those that serve other workers' connections with our handler."""
+        """The adopters of the servers with our handler."""
         return [listener.adopter for listener in self._known.values() if isinstance(listener, OwnListener)]
 
 
-def hops_of(environ: Mapping[str, Any], sock: Any) -> int:
+def hops_of(environ: Mapping[str, object], sock: object) -> int:
     """How often the connection of a request has changed its worker."""
-    hops: Any = environ.get(HOPS) or getattr(sock, "hops", 0)
-    return int(hops)
+    hops = environ.get(HOPS) or getattr(sock, "hops", 0)
+    return hops if isinstance(hops, int) else 0
 
 
 def _kind_of(server: Any) -> str:

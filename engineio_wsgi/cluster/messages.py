@@ -1,40 +1,58 @@
-"""What workers of one machine say to each other: kinds of messages, their bytes, and what is accepted as one.
+"""The messages that workers send each other: their kinds, their bytes, and the checks of what arrives.
 
-Owns the format and its version. Knows no sockets. A message is a head of JSON and a body of bytes; nothing in it is ever
-executed, and what is not as it has to be is a :class:`BadMessage`.
+Owns the format and its version. Knows no sockets. A message is a prefix of fixed size, a head of texts, and a body of bytes.
+Nothing in it is ever executed, and whatever breaks the format is a :class:`BadMessage`.
 """
 
 from __future__ import annotations
 
 import enum
-import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, count, islice
 from struct import Struct
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from engineio_wsgi.errors import BadMessage
+from engineio_wsgi.http.response import Response
+from engineio_wsgi.session.delivery import Delivery, OnSlow
 
 __all__ = [
-    "PREFIX_SIZE", "VERSION", "Action", "Answer", "BadMessage", "Call", "Connection", "Kind", "Message", "Prefix", "Refusal",
-    "Request", "Result", "check_version",
-]  # fmt: skip
+    "VERSION",
+    "Action",
+    "Address",
+    "BadMessage",
+    "Call",
+    "Kind",
+    "Message",
+    "MovedConnection",
+    "Refusal",
+    "Request",
+    "Result",
+    "check_version",
+    "read_answer",
+    "read_number",
+    "write_answer",
+]
 
-#: of the format; a worker that speaks another one is not spoken to
-VERSION = 2
+#: of the format; workers of different versions refuse each other's messages
+VERSION = 3
 #: version, kind, bytes of the head, bytes of the body
 _PREFIX = Struct("!BcII")
-PREFIX_SIZE = _PREFIX.size
-#: ``json.dumps`` would make an encoder, and ``json.loads`` guess an encoding, for each message: 1.6 of 10 µs
-_write_json = json.JSONEncoder(separators=(",", ":")).encode
-_read_json = json.JSONDecoder().decode
-#: bytes of a head: the headers of a request and their quoting
+#: bytes of a head: the headers of a request
 MAX_HEAD = 262_144
 #: bytes of a body. What a client may send has a limit of its own, ``max_http_buffer_size``
 MAX_BODY = 1 << 30
+#: digits of a number in a head: no more than 64 bits
+MAX_DIGITS = 19
+#: separates the fields of a head, unless one of them contains it
+SEPARATOR = "\0"
+
+#: a client's address, as ``accept`` returns it; empty if it is not known
+Address = tuple[str | int, ...] | str
 
 
 def check_version(version: int) -> None:
-    """Raise :class:`BadMessage` if a worker of another version speaks."""
+    """Raise :class:`BadMessage` if the sender speaks another version."""
     if version != VERSION:
         raise BadMessage(f"it speaks version {version}, this worker {VERSION}: run one version of engineio_wsgi")
 
@@ -46,19 +64,19 @@ class Kind(enum.Enum):
     CONNECTION = b"C"
     #: a request, with its body, to be answered
     REQUEST = b"R"
-    #: the connection or the request is the receiver's now
+    #: the receiver has taken the connection or the request
     TAKEN = b"T"
-    #: it is not; the head says why
+    #: it has not; the head says why
     REFUSED = b"N"
     #: the answer to a request
     ANSWER = b"A"
-    #: something to be done for sessions that live there; the body is the message, if it is about one
+    #: a call for sessions of the receiver; the body is the message to send, if there is one
     CALL = b"L"
-    #: what came of it: the head says a number
+    #: the result of a call: a number in the head
     RESULT = b"V"
     #: between machines: bytes of a connection, in the body
     DATA = b"D"
-    #: so many of them have gone on to the client, or to the session
+    #: the receiver of such bytes has passed on as many as the head says
     ROOM = b"M"
     #: the conversation is over
     END = b"E"
@@ -69,37 +87,28 @@ class Kind(enum.Enum):
         return self in (Kind.CONNECTION, Kind.REQUEST)
 
 
-class Prefix(NamedTuple):
-    """The beginning of a message."""
+_KINDS = {kind.value: kind for kind in Kind}
 
-    kind: Kind
-    head: int
-    body: int
 
-    @classmethod
-    def parse(cls, data: bytes) -> Self:
-        """Read the first :data:`PREFIX_SIZE` bytes of a message.
-
-        Raises:
-            BadMessage: they are not the beginning of one.
-        """
-        if len(data) < PREFIX_SIZE:
-            raise BadMessage(f"{len(data)} bytes are no message")
-        version, letter, head, body = _PREFIX.unpack_from(data)
-        check_version(version)
-        if head > MAX_HEAD or body > MAX_BODY:
-            raise BadMessage(f"a head of {head} and a body of {body} bytes are too large")
-        try:
-            return cls(Kind(letter), head, body)
-        except ValueError:
-            raise BadMessage(f"there is no kind {letter!r}") from None
+def _read_prefix(data: bytes) -> tuple[Kind, int, int]:
+    """The kind of a message, and the bytes of its head and body."""
+    if len(data) < _PREFIX.size:
+        raise BadMessage(f"{len(data)} bytes are no message")
+    version, letter, head, body = _PREFIX.unpack_from(data)
+    check_version(version)
+    if head > MAX_HEAD or body > MAX_BODY:
+        raise BadMessage(f"a head of {head} and a body of {body} bytes are too large")
+    kind = _KINDS.get(letter)
+    if kind is None:
+        raise BadMessage(f"there is no kind {letter!r}")
+    return kind, head, body
 
 
 class Message(NamedTuple):
     """One message, whatever it is about."""
 
     kind: Kind
-    head: Mapping[str, Any] = {}
+    fields: Sequence[str] = ()
     body: bytes = b""
 
     def encode(self) -> bytes:
@@ -108,139 +117,200 @@ class Message(NamedTuple):
         Raises:
             BadMessage: it is too large to be sent.
         """
-        head = _write_json(self.head).encode("ascii") if self.head else b""
+        head = _join(self.fields) if self.fields else b""
         if len(head) > MAX_HEAD or len(self.body) > MAX_BODY:
             raise BadMessage(f"a head of {len(head)} and a body of {len(self.body)} bytes are too large")
-        return _PREFIX.pack(VERSION, self.kind.value, len(head), len(self.body)) + head + self.body
+        return b"%b%b%b" % (_PREFIX.pack(VERSION, self.kind.value, len(head), len(self.body)), head, self.body)
 
-    @classmethod
-    def decode(cls, prefix: Prefix, data: bytes) -> Self:
-        """Read what follows the prefix.
+    @staticmethod
+    def size_of(data: bytes) -> int:
+        """The bytes of the message that begins with these: at least its prefix.
 
         Raises:
-            BadMessage: the head is not what it has to be.
+            BadMessage: they are not the beginning of a message.
         """
+        _, head, body = _read_prefix(data)
+        return _PREFIX.size + head + body
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read a whole message.
+
+        Raises:
+            BadMessage: the bytes are no message.
+        """
+        kind, head_size, body_size = _read_prefix(data)
+        end = _PREFIX.size + head_size
+        if len(data) != end + body_size:
+            raise BadMessage("a message is longer or shorter than it says")
         try:
-            head = _read_json(data[:prefix.head].decode("ascii")) if prefix.head else {}
-        except (ValueError, RecursionError) as error:
-            raise BadMessage("the head is not JSON") from error
-        if not isinstance(head, dict):
-            raise BadMessage("the head is not an object")
-        return cls(prefix.kind, head, data[prefix.head:])
+            head = data[_PREFIX.size:end].decode("utf-8", "surrogatepass")
+        except UnicodeDecodeError:
+            raise BadMessage("the head is no text") from None
+        return cls(kind, head[1:].split(head[0]) if head else (), data[end:])
+
+    def expect(self, kind: Kind) -> Sequence[str]:
+        """The fields of a message of this kind.
+
+        Raises:
+            BadMessage: it is of another kind.
+        """
+        if self.kind is not kind:
+            raise BadMessage(f"expected {kind.name}, got {self.kind.name}")
+        return self.fields
 
 
-class Connection(NamedTuple):
+def _join(fields: Sequence[str]) -> bytes:
+    """The head with these fields. Its first character separates them: one that none of them contains."""
+    separator = SEPARATOR
+    head = separator.join(fields)
+    if head.count(separator) >= len(fields):
+        separator = next(character for character in map(chr, count()) if character not in head)
+        head = separator.join(fields)
+    return (separator + head).encode("utf-8", "surrogatepass")
+
+
+def _flat(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
+    return chain.from_iterable(pairs)
+
+
+def _pairs(fields: Sequence[str]) -> Iterator[tuple[str, str]]:
+    if len(fields) % 2:
+        raise BadMessage("a name without a value")
+    return zip(fields[::2], fields[1::2], strict=True)
+
+
+def read_number(text: str) -> int:
+    """The number in a field.
+
+    Raises:
+        BadMessage: it is none.
+    """
+    if not text.isascii() or not text.isdigit() or len(text) > MAX_DIGITS:
+        raise BadMessage(f"{text[:MAX_DIGITS]!r} is no number")
+    return int(text)
+
+
+class MovedConnection(NamedTuple):
     """A client's connection that changes its worker.
 
     Attributes:
-        terms: what workers that send each other requests have in common.
+        fingerprint: the configuration that workers must share to send each other requests.
         sid: the session whose worker gets it.
-        address: the client's, as ``accept`` has returned it.
+        address: the client's.
         origin: what the environs of its requests hold beside what is the request's own.
         hops: how often it has changed its worker before.
         listener: the names of the server that has accepted it, or empty ones: the address that it listens on, and its kind.
-        handshake: if the connection is about to become the session's WebSocket, or is one: the handshake's environ, with all that
-            has been put into it outside of the engine; else ``None``.
+        handshake: if the connection is about to become the session's WebSocket, or is one: the handshake's environ, with
+            everything that was added to it outside of the engine; else ``None``.
         accepted: whether the handshake has been answered already.
     """
 
-    terms: str
+    fingerprint: str
     sid: str
-    address: Any
-    origin: dict[str, str]
+    address: Address
+    origin: Mapping[str, str]
     hops: int
     listener: tuple[str, str]
-    handshake: dict[str, str] | None
+    handshake: Mapping[str, str] | None
     accepted: bool
 
     def message(self, read_ahead: bytes) -> Message:
-        """The message that says so. The file descriptor goes beside it."""
-        return Message(Kind.CONNECTION, self._asdict(), read_ahead)
+        """The message for it. The file descriptor goes beside it."""
+        state = "request" if self.handshake is None else "accepted" if self.accepted else "handshake"
+        address = [] if isinstance(self.address, str) else list(map(str, self.address))
+        fields = [self.fingerprint, self.sid, str(self.hops), *self.listener, state, str(len(address)), *address,
+                  str(len(self.origin)), *_flat(self.origin.items()), *_flat((self.handshake or {}).items())]
+        return Message(Kind.CONNECTION, fields, read_ahead)
 
     @classmethod
     def of(cls, message: Message) -> Self:
-        """What a message of this kind says."""
-        head = message.head
-        address, hops = head.get("address"), head.get("hops")
-        if isinstance(address, list):
-            address = tuple(address)
-        if not isinstance(hops, int) or not 0 <= hops < 256 or not isinstance(address, (str, tuple)):
-            raise BadMessage("a connection without an address or its hops")
-        listener = head.get("listener")
-        if not isinstance(listener, list) or len(listener) != 2 or not all(isinstance(name, str) for name in listener):
-            raise BadMessage("a connection without the names of its listener")
-        handshake = None if head.get("handshake") is None else _texts(head, "handshake")
-        return cls(_text(head, "terms"), _text(head, "sid"), address, _texts(head, "origin"), hops,
-                   (listener[0], listener[1]), handshake, handshake is not None and head.get("accepted") is True)
+        """Read a message of this kind."""
+        left = iter(message.expect(Kind.CONNECTION))
+        fingerprint, sid, hops, name, kind, state = _take(left, 6)
+        host, *numbers = _take(left, read_number(*_take(left, 1))) or [""]
+        origin = dict(_pairs(_take(left, 2 * read_number(*_take(left, 1)))))
+        handshake = dict(_pairs(list(left)))
+        if state not in ("request", "handshake", "accepted") or read_number(hops) > 255:
+            raise BadMessage("a connection in a state that does not exist")
+        address: Address = (host, *map(read_number, numbers)) if host else ""
+        return cls(fingerprint, sid, address, origin, int(hops), (name, kind), None if state == "request" else handshake,
+                   state == "accepted")
+
+
+def _take(fields: Iterator[str], number: int) -> list[str]:
+    taken = list(islice(fields, number))
+    if len(taken) != number:
+        raise BadMessage("a message with too few fields")
+    return taken
 
 
 class Request(NamedTuple):
-    """A request that is answered by another worker than the one that its client is connected to.
+    """A request that another worker answers than the one that its client is connected to.
 
     Attributes:
-        terms: as above.
+        fingerprint: as above.
         sid: the session that it is for.
         environ: the part of the WSGI environ that is text.
     """
 
-    terms: str
+    fingerprint: str
     sid: str
-    environ: dict[str, str]
+    environ: Mapping[str, str]
 
     def message(self, body: bytes) -> Message:
-        """The message that says so."""
-        return Message(Kind.REQUEST, self._asdict(), body)
+        """The message for it."""
+        return Message(Kind.REQUEST, [self.fingerprint, self.sid, *_flat(self.environ.items())], body)
 
     @classmethod
     def of(cls, message: Message) -> Self:
-        """What a message of this kind says."""
-        environ = _texts(message.head, "environ")
+        """Read a message of this kind."""
+        fields = message.expect(Kind.REQUEST)
+        environ = dict(_pairs(fields[2:]))
         if "REQUEST_METHOD" not in environ:
             raise BadMessage("a request without a method")
-        return cls(_text(message.head, "terms"), _text(message.head, "sid"), environ)
+        return cls(fields[0], fields[1], environ)
 
 
 class Refusal(enum.Enum):
-    """Why a worker does not take what it was sent."""
+    """Why a worker does not take a connection or a request, as logs say it."""
 
     #: the session has ended
-    UNKNOWN = "unknown"
+    UNKNOWN = "the worker knows no such session"
     #: it has as many connections as it may have, or knows no server that would serve this one as its own did; a request can still
     #: be sent
-    FULL = "full"
+    FULL = "the worker has too many connections"
     #: it belongs to another application, or has been given other options
-    OTHER_TERMS = "terms"
+    OTHER_CONFIGURATION = "the worker has other options"
 
     def message(self) -> Message:
-        """The message that says so."""
-        return Message(Kind.REFUSED, {"why": self.value})
+        """The message for it."""
+        return Message(Kind.REFUSED, (self.name,))
 
     @classmethod
     def of(cls, message: Message) -> Self:
-        """What a message of this kind says."""
+        """Read a message of this kind."""
         try:
-            return cls(message.head.get("why"))
-        except ValueError:
+            return cls[" ".join(message.expect(Kind.REFUSED))]
+        except KeyError:
             raise BadMessage("a refusal without a reason") from None
 
 
-class Answer(NamedTuple):
-    """The answer to a request."""
+def write_answer(answered: Response) -> Message:
+    """The message with the answer to a request."""
+    return Message(Kind.ANSWER, [answered.status, *_flat(answered.headers)], answered.body)
 
-    status: str
-    headers: list[tuple[str, str]]
 
-    def message(self, body: bytes) -> Message:
-        """The message that says so."""
-        return Message(Kind.ANSWER, self._asdict(), body)
+def read_answer(message: Message) -> Response:
+    """The answer to a request.
 
-    @classmethod
-    def of(cls, message: Message) -> Self:
-        """What a message of this kind says."""
-        headers = message.head.get("headers")
-        if not isinstance(headers, list) or not all(_is_header(header) for header in headers):
-            raise BadMessage("an answer without headers")
-        return cls(_text(message.head, "status"), [(name, value) for name, value in headers])
+    Raises:
+        BadMessage: the message is no answer.
+    """
+    fields = message.expect(Kind.ANSWER)
+    if not fields:
+        raise BadMessage("an answer without a status")
+    return Response(fields[0], list(_pairs(fields[1:])), message.body)
 
 
 class Action(enum.Enum):
@@ -252,15 +322,20 @@ class Action(enum.Enum):
     COUNT = "count"
 
 
+_ACTIONS = {action.value: action for action in Action}
+_ON_SLOW = {choice.value: choice for choice in OnSlow}
+
+
 class Call(NamedTuple):
-    """Something to be done for the sessions of another worker.
+    """An action for the sessions of another worker.
 
     Attributes:
         group: of workers that serve each other's sessions.
-        action: what.
+        action: what to do.
         sids: the session that it is for; of a broadcast, those that it is not for.
         text: whether the body is text.
         compress: whether transports may compress it.
+        to, on_slow, key: of a broadcast, as `Delivery` has them.
     """
 
     group: str
@@ -268,71 +343,66 @@ class Call(NamedTuple):
     sids: tuple[str, ...] = ()
     text: bool = False
     compress: bool = True
+    to: str | None = None
+    on_slow: OnSlow = OnSlow.CLOSE
+    key: str | None = None
+
+    @classmethod
+    def broadcast(cls, group: str, delivery: Delivery) -> Self:
+        """The call that sends a message to the sessions of a worker that it is for."""
+        return cls(group, Action.BROADCAST, tuple(delivery.exclude), compress=delivery.compress, to=delivery.to,
+                   on_slow=delivery.on_slow, key=delivery.key)
+
+    @property
+    def delivery(self) -> Delivery:
+        """Of a broadcast: how it is delivered."""
+        return Delivery(self.to, frozenset(self.sids), self.compress, self.on_slow, self.key)
 
     def message(self, data: str | bytes = b"") -> Message:
-        """The message that says so, with what is to be sent."""
-        head = {**self._asdict(), "action": self.action.value, "text": isinstance(data, str)}
+        """The message for it, with the data to send."""
+        text = isinstance(data, str)
+        fields = [self.group, self.action.value, "text" if text else "binary", "compress" if self.compress else "", self.to or "",
+                  self.on_slow.value, self.key or "", *self.sids]
         # a lone surrogate is the session's to replace
-        return Message(Kind.CALL, head, data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data)
+        return Message(Kind.CALL, fields, data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data)
 
     @classmethod
     def of(cls, message: Message) -> Self:
-        """What a message of this kind says."""
-        head = message.head
-        sids = head.get("sids")
-        if not isinstance(sids, list) or not all(isinstance(sid, str) for sid in sids):
-            raise BadMessage("sids are missing")
-        try:
-            action = Action(head.get("action"))
-        except ValueError:
-            raise BadMessage("a call of something that there is not") from None
+        """Read a message of this kind."""
+        left = iter(message.expect(Kind.CALL))
+        group, name, data_type, compress, to, how, key = _take(left, 7)
+        sids = tuple(left)
+        action, on_slow = _ACTIONS.get(name), _ON_SLOW.get(how)
+        if action is None:
+            raise BadMessage("a call of an action that does not exist")
+        if on_slow is None:
+            raise BadMessage("a call for a delivery that does not exist")
         if action in (Action.SEND, Action.DISCONNECT) and len(sids) != 1:
             raise BadMessage("a call for one session names another number of them")
-        return cls(_text(head, "group"), action, tuple(sids), head.get("text") is True, head.get("compress") is True)
+        return cls(group, action, sids, data_type == "text", compress == "compress", to or None, on_slow, key or None)
 
     def data(self, body: bytes) -> str | bytes:
-        """What is to be sent.
+        """The data to send.
 
         Raises:
-            BadMessage: it is said to be text, and is none.
+            BadMessage: it should be text, and is not.
         """
         try:
             return body.decode("utf-8", "surrogatepass") if self.text else body
         except UnicodeDecodeError:
-            raise BadMessage("a text that is none") from None
+            raise BadMessage("the text of a call is no text") from None
 
 
 class Result(NamedTuple):
-    """What came of a call: how many sessions it concerned."""
+    """The result of a call: how many sessions it concerned."""
 
     sessions: int
 
     def message(self) -> Message:
-        """The message that says so."""
-        return Message(Kind.RESULT, self._asdict())
+        """The message for it."""
+        return Message(Kind.RESULT, (str(self.sessions),))
 
     @classmethod
     def of(cls, message: Message) -> Self:
-        """What a message of this kind says."""
-        sessions = message.head.get("sessions")
-        if message.kind is not Kind.RESULT or not isinstance(sessions, int):
-            raise BadMessage("a result without a number")
-        return cls(sessions)
-
-
-def _is_header(header: Any) -> bool:
-    return isinstance(header, list) and len(header) == 2 and all(isinstance(part, str) for part in header)
-
-
-def _text(head: Mapping[str, Any], name: str) -> str:
-    value = head.get(name)
-    if not isinstance(value, str):
-        raise BadMessage(f"{name} is missing")
-    return value
-
-
-def _texts(head: Mapping[str, Any], name: str) -> dict[str, str]:
-    value = head.get(name)
-    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-        raise BadMessage(f"{name} is missing")
-    return value
+        """Read a message of this kind."""
+        return cls(read_number("".join(message.expect(Kind.RESULT))))

@@ -1,13 +1,15 @@
-"""What is done for sessions wherever they live: send, broadcast, disconnect, count.
+"""Remote calls between workers: send, broadcast, disconnect and count sessions of other workers.
 
-Owns the calls that are on their way to other workers, in their order, and what such a call does here.
+Owns the calls to the other workers of this machine, their order, and what a call from another worker does here.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from typing import Any, Protocol
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Protocol
 
 import gevent
 
@@ -16,41 +18,43 @@ from engineio_wsgi.cluster.local.channel import OwnerGone, connect
 from engineio_wsgi.cluster.local.names import Names
 from engineio_wsgi.cluster.messages import Action, BadMessage, Call, Kind, Message, Result
 from engineio_wsgi.engine.registry import send_or_not
+from engineio_wsgi.http.hub_thread import has_hub
+from engineio_wsgi.session.delivery import Delivery
+from engineio_wsgi.session.socket import Socket
 from engineio_wsgi.throttle import Throttle
 
-__all__ = ["Caller", "LocalCaller", "SessionsHere", "ask", "perform"]
+__all__ = ["Caller", "LocalCaller", "SessionsHere", "WorkerCaller", "perform"]
 
 logger = logging.getLogger("engine.cluster")
 
-#: seconds that another worker has for a call
+#: seconds that another worker has to answer a call
 CALL_TIMEOUT = 5.0
-#: bytes of calls that may wait for one worker; one that takes nothing loses what comes beyond
+#: bytes of calls that may wait for one worker; calls beyond them are dropped
 MAX_WAITING = 16_000_000
 COMPLAINT_PERIOD = 60.0
 
 
 class SessionsHere(Protocol):
-    """What a call is carried out on."""
+    """The sessions of this process."""
 
     #: by their ids
-    clients: Any
+    clients: Mapping[str, Socket]
 
-    def broadcast(self, data: str | bytes, exclude: Any = (), compress: bool = True) -> None:
-        """To all sessions of this process."""
+    def deliver(self, data: str | bytes, delivery: Delivery) -> int:
+        """Send a message to those that it is for. Returns their number."""
         ...
 
 
 def perform(host: SessionsHere, call: Call, body: bytes) -> Result:
-    """Do what another process asks for. May block while a client's write buffer is full.
+    """Carry out a call of another process. May block while a client's write buffer is full.
 
     Raises:
-        BadMessage: what is to be sent is not what it is said to be.
+        BadMessage: the call should send text, and its body is none.
     """
     if call.action is Action.COUNT:
         return Result(len(host.clients))
     if call.action is Action.BROADCAST:
-        host.broadcast(call.data(body), call.sids, call.compress)
-        return Result(len(host.clients))
+        return Result(host.deliver(call.data(body), call.delivery))
     session = host.clients.get(call.sids[0])
     if session is None:
         return Result(0)
@@ -60,87 +64,85 @@ def perform(host: SessionsHere, call: Call, body: bytes) -> Result:
     return Result(int(send_or_not(session, call.data(body), call.compress)))
 
 
-def ask(address: str, message: Message) -> Message:
-    """Have a worker carry out a call. Blocks until it has.
-
-    Raises:
-        OwnerGone: it does not exist, or has not answered; then nobody knows whether it did what it was asked.
-    """
-    deadline = monotonic() + CALL_TIMEOUT
-    channel = connect(address, deadline)
-    try:
-        channel.send(message, deadline)
-        return channel.receive(deadline)
-    except (OSError, BadMessage) as error:
-        raise OwnerGone(str(error)) from error
-    finally:
-        channel.close()
-
-
 class Caller(Protocol):
-    """The way of calls to the other workers."""
+    """Asks workers to carry out calls. Every method blocks until they have."""
 
     def others(self) -> list[str]:
-        """The ids of the other workers."""
+        """The ids of the workers, except this one."""
         ...
 
     def ask(self, worker: str, message: Message) -> int:
-        """Have one worker carry out a call. Blocks until it has. Returns how many sessions it concerned.
+        """Ask one worker. Returns how many sessions the call concerned.
 
         Raises:
-            OwnerGone: it does not exist, or has not answered.
+            OwnerGone: the worker does not exist, or has not answered; nobody knows then whether it has carried out the call.
         """
         ...
 
     def ask_all(self, message: Message) -> dict[str, int]:
-        """The same of all others at once; who does not answer is left out."""
+        """Ask all of them at once. Returns the results by worker, without those that have not answered."""
         ...
 
+
+class WorkerCaller(Caller, Protocol):
+    """What a worker needs beyond that."""
+
     def tell_all(self, message: Message) -> None:
-        """Have all others carry out a call some time, each after what it was told before. Does not block."""
+        """Have all others carry out a call later, each in the order of the calls. Does not block."""
         ...
 
     def forsake(self) -> None:
-        """In a forked child: what is under way is the parent's."""
+        """In a forked child: drop the calls that the parent has under way."""
         ...
 
 
 class LocalCaller:
-    """The way to the other workers of this machine.
+    """Asks the workers of this machine. Without :meth:`tell_all`, from any thread, with gevent and without it.
 
     Args:
         names: of their sockets.
-        worker_id: this one's.
+        worker_id: this one's; empty for a process that is no worker.
     """
 
-    def __init__(self, names: Names, worker_id: str) -> None:
+    def __init__(self, names: Names, worker_id: str = "") -> None:
         self._names = names
         self._worker_id = worker_id
         self._waiting: dict[str, _Queue] = {}
 
     def others(self) -> list[str]:
-        """The ids of the other workers."""
+        """See :class:`Caller`."""
         return [worker for worker in self._names.workers() if worker != self._worker_id]
 
     def ask(self, worker: str, message: Message) -> int:
         """See :class:`Caller`."""
-        reply = ask(self._names.address(worker), message)
-        return Result.of(reply).sessions if reply.kind is Kind.RESULT else 0
+        deadline = monotonic() + CALL_TIMEOUT
+        channel = connect(self._names.address(worker), deadline)
+        try:
+            channel.send(message, deadline)
+            reply = channel.receive(deadline)
+            return Result.of(reply).sessions if reply.kind is Kind.RESULT else 0
+        except (OSError, BadMessage) as error:
+            raise OwnerGone(str(error)) from error
+        finally:
+            channel.close()
 
     def ask_all(self, message: Message) -> dict[str, int]:
-        """See :class:`Caller`."""
-        asked = {worker: gevent.spawn(self._ask_quietly, worker, message) for worker in self.others()}
-        gevent.joinall(list(asked.values()))
-        return {worker: greenlet.value for worker, greenlet in asked.items() if greenlet.value is not None}
+        """See :class:`Caller`. One after the other where there is no hub."""
+        results: dict[str, int] = {}
 
-    def _ask_quietly(self, worker: str, message: Message) -> int | None:
-        try:
-            return self.ask(worker, message)
-        except OwnerGone:
-            return None
+        def ask(worker: str) -> None:
+            with suppress(OwnerGone):
+                results[worker] = self.ask(worker, message)
+
+        if has_hub():
+            gevent.joinall([gevent.spawn(ask, worker) for worker in self.others()])
+        else:
+            for worker in self.others():
+                ask(worker)
+        return results
 
     def tell_all(self, message: Message) -> None:
-        """See :class:`Caller`."""
+        """See :class:`WorkerCaller`."""
         for worker in self.others():
             queue = self._waiting.get(worker)
             if queue is None:
@@ -149,7 +151,7 @@ class LocalCaller:
             queue.append(worker, message)
 
     def forsake(self) -> None:
-        """See :class:`Caller`."""
+        """See :class:`WorkerCaller`."""
         for queue in self._waiting.values():
             queue.messages.clear()
 
@@ -164,7 +166,7 @@ class LocalCaller:
 
 
 class _Queue:
-    """Calls that wait for one worker."""
+    """The calls that wait for one worker."""
 
     __slots__ = ("_complaints", "messages", "size")
 
@@ -174,7 +176,7 @@ class _Queue:
         self._complaints = Throttle(COMPLAINT_PERIOD)
 
     def append(self, worker: str, message: Message) -> None:
-        """Another one, unless there are too many."""
+        """Add a call, unless too many wait."""
         if self.size > MAX_WAITING:
             if self._complaints.passes(worker, monotonic()):
                 logger.warning("the worker %s takes no calls: %d bytes wait for it, and broadcasts to it are dropped", worker,
@@ -184,7 +186,7 @@ class _Queue:
         self.size += len(message.body)
 
     def popleft(self) -> Message:
-        """The next one."""
+        """Remove the next call."""
         message = self.messages.popleft()
         self.size -= len(message.body)
         return message

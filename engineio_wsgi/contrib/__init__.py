@@ -1,1 +1,1 @@
-"""Integrations with frameworks. Each imports the framework that it is named after, and nothing else does."""
+"""Integrations with frameworks. Each module imports the framework that it is named after; no other module of the package does."""

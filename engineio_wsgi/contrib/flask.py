@@ -23,9 +23,11 @@ Needs Flask: the extra ``[flask]``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
+from wsgiref.types import StartResponse, WSGIApplication
+from wsgiref.types import WSGIEnvironment as Environ
 
 try:
     import flask
@@ -51,35 +53,33 @@ __all__ = ["EngineIO", "FlaskSocket"]
 
 logger = logging.getLogger("engine")
 
-Environ = dict[str, Any]
-
-#: what the options are called in ``app.config``, and the extension in ``app.extensions``
+#: the prefix of the options in ``app.config``, and the name of the extension in ``app.extensions``
 PREFIX, NAME = "ENGINEIO_", "engineio"
-#: seconds for which the same complaint is not repeated
-COMPLAINT_PERIOD = 60.0
-#: where a request's environ has the application that it has come to
+#: seconds for which the same warning is not repeated
+WARNING_PERIOD = 60.0
+#: key of an environ: the application that the request was sent to
 APPLICATION = "engineio.flask.app"
 
 
 class FlaskSocket(Socket):
-    """A session of :class:`EngineIO`. A handler that waits in one of its methods has no context meanwhile.
+    """A session of :class:`EngineIO`. While a handler waits in one of the methods, it has no context.
 
-    The exception is :meth:`send <engineio_wsgi.Socket.send>`, which seldom waits, and then for a slow client: what a handler has
-    not committed yet must not depend on that.
+    The exception is :meth:`send <engineio_wsgi.Socket.send>`. It waits only if the client is slow; the handler then keeps its
+    context, and with it an open transaction.
     """
 
     __slots__ = ()
 
     @property
     def environ(self) -> Environ:
-        """The environ of the handshake, without what belongs to its connection."""
+        """The environ of the handshake, without the objects that belong to its connection."""
         return self._environ
 
     @property
     def request(self) -> Request:
         """Flask's request of the handshake."""
         if self._request is None:
-            self._request = self.server.request_of(self._environ)
+            self._request = self.server._request_of(self._environ)
         return self._request
 
     def receive(self, timeout: float | None = None) -> str | bytes:
@@ -119,20 +119,20 @@ class FlaskSocket(Socket):
 
 
 class EngineIO(Server):
-    """The engine of a Flask application, which it puts itself in front of.
+    """The engine of a Flask application. It wraps ``app.wsgi_app``.
 
     Every handler runs in a request context of its own: that of the handshake. ``flask.current_app``, ``flask.request``,
-    ``flask.session`` and ``flask.g`` are there, and functions of ``teardown_appcontext`` run when it ends; so they do for
-    ``allow_request``, listeners, what ``socket.spawn`` runs and the callbacks of ``send``. ``before_request`` functions do not
-    run. The session can be read and not changed: there is no response that could carry its cookie.
+    ``flask.session`` and ``flask.g`` are available, and functions of ``teardown_appcontext`` run when the context ends. This
+    holds for ``allow_request``, listeners, functions that ``socket.spawn`` runs, and the callbacks of ``send``.
+    ``before_request`` functions do not run. The session is read-only: there is no response that could carry its cookie.
 
-    The context also ends with each ``receive()``, each step of ``for message in socket``, ``flush()`` and ``wait_closed()``, and
+    The context also ends at each ``receive()``, each step of ``for message in socket``, ``flush()`` and ``wait_closed()``, and
     another one begins afterwards, with the same ``request`` and ``session``, and a new ``g``. So a handler that waits for its
-    client holds nothing that teardown functions free, such as Flask-SQLAlchemy's database connection.
+    client does not hold what teardown functions free, such as Flask-SQLAlchemy's database connection.
 
     Args:
         app: the application; or call :meth:`init_app` later.
-        options: go before ``app.config["ENGINEIO_…"]``; see the option table of the documentation.
+        options: override ``app.config["ENGINEIO_…"]``; see the option table of the documentation.
 
     Raises:
         ConfigurationError: an option that does not exist, or has an impossible value.
@@ -149,21 +149,15 @@ class EngineIO(Server):
         super().__init__(**options)
         self._given = options
         self._app: flask.Flask | None = None
-        self._complaints = Throttle(COMPLAINT_PERIOD)
+        self._warnings = Throttle(WARNING_PERIOD)
         if app is not None:
             self.init_app(app)
-
-    def is_outermost(self, application: Any) -> bool:
-        """Whether a request to an application meets nothing before this engine. One of Flask's calls its ``wsgi_app`` at once."""
-        if isinstance(application, flask.Flask) and type(application).__call__ is flask.Flask.__call__:
-            application = application.wsgi_app
-        return super().is_outermost(application)
 
     def init_app(self, app: flask.Flask) -> None:
         """Read the options from ``app.config``, and put the engine in front of ``app.wsgi_app``.
 
-        Middlewares that the engine has to see the work of, such as werkzeug's ``ProxyFix``, go round ``app.wsgi_app``
-        after this. Further applications, such as a factory makes for each test, share the engine and its sessions.
+        Wrap ``app.wsgi_app`` after this in middlewares that have to run before the engine, such as werkzeug's ``ProxyFix``.
+        Further applications, such as those that a factory makes for each test, share the engine and its sessions.
 
         Raises:
             ConfigurationError: ``app.config`` has an ``ENGINEIO_…`` that does not exist, is an impossible value, or differs
@@ -183,15 +177,15 @@ class EngineIO(Server):
         app.extensions[NAME] = self
         app.wsgi_app = _AppMiddleware(app, self)  # type: ignore[method-assign]
 
-    def context(self, environ: Mapping[str, Any]) -> AbstractContextManager[None]:
-        """The context of a handshake's request; ``environ`` may be any request's."""
+    def context(self, environ: Mapping[str, object]) -> AbstractContextManager[None]:
+        """The context of a request, such as that of a handshake."""
         return HandlerContext(self._app_of(environ).request_context(_without_connection(environ)), self._on_session_changed)
 
     def outside_context(self) -> AbstractContextManager[None]:
-        """A block of a handler that waits for something else than its client, and needs nothing of Flask's meanwhile.
+        """Run a block of a handler without a context, because it waits for something and needs nothing of Flask.
 
         The handler's context ends before the block, with its teardown functions, and another one begins after it, as with
-        ``receive()``. Contexts that the handler itself has pushed are left alone: inside of one, nothing ends.
+        ``receive()``. Inside of a context that the handler itself has pushed, no context ends.
 
         Example::
 
@@ -201,7 +195,7 @@ class EngineIO(Server):
         return outside_context()
 
     def _on_session_changed(self) -> None:
-        if self._complaints.passes("session", monotonic()):
+        if self._warnings.passes("session", monotonic()):
             logger.warning("a handler changed flask.session, and nothing saves it: change it in a view; for what belongs to one "
                            "connection there is socket.data")
 
@@ -211,28 +205,32 @@ class EngineIO(Server):
             raise UsageError("this EngineIO has no application yet: call init_app(app)")
         return app
 
-    def stand_in(self, listener: Listener) -> Listener:
-        """What is called for ``listener``."""
+    # -- hooks of Server
+
+    def _stand_in(self, listener: Listener) -> Listener:
         return _ContextListener(listener, self)
 
-    def request_of(self, environ: Environ) -> Request:
-        """Flask's request."""
+    def _request_of(self, environ: Environ) -> Request:
         return self._app_of(environ).request_class(_without_connection(environ))
 
     def _admit(self, environ: Environ) -> str:
         with self.context(environ):
             return super()._admit(environ)
 
-
+    def _unwrap(self, application: WSGIApplication) -> WSGIApplication:
+        # Flask.__call__ does nothing but call wsgi_app
+        if isinstance(application, flask.Flask) and type(application).__call__ is flask.Flask.__call__:
+            return application.wsgi_app
+        return application
 
 class _AppMiddleware(Middleware):
-    """The engine in front of an application; its requests tell which one they have come to."""
+    """The engine in front of one application. It notes the application in the environ of each request."""
 
     def __init__(self, app: flask.Flask, engineio: EngineIO) -> None:
         super().__init__(app.wsgi_app, engineio)
         self._app = app
 
-    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
         environ[APPLICATION] = self._app
         return super().__call__(environ, start_response)
@@ -246,7 +244,7 @@ class _ContextListener(StandIn):
     def __init__(self, listener: Listener, engineio: EngineIO, environ: Environ | None = None) -> None:
         super().__init__(listener)
         self.engineio = engineio
-        #: ``None`` if the request is to be found in the arguments
+        #: ``None`` if the request is one of the arguments
         self.environ = environ
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -255,8 +253,8 @@ class _ContextListener(StandIn):
             return self.listener(*args, **kwargs)
 
 
-def _environ_in(args: tuple[Any, ...]) -> Environ:
-    """The environ of what a listener of the server's is called with: a session, a request, or a refusal of one."""
+def _environ_in(args: tuple[object, ...]) -> Environ:
+    """The environ in the arguments of a server's listener: of a session, a request, or a refusal."""
     for each in args:
         if isinstance(each, RequestRefused):
             return _environ_in((each.request,))
@@ -265,16 +263,16 @@ def _environ_in(args: tuple[Any, ...]) -> Environ:
     raise UsageError(f"a listener was called with nothing of a request's: {args!r}")
 
 
-def _without_connection(environ: Mapping[str, Any]) -> Environ:
-    """What may be kept of an environ, and read when its connection is somewhere else."""
+def _without_connection(environ: Mapping[str, object]) -> Environ:
+    """A copy of an environ without the objects that belong to its connection, so that it may be kept."""
     return {key: value for key, value in environ.items() if key not in TRANSIENT}
 
 
-def options_from_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``app.config`` says, for ``Server(**…)``: every option of the table can be set, as ``ENGINEIO_`` and its name.
+def options_from_config(config: Mapping[str, object]) -> dict[str, Any]:
+    """The options in ``app.config``: every key that begins with ``ENGINEIO_``.
 
     Raises:
-        ConfigurationError: one that does not exist, or has an impossible value; the text names it.
+        ConfigurationError: an option that does not exist, or has an impossible value; the text names it.
     """
     options = {}
     for key, value in config.items():

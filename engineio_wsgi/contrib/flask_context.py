@@ -1,6 +1,6 @@
-"""The Flask context of a handler: it ends while the handler waits for its client, and a new one begins after the wait.
+"""The Flask context of a handler: it ends before the handler waits for its client, and a new one begins after the wait.
 
-Also notices that a handler has changed ``flask.session``, which nothing would save. Knows nothing of the engine's sessions.
+Also notices that a handler has changed ``flask.session``, which no response would save. It must not know the engine's sessions.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import flask.globals
 import gevent
-from flask.sessions import NullSession, SecureCookieSession
+from flask.sessions import NullSession, SecureCookieSession, SessionMixin
 
 if TYPE_CHECKING:
     from flask.ctx import RequestContext
@@ -23,11 +23,11 @@ __all__ = ["HandlerContext", "SessionWatch", "outside_context"]
 
 logger = logging.getLogger("engine")
 
-#: Flask 3.2 has one context where earlier ones have two, and warns of the name of the other
+#: Flask before 3.2 has two kinds of context; 3.2 has one, and warns if `request_ctx` is used
 _request_ctx: Any = vars(flask.globals).get("request_ctx", flask.globals.app_ctx)
 _app_ctx: Any = flask.globals.app_ctx
 
-#: the handler that runs in this greenlet or thread; of nested ones, the innermost
+#: the innermost handler that runs in this greenlet or thread
 _running: ContextVar[HandlerContext | None] = ContextVar("engineio.flask.running", default=None)
 
 
@@ -57,14 +57,14 @@ class HandlerContext:
         self._token = _running.set(self)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        """Pop the context, unless it was not pushed again after a wait."""
+        """Pop the context, unless a wait has ended it and it could not be pushed again."""
         assert self._token is not None
         _running.reset(self._token)
         if self._is_pushed:
             self._pop(error)
 
     def leave(self) -> bool:
-        """End the context, if it is the current one: those that the handler itself has pushed are left alone.
+        """End the context, unless the handler itself has pushed another one inside of it.
 
         Returns:
             Whether it has ended, so that :meth:`enter_again` has to be called.
@@ -73,10 +73,10 @@ class HandlerContext:
             return False
         try:
             self._pop(None)
-        except BaseException:  # a time-out or a kill that came while the teardown functions ran
+        except BaseException:  # a timeout or a kill that came while the teardown functions ran
             self.enter_again()
             raise
-        if self._is_current():  # the handler has pushed this same context once more; nothing was torn down
+        if self._is_current():  # the handler has pushed the same context once more, so nothing was torn down
             self._context.push()
             self._is_pushed = True
             return False
@@ -86,14 +86,14 @@ class HandlerContext:
         """Begin a new context, with the request and the session of the old one, and a ``flask.g`` of its own."""
         if _request_ctx is _app_ctx:
             self._context = self._context.copy()
-        # else a request context makes a new application context each time; the copy alone would cost as much as the rest
+        # else push() makes a new application context by itself; a copy would double the cost
         self._push()
 
     def _push(self) -> None:
         try:
             self._context.push()
         except BaseException as error:
-            if _current(_request_ctx) is self._context:  # opening the session has failed, for example
+            if _current(_request_ctx) is self._context:  # for example, the session could not be opened
                 self._pop(error)
             raise
         self._is_pushed = True
@@ -116,7 +116,7 @@ class HandlerContext:
 
 @contextmanager
 def outside_context() -> Iterator[None]:
-    """Run a block outside of the context of the handler that runs; without one, nothing is different."""
+    """Run a block outside of the context of the running handler. Without a handler, just run the block."""
     handler = _running.get()
     if handler is None or not handler.leave():
         yield
@@ -128,27 +128,28 @@ def outside_context() -> Iterator[None]:
 
 
 def _current(proxy: Any) -> object:
-    """The context that one of Flask's proxies stands for; ``None`` without one."""
+    """The context behind one of Flask's proxies; ``None`` without one. The method is werkzeug's, the type Flask's own."""
     return proxy._get_current_object() if proxy else None
 
 
-def _session_of(context: Any) -> Any:
-    """The session of a context that is pushed, past the property of Flask 3.1 that sets its attribute ``accessed``."""
+def _session_of(context: RequestContext) -> SessionMixin:
+    """The session of a pushed context. It does not use the property of Flask 3.1, which marks the session as accessed."""
     attributes = vars(context)
-    if "_session" in attributes:
-        return attributes["_session"]
-    return context.session
+    if "_session" not in attributes:
+        return context.session
+    session: SessionMixin = attributes["_session"]
+    return session
 
 
 class SessionWatch:
-    """Whether a session's content is other than it was; assumes of a session only that ``dict`` takes it."""
+    """Notices whether the content of a session has changed. All it needs of a session is that ``dict`` accepts it."""
 
     __slots__ = ("_before", "_session")
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: SessionMixin) -> None:
         self._session = session
-        # Flask's own notices changes by itself; the copy of another kind costs time, and memory while the handler waits
-        self._before = _UNMODIFIED if type(session) in _FLASKS and not session.modified else _content_of(session)
+        # Flask's own sessions note changes; of others a copy is kept, which costs time and memory
+        self._before = _UNMODIFIED if type(session) in _OWN_KINDS and not session.modified else _content_of(session)
 
     def has_changed(self) -> bool:
         """Compare with the content at the beginning. A session that cannot be read counts as the same."""
@@ -161,19 +162,20 @@ class SessionWatch:
             return False
 
 
-_FLASKS = (SecureCookieSession, NullSession)
-_UNMODIFIED: Any = object()
+#: the session classes of Flask itself
+_OWN_KINDS = (SecureCookieSession, NullSession)
+_UNMODIFIED = object()
 
 
-def _content_of(session: Any) -> Any:
-    """A copy of the containers of a session, and what they contain itself: not all can be copied."""
+def _content_of(session: SessionMixin) -> object:
+    """A copy of a session: its containers are copied, the other values are not, because some cannot be."""
     try:
         return _copied(dict(session))
-    except Exception:  # a store that does not answer, or a container that contains itself: none of the engine's affairs
+    except Exception:  # a store that does not answer, or a container that contains itself
         return None
 
 
-def _copied(value: Any) -> Any:
+def _copied(value: object) -> object:
     if isinstance(value, dict):
         return {key: _copied(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
@@ -183,8 +185,8 @@ def _copied(value: Any) -> Any:
     return bytes(value) if isinstance(value, bytearray) else value
 
 
-def _is_same(before: Any, now: Any) -> bool:
-    """Compare two copies; an object of an application's own is compared as it likes."""
+def _is_same(before: object, now: object) -> bool:
+    """Compare two copies. Objects of the application are compared with their own ``==``."""
     if before is now:
         return True
     if isinstance(before, dict) and isinstance(now, dict):
@@ -193,5 +195,5 @@ def _is_same(before: Any, now: Any) -> bool:
         return len(before) == len(now) and all(map(_is_same, before, now))
     try:
         return bool(before == now)
-    except Exception:  # an array of numpy's, for example
+    except Exception:  # for example, an array of numpy
         return False

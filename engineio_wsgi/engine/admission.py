@@ -1,7 +1,7 @@
-"""Who comes in: the checks of a request against the options and the sessions there are, and what the application says.
+"""The checks of a request against the options and the sessions.
 
-Owns the order of the refusals and what each says. It looks at an environ and raises, or tells what was asked for; only the
-application's own answer may take time.
+Owns the order of the checks, and the text of each refusal. A check looks at an environ and raises.
+Only `ask_application` may block.
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from __future__ import annotations
 import enum
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
+from wsgiref.types import WSGIEnvironment
+
+from werkzeug.wrappers import Request
 
 from engineio_wsgi.errors import ErrorCode, Forbidden, RequestRefused
 from engineio_wsgi.http.query import parse_query
@@ -18,7 +21,7 @@ from engineio_wsgi.session.session import Session
 from engineio_wsgi.transports import transports
 from engineio_wsgi.transports.base import CloseReason
 
-__all__ = ["Demand", "Errand", "ask_application", "examine"]
+__all__ = ["CheckedRequest", "RequestKind", "ask_application", "check_request"]
 
 logger = logging.getLogger("engine")
 
@@ -34,8 +37,8 @@ UPGRADE_HEADERS = {
 }
 
 
-class Errand(enum.Enum):
-    """What a request that was let in wants."""
+class RequestKind(enum.Enum):
+    """What a request asks for."""
 
     HANDSHAKE = enum.auto()
     POLL = enum.auto()
@@ -43,28 +46,29 @@ class Errand(enum.Enum):
     UPGRADE = enum.auto()
 
 
-#: what a request of a session that polls wants, by its method
-ERRANDS = {"GET": Errand.POLL, "POST": Errand.POST}
+#: what a request of a session that polls asks for, by its method
+KINDS = {"GET": RequestKind.POLL, "POST": RequestKind.POST}
 
 
-class Demand(NamedTuple):
+class CheckedRequest(NamedTuple):
     """A request that passed the checks. ``session`` is ``None`` for a handshake."""
 
-    errand: Errand
+    kind: RequestKind
     transport: str
     query: Mapping[str, str]
     protocol: int
     session: Session | None
 
 
-def examine(environ: Mapping[str, Any], options: Options, sessions: Mapping[str, Session], is_upgrade: bool) -> Demand:
-    """Find out what a request wants.
+def check_request(environ: WSGIEnvironment, options: Options, sessions: Mapping[str, Session],
+                  is_upgrade: bool) -> CheckedRequest:
+    """Check a request, and find out what it asks for.
 
     Args:
         is_upgrade: whether it is a WebSocket handshake, with an accepted or acceptable WebSocket in the environ.
 
     Raises:
-        RequestRefused: it may not have it.
+        RequestRefused: the request failed a check.
     """
     query = parse_query(environ.get("QUERY_STRING", ""))
     name = query.get("transport", "")
@@ -73,38 +77,39 @@ def examine(environ: Mapping[str, Any], options: Options, sessions: Mapping[str,
     protocol = _revision(query, options)
     sid = query.get("sid")
     if sid:
-        demand = _examine_member(environ["REQUEST_METHOD"], query, name, protocol, _find(sid, sessions), is_upgrade)
+        session = _find_session(sid, sessions)
+        checked = _check_session_request(environ["REQUEST_METHOD"], query, name, protocol, session, is_upgrade)
         if is_upgrade and not options.allow_upgrades:
             raise RequestRefused(ErrorCode.BAD_REQUEST, context={"name": "NO_UPGRADE", "option": "allow_upgrades"})
-        return demand
+        return checked
     if environ["REQUEST_METHOD"] != "GET":
         raise RequestRefused(ErrorCode.BAD_HANDSHAKE_METHOD, context={"method": environ["REQUEST_METHOD"]})
-    _check_carrier(environ, name, is_upgrade)
+    _check_transport(environ, name, is_upgrade)
     _check_revision(query, protocol)
     if "j" in query and not options.jsonp:
         raise RequestRefused(ErrorCode.BAD_REQUEST, context={"name": "JSONP_DISABLED", "option": "jsonp"})
-    return Demand(Errand.HANDSHAKE, name, query, protocol, None)
+    return CheckedRequest(RequestKind.HANDSHAKE, name, query, protocol, None)
 
 
-def ask_application(allow: Callable[[Any], object], request: Any) -> None:
-    """Ask ``allow_request`` about a handshake. Blocks as long as it does.
+def ask_application(allow: Callable[[Request], object], request: Request) -> None:
+    """Call ``allow_request`` for a handshake. Blocks as long as it does.
 
     Raises:
-        RequestRefused: it said no, in one way or another.
+        RequestRefused: ``allow_request`` returned a false value, or raised an exception.
     """
     try:
         allowed = allow(request)
     except RequestRefused:
         raise
     except Exception as error:
-        logger.exception("allow_request failed; nobody is let in")
+        logger.exception("allow_request failed; the handshake is refused")
         raise Forbidden(context={"name": "ALLOW_REQUEST_FAILED", "error": error}) from error
     if not allowed:
         raise Forbidden()
 
 
 def _revision(query: Mapping[str, str], options: Options) -> int:
-    """The protocol revision, 0 if it is none that these options serve."""
+    """The protocol revision of a request; 0 if these options do not serve it."""
     revision = REVISIONS.get(query.get("EIO", DEFAULT_REVISION), 0)
     return revision if revision == 4 or options.allow_eio3 else 0
 
@@ -120,8 +125,8 @@ def _check_revision(query: Mapping[str, str], protocol: int) -> None:
     )
 
 
-def _check_carrier(environ: Mapping[str, Any], name: str, is_upgrade: bool) -> None:
-    """A transport that lives on a connection of its own needs an upgrade; the others cannot use one."""
+def _check_transport(environ: WSGIEnvironment, name: str, is_upgrade: bool) -> None:
+    """Check that a WebSocket transport comes with a WebSocket handshake, and no other transport does."""
     if transports[name].handles_upgrades == is_upgrade:
         return
     context = {"name": "TRANSPORT_HANDSHAKE_ERROR", "transport": name}
@@ -133,8 +138,8 @@ def _check_carrier(environ: Mapping[str, Any], name: str, is_upgrade: bool) -> N
     raise RequestRefused(ErrorCode.BAD_REQUEST, context=context)
 
 
-def _find(sid: str, sessions: Mapping[str, Session]) -> Session | None:
-    """The session of a request, as it is after all that arrived before the request."""
+def _find_session(sid: str, sessions: Mapping[str, Session]) -> Session | None:
+    """The session of a request, after it has read what arrived before the request."""
     session = sessions.get(sid)
     if session is None:
         return None
@@ -147,24 +152,24 @@ def _find(sid: str, sessions: Mapping[str, Session]) -> Session | None:
     return session
 
 
-def _examine_member(method: str, query: Mapping[str, str], name: str, protocol: int, session: Session | None,
-                    is_upgrade: bool) -> Demand:
-    """A request that names a session."""
+def _check_session_request(method: str, query: Mapping[str, str], name: str, protocol: int, session: Session | None,
+                           is_upgrade: bool) -> CheckedRequest:
+    """Check a request that names a session."""
     if session is None:
         raise RequestRefused(ErrorCode.SESSION_UNKNOWN, context={"sid": query["sid"][:80]})
     if protocol != session.protocol:
         raise _mismatch("PROTOCOL_MISMATCH", protocol, session.protocol)
     if is_upgrade:
         _check_candidate(name, session)
-        return Demand(Errand.UPGRADE, name, query, protocol, session)
+        return CheckedRequest(RequestKind.UPGRADE, name, query, protocol, session)
     if name != session.transport.name:
         raise _mismatch("TRANSPORT_MISMATCH", name, session.transport.name)
     if transports[name].handles_upgrades:
         raise RequestRefused(ErrorCode.BAD_REQUEST, context={"name": "TRANSPORT_HANDSHAKE_ERROR", "transport": name})
-    errand = ERRANDS.get(method)
-    if errand is None:
+    kind = KINDS.get(method)
+    if kind is None:
         raise RequestRefused(ErrorCode.BAD_REQUEST, context={"name": "METHOD", "method": method[:16]})
-    return Demand(errand, name, query, protocol, session)
+    return CheckedRequest(kind, name, query, protocol, session)
 
 
 def _mismatch(what: str, got: object, had: object) -> RequestRefused:
@@ -172,10 +177,10 @@ def _mismatch(what: str, got: object, had: object) -> RequestRefused:
 
 
 def _check_candidate(name: str, session: Session) -> None:
-    """A second connection for a session: only one at a time, and only upwards."""
+    """Check that a session may try another transport: one at a time, and only one that it can upgrade to."""
     state = session.state
     if state.upgraded and transports[name].handles_upgrades:
-        return  # it is accepted and closed, as the reference server does: a client of ws raises an error for a refusal
+        return  # accepted and then closed, as the reference server does: clients that use ws raise an error for a refusal
     if state.upgrading:
         raise RequestRefused(ErrorCode.BAD_REQUEST, context={"name": "UPGRADE_UNDER_WAY"})
     if name not in session.transport.upgrades_to:

@@ -1,7 +1,7 @@
-"""How much of a server one client address may take. No I/O; the clock is an argument.
+"""The limits for one client address. No I/O; the clock is an argument.
 
-Owns the counts behind the options ``max_sessions_per_address`` and ``max_handshakes_per_address``. It believes the address
-it is given: behind a proxy that is the client's only if something like werkzeug's ``ProxyFix`` has put it there.
+Owns the counts behind the options ``max_sessions_per_address`` and ``max_handshakes_per_address``. Behind a proxy, the
+address is the client's only if something like werkzeug's ``ProxyFix`` has put it into the environ.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ __all__ = ["AddressQuota"]
 
 #: seconds of the period in which handshakes are counted
 PERIOD = 60.0
-#: addresses whose handshakes are remembered; a flood from more than these begins to count anew, and costs no memory
+#: addresses whose handshakes are counted; with more, counting starts again, so that a flood costs no memory
 MAX_ADDRESSES = 65_536
-#: the bits of an IPv6 address that one customer of a provider has for himself (RFC 6177)
+#: the bits of an IPv6 address that a provider leaves to one customer (RFC 6177)
 HOST_BITS = 64
 
 
@@ -39,10 +39,10 @@ class AddressQuota:
         self._period_ends = 0.0
 
     def count_handshake(self, address: str | None, now: float) -> None:
-        """Somebody asks for a session.
+        """Count a handshake.
 
         Raises:
-            Forbidden: for the time being it has asked too often.
+            Forbidden: the address has sent too many in this minute.
         """
         limit = self._max_handshakes
         if limit is None:
@@ -57,10 +57,10 @@ class AddressQuota:
                             {"name": "HANDSHAKES_PER_ADDRESS", "address": address, "option": "max_handshakes_per_address"})
 
     def check(self, address: str | None) -> None:
-        """Whether another session may be opened; it is not counted yet.
+        """Check that the address may open another session; this does not count it.
 
         Raises:
-            Forbidden: the address has as many as it may have.
+            Forbidden: the address has as many sessions as it may have.
         """
         limit = self._max_sessions
         if limit is not None and self._sessions[_network(address)] >= limit:
@@ -68,17 +68,17 @@ class AddressQuota:
                             {"name": "SESSIONS_PER_ADDRESS", "address": address, "option": "max_sessions_per_address"})
 
     def take(self, address: str | None) -> None:
-        """A session opens.
+        """Count a session that opens.
 
         Raises:
-            Forbidden: others have opened since :meth:`check`.
+            Forbidden: the address has as many sessions as it may have.
         """
         self.check(address)
         if self._max_sessions is not None:
             self._sessions[_network(address)] += 1
 
     def give_back(self, address: str | None) -> None:
-        """A session has ended."""
+        """Count a session that has ended."""
         if self._max_sessions is None:
             return
         key = _network(address)
@@ -88,7 +88,7 @@ class AddressQuota:
 
 
 def _network(address: str | None) -> str:
-    """What is counted together: an IPv4 address, or the network that an IPv6 address is somebody's own choice in."""
+    """The key that addresses are counted under: an IPv4 address, or the /64 network of an IPv6 address."""
     if address is None or ":" not in address:
         return address or ""
     try:

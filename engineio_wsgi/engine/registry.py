@@ -1,6 +1,7 @@
-"""The host of a process's sessions: it opens them, forgets them, and ends them all.
+"""The registry of a server's sessions in this process: it opens sessions, forgets them, and closes them all.
 
-Owns the sessions by their ids, what they share, and the server's events. Knows nothing of requests.
+Owns the sessions by their ids and what they share: options, greenlet pool, heartbeat timer, quota, observer. It must not know
+requests.
 """
 
 from __future__ import annotations
@@ -8,31 +9,34 @@ from __future__ import annotations
 import json
 import logging
 import secrets
-from collections.abc import Collection, ItemsView, Iterator, Mapping, ValuesView
-from typing import Any
-from weakref import WeakSet
+from collections.abc import Callable, Collection, ItemsView, Iterator, Mapping, ValuesView
+from typing import Protocol
 
 import gevent
-from gevent.event import AsyncResult, Event
+from gevent.event import Event
+from gevent.hub import Hub
 
+from engineio_wsgi.clock import monotonic
 from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.engine.quota import AddressQuota
+from engineio_wsgi.engine.server_events import ServerEvents
 from engineio_wsgi.errors import ServerClosing, SocketClosed, UsageError, WriteTimeout
 from engineio_wsgi.log import shorten
 from engineio_wsgi.options.options import Options
 from engineio_wsgi.packet import Packet, PacketType
-from engineio_wsgi.runtime.forks import call_in_child
-from engineio_wsgi.runtime.greenlet_pool import Workers
+from engineio_wsgi.runtime.greenlet_pool import GreenletPool
 from engineio_wsgi.runtime.observer import Observer
-from engineio_wsgi.runtime.threads import current_thread, half_patched, wait_in_thread
-from engineio_wsgi.session.events import Emitter, Listener
+from engineio_wsgi.runtime.threads import current_thread, wait_in_thread
+from engineio_wsgi.session.delivery import Delivery
+from engineio_wsgi.session.dispatcher import LISTENER_ERRORS
+from engineio_wsgi.session.groups import Groups
 from engineio_wsgi.session.heartbeat import HeartbeatTimer
-from engineio_wsgi.session.session import LISTENER_ERRORS, Session
+from engineio_wsgi.session.session import Session
 from engineio_wsgi.session.socket import Socket, as_message
 from engineio_wsgi.transports import transports
 from engineio_wsgi.transports.base import CloseReason, Prepared, Transport
 
-__all__ = ["WORKER_ID_SIZE", "SessionHost", "close_hosts", "hosts", "new_worker_id", "send_or_not"]
+__all__ = ["WORKER_ID_SIZE", "Registry", "new_worker_id", "send_or_not"]
 
 logger = logging.getLogger("engine")
 
@@ -43,20 +47,23 @@ WORKER_ID_SIZE = 4
 
 #: seconds that ``close`` listeners have when the server closes, and seconds between two looks whether they have returned
 CLOSE_LISTENERS_TIMEOUT, LOOK_PERIOD = 2.0, 0.01
-#: those of this process: what is to be closed when it ends
-hosts: WeakSet[SessionHost] = WeakSet()
+#: random bytes of a session id: 120 bits
+SESSION_ID_BYTES = 15
 
 
-def close_hosts(timeout: float) -> None:
-    """Close the sessions of this process, whatever its engines are wrapped in.
+class Receiver(Protocol):
+    """A session that messages are sent to."""
 
-    Blocks until they have fetched what waits for them, for ``timeout`` seconds at most.
+    def send(self, data: str | bytes, *, compress: bool = True, timeout: float | None = None) -> object:
+        """Send one message."""
+        ...
+
+
+def send_or_not(session: Receiver, data: str | bytes, compress: bool) -> bool:
+    """Send a message to a session of this process. Blocks while the write buffer is full, for `ROOM_TIMEOUT` seconds at most.
+
+    Returns whether the message was queued.
     """
-    gevent.joinall([gevent.spawn(host.close, max(timeout, 0.0)) for host in list(hosts)])
-
-
-def send_or_not(session: Any, data: str | bytes, compress: bool) -> bool:
-    """Send a message to a session of this process; whether it was queued. Blocks while there is no room, within limits."""
     try:
         session.send(data, compress=compress, timeout=ROOM_TIMEOUT)
     except (SocketClosed, WriteTimeout):
@@ -65,12 +72,12 @@ def send_or_not(session: Any, data: str | bytes, compress: bool) -> bool:
 
 
 def new_worker_id() -> str:
-    """One of 16 million marks of a worker."""
+    """A random worker id, one of 16 million."""
     return secrets.token_urlsafe(WORKER_ID_SIZE)[:WORKER_ID_SIZE]
 
 
-class Clients(Mapping[str, "Socket"]):
-    """What the application sees of the sessions, by their ids: always the sessions of now; what is iterated over is a copy."""
+class Clients(Mapping[str, Socket]):
+    """The application's read-only view of the open sessions, by id. Iteration goes over a copy."""
 
     __slots__ = ("_sessions",)
 
@@ -90,7 +97,9 @@ class Clients(Mapping[str, "Socket"]):
         return iter(list(self._sessions))
 
     def __getitem__(self, sid: str) -> Socket:
-        socket: Socket = self._sessions[sid].socket
+        socket = self._sessions[sid].socket
+        if socket is None:
+            raise KeyError(sid)
         return socket
 
     def items(self) -> ItemsView[str, Socket]:
@@ -102,133 +111,146 @@ class Clients(Mapping[str, "Socket"]):
         return self._copy().values()
 
     def _copy(self) -> dict[str, Socket]:
-        # another thread may look while sessions end
+        # sessions may end while another thread iterates
         return {sid: session.socket for sid, session in list(self._sessions.items()) if session.socket is not None}
 
 
-class SessionHost(Emitter):
-    """See the module. The engine is one, and brings the requests.
+class Registry:
+    """See the module.
 
     Args:
-        options: see :class:`Options`.
+        server: the server that the sessions belong to, as the application sees it.
+        events: the server's.
+        options: the server's; see :meth:`configure`.
     """
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__()
-        self._configure(Options.create(**options))
-        self._clients: dict[str, Session] = {}
-        #: the sessions of this process by id; a read-only view
-        self.clients: Mapping[str, Socket] = Clients(self._clients)
-        #: who is told what happens here: `metrics.observe` sets it
+    heartbeat_timer: HeartbeatTimer
+    greenlets: GreenletPool
+
+    def __init__(self, server: object, events: ServerEvents, options: Options) -> None:
+        self.server = server
+        self.events = events
+        # a session asks for each flush
+        self.listeners_of = events.registered
+        self._sessions: dict[str, Session] = {}
+        #: the sessions of this process by id
+        self.sessions: Mapping[str, Session] = self._sessions
+        self.groups = Groups()
+        #: the same, as the application sees them
+        self.clients: Mapping[str, Socket] = Clients(self._sessions)
+        #: counts what happens; `observe` replaces it
         self.observer = Observer()
-        self._closing = False
-        self._hub: Any = None
-        #: the outcome of :meth:`_enter_hub`, while it is under way
-        self._entered: AsyncResult | None = None
+        #: whether no session is opened any more
+        self.closing = False
+        #: the hub that the sessions live in, and the id of its thread; ``None`` before the first request
+        self.hub: Hub | None = None
+        self.thread = 0
+        #: this worker's, and whether the other workers find a session's worker by the first characters of its id
+        self.worker_id = ""
+        self.in_cluster = False
         self._emptied: Event | None = None
         #: whether this process was forked from one that serves, and does not serve itself
         self.forked = False
-        hosts.add(self)
+        self.configure(options)
 
-    def _configure(self, options: Options) -> None:
-        """Everything that depends on the options; not after the first request."""
-        #: the options, validated; a frozen dataclass
+    def configure(self, options: Options) -> None:
+        """Use other options. Not after the first request."""
         self.options = options
         self._quota = AddressQuota(options.max_sessions_per_address, options.max_handshakes_per_address)
 
-    def _enter_hub(self) -> None:
-        """Begin to serve in this process and its hub, once; not earlier than the first request, which is after any fork.
+    def check_not_observed(self) -> None:
+        """Check that an observer can be set.
 
-        Blocks while a cluster is joined: requests that come meanwhile wait for the same outcome.
+        Raises:
+            UsageError: there is one already, or there are sessions.
         """
-        if self._hub is not None:
-            return
-        if self._entered is not None:
-            self._entered.get()
-            return
-        self._entered = entered = AsyncResult()
-        try:
-            self._settle_in_hub()
-        except BaseException as error:
-            entered.set_exception(error)
-            raise
-        else:
-            entered.set(None)
-        finally:
-            self._entered = None
+        if type(self.observer) is not Observer:
+            raise UsageError("this server is observed already: call observe(server) once")
+        if self._sessions:
+            raise UsageError("this server has sessions already: call observe(server) before it serves")
 
-    def _settle_in_hub(self) -> None:
-        """Make what belongs to the process and its hub."""
-        missing = half_patched()
-        if missing:
-            logger.warning("gevent has patched some modules and not %s: listeners that use them will block every session; "
-                           "call monkey.patch_all() first of all, or not at all", ", ".join(missing))
-        hub = gevent.get_hub()
-        self._thread = current_thread()
-        self.workers = Workers(hub)
+    def observe(self, observer: Observer) -> None:
+        """Report to ``observer`` from now on.
+
+        Raises:
+            UsageError: see :meth:`check_not_observed`.
+        """
+        self.check_not_observed()
+        self.observer = observer
+
+    def start(self, hub: Hub, worker_id: str, in_cluster: bool) -> None:
+        """Begin to serve in the hub of the calling thread."""
+        self.thread = current_thread()
+        self.greenlets = GreenletPool(hub)
         self.heartbeat_timer = HeartbeatTimer(hub.loop, min(self.options.ping_interval, self.options.ping_timeout))
-        self.worker_id = self._become_worker()
+        self.worker_id = worker_id
+        self.in_cluster = in_cluster
         self.forked = False
-        self._hub = hub  # last: from now on other threads may look
+        self.hub = hub  # last: other threads take it as the sign that all of this is there
 
     def start_anew(self, served: bool) -> None:
-        """In a forked child: let go of everything that is the parent's. The first request makes this process a worker of its own.
-
-        Nobody is told and nothing is sent; the parent goes on.
+        """In a forked child: drop everything that belongs to the parent, without telling anybody. The parent goes on.
 
         Args:
-            served: whether the parent has served anybody.
+            served: whether the parent has served a client.
         """
-        self.forked = self.forked or served or bool(self._clients)
-        for session in list(self._clients.values()):
+        self.forked = self.forked or served or bool(self._sessions)
+        for session in list(self._sessions.values()):
             session.forsake()
-        self._clients.clear()
-        if self._hub is not None:
+        self._sessions.clear()
+        self.groups.clear()
+        if self.hub is not None:
             self.heartbeat_timer.stop()
-            self.workers.forsake()
-        self._hub = self._entered = self._emptied = None
-        self._closing = False
-        self._quota = AddressQuota(self.options.max_sessions_per_address, self.options.max_handshakes_per_address)
+            self.greenlets.forsake()
+        self.hub = self._emptied = None
+        self.closing = False
+        self.configure(self.options)
         self.observer.start_anew()
 
-    def _become_worker(self) -> str:
-        """What this worker's session ids begin with."""
-        return new_worker_id()
+    def run_in_hub(self, function: Callable[[], object], timeout: float) -> None:
+        """Call ``function`` in the hub's thread. Blocks until it has returned, for ``timeout`` seconds at most in another thread.
 
-    def listeners_of(self, event: str) -> tuple[Listener, ...]:
-        """The server's own listeners of ``event``."""
-        return self._listeners.get(event, ())
-
-    def _set(self, event: str, listeners: tuple[Listener, ...]) -> None:
-        super()._set(event, listeners)
-        if event in ("flush", "drain"):
-            for session in self._clients.values():
-                session.outbox.watch()
-
-    def announce(self, event: str, argument: object) -> None:
-        """Call the server's listeners of an event that nobody waits for, in a greenlet of their own."""
-        if event in self._listeners:
-            gevent.spawn(self._announce, event, argument)
-
-    def _announce(self, event: str, argument: object) -> None:
-        try:
-            self.emit(event, argument)
-        except Exception:
-            logger.exception("a listener (%s) failed", event)
-
-    @property
-    def clients_count(self) -> int:
-        """How many sessions this process has."""
-        return len(self._clients)
+        Does nothing before the first request.
+        """
+        if self.hub is None:
+            return
+        if current_thread() == self.thread:
+            function()
+            return
+        returned: list[object] = []
+        self.hub.loop.run_callback_threadsafe(gevent.spawn, lambda: returned.append(function()))
+        deadline = Deadline(timeout)
+        while not returned and not deadline.has_passed():
+            wait_in_thread()
 
     # -- the beginning and the end of a session
 
-    def _open(self, session: Session, transport: Transport, may_upgrade: bool = False) -> None:
-        """Everything that makes a session one, in one step."""
-        if self._closing:
+    def check_handshake(self, address: str | None) -> None:
+        """Count a handshake of a client, and check that the client may open a session.
+
+        Raises:
+            ServerClosing: no session is opened any more.
+            Forbidden: the address has used up its quota.
+        """
+        if self.closing:
+            raise ServerClosing()
+        self._quota.count_handshake(address, monotonic())
+        self._quota.check(address)
+
+    def new_id(self) -> str:
+        """A session id: the worker's id and 120 random bits, URL-safe."""
+        return self.worker_id + secrets.token_urlsafe(SESSION_ID_BYTES)
+
+    def open(self, session: Session, transport: Transport, may_upgrade: bool = False) -> None:
+        """Add a session, and let it begin over ``transport``.
+
+        Raises:
+            ServerClosing, Forbidden: as :meth:`check_handshake`; something has changed since.
+        """
+        if self.closing:
             raise ServerClosing()
         self._quota.take(session.remote_address)
-        self._clients[session.id] = session
+        self._sessions[session.id] = session
         self.observer.on_open(transport.name)
         self.heartbeat_timer.start()
         logger.debug("= %s: open over %s, revision %d", shorten(session.id), transport.name, session.protocol)
@@ -236,7 +258,7 @@ class SessionHost(Emitter):
         if self.options.initial_packet is not None:
             first.append(Packet(PacketType.MESSAGE, self.options.initial_packet))
         session.open(transport, first)
-        session.queue_call(self._connected, session)
+        session.inbox.queue_call(self._connected, session)
 
     def _open_data(self, sid: str, transport: Transport, may_upgrade: bool) -> str:
         options = self.options
@@ -249,112 +271,98 @@ class SessionHost(Emitter):
         }, separators=(",", ":"))
 
     def upgrades(self, transport: str) -> list[str]:
-        """The transports that a session may move to from ``transport``."""
+        """The names of the transports that a session may upgrade to from ``transport``."""
         if not self.options.allow_upgrades:
             return []
         return [name for name in transports[transport].upgrades_to if name in self.options.transports]
 
     def _connected(self, session: Session) -> None:
-        """The first turn of a session: its ``connection`` listeners."""
+        """Call the ``connection`` listeners, in the first turn of the session."""
         try:
-            self.emit("connection", session.socket)
+            self.events.emit("connection", session.socket)
         except LISTENER_ERRORS as error:
             if not session.closed:
                 logger.exception("a listener (connection) failed; the session is closed")
                 session.end(CloseReason.APPLICATION_ERROR, error)
             return
         if not session.closed:
-            session.notify("open")
+            session.inbox.notify("open")
 
     def forget(self, session: Session) -> None:
-        """The session has ended."""
-        if self._clients.pop(session.id, None) is not None:
+        """Remove a session that has ended."""
+        if self._sessions.pop(session.id, None) is not None:
+            self.groups.leave_all(session)
             self._quota.give_back(session.remote_address)
             self.observer.on_closed(str(session.close_reason))
-        if not self._clients:
+        if not self._sessions:
             self.heartbeat_timer.stop()
             if self._emptied is not None:
                 self._emptied.set()
 
-    # -- everybody
+    # -- all sessions
 
-    def broadcast(self, data: str | bytes, exclude: Collection[Any] = (), compress: bool = True) -> None:
-        """Send one message to every session of this process, encoded once. Never blocks; from any thread.
+    def watch_buffers(self) -> None:
+        """Have the write buffers of all sessions report what they write: there are listeners of ``flush`` or ``drain``."""
+        for session in self._sessions.values():
+            session.outbox.watch()
 
-        Args:
-            exclude: sessions, or their ids, that do not get it.
+    def receivers(self, group: str | None) -> Collection[Session]:
+        """The sessions of this process in a group; ``None`` for all."""
+        return self._sessions.values() if group is None else self.groups.members(group)
 
-        A session whose write buffer is full is closed (``"client too slow"``): nobody waits for it, and nothing is
-        left out silently.
+    def deliver(self, data: str | bytes, delivery: Delivery) -> None:
+        """Send one message to sessions of this process, encoded once. Never blocks. Any thread may call this.
 
         Raises:
             UsageError: this process was forked from the one that has the sessions.
         """
-        message = Prepared(as_message(data), compress)
-        if self._hub is None:
-            self._check_not_forked()
+        message = Prepared(as_message(data), delivery.compress, delivery.key)
+        if self.hub is None:
+            self.check_not_forked()
             return
-        if current_thread() != self._thread:
-            self._hub.loop.run_callback_threadsafe(self._broadcast, message, exclude)
+        if current_thread() != self.thread:
+            self.hub.loop.run_callback_threadsafe(self._deliver, message, delivery)
         else:
-            self._broadcast(message, exclude)
+            self._deliver(message, delivery)
 
-    def _check_not_forked(self) -> None:
-        """A forked child has no sessions, and nothing that is meant for its parent's is dropped in silence."""
+    def check_not_forked(self) -> None:
+        """Refuse to send from a forked child to sessions of its parent: the message would be lost without a notice.
+
+        Raises:
+            UsageError: this process was forked from the one that has the sessions.
+        """
         if self.forked:
             raise UsageError("the sessions are those of the process that this one was forked from: reach them with the option "
-                             "cluster and cluster=True, or by engineio_wsgi.Emitter")
+                             "cluster, or by engineio_wsgi.Emitter")
 
-    def _broadcast(self, message: Prepared, exclude: Collection[Any]) -> None:
-        for session in list(self._clients.values()):
-            if not exclude or (session.id not in exclude and session.socket not in exclude):
-                session.send_prepared(message)
+    def _deliver(self, message: Prepared, delivery: Delivery) -> None:
+        exclude, on_slow = delivery.exclude, delivery.on_slow
+        for session in list(self.receivers(delivery.to)):
+            if not exclude or session.id not in exclude:
+                session.send_prepared(message, on_slow)
 
-    def close(self, timeout: float = 10.0) -> None:
-        """Take no more sessions, and close all there are, after what waits for each has been fetched.
+    def stop_opening(self) -> None:
+        """Open no more sessions: handshakes are answered with 503 from now on."""
+        self.closing = True
 
-        Blocks until they are closed and their ``close`` listeners have returned. Those that are not closed after ``timeout``
-        seconds are closed without further ado, and ``close`` listeners that take longer than 2 seconds are not waited for.
-        Harmless when repeated; handshakes are answered with 503 from now on.
+    def close_all(self, timeout: float) -> None:
+        """Close every session once its client has fetched what is left, and after ``timeout`` seconds in any case.
+
+        Blocks until they are closed and their ``close`` listeners have returned; for these it waits 2 seconds at most.
         """
-        self._closing = True
-        if self._hub is None:
-            return
-        if current_thread() != self._thread:
-            ended: list[bool] = []
-            self._hub.loop.run_callback_threadsafe(gevent.spawn, self._close_and_tell, timeout, ended)
-            deadline = Deadline(timeout + 1.0)
-            while not ended and not deadline.has_passed():
-                wait_in_thread()
-        else:
-            self._close_all(timeout)
-
-    def _close_and_tell(self, timeout: float, ended: list[bool]) -> None:
-        self._close_all(timeout)
-        ended.append(True)
-
-    def _close_all(self, timeout: float) -> None:
-        # those whose client waits for an answer need a turn of the loop
+        # with a timeout of 0, too, the loop has to run once for clients that wait for an answer
         deadline = Deadline(max(timeout, LOOK_PERIOD))
-        sessions = list(self._clients.values())
+        sessions = list(self._sessions.values())
         for session in sessions:
             session.end_when_drained(CloseReason.SERVER_SHUTTING_DOWN)
         if self._emptied is None:
             self._emptied = Event()
-        if self._clients:
+        if self._sessions:
             deadline.wait(self._emptied)
-        for session in list(self._clients.values()):
+        for session in list(self._sessions.values()):
             session.end(CloseReason.SERVER_SHUTTING_DOWN)
-        # they may have to wait for a listener that does not return, and it is they who save what is to be saved
+        # close listeners save what has to be saved, and may have to wait for a listener that does not return
         deadline = Deadline(CLOSE_LISTENERS_TIMEOUT)
         while sessions and not deadline.has_passed():
             sessions = [session for session in sessions if not session.state.over]
             gevent.sleep(LOOK_PERIOD if sessions else 0)
-
-
-def _start_anew(served: bool) -> None:
-    for host in list(hosts):
-        host.start_anew(served)
-
-
-call_in_child(_start_anew)

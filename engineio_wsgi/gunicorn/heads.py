@@ -1,7 +1,7 @@
-"""Request heads as gunicorn's settings want them read: what is refused, what is accepted, and what an environ says of it.
+"""Reading request heads by gunicorn's settings: which are refused, and what the environ of the others holds.
 
-Owns the choice of the parser: ours for the heads on which no setting has a say, and gunicorn's own for all others. Knows no
-connection. Imported by :mod:`engineio_wsgi.gunicorn` only.
+Owns the choice of the parser: ours for the heads that no setting decides about, and gunicorn's own for all others. Knows no
+connection.
 """
 
 from __future__ import annotations
@@ -10,56 +10,57 @@ import os
 import re
 from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import unquote_to_bytes
 
-from gunicorn.http.errors import ParseException
-from gunicorn.http.message import Request
-from gunicorn.http.unreader import IterUnreader
-
-from engineio_wsgi.http.request_head import HeadLimits, InvalidRequest, RequestHead, complete_head, parse_head
+from engineio_wsgi.http.request_head import HeadLimits, InvalidRequest, RequestHead, build_head, parse_head
+from engineio_wsgi.vendors.gunicorn_parser import FAILURE, STATUSES, UNLIMITED, ParseException, parse
 
 __all__ = ["HeadReader", "Reading", "is_in", "preface_size"]
 
 BAD_REQUEST = "400 Bad Request"
 URI_TOO_LONG = "414 URI Too Long"
 HEADERS_TOO_LARGE = "431 Request Header Fields Too Large"
-FAILURE = "500 Internal Server Error"
-#: what gunicorn answers to those that are no 400
-STATUSES = {
-    "LimitRequestLine": URI_TOO_LONG, "LimitRequestHeaders": HEADERS_TOO_LARGE, "ForbiddenProxyRequest": "403 Forbidden",
-    "UnsupportedTransferCoding": "501 Not Implemented", "ExpectationFailed": "417 Expectation Failed",
-    "ConfigurationProblem": FAILURE,
-}  # fmt: skip
 
-#: what gunicorn's documentation allows at most
+#: gunicorn's settings, which have no types
+Settings: TypeAlias = Any
+#: gunicorn's object for a request, which has no types
+GunicornRequest: TypeAlias = Any
+#: a client's address: a tuple that begins with the host, or for a Unix socket anything else
+Address: TypeAlias = object
+
+#: the largest limits that gunicorn's documentation allows
 MAX_LINE, MAX_FIELDS = 8190, 32768
 #: bytes of a head where a setting says "unlimited", and of any head unless one of its fields may be larger
-MAX_HEAD = 1 << 20
-#: a header's name with an underscore in it: in an environ it cannot be told from another's with a hyphen
+MAX_HEAD = UNLIMITED
+#: a header name with an underscore: in an environ it cannot be told from the name with a hyphen
 UNDERSCORED = re.compile(rb"\n[^:\n_]*_")
 
-#: how a PROXY header in bytes begins (version 2), how many bytes it has up to the end of its length, and how one in text begins
+#: first bytes of a binary PROXY header (version 2), its bytes up to the end of its length, first bytes of one in text
 SIGNATURE, FIXED_SIZE, WORD = b"\r\n\r\n\0\r\nQUIT\n", 16, b"PROXY "
-#: bytes of the longest header in text (version 1)
+#: bytes of the longest PROXY header in text (version 1)
 MAX_WORDS = 107
-#: PROXY headers that name no client: of a proxy's own check, or of a client that it does not know
-NAMELESS = ("LOCAL", "UNSPEC")
-
 _NOTHING: Mapping[str, Any] = {}
 
 
 class Reading(NamedTuple):
-    """What was read: ``additions`` to the environ, gunicorn's object if its parser was asked, and what a PROXY header said."""
+    """A head that was read.
+
+    Attributes:
+        request: what our handler needs to know of it.
+        additions: values of the environ that are not of the head itself.
+        original: gunicorn's object, if its parser has read the head.
+        proxied: what a PROXY header says, by gunicorn's names.
+    """
 
     request: RequestHead
     additions: Mapping[str, Any] = _NOTHING
-    original: Any = None
+    original: GunicornRequest = None
     proxied: Mapping[str, Any] | None = None
 
 
-def is_in(address: Any, allowed: list[str]) -> bool:
-    """Whether a client's address is one of those that a setting lists, as networks or ``*``. A Unix socket's client always is."""
+def is_in(address: Address, allowed: list[str]) -> bool:
+    """Whether a setting that lists networks, or ``*``, has a client's address. The client of a Unix socket always is in it."""
     if not isinstance(address, tuple) or "*" in allowed:
         return True
     try:
@@ -70,14 +71,14 @@ def is_in(address: Any, allowed: list[str]) -> bool:
 
 
 def preface_size(data: bytes, mode: str) -> int | None:
-    """How long the PROXY header at the beginning of a connection is: 0 if there is none, ``None`` if more of it has to come.
+    """The size of the PROXY header at the beginning of a connection: 0 if there is none, ``None`` if it is not complete.
 
     Args:
-        data: what has come; something.
+        data: what has arrived, at least one byte.
         mode: of the setting ``proxy_protocol``: ``"v1"``, ``"v2"`` or ``"auto"``.
 
     Raises:
-        InvalidRequest: it has no end.
+        InvalidRequest: the header is too long.
     """
     if mode != "v2" and WORD.startswith(data[:len(WORD)]):
         end = data.find(b"\r\n") + 2
@@ -90,27 +91,17 @@ def preface_size(data: bytes, mode: str) -> int | None:
     return 0
 
 
-class _Request(Request):  # type: ignore[misc]
-    """gunicorn's, where ``limit_request_field_size`` 0 means what its documentation says."""
-
-    def parse(self, unreader: Any) -> Any:
-        """What gunicorn calls when the limits are set."""
-        if not self.cfg.limit_request_field_size:
-            self.limit_request_field_size = MAX_HEAD
-        return super().parse(unreader)
-
-
 class HeadReader:
     """Reads the heads of a worker's requests.
 
     Args:
-        cfg: gunicorn's.
+        cfg: gunicorn's settings.
 
     Raises:
-        RuntimeError: the parser that ``http_parser`` names is not to be had.
+        RuntimeError: the parser that the setting ``http_parser`` names is not installed.
     """
 
-    def __init__(self, cfg: Any) -> None:
+    def __init__(self, cfg: Settings) -> None:
         self._cfg = cfg
         self._script_name = os.environ.get("SCRIPT_NAME", "")
         self._field_size = cfg.limit_request_field_size or MAX_HEAD
@@ -126,30 +117,32 @@ class HeadReader:
         self._always = _wants_requests(cfg)
         #: of the PROXY protocol: ``"off"``, ``"v1"``, ``"v2"`` or ``"auto"``
         self.proxy_mode = _proxy_mode(cfg)
+        # a parser that is not installed is reported now, and not by the first request
         self._ask(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "", b"")
 
     def limits(self) -> dict[str, int]:
-        """The settings' limits, by our handler's names for them."""
+        """The limits that the settings give, by the names of our handler's attributes."""
         cfg = self._cfg
         line, fields = cfg.limit_request_line, cfg.limit_request_fields
         count = fields if 0 < fields <= MAX_FIELDS else MAX_FIELDS
         return {
             "max_request_line": min(line, MAX_LINE) if line > 0 else MAX_HEAD,
-            # of a folded header, each line counts here: gunicorn's parser counts better
+            # each line of a folded header counts here: gunicorn's parser, which reads it, counts the header once
             "max_header_count": MAX_HEAD if getattr(cfg, "permit_obsolete_folding", False) else count,
             "max_header_size": min(count * (self._field_size + 2) + 4, max(MAX_HEAD, self._field_size + 2)),
         }
 
-    def read(self, head: bytes, limits: HeadLimits, peer: Any, trusted: bool, preface: bytes = b"") -> Reading:
+    def read(self, head: bytes, limits: HeadLimits, peer: Address, trusted: bool, preface: bytes = b"") -> Reading:
         """Read one complete head, its empty line included.
 
         Args:
-            peer: the address of whoever is connected.
-            trusted: whether that is in ``forwarded_allow_ips``.
-            preface: the PROXY header before it.
+            limits: what :meth:`limits` returned, or a subclass's.
+            peer: the address that is connected: the client's, or a proxy's.
+            trusted: whether that address is in ``forwarded_allow_ips``.
+            preface: the PROXY header before the head.
 
         Raises:
-            InvalidRequest: it is refused.
+            InvalidRequest: the head is refused.
         """
         if preface or self._always or self._has_say(head, trusted):
             return self._read_with_gunicorn(head, peer, preface)
@@ -160,14 +153,20 @@ class HeadReader:
         except InvalidRequest as error:
             if error.status in (URI_TOO_LONG, HEADERS_TOO_LARGE):
                 raise
-            # gunicorn takes more methods and versions than we do, and settings let it take more than that
+            # gunicorn accepts more methods and versions than we do, and settings make it accept still more
             return self._read_with_gunicorn(head, peer, preface, error)
+        reading = self._complete(request, trusted)
+        return self._read_with_gunicorn(head, peer, preface) if reading is None else reading
+
+    def _complete(self, request: RequestHead, trusted: bool) -> Reading | None:
+        """Add the scheme and ``SCRIPT_NAME``; ``None`` if gunicorn has to decide about the scheme."""
         scheme = self._scheme_of(request.variables) if trusted else ""
         if scheme is None:
-            return self._read_with_gunicorn(head, peer, preface)
+            return None
         if not scheme and not self._script_name:
             return Reading(request)
-        return Reading(request, {**({"wsgi.url_scheme": scheme} if scheme else {}), **_split_path(request, self._script_name)})
+        additions = _split_path(request, self._script_name)
+        return Reading(request, {**additions, "wsgi.url_scheme": scheme} if scheme else additions)
 
     def _has_say(self, head: bytes, trusted: bool) -> bool:
         """Whether a setting decides about one of the headers."""
@@ -176,12 +175,12 @@ class HeadReader:
         return trusted and self._trusted_names is not None and self._trusted_names.search(head) is not None
 
     def _check_field_sizes(self, head: bytes) -> None:
-        # gunicorn counts the end of the line, too
+        # gunicorn counts the end of a line as well
         if any(len(line) + 2 > self._field_size for line in head.split(b"\r\n")[1:]):
             raise InvalidRequest(HEADERS_TOO_LARGE, f"a header is larger than {self._field_size} bytes")
 
     def _scheme_of(self, variables: Mapping[str, str]) -> str | None:
-        """What a trusted proxy says of the scheme: ``""`` for nothing, ``None`` if it says so more than once in a header."""
+        """The scheme that a trusted proxy names: ``""`` if it names none, ``None`` if one of its headers came more than once."""
         found = ""
         for key, secure in self._schemes:
             value = variables.get(key)
@@ -195,19 +194,18 @@ class HeadReader:
             found = scheme
         return found
 
-    def _ask(self, head: bytes, peer: Any, preface: bytes) -> Any:
-        """Have gunicorn parse a head. A PROXY header is looked for before a connection's first request only."""
-        return _Request(self._cfg, IterUnreader([preface + head]), peer, 1 if preface else 2)
+    def _ask(self, head: bytes, peer: Address, preface: bytes) -> GunicornRequest:
+        """Have gunicorn parse a head. It looks for a PROXY header before a connection's first request only."""
+        return parse(self._cfg, preface + head, peer, 1 if preface else 2)
 
-    def _read_with_gunicorn(self, head: bytes, peer: Any, preface: bytes, reason: InvalidRequest | None = None) -> Reading:
+    def _read_with_gunicorn(self, head: bytes, peer: Address, preface: bytes, reason: InvalidRequest | None = None) -> Reading:
         try:
             original = self._ask(head, peer, preface)
         except ParseException as error:
             status = STATUSES.get(type(error).__name__, BAD_REQUEST)
-            # where both refuse it alike, our reason is the one in plain words
+            # where both parsers refuse it with the same status, our reason is the clearer one
             raise reason if reason is not None and reason.status == status else InvalidRequest(status, str(error)) from error
         request = _translate(original, head)
-        complete_head(request)
         said = [value for name, value in original.headers if name == "SCRIPT_NAME"]
         additions = {
             "wsgi.url_scheme": original.scheme, "SERVER_PROTOCOL": "HTTP/{}.{}".format(*original.version),
@@ -216,41 +214,41 @@ class HeadReader:
         return Reading(request, additions, original, original.proxy_protocol_info)
 
 
-def _wants_requests(cfg: Any) -> bool:
-    """Whether hooks are called with each request, or another parser than ours is asked for."""
+def _wants_requests(cfg: Settings) -> bool:
+    """Whether each request needs gunicorn's object: for a hook or a log line, or because a setting names the parser."""
     hooks = (cfg.settings[name] for name in ("pre_request", "post_request"))
     return (any(hook.get() is not hook.default for hook in hooks) or cfg.loglevel.lower() == "debug"
             or getattr(cfg, "http_parser", "auto") != "auto")
 
 
-def _proxy_mode(cfg: Any) -> str:
-    """Older gunicorns know whether, and not which."""
+def _proxy_mode(cfg: Settings) -> str:
+    """The setting ``proxy_protocol``, which in older gunicorns only says whether there is a PROXY header."""
     mode = cfg.proxy_protocol
     return mode if isinstance(mode, str) else ("v1" if mode else "off")
 
 
-def _translate(original: Any, head: bytes) -> RequestHead:
-    """What gunicorn's object says, as our handler wants to have it."""
-    request = RequestHead()
-    request.line = head[:head.find(b"\r\n")].decode("latin-1")
-    request.command, request.path = original.method, original.uri
-    # how a response is framed; the environ has the version as it was sent
-    request.version = "HTTP/1.0" if original.version < (1, 1) else "HTTP/1.1"
+def _translate(original: GunicornRequest, head: bytes) -> RequestHead:
+    """A request as our handler knows one, from gunicorn's object.
+
+    Raises:
+        InvalidRequest: our handler cannot serve it.
+    """
     variables: dict[str, str] = {}
-    request.variables = variables
     for name, value in original.headers:
         key = name.replace("-", "_")
         key = key if name in ("CONTENT-TYPE", "CONTENT-LENGTH") else f"HTTP_{key}"
         joint = "; " if key == "HTTP_COOKIE" else ","
         variables[key] = variables[key] + joint + value if key in variables else value
-    return request
+    # the version by which the response is framed; the environ gets the one that was sent
+    version = "HTTP/1.0" if original.version < (1, 1) else "HTTP/1.1"
+    return build_head(head[:head.find(b"\r\n")].decode("latin-1"), original.method, original.uri, version, variables)
 
 
 def _split_path(request: RequestHead, script_name: str) -> dict[str, str]:
     """``SCRIPT_NAME``, and the path below it.
 
     Raises:
-        InvalidRequest: the path is elsewhere. As with gunicorn, it is the server that is not set up for it.
+        InvalidRequest: the path is not below it. As with gunicorn, the status blames the server's configuration.
     """
     if not script_name:
         return {}

@@ -1,7 +1,4 @@
-"""gunicorn's settings that our worker cannot honour: it refuses to start with them.
-
-Owns which these are, and what to do instead. All others are honoured; a test knows of each by whom.
-"""
+"""gunicorn's settings that our worker cannot honour, and with which it refuses to start. It honours all others."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ __all__ = ["REFUSED", "refusal"]
 _NO_HTTP2 = "only HTTP/1 is served; let a proxy speak HTTP/2"
 _ASGI = "it is for ASGI applications, and this worker serves WSGI"
 
-#: setting -> why another value than gunicorn's default is refused, and what to do
+#: by setting: why any value but gunicorn's default is refused, and what to do instead
 REFUSED = {
     "asgi_disconnect_grace_period": _ASGI,
     "asgi_lifespan": _ASGI,
@@ -31,15 +28,15 @@ REFUSED = {
     "uwsgi_allow_ips": "uWSGI's protocol is not served; leave it out",
     "websocket_max_message_size": f"{_ASGI}; set max_http_buffer_size of the engine's Server(...)",
 }
-#: beside the default, values that ask for nothing else than what is done
+#: values that are accepted beside the default, because they ask for what is done anyway
 _HARMLESS: dict[str, tuple[Any, ...]] = {"sendfile": (False,)}
 
 
 def refusal(cfg: Any) -> str | None:
-    """The first setting that cannot be honoured: its name, why, and what to do, in one line. ``None`` if there is none.
+    """One line about the first setting that cannot be honoured: its name, the reason, and what to do; ``None`` if there is none.
 
     Args:
-        cfg: gunicorn's; an older one may not know each of the settings.
+        cfg: gunicorn's settings, which have no types; an older gunicorn has fewer.
     """
     for name, reason in REFUSED.items():
         setting = cfg.settings.get(name)

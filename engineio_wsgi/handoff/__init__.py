@@ -1,4 +1,5 @@
-"""How a client's connection leaves the server loop that accepted it, and how another loop adopts it.
+"""How a client's connection is detached from the server loop that has accepted it, and how another loop adopts it.
 
-Private names of gevent, gunicorn and gevent-websocket are used here. This room must not know Engine.IO sessions.
+`Detachable` is the Protocol of every connection in a server loop. The private names of other packages that the loops need are in
+`vendors`. This room must not know Engine.IO sessions.
 """

@@ -1,70 +1,64 @@
-"""The client's connection behind a WSGI request, as far as it can be found: to see whether it is still there.
-
-Knows where gevent's, gunicorn's and this package's servers keep the socket of a request. Never reads from it.
-"""
+"""The client's socket behind a WSGI request, and watching it for the end of the connection. Never reads from it."""
 
 from __future__ import annotations
 
 import _socket
 from collections.abc import Callable
 from typing import Any
+from wsgiref.types import WSGIEnvironment
 
 import gevent
 from gevent.event import Event
 
-__all__ = ["ENDED", "EndWatch", "buffered_reader", "client_socket", "primed"]
+from engineio_wsgi.vendors.gevent_servers import buffered_reader, reader_socket
+from engineio_wsgi.vendors.gevent_sockets import c_socket, is_tls
+
+__all__ = ["ENDED", "EndWatch", "client_socket", "primed"]
 
 READ = 1
-#: in the environ of a request whose client is connected to another machine: a gevent event that is set when it leaves
+#: key in an environ, for a client that is connected to another machine: a gevent event that is set when the client has gone
 ENDED = "engineio.ended"
-#: the first bytes of a TLS alert: as such (TLS 1.2), or encrypted as application data of just its size (TLS 1.3,
+#: the first bytes of a TLS alert: of its own type (TLS 1.2), or encrypted, as application data of a certain size (TLS 1.3,
 #: RFC 8446 section 5.2: 2 bytes, their type, and a 16-byte tag)
 TLS_ALERTS = (b"\x15\x03", b"\x17\x03")
 TLS13_ALERT_SIZE = 19
 
 
-def client_socket(environ: dict[str, Any]) -> Any:
-    """The socket that the request came on, or ``None`` where the server hides it."""
+def client_socket(environ: WSGIEnvironment) -> Any:
+    """The socket that a request came on; ``None`` if the server does not show it."""
     for key in ("engineio.socket", "gunicorn.socket", "gunicorn.sock"):
         if environ.get(key) is not None:
             return environ[key]
-    return getattr(getattr(buffered_reader(environ), "raw", None), "_sock", None)
-
-
-def buffered_reader(environ: dict[str, Any]) -> Any:
-    """The connection's buffered reader, which gevent's pywsgi keeps in its ``Input``; of an upgrade, it is the input."""
-    body = environ.get("wsgi.input")
-    return getattr(body, "rfile", body)
+    return reader_socket(buffered_reader(environ.get("wsgi.input")))
 
 
 def primed(sock: Any) -> bytes:
-    """What a connection that came from another process receives before anything else, and nobody has received yet."""
+    """The bytes of a `PrimedSocket` that have not been received yet; none of any other socket."""
     data: bytes = getattr(sock, "primed", b"")
     return data
-
-
-def _raw(sock: Any) -> Any:
-    """The C socket inside a gevent socket (whose own ``recv`` would wait)."""
-    return getattr(sock, "_sock", sock)
 
 
 class EndWatch:
     """Calls ``on_end()`` in the hub when the client of a waiting request closes or resets its connection.
 
-    Where the connection cannot be found, nothing is watched: the heartbeat will notice. Where it is on another machine, the
-    environ has an event under :data:`ENDED`.
+    If the socket cannot be found, nothing is watched, and only the heartbeat ends the session. If the client is connected to
+    another machine, the environ has an event under :data:`ENDED`.
+
+    Args:
+        environ: of the request.
+        on_end: called once; must not block.
     """
 
     __slots__ = ("_ended", "_on_end", "_socket", "_tls", "_watcher")
 
-    def __init__(self, environ: dict[str, Any], on_end: Callable[[], object]) -> None:
+    def __init__(self, environ: WSGIEnvironment, on_end: Callable[[], object]) -> None:
         self._ended: Event | None = environ.get(ENDED)
         if self._ended is not None:
             self._ended.rawlink(self._on_ended)
         sock = client_socket(environ)
         self._on_end = on_end
-        self._socket = _raw(sock)
-        self._tls = getattr(sock, "_sslobj", None) is not None
+        self._socket = c_socket(sock)
+        self._tls = is_tls(sock)
         self._watcher: Any = None
         number = -1 if sock is None else sock.fileno()
         if number >= 0:
@@ -82,7 +76,7 @@ class EndWatch:
             return
         except OSError:
             head = b""
-        # anything but the end is the next request, which has to wait for this one
+        # bytes are the next request, which waits for this one
         self.stop()
         if not head or (self._tls and _is_tls_alert(head)):
             self._on_end()

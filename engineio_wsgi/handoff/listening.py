@@ -1,16 +1,14 @@
-"""The gevent server that has accepted a request's connection, and having it serve a connection that another process accepted.
+"""gevent's servers: which one has accepted a connection, which application it calls, and how it adopts a connection.
 
-Owns the knowledge of how gevent's ``StreamServer``, and gunicorn's gevent workers with it, serve what they accept: which server a
-greenlet belongs to, which WSGI application it calls, and how bytes that have been read already get into its loop.
+gunicorn's gevent workers serve with such servers as well.
 """
 
 from __future__ import annotations
 
-import sys
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
+from wsgiref.types import WSGIApplication, WSGIEnvironment
 
-from gevent import Greenlet, getcurrent
+from gevent import getcurrent
 from gevent.baseserver import BaseServer
 from gevent.pywsgi import WSGIServer
 from gevent.server import StreamServer
@@ -18,23 +16,25 @@ from gevent.socket import MSG_PEEK
 from gevent.socket import socket as GeventSocket
 
 from engineio_wsgi.handoff.client_socket import client_socket
+from engineio_wsgi.vendors.gevent_servers import accepted_in
+from engineio_wsgi.vendors.gunicorn_workers import application_behind
 
-__all__ = ["Accepted", "PrimedSocket", "accepted_by", "application_of", "serve"]
+__all__ = ["Accepted", "PrimedSocket", "accepted_by", "adopt", "application_of"]
 
 
 class Accepted(NamedTuple):
-    """Who has accepted a connection: the server, and the client's address as ``accept`` returned it."""
+    """The server that has accepted a connection, and the client's address as ``accept`` has returned it."""
 
     server: StreamServer
-    address: Any
+    address: object
 
 
-class PrimedSocket(GeventSocket):  # type: ignore[misc]
-    """A connection from another process, of which some bytes have been read there: they are received first.
+class PrimedSocket(GeventSocket):  # type: ignore[misc]  # gevent has no types
+    """A connection from another process, which has read some of its bytes. They are received first.
 
     Args:
         number: the connection's file descriptor.
-        primed: the bytes.
+        primed: bytes that the other process has read.
         hops: how often the connection has changed its process.
     """
 
@@ -53,7 +53,7 @@ class PrimedSocket(GeventSocket):  # type: ignore[misc]
             self.primed = self.primed[size:]
         return data
 
-    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+    def recv_into(self, buffer: bytearray | memoryview, nbytes: int = 0, flags: int = 0) -> int:
         """See ``socket.socket.recv_into``."""
         if not self.primed:
             return super().recv_into(buffer, nbytes, flags)  # type: ignore[no-any-return]
@@ -63,37 +63,30 @@ class PrimedSocket(GeventSocket):  # type: ignore[misc]
         return len(data)
 
 
-def accepted_by(environ: dict[str, Any]) -> Accepted | None:
+def accepted_by(environ: WSGIEnvironment) -> Accepted | None:
     """The server that has accepted a request's connection; ``None`` if that is not certain.
 
-    gevent's servers start a greenlet with each connection, whose arguments say what it serves. Certain is what the calling
-    greenlet says of the very connection that is in ``environ``.
+    gevent's servers start a greenlet for each connection, whose arguments say what it serves. They count only if they name the
+    connection that is in ``environ``: a middleware may call the application in a greenlet of its own.
     """
-    greenlet = getcurrent()
-    if not isinstance(greenlet, Greenlet):
+    accepted = accepted_in(getcurrent())
+    if accepted is None:
         return None
-    match greenlet.args:
-        case (_, close, (sock, address, *_)):
-            server = getattr(close, "__self__", None)
-        case _:
-            return None
+    server, sock, address = accepted
     known = client_socket(environ)
-    if not isinstance(server, StreamServer) or known is None or known.fileno() != sock.fileno():
+    if known is None or known.fileno() != sock.fileno():
         return None
     return Accepted(server, address)
 
 
-def application_of(server: BaseServer) -> Any:
+def application_of(server: BaseServer) -> WSGIApplication | None:
     """The WSGI application that a server calls; ``None`` if that is not known."""
-    if isinstance(server, WSGIServer):
-        return server.application
-    gunicorn = sys.modules.get("gunicorn.workers.base_async")
-    # gunicorn's gevent worker is no WSGI server: its own loop, bound to the listener, is the handler of a plain one
-    worker = getattr(server.handle.func, "__self__", None) if isinstance(server.handle, partial) else None
-    return worker.wsgi if gunicorn is not None and isinstance(worker, gunicorn.AsyncWorker) else None
+    application: WSGIApplication | None = (
+        server.application if isinstance(server, WSGIServer) else application_behind(server.handle))
+    return application
 
 
-def serve(server: StreamServer, sock: PrimedSocket, address: Any) -> None:
+def adopt(server: StreamServer, sock: PrimedSocket, address: object) -> None:
     """Have a server serve a connection as if it had accepted it. Blocks only if its pool is full."""
     sock.setblocking(True)
     server.do_handle(sock, address)

@@ -1,183 +1,236 @@
-"""Taking a client's connection out of the loop of a server that knows no WebSockets.
+"""The server loops that a connection can be taken out of: each implements `Detachable`.
 
-Owns the knowledge of how gevent's pywsgi and gunicorn's gevent worker let go of a connection: where they keep it, what they
-have read ahead, and which exception ends their loop without another byte, a shutdown or a line in a log.
+Owns the knowledge of how a loop lets go of a connection: where it keeps the socket, what it has read ahead, and how it ends
+without another byte, a shutdown or a line in a log. The loops are those of our own handler, of gevent's pywsgi (and gunicorn's
+``-k gevent_pywsgi``), of gunicorn's ``-k gevent``, and of gevent-websocket.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from functools import cached_property
 from io import BufferedReader
-from typing import Any, NoReturn
+from typing import NoReturn
+from wsgiref.types import StartResponse, WSGIEnvironment
 
-from gevent.event import Event
-from gevent.pywsgi import Input
 from gevent.socket import socket as GeventSocket
+from geventwebsocket.websocket import WebSocket as PlainWebSocket
 
 from engineio_wsgi.errors import ConnectionDetached
-from engineio_wsgi.handoff.accepted_websocket import read_ahead
-from engineio_wsgi.handoff.client_socket import buffered_reader, client_socket, primed
-from engineio_wsgi.http.response_head import ResponseHead
-from engineio_wsgi.http.wsgi_call import call
+from engineio_wsgi.handoff.client_socket import client_socket, primed
+from engineio_wsgi.handoff.listening import accepted_by
+from engineio_wsgi.handoff.rebuilt_head import rebuild_head
+from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.protocol.websocket.handshake import asks_for_websocket
-from engineio_wsgi.runtime.connection import Wire, detach
-from engineio_wsgi.websocket.websocket import WebSocket
+from engineio_wsgi.runtime.connection import Connection, detach
+from engineio_wsgi.vendors import gevent_servers, geventwebsocket_sockets, gunicorn_workers
+from engineio_wsgi.vendors.gevent_sockets import is_tls
 
-__all__ = ["Release", "can_upgrade", "loop_of", "release_of"]
+__all__ = ["NO_NAMES", "OwnLoop", "PlainWebSocketLoop", "ServerLoop", "kind_of_loop", "loop_of", "read_ahead"]
 
-#: in the environ of a request whose WebSockets come another way, by ``handle_upgrade``: whether they do
-WEBSOCKETS = "engineio.websockets"
-
-#: how gevent's server, and gunicorn with it, begin to name themselves
-PYWSGI = "gevent/"
-TAKEN = "the connection was taken from this server's loop, which ends here; this is no error"
-
-
-def can_upgrade(environ: dict[str, Any]) -> bool:
-    """Whether the server that a request came through can carry WebSockets, its own or ours."""
-    stated = environ.get(WEBSOCKETS)
-    if stated is not None:
-        return bool(stated)
-    return "engineio.socket" in environ or "wsgi.websocket" in environ or _kind_of(environ) is not None
+#: the names of a server that is not known
+NO_NAMES = ("", "")
+#: the status in the access log of a loop whose request is answered elsewhere
+HANDED_OVER = "000 Handed over"
+#: the head of a handshake for a WebSocket: the environ goes beside it to the other worker, so only the form matters
+HANDSHAKE = b"GET / HTTP/1.1\r\nHost: engine\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+DETACHED = "the connection was taken from this server's loop, which ends here; this is no error"
 
 
-def release_of(environ: dict[str, Any]) -> Release | None:
-    """The way to the connection of a request that asks for a WebSocket, where its server has none to offer."""
-    return loop_of(environ) if asks_for_websocket(environ) else None
+def read_ahead(reader: BufferedReader, sock: GeventSocket) -> bytes:
+    """What a buffered reader has read from its socket and not given to anybody. It stays there. Does not block."""
+    timeout = sock.gettimeout()
+    sock.settimeout(0)
+    try:
+        return bytes(reader.peek(1)) + primed(sock)
+    except OSError:
+        return b""
+    finally:
+        sock.settimeout(timeout)
 
 
-def loop_of(environ: dict[str, Any]) -> Release | None:
-    """The way to the connection of any request; ``None`` where it is not to be had."""
-    kind = _kind_of(environ)
-    return None if kind is None else kind(environ)
+class OwnLoop:
+    """The loop of our own handler, which has kept the request's bytes.
+
+    Args:
+        handler: that has read the request.
+        request: its bytes, and those that were read after it.
+        listener: see `Detachable`.
+    """
+
+    accepted = False
+
+    def __init__(self, handler: WebSocketHandler, request: bytes, listener: tuple[str, str]) -> None:
+        self._handler = handler
+        self._request = request
+        self.listener = listener
+        self.sock = handler.socket
+        self.secure = is_tls(handler.socket)
+        # the client of a Unix socket has no address
+        self.address = handler.client_address if isinstance(handler.client_address, tuple) else ""
+
+    def as_read(self) -> bytes:
+        """See `Detachable`."""
+        return self._request
+
+    def detach(self, pending: bytes = b"") -> Connection:
+        """See `Detachable`."""
+        return self._handler.detach(pending)
+
+    def end(self, start_response: StartResponse | None) -> Iterable[bytes]:
+        """See `Detachable`. The handler knows that it has nothing to send, and waits for a TLS connection to close."""
+        return []
 
 
-class Release:
-    """One connection that can be taken from its server's loop."""
+class ServerLoop:
+    """A loop that keeps nothing of a request's head but its environ.
 
-    def __init__(self, environ: dict[str, Any]) -> None:
+    Args:
+        environ: of the request.
+        listener: see `Detachable`.
+    """
+
+    accepted = False
+
+    def __init__(self, environ: WSGIEnvironment, listener: tuple[str, str] = NO_NAMES) -> None:
         self._environ = environ
-        self._closed: Event | None = None
+        self._detached: Connection | None = None
+        self.listener = listener
+        self.sock = client_socket(environ)
+        self.secure = is_tls(self.sock)
 
-    def serve(self, application: Callable[..., Iterable[bytes]], start_response: Callable[..., Any]) -> NoReturn:
-        """Have the request answered by ``application``, which finds a WebSocket in its environ and may accept it.
+    @property
+    def address(self) -> object:
+        """The client's address: the one that ``accept`` returned, whatever a middleware has put into the environ."""
+        accepted = accepted_by(self._environ)
+        return accepted.address if accepted is not None and isinstance(accepted.address, tuple) else ""
 
-        Raises:
-            ConnectionDetached: in the end, always. It is for the server's loop, which it ends.
-        """
-        websocket = self._environ["wsgi.websocket"] = WebSocket(self._environ, self._open)
-        answered = call(application, self._environ)
-        status = "101 Switching Protocols"
-        if not websocket.accepted:
-            status = answered.status
-            self._refuse(*answered)
-        self.end(status, start_response)
+    @property
+    def is_whole(self) -> bool:
+        """Whether the request can be given away: its head can be written anew, and its body has not been read."""
+        return self._is_untouched() and self._head is not None
 
-    def end(self, status: str, start_response: Callable[..., Any]) -> NoReturn:
-        """End the loop whose connection was taken. Blocks until a TLS connection is closed.
+    @cached_property
+    def _head(self) -> bytes | None:
+        return HANDSHAKE if asks_for_websocket(self._environ) else rebuild_head(self._environ)
+
+    def as_read(self) -> bytes:
+        """See `Detachable`. Only where the request :attr:`is_whole`."""
+        assert self._head is not None
+        return self._head + self.read_ahead()
+
+    def detach(self, pending: bytes = b"") -> Connection:
+        """See `Detachable`."""
+        connection = self._detached = Connection(detach(self.sock), pending)
+        for key in ("gunicorn.socket", "gunicorn.sock"):
+            self._environ.pop(key, None)
+        return connection
+
+    def end(self, start_response: StartResponse | None, status: str = HANDED_OVER) -> NoReturn:
+        """See `Detachable`.
+
+        Args:
+            status: for the access log.
 
         Raises:
             ConnectionDetached: always. It is for the loop.
         """
-        if self._closed is not None:
-            # the state of TLS cannot leave the loop's socket
-            self._closed.wait()
-        self._end_loop(status, start_response)
-
-    def _refuse(self, status: str, headers: list[tuple[str, str]], body: bytes) -> None:
-        """Answer with an ordinary response instead, and end the connection: nobody knows what the client sends next."""
-        head = ResponseHead(status, headers)
-        top = head.frame(len(body), "HTTP/1.1", True, False)
-        try:
-            wire = self._open(top + body)
-        except OSError:
-            # it is gone, and was not told
-            return
-        wire.linger()
-
-    def _open(self, first: bytes) -> Wire:
-        """Take the connection, and write ``first``."""
-        wire = self.take(self.read_ahead())
-        try:
-            wire.write(first)
-        except OSError:
-            wire.close()
-            raise
-        return wire
-
-    def take(self, pending: bytes = b"") -> Wire:
-        """Take the connection. Nothing but ``pending`` comes out of it of what has been read already."""
-        wire = Wire(detach(client_socket(self._environ)), pending)
-        if wire.secure:
-            self._closed = Event()
-            wire.on_closed(self._closed.set)
-        for key in ("gunicorn.socket", "gunicorn.sock"):
-            self._environ.pop(key, None)
-        return wire
+        assert start_response is not None
+        if self._detached is not None and self._detached.secure:
+            self._detached.wait_closed()
+        self._end(start_response, status)
 
     def read_ahead(self) -> bytes:
-        """What the loop has read from the connection behind the head of the request. It stays where it is."""
+        """What the loop has read from the connection after the head of the request. It stays where it is."""
         raise NotImplementedError
 
-    @property
-    def untouched(self) -> bool:
-        """Whether the request's body is still on the connection and in :meth:`read_ahead`, all of it, and not in chunks."""
+    def _is_untouched(self) -> bool:
+        """Whether all of the request's body is still on the connection or in :meth:`read_ahead`, and it is not in chunks."""
         raise NotImplementedError
 
-    def _end_loop(self, status: str, start_response: Callable[..., Any]) -> NoReturn:
+    def _end(self, start_response: StartResponse, status: str) -> NoReturn:
+        """Raise the exception that ends the loop without a line in a log."""
         raise NotImplementedError
 
 
-class _PywsgiRelease(Release):
-    """gevent's pywsgi, and what is made of it: ``-k gevent_pywsgi``."""
+class PywsgiLoop(ServerLoop):
+    """The loop of gevent's pywsgi, which gunicorn's ``-k gevent_pywsgi`` has as well."""
 
     def read_ahead(self) -> bytes:
-        """What the buffered reader has taken from its socket."""
-        return read_ahead(buffered_reader(self._environ), client_socket(self._environ))
+        """What the buffered reader has read from its socket."""
+        return read_ahead(gevent_servers.buffered_reader(self._environ["wsgi.input"]), self.sock)
 
-    @property
-    def untouched(self) -> bool:
-        """Whether the request's body has not been read."""
-        body = self._environ["wsgi.input"]
-        return type(body) is not Input or not (body.position or body.chunked_input)
+    def _is_untouched(self) -> bool:
+        return gevent_servers.is_untouched(self._environ["wsgi.input"])
 
-    def _end_loop(self, status: str, start_response: Callable[..., Any]) -> NoReturn:
-        body = self._environ["wsgi.input"]
-        if type(body) is Input:
-            # it would look for the rest, to discard it
-            body.content_length = body.position
+    def _end(self, start_response: StartResponse, status: str) -> NoReturn:
+        gevent_servers.skip_body(self._environ["wsgi.input"])
         # without a status it could not write its access log
         start_response(status, [])
-        raise ConnectionDetached(errno.ECONNRESET, TAKEN)
+        raise ConnectionDetached(errno.ECONNRESET, DETACHED)
 
 
-class _GunicornRelease(Release):
-    """gunicorn's ``-k gevent``, whose parser has read ahead."""
+class GunicornLoop(ServerLoop):
+    """The loop of gunicorn's ``-k gevent``, whose parser reads ahead."""
 
     def read_ahead(self) -> bytes:
-        """What the parser has taken from its socket."""
-        unreader = self._environ["wsgi.input"].reader.unreader
-        pending: bytes = unreader.buf.getvalue()
-        return pending + primed(client_socket(self._environ))
+        """What the parser has read from its socket."""
+        return gunicorn_workers.read_ahead(self._environ["wsgi.input"]) + primed(self.sock)
 
-    @property
-    def untouched(self) -> bool:
-        """Whether the request's body has not been read."""
-        body = self._environ["wsgi.input"]
-        left = getattr(body.reader, "length", None)
-        return left is not None and not body.buf.getvalue() and left == int(self._environ.get("CONTENT_LENGTH") or 0)
+    def _is_untouched(self) -> bool:
+        return gunicorn_workers.is_untouched(self._environ["wsgi.input"], int(self._environ.get("CONTENT_LENGTH") or 0))
 
-    def _end_loop(self, status: str, start_response: Callable[..., Any]) -> NoReturn:
-        raise ConnectionDetached(errno.ENOTCONN, TAKEN)
+    def _end(self, start_response: StartResponse, status: str) -> NoReturn:
+        raise ConnectionDetached(errno.ENOTCONN, DETACHED)
 
 
-def _kind_of(environ: dict[str, Any]) -> type[Release] | None:
-    """Which of the loops that can let go a request came through."""
+class PlainWebSocketLoop:
+    """The loop of gevent-websocket's handler, which has accepted a WebSocket.
+
+    Args:
+        websocket: gevent-websocket's.
+    """
+
+    accepted = True
+    listener = NO_NAMES
+    #: gevent-websocket's handler does not tell it
+    address = ""
+
+    def __init__(self, websocket: PlainWebSocket) -> None:
+        self._websocket = websocket
+        self._detached: Connection | None = None
+        self.sock = geventwebsocket_sockets.socket_of(websocket)
+        self.secure = is_tls(self.sock)
+
+    def as_read(self) -> bytes:
+        """See `Detachable`. The handshake has been answered: only what came after it."""
+        return read_ahead(geventwebsocket_sockets.reader_of(self._websocket), self.sock)
+
+    def detach(self, pending: bytes = b"") -> Connection:
+        """See `Detachable`."""
+        geventwebsocket_sockets.mark_closed(self._websocket)
+        self._detached = Connection(detach(self.sock), pending)
+        return self._detached
+
+    def end(self, start_response: StartResponse | None = None) -> Iterable[bytes]:
+        """See `Detachable`. The handler sees a WebSocket that is closed."""
+        if self._detached is not None and self._detached.secure:
+            self._detached.wait_closed()
+        return []
+
+
+def loop_of(environ: WSGIEnvironment, names: tuple[str, str] = NO_NAMES) -> ServerLoop | None:
+    """The loop that a request of a server without WebSockets came through; ``None`` if it cannot let go of a connection."""
+    kind = kind_of_loop(environ)
+    return None if kind is None else kind(environ, names)
+
+
+def kind_of_loop(environ: WSGIEnvironment) -> type[ServerLoop] | None:
+    """The class of what :func:`loop_of` returns."""
     if not isinstance(client_socket(environ), GeventSocket) or not environ["SERVER_PROTOCOL"].startswith("HTTP/1"):
         return None
     body = environ["wsgi.input"]
-    # of an upgrade, pywsgi's input is its reader; werkzeug's and wsgiref's always are
-    if type(body) is Input or (type(body) is BufferedReader and environ["SERVER_SOFTWARE"].startswith(PYWSGI)):
-        return _PywsgiRelease
-    return _GunicornRelease if hasattr(getattr(body, "reader", None), "unreader") else None
+    if gevent_servers.is_pywsgi_input(body, environ["SERVER_SOFTWARE"]):
+        return PywsgiLoop
+    return GunicornLoop if gunicorn_workers.is_gunicorn_input(body) else None

@@ -1,4 +1,4 @@
-"""HTTP/1.x on a connection: request heads, bodies, responses, the handler, and the policies of the engine's own responses.
+"""HTTP/1.x on a connection: request heads, bodies, responses, the handler, the roster, and the policies of engine responses.
 
 This room must not know Engine.IO sessions.
 """

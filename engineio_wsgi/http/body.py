@@ -1,46 +1,53 @@
-"""``wsgi.input``: a request's body, read from the connection when the application asks for it.
+"""Request bodies: ``wsgi.input``, and reading a whole body within a limit.
 
-Owns what PEP 3333 says of the input stream, and ``Expect: 100-continue``. Never reads past the end of the body, and
-never keeps more of it than one ``recv``.
+Owns the input stream of PEP 3333, which reads from the connection when the application reads, and ``Expect: 100-continue``. It
+never reads past the end of the body, and keeps no more of it than one ``recv``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from sys import maxsize
-from typing import Any
+from typing import TYPE_CHECKING
 
+from engineio_wsgi.errors import PayloadTooLarge, ProtocolError
 from engineio_wsgi.http.chunked import ChunkedDecoder, ChunkedError
-from engineio_wsgi.http.connection import RECV_SIZE, Connection
+from engineio_wsgi.http.connection import RECV_SIZE, HttpConnection
 from engineio_wsgi.http.request_head import CHUNKED, InvalidRequest
 
-__all__ = ["NO_BODY", "Body", "open_body"]
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIEnvironment
+
+__all__ = ["NO_BODY", "Body", "copy_body", "open_body", "read_body"]
+
+#: bytes of one read of a body whose length is not announced
+CHUNK = 65_536
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Body:
-    """The input stream of a request. The base of those that have something in them; itself always at its end.
+    """The input stream of a request; this base class has no bytes.
 
-    All methods block while the client sends, and raise :class:`InvalidRequest` (an ``OSError``) if what it sends is not
-    a body, stops coming, or ends too soon.
+    All methods block while the client sends, and raise :class:`InvalidRequest` (an ``OSError``) if the body is malformed, stops
+    arriving, or ends too soon.
     """
 
     __slots__ = ()
 
-    #: whether nothing of the body has been taken from the connection
+    #: whether no byte of the body has been read from the connection
     untouched = True
 
     def read(self, size: int | None = -1) -> bytes:
-        """``size`` bytes, fewer only at the end of the body; all of the rest if it is negative or ``None``."""
+        """``size`` bytes, fewer only at the end of the body; the whole rest if ``size`` is negative or ``None``."""
         return b""
 
     def readline(self, size: int | None = -1) -> bytes:
-        """The bytes up to and with the next line feed, at most ``size``."""
+        """The bytes up to and including the next line feed, at most ``size``."""
         return b""
 
     def readlines(self, hint: int | None = -1) -> list[bytes]:
-        """All lines, or so many that they have ``hint`` bytes."""
+        """All lines, or as many as have ``hint`` bytes."""
         lines: list[bytes] = []
         size = 0
         for line in self:
@@ -60,31 +67,30 @@ class Body:
         return line
 
     def discard(self, limit: int) -> bool:
-        """Read what is left, if that is certain to be ``limit`` bytes at most. Returns whether nothing is left."""
+        """Read and drop the rest, if it has ``limit`` bytes at most. Returns whether nothing is left."""
         return True
 
-
     def stop_waiting(self) -> bool:
-        """The response begins: a client that has not been told to send its body will not be told any more.
+        """Send no "100 Continue" any more, because the response begins.
 
-        Returns whether there is such a client. Nobody knows what it will send next, so that the connection has to end.
+        Returns whether the client still waits for one. It may send the body or not, so the connection has to be closed.
         """
         return False
 
 
-#: of every request without a body
+#: for every request without a body
 NO_BODY = Body()
 
 
 class _StreamedBody(Body):
-    """What both framings share: pieces come in, reads of any size go out."""
+    """What both framings share: reads of any size out of the pieces that arrive."""
 
     __slots__ = ("_at", "_connection", "_expected", "_failed", "_piece", "_timeout", "untouched")
 
-    def __init__(self, connection: Connection, timeout: float, expected: bool) -> None:
+    def __init__(self, connection: HttpConnection, timeout: float, expected: bool) -> None:
         self._connection = connection
         self._timeout = timeout
-        #: whether the client waits to be told to send
+        #: whether the client waits for "100 Continue"
         self._expected = expected
         self._failed = False
         self.untouched = True
@@ -92,7 +98,7 @@ class _StreamedBody(Body):
         self._at = 0
 
     def read(self, size: int | None = -1) -> bytes:
-        """``size`` bytes, fewer only at the end of the body; all of the rest if it is negative or ``None``."""
+        """``size`` bytes, fewer only at the end of the body; the whole rest if ``size`` is negative or ``None``."""
         wanted = maxsize if size is None or size < 0 else size
         pieces: list[bytes] = []
         while wanted > 0 and (piece := self._take(wanted)):
@@ -101,7 +107,7 @@ class _StreamedBody(Body):
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def readline(self, size: int | None = -1) -> bytes:
-        """The bytes up to and with the next line feed, at most ``size``."""
+        """The bytes up to and including the next line feed, at most ``size``."""
         wanted = maxsize if size is None or size < 0 else size
         pieces: list[bytes] = []
         while wanted > 0 and (self._at < len(self._piece) or self._refill()):
@@ -132,17 +138,15 @@ class _StreamedBody(Body):
         return bool(self._piece)
 
     def _fetch(self) -> bytes:
-        """The next bytes of the body, as many as are there; ``b""`` at its end."""
+        """The next bytes of the body, as many as have arrived; ``b""`` at its end."""
         raise NotImplementedError
 
     def _receive(self, size: int) -> bytes:
-        """At most ``size`` bytes from the connection, which have to come."""
+        """At most ``size`` bytes from the connection, and at least one."""
         connection = self._connection
         self.untouched = False
-        data = connection.buffer
-        if data:
-            connection.buffer = data[size:]
-            return data[:size]
+        if connection.buffer:
+            return connection.take(size)
         if self._expected:
             self._expected = False
             self._connection.send_all(CONTINUE, self._timeout)
@@ -155,20 +159,20 @@ class _StreamedBody(Body):
         return data
 
     def stop_waiting(self) -> bool:
-        """The response begins: a client that has not been told to send its body will not be told any more."""
+        """Send no "100 Continue" any more, because the response begins."""
         if self._expected:
             self._failed = True
         return self._expected
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left of it on the connection."""
+        """Whether nothing of it is left on the connection."""
         raise NotImplementedError
 
     def discard(self, limit: int) -> bool:
-        """Read what is left, if that is certain to be ``limit`` bytes at most. Returns whether nothing is left."""
+        """Read and drop the rest, if it has ``limit`` bytes at most. Returns whether nothing is left."""
         if self._failed or self._expected:
-            # the client that still waits may send the body or not: nobody can tell what its next bytes are
+            # a client that still waits may send the body or not
             return False
         while not self.complete and limit > 0:
             if not self._refill():
@@ -182,7 +186,7 @@ class _SizedBody(_StreamedBody):
 
     __slots__ = ("_left",)
 
-    def __init__(self, connection: Connection, timeout: float, expected: bool, length: int) -> None:
+    def __init__(self, connection: HttpConnection, timeout: float, expected: bool, length: int) -> None:
         super().__init__(connection, timeout, expected)
         self._left = length
 
@@ -195,11 +199,11 @@ class _SizedBody(_StreamedBody):
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left of it on the connection."""
+        """Whether nothing of it is left on the connection."""
         return not self._left
 
     def discard(self, limit: int) -> bool:
-        """Read what is left, if that is ``limit`` bytes at most. Returns whether nothing is left."""
+        """Read and drop the rest, if it has ``limit`` bytes at most. Returns whether nothing is left."""
         return self._left <= limit and super().discard(limit)
 
 
@@ -208,7 +212,7 @@ class _ChunkedBody(_StreamedBody):
 
     __slots__ = ("_decoder",)
 
-    def __init__(self, connection: Connection, timeout: float, expected: bool) -> None:
+    def __init__(self, connection: HttpConnection, timeout: float, expected: bool) -> None:
         super().__init__(connection, timeout, expected)
         self._decoder = ChunkedDecoder()
 
@@ -221,29 +225,95 @@ class _ChunkedBody(_StreamedBody):
             except ChunkedError as error:
                 raise InvalidRequest("400 Bad Request", f"the request's body: {error}") from error
             if decoder.done:
-                self._connection.buffer = decoder.rest + self._connection.buffer
+                self._connection.keep(decoder.rest + self._connection.buffer)
         return piece
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left of it on the connection."""
+        """Whether nothing of it is left on the connection."""
         return self._decoder.done
 
 
-def open_body(connection: Connection, length: int | None, timeout: float, environ: dict[str, Any]) -> Body:
+def open_body(connection: HttpConnection, length: int | None, timeout: float, environ: WSGIEnvironment) -> Body:
     """The input stream of a request whose head has just been read.
 
     Args:
-        length: as :attr:`RequestHead.length` says.
+        length: :attr:`RequestHead.length`.
         timeout: seconds that the client may pause.
-        environ: of the request.
+        environ: the request's.
     """
     if not length:
         return NO_BODY
     expected = environ.get("HTTP_EXPECT", "").lower() == "100-continue" and environ["SERVER_PROTOCOL"] == "HTTP/1.1"
     if expected and connection.buffer:
-        # it did not wait
+        # the client did not wait for it
         expected = False
     if length == CHUNKED:
         return _ChunkedBody(connection, timeout, expected)
     return _SizedBody(connection, timeout, expected, length)
+
+
+# -- reading a whole body, from the input stream of any server
+
+
+def read_body(environ: WSGIEnvironment, limit: int) -> bytes:
+    """The whole body of a request. Blocks while it arrives.
+
+    Raises:
+        PayloadTooLarge: more than ``limit`` bytes; where the length is announced, before anything is read.
+        ProtocolError: a length that is no number.
+        OSError: the client went away before the body was complete.
+    """
+    announced = environ.get("CONTENT_LENGTH")
+    if announced:
+        return _read_exactly(environ, _parse_length(announced), limit)
+    if not environ.get("wsgi.input_terminated"):
+        return b""
+    return _read_to_end(environ, limit)
+
+
+def copy_body(environ: WSGIEnvironment, limit: int) -> tuple[str, bytes]:
+    """The body for a copy of the request that another thread or process answers, and its ``CONTENT_LENGTH``.
+
+    :func:`read_body` of the copy raises what it would raise for the original. Blocks while the body arrives; reads no more than
+    ``limit`` bytes.
+    """
+    announced: str = environ.get("CONTENT_LENGTH") or ""
+    if not announced and not environ.get("wsgi.input_terminated"):
+        return "", b""
+    try:
+        body = read_body(environ, limit)
+    except PayloadTooLarge as error:
+        return str(error.size), b""
+    except ProtocolError:
+        return announced, b""
+    except OSError:
+        # the copy has a shorter body than announced
+        return announced or "1", b""
+    return str(len(body)), body
+
+
+def _parse_length(announced: str) -> int:
+    if not (announced.isascii() and announced.isdigit()):
+        raise ProtocolError(f"the Content-Length {announced[:40]!r} is not a number")
+    return int(announced)
+
+
+def _read_exactly(environ: WSGIEnvironment, length: int, limit: int) -> bytes:
+    if length > limit:
+        raise PayloadTooLarge(length, limit)
+    body: bytes = environ["wsgi.input"].read(length)
+    if len(body) < length:
+        raise ConnectionAbortedError(f"{len(body)} of {length} bytes arrived before the client went away")
+    return body
+
+
+def _read_to_end(environ: WSGIEnvironment, limit: int) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    while chunk := environ["wsgi.input"].read(min(CHUNK, limit + 1 - size)):
+        size += len(chunk)
+        if size > limit:
+            raise PayloadTooLarge(size, limit)
+        chunks.append(chunk)
+    return b"".join(chunks)

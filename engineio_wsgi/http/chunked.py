@@ -1,7 +1,7 @@
 """The chunked transfer coding (RFC 9112 section 7.1), decoded. No I/O.
 
-Strict, because every leniency here is a way to have two servers disagree about where a request ends: lines end with
-CR LF, and sizes are hexadecimal digits and nothing else. Trailers have to be well-formed, and are discarded.
+It is strict, so that two servers cannot disagree about where a request ends: lines end with CR LF, and sizes consist of
+hexadecimal digits only. Trailers have to be well-formed, and are discarded.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from engineio_wsgi.errors import ChunkedError
 
 __all__ = ["ChunkedDecoder", "ChunkedError"]
 
-#: bytes of a line with a chunk's size: 16 digits and an extension, which nobody uses
+#: bytes of a line with a chunk's size: 16 digits, and an extension, which clients do not send
 MAX_SIZE_LINE = 256
 SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
 
@@ -23,27 +23,27 @@ TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*")
 
 
 class ChunkedDecoder:
-    """Takes the bytes of a connection, gives those of the body.
+    """Decodes the bytes of a connection to those of the body.
 
-    ``done`` becomes true at the end of the body; ``rest`` is then what came after it.
+    ``done`` becomes true at the end of the body; ``rest`` then has the bytes behind it.
     """
 
     __slots__ = ("_buffer", "_left", "_trailers", "done", "rest")
 
     def __init__(self) -> None:
         self._buffer = b""
-        #: bytes of the current chunk that have not come, and 2 for the line end after it; 0 between chunks
+        #: missing bytes of the current chunk, and 2 for the line end after it; 0 between chunks
         self._left = 0
-        #: bytes that trailers may still have; ``None`` before the last chunk
+        #: bytes that the trailers may still have; ``None`` before the last chunk
         self._trailers: int | None = None
         self.done = False
         self.rest = b""
 
     def feed(self, data: bytes) -> bytes:
-        """The part of the body that ``data`` contains; takes time in proportion to it.
+        """The part of the body that ``data`` contains, in linear time.
 
         Raises:
-            ChunkedError: what came is not a chunked body.
+            ChunkedError: the bytes are not a chunked body.
         """
         data = self._buffer + data
         self._buffer = b""
@@ -64,7 +64,7 @@ class ChunkedDecoder:
         return b"".join(pieces)
 
     def _take_data(self, data: bytes, at: int, pieces: list[bytes]) -> int:
-        """Take what there is of the current chunk. Returns where the next thing begins."""
+        """Take the bytes of the current chunk. Returns the position behind them."""
         if self._left > 2:
             piece = data[at:at + self._left - 2]
             pieces.append(piece)
@@ -79,7 +79,7 @@ class ChunkedDecoder:
         return at + 2
 
     def _take_size(self, data: bytes, at: int) -> int:
-        """Take the line before a chunk. Returns where the next thing begins."""
+        """Take the line before a chunk. Returns the position behind it."""
         end = data.find(b"\r\n", at, at + MAX_SIZE_LINE)
         if end < 0:
             self._check_unfinished_line(data, at)
@@ -102,7 +102,7 @@ class ChunkedDecoder:
             raise ChunkedError("a line ends without a carriage return")
 
     def _take_trailer(self, data: bytes, at: int, allowed: int) -> int:
-        """Take a line behind the last chunk; the empty one is the end of the body. Returns where the next thing begins."""
+        """Take a line behind the last chunk; an empty line ends the body. Returns the position behind it."""
         end = data.find(b"\r\n", at)
         size = (len(data) if end < 0 else end) - at
         if size > allowed:

@@ -1,7 +1,7 @@
-"""A connection that HTTP requests come on: what has been read ahead, and waiting with a deadline.
+"""A connection on which HTTP requests arrive: the bytes that were read ahead, and waits with deadlines.
 
-Owns the event-loop watchers of the socket while HTTP is spoken on it. Knows nothing of what the bytes mean; the socket
-itself belongs to the server that accepted it, until it is handed over.
+Owns the event-loop watchers of the socket while HTTP is spoken on it. Knows nothing of what the bytes mean. The socket itself
+belongs to the server that accepted it, until it is detached.
 """
 
 from __future__ import annotations
@@ -15,54 +15,56 @@ import gevent
 from greenlet import getcurrent, greenlet
 
 from engineio_wsgi.clock import monotonic
-from engineio_wsgi.runtime.connection import Wire, detach
+from engineio_wsgi.http.arrivals import arrivals_of
+from engineio_wsgi.runtime.connection import Connection, detach
+from engineio_wsgi.runtime.loop import READ, WRITE, IoLoop, Stream, Watcher
+from engineio_wsgi.vendors.gevent_sockets import c_socket, is_tls, tls_object
 
-__all__ = ["Connection"]
+__all__ = ["HttpConnection"]
 
-READ = 1
-WRITE = 2
 #: bytes of one ``recv``
 RECV_SIZE = 65_536
 
 _switch = greenlet.switch
 
 
-class Connection:
+class HttpConnection:
     """The non-blocking socket inside a gevent socket, with waits for the one greenlet that serves it.
 
-    Waits first, then reads: a ``recv`` in vain costs more than a turn of the loop, and a client that always has more to
-    say would starve the others.
+    It waits first, then reads: a ``recv`` that fails costs more than a turn of the loop, and a client that sends without a pause
+    would keep the others waiting.
     """
 
-    __slots__ = ("_deadline", "_due", "_greenlet", "_hub", "_owner", "_parked", "_timer", "_watcher", "_watching",
+    __slots__ = ("_arrivals", "_deadline", "_due", "_greenlet", "_hub", "_owner", "_parked", "_timer", "_watcher", "_watching",
                  "buffer", "lost", "raw", "recv", "send")
 
-    def __init__(self, sock: Any, read_ahead: bytes = b"") -> None:
+    def __init__(self, sock: Any, read_ahead: bytes = b"") -> None:  # gevent's sockets have no types
         self._owner = sock
-        self._hub: Any = gevent.get_hub()
+        self._hub: Any = gevent.get_hub()  # gevent and greenlet have no types
+        self._arrivals = arrivals_of(self._hub)
         self._greenlet: Any = None
-        #: what to watch for the client's end: the C socket, or the TLS socket
+        #: the C socket, or the TLS socket, to watch for the client's end
         self.raw: Any = sock
-        stream: Any = None
-        if getattr(sock, "_sslobj", None) is not None:
+        stream: Stream
+        if is_tls(sock):
             stream = detach(sock)
         else:
-            self.raw = stream = getattr(sock, "_sock", sock)
+            self.raw = stream = c_socket(sock)
         self.recv = stream.recv
         self.send = stream.send
-        #: bytes that were read and not used yet
+        #: bytes that were read and are not used yet
         self.buffer = read_ahead
-        #: whether writing has failed: the client is not there any more
+        #: whether writing has failed, because the client has gone away
         self.lost = False
-        self._watcher: Any = None
+        self._watcher: Watcher | None = None
         self._watching = False
         self._parked = False
-        self._timer: Any = None
+        self._timer: Watcher | None = None
         self._due = inf
         self._deadline = inf
 
     def no_delay(self) -> None:
-        """Have the kernel send at once what it is given. Responses go out in one piece, there is nothing to collect."""
+        """Set TCP_NODELAY: responses are written in one piece, and need not be collected by the kernel."""
         if self.raw.family in (_socket.AF_INET, _socket.AF_INET6):
             try:
                 self.raw.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
@@ -71,8 +73,18 @@ class Connection:
 
     # -- reading
 
+    def keep(self, data: bytes) -> None:
+        """Have ``data`` in ``buffer``, and nothing else: bytes that were read and not used."""
+        self.buffer = data
+
+    def take(self, size: int) -> bytes:
+        """Take up to ``size`` bytes out of ``buffer``."""
+        data = self.buffer
+        self.buffer = data[size:]
+        return data[:size]
+
     def fill(self, timeout: float) -> bool:
-        """Have something in ``buffer``. Returns ``False`` if nothing came in time, or never will. Blocks."""
+        """Read into an empty ``buffer``. Returns ``False`` after ``timeout`` seconds, or at the end of the stream. Blocks."""
         if self.buffer:
             return True
         try:
@@ -84,16 +96,16 @@ class Connection:
     def receive(self, timeout: float, size: int = RECV_SIZE) -> bytes:
         """Wait for bytes and read them; ``b""`` at the end of the stream.
 
-        Bytes that are there when the time is over are taken: the loop may have been too late to see them. With a timeout
-        of 0 there is no wait. The timer behind it is left alone when it is due before the deadline: it looks at the
-        deadline then. So a busy connection touches it once in a timeout and not with every request.
+        Bytes that are there when the time is over are read: the loop may have seen them too late. With a timeout of 0 there is no
+        wait. A timer that is due before the deadline is kept, and checks the deadline then: a busy connection sets it once in a
+        timeout and not with every request.
 
         Raises:
             TimeoutError: nothing came for ``timeout`` seconds.
             OSError: the connection is lost.
         """
         expired = timeout <= 0
-        # not the loop's time: that stands still while the loop is blocked, and the client would have less of it
+        # not the loop's time: it stands still while the loop is blocked, and the client would get less time
         deadline = self._deadline = monotonic() + timeout
         if deadline < self._due and not expired:
             self._arm(deadline)
@@ -101,13 +113,13 @@ class Connection:
             if not expired:
                 expired = self._park()
             try:
-                return self.recv(size)  # type: ignore[no-any-return]
+                return self.recv(size)
             except BlockingIOError:
                 if expired:
                     raise TimeoutError(f"nothing came for {timeout:g} s") from None
 
     def _park(self) -> bool:
-        """Wait for the socket, or for the deadline. Returns whether the deadline has passed."""
+        """Wait for bytes, or for the deadline. Returns whether the deadline has passed."""
         if not self._watching:
             self._watch()
         self._greenlet = getcurrent()
@@ -118,9 +130,9 @@ class Connection:
             self._parked = False
 
     def stop_waiting(self) -> None:
-        """End a wait for the first bytes of a request as if its time were over. Does not block.
+        """End a wait for the first bytes of a request, as if its time were over. Does not block.
 
-        Bytes that have arrived are taken all the same. Where some are in ``buffer``, a request has begun: nothing is ended.
+        Bytes that have arrived are still read. Nothing is ended when ``buffer`` has bytes: a request has begun.
         """
         self._hub.loop.run_callback(self._expire)
 
@@ -135,17 +147,23 @@ class Connection:
         self._watcher.start(self._on_readable)
 
     def _on_readable(self) -> None:
-        """In the hub. The watcher goes on while a request is served; it is stopped only if more comes meanwhile."""
+        """In the hub. The watcher stays active while a request is served, and is stopped only if more bytes arrive."""
         if self._parked:
-            self._greenlet.switch()
+            self._arrivals.add(self._resume)
         else:
             self._watching = False
-            self._watcher.stop()
+            if self._watcher is not None:
+                self._watcher.stop()
+
+    def _resume(self) -> None:
+        # the deadline may have passed since
+        if self._parked:
+            self._greenlet.switch()
 
     def _arm(self, deadline: float) -> None:
         if self._timer is not None:
             self._timer.close()
-        loop = self._hub.loop
+        loop: IoLoop = self._hub.loop
         self._due = deadline
         self._timer = loop.timer(max(deadline - monotonic(), 0.001))
         self._timer.start(self._on_timer)
@@ -194,7 +212,7 @@ class Connection:
             watcher.stop()
             watcher.close()
 
-    def _wait_for(self, watcher: Any, timeout: float) -> bool:
+    def _wait_for(self, watcher: Watcher, timeout: float) -> bool:
         """Returns ``False`` if ``timeout`` seconds passed first."""
         with gevent.Timeout(timeout, False):
             self._hub.wait(watcher)
@@ -203,7 +221,7 @@ class Connection:
 
     def _send_some(self, data: memoryview) -> int:
         try:
-            return int(self.send(data))
+            return self.send(data)
         except BlockingIOError:
             return 0
 
@@ -211,19 +229,23 @@ class Connection:
 
     @property
     def released(self) -> bool:
-        """Whether the connection belongs to somebody else now, or to nobody."""
+        """Whether the connection was detached."""
         return self._owner is None
 
-    def release(self) -> Wire:
-        """Hand the connection over, with what was read ahead. Nothing else of this object works afterwards."""
-        sock, pending = self._owner, self.buffer
+    def detach(self, pending: bytes | None = None) -> Connection:
+        """Give the connection away. Nothing else of this object works afterwards.
+
+        Args:
+            pending: bytes that are read first from the result; by default those that were read ahead.
+        """
+        sock, pending = self._owner, self.buffer if pending is None else pending
         self.close_watchers()
         self._owner = None
         self.buffer = b""
-        return Wire(detach(sock), pending)
+        return Connection(detach(sock), pending)
 
     def has_input(self) -> bool:
-        """Whether the client has sent something that nobody has read."""
+        """Whether the client has sent bytes that were not used."""
         if self.buffer:
             return True
         try:
@@ -233,16 +255,16 @@ class Connection:
         return bool(self.buffer)
 
     def close(self) -> None:
-        """Close the connection. A TLS client is told that this is the end, or it had to think that it was cut off."""
+        """Close the connection. A TLS client gets a close message, or it would take the end for an attack."""
         self.close_watchers()
-        tls = getattr(self._owner, "_sslobj", None)
+        tls = tls_object(self._owner)
         if tls is not None and not self.lost:
             with suppress(OSError):
                 tls.shutdown()
         self._owner.close()
 
     def close_watchers(self) -> None:
-        """Stop waiting for anything, for good. Harmless if repeated."""
+        """Close the watchers for good. May be called again."""
         for watcher in (self._watcher, self._timer):
             if watcher is not None:
                 watcher.stop()

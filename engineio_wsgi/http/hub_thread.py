@@ -1,46 +1,47 @@
-"""The way from the threads of a server that knows nothing of gevent to the hub that the engine lives in.
+"""Calls from the threads of a server without gevent into the hub in which the engine runs.
 
-Owns the thread of that hub, where there would be none. A request's own thread waits, and reads the body: that is what
-must not hold up the hub. Knows nothing of what is asked or answered.
+Owns the thread of that hub. The thread of a request waits, and reads the request's body, which would block the hub. Knows nothing
+of the requests.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 import gevent
 from gevent import monkey
-from gevent._hub_local import get_hub_if_exists
 from greenlet import getcurrent
 
-from engineio_wsgi.http.read_body import CHUNK
-from engineio_wsgi.http.wsgi_call import Answered, call
+from engineio_wsgi.http.body import copy_body
+from engineio_wsgi.http.response import Response
+from engineio_wsgi.http.wsgi_call import call
+from engineio_wsgi.runtime.loop import IoLoop
+from engineio_wsgi.vendors.gevent_sockets import has_hub
+
+if TYPE_CHECKING:
+    from _thread import LockType as Lock
+    from wsgiref.types import WSGIApplication, WSGIEnvironment
 
 __all__ = ["call_in_hub", "has_hub", "in_plain_thread", "start_hub", "wait_for_hub"]
 
-_allocate_lock: Callable[[], Any] = monkey.get_original("_thread", "allocate_lock")
+_allocate_lock: Callable[[], Lock] = monkey.get_original("_thread", "allocate_lock")
 _start_new_thread: Callable[..., int] = monkey.get_original("_thread", "start_new_thread")
 
 T = TypeVar("T")
 
-#: seconds; a hub with nothing at all to wait for would end
+#: seconds; a hub that waits for nothing would end
 FOREVER = 3600.0
 
 
 def in_plain_thread() -> bool:
-    """Whether the caller is no greenlet of gevent's: then a hub would run only while the caller waits."""
+    """Whether the caller is not a greenlet of gevent. A hub of its thread would run only while the caller waits."""
     return getcurrent().parent is None
 
 
-def has_hub() -> bool:
-    """Whether the calling thread has a hub, so that whoever waits otherwise, the main greenlet included, would stop it."""
-    return get_hub_if_exists() is not None
-
-
 def start_hub(enter: Callable[[], object]) -> None:
-    """Start a thread for a hub that runs as long as the process, and call ``enter()`` in it. Blocks until that has returned."""
+    """Start a thread with a hub that runs as long as the process, and call ``enter()`` in it. Blocks until it has returned."""
     entered = _allocate_lock()
     entered.acquire()
 
@@ -56,21 +57,24 @@ def start_hub(enter: Callable[[], object]) -> None:
     entered.acquire()
 
 
-def call_in_hub(loop: Any, application: Callable[..., Iterable[bytes]], environ: dict[str, Any], limit: int) -> Answered:
+def call_in_hub(loop: IoLoop, application: WSGIApplication, environ: WSGIEnvironment, limit: int) -> Response:
     """Call a WSGI application in a greenlet of another thread's hub. Blocks the calling thread until it has answered.
 
     Args:
-        loop: of the hub.
-        limit: bytes of a request's body, beyond which the application will refuse it; no more is read.
+        loop: the hub's.
+        limit: bytes of a request's body, beyond which the application refuses it; no more is read.
 
     Raises:
         Exception: what the application raised.
     """
-    environ = {**environ, "wsgi.input": io.BytesIO(_read(environ, limit))}
-    return wait_for_hub(loop, lambda: call(application, environ))
+    length, body = copy_body(environ, limit)
+    copy = {**environ, "wsgi.input": io.BytesIO(body)}
+    if length:
+        copy["CONTENT_LENGTH"] = length
+    return wait_for_hub(loop, lambda: call(application, copy))
 
 
-def wait_for_hub(loop: Any, function: Callable[[], T]) -> T:
+def wait_for_hub(loop: IoLoop, function: Callable[[], T]) -> T:
     """Call ``function`` in a greenlet of another thread's hub. Blocks the calling thread until it has returned.
 
     Raises:
@@ -94,19 +98,3 @@ def wait_for_hub(loop: Any, function: Callable[[], T]) -> T:
     if failure:
         raise failure[0]
     return outcome[0]
-
-
-def _read(environ: dict[str, Any], limit: int) -> bytes:
-    """The body of a request, or so much of it that it is seen to be too large."""
-    announced = environ.get("CONTENT_LENGTH") or ""
-    if announced.isascii() and announced.isdigit():
-        length = int(announced)
-        return environ["wsgi.input"].read(length) if length <= limit else b""
-    if announced or not environ.get("wsgi.input_terminated"):
-        return b""
-    chunks: list[bytes] = []
-    left = limit + 1
-    while left and (chunk := environ["wsgi.input"].read(min(CHUNK, left))):
-        chunks.append(chunk)
-        left -= len(chunk)
-    return b"".join(chunks)

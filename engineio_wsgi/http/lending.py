@@ -1,21 +1,17 @@
-"""The connection of a request that asks for a WebSocket, for applications that speak the protocol themselves.
+"""The connection of a request that asks for a WebSocket, for applications that implement the protocol themselves.
 
-Owns what such libraries (simple-websocket, and with it flask-sock) call a socket. Nothing is given away before they use it, so
-that everybody else may answer the request; knows nothing of what they send.
+Owns the socket that libraries such as simple-websocket (of flask-sock) use. The connection is detached when they first use it;
+until then the request may be answered in any other way. Knows nothing of what they send.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
-
-import gevent
-from gevent.exceptions import ConcurrentObjectUseError
-from gevent.hub import Waiter
 
 from engineio_wsgi.clock import monotonic
-from engineio_wsgi.runtime.connection import Wire
+from engineio_wsgi.runtime.connection import Connection
+from engineio_wsgi.runtime.reader import ReadWaiter
 from engineio_wsgi.runtime.threads import current_thread
 from engineio_wsgi.throttle import Throttle
 
@@ -23,9 +19,9 @@ __all__ = ["SOCKET_KEYS", "LentSocket"]
 
 logger = logging.getLogger("engine.http")
 
-#: where in an environ werkzeug's and gunicorn's own servers have the socket
+#: environ keys under which werkzeug's and gunicorn's servers have the socket
 SOCKET_KEYS = ("werkzeug.socket", "gunicorn.socket")
-#: seconds for which the same complaint is not logged again
+#: seconds for which the same message is not logged again
 COMPLAINT_PERIOD = 60.0
 UNPATCHED = ("a WebSocket library of the application reads in a thread, which cannot be: call gevent.monkey.patch_all() first of "
              "all, or serve with gunicorn")
@@ -33,39 +29,40 @@ _complaints = Throttle(COMPLAINT_PERIOD)
 
 
 class LentSocket:
-    """What is called a socket, for greenlets: one that receives, and any number that send.
+    """A socket for greenlets: one that receives, and any number that send.
 
-    The connection is the application's from the first byte that it sends or receives. It ends when the application returns.
+    The connection belongs to the application from the first byte that it sends or receives. It is closed when the application
+    returns.
 
     Args:
-        take: gives the connection away, with what has been read of it.
-        timeout: seconds that the client may take nothing of what is sent.
+        detach: detaches the connection, with the bytes that were read ahead.
+        timeout: seconds in which the client takes nothing, after which sending fails.
     """
 
-    __slots__ = ("_ended", "_take", "_thread", "_timeout", "_waiter", "_wire", "_write_timeout")
+    __slots__ = ("_connection", "_detach", "_ended", "_reader", "_thread", "_timeout", "_write_timeout")
 
-    def __init__(self, take: Callable[[], Wire], timeout: float) -> None:
-        self._take = take
+    def __init__(self, detach: Callable[[], Connection], timeout: float) -> None:
+        self._detach = detach
         self._write_timeout = timeout
         self._timeout: float | None = None
         self._thread = current_thread()
-        self._wire: Wire | None = None
-        self._waiter: Any = None
+        self._connection: Connection | None = None
+        self._reader = ReadWaiter()
         self._ended = False
 
     @property
     def taken(self) -> bool:
         """Whether the application has used it."""
-        return self._wire is not None
+        return self._connection is not None
 
-    def _open(self) -> Wire:
+    def _open(self) -> Connection:
         if current_thread() != self._thread:
             if _complaints.passes(UNPATCHED, monotonic()):
                 logger.error(UNPATCHED)
             raise OSError(UNPATCHED)
-        if self._wire is None:
-            self._wire = self._take()
-        return self._wire
+        if self._connection is None:
+            self._connection = self._detach()
+        return self._connection
 
     # -- in and out
 
@@ -73,83 +70,65 @@ class LentSocket:
         """Up to ``size`` bytes; ``b""`` at the end. Blocks until there are some.
 
         Raises:
-            TimeoutError: there were none for so long as :meth:`settimeout` has said.
+            TimeoutError: none arrived within the time that :meth:`settimeout` set.
             OSError: the connection is lost.
         """
-        wire = self._open()
+        connection = self._open()
         while not self._ended:
             try:
-                return wire.recv(size)
+                return connection.recv(size)
             except BlockingIOError:
                 if self._timeout == 0:
                     raise
-                self._wait(wire)
+                self._reader.wait(connection, self._timeout)
         return b""
 
-    def _wait(self, wire: Wire) -> None:
-        if self._waiter is not None:
-            raise ConcurrentObjectUseError("another greenlet is receiving from this socket already")
-        waiter = self._waiter = Waiter()
-        try:
-            wire.watch(self._wake)
-            with gevent.Timeout(self._timeout, TimeoutError("timed out")):
-                waiter.get()
-        finally:
-            self._waiter = None
-            if not self._ended:
-                wire.unwatch()
-
-    def _wake(self) -> None:
-        """In the hub."""
-        if self._waiter is not None:
-            self._waiter.switch(None)
-
     def send(self, data: bytes) -> int:
-        """Send all of ``data``, and return how much that was. Blocks while the client takes nothing.
+        """Send all of ``data``, and return its length. Blocks until the kernel has taken it.
 
         Raises:
             TimeoutError: the client took nothing for too long; the connection is closed.
             OSError: the connection is lost.
         """
-        wire = self._open()
-        wire.write(data)
-        if wire.unsent and not wire.wait_drained(self._write_timeout):
-            wire.close()
-            raise wire.lost or TimeoutError(f"the client took nothing for {self._write_timeout:g} s")
+        connection = self._open()
+        connection.write(data)
+        if connection.unsent and not connection.wait_drained(self._write_timeout):
+            connection.close()
+            raise connection.lost or TimeoutError(f"the client took nothing for {self._write_timeout:g} s")
         return len(data)
 
     def sendall(self, data: bytes) -> None:
-        """The same as :meth:`send`, which always sends all."""
+        """The same as :meth:`send`."""
         self.send(data)
 
-    # -- the rest of a socket's face
+    # -- other methods of sockets
 
     def fileno(self) -> int:
-        """The file descriptor, to wait for it; -1 once closed."""
+        """The file descriptor; -1 once closed."""
         return self._open().fileno()
 
     def gettimeout(self) -> float | None:
-        """Seconds that :meth:`recv` waits; ``None`` for as long as it takes."""
+        """The seconds that :meth:`recv` waits; ``None`` for no limit."""
         return self._timeout
 
     def settimeout(self, timeout: float | None) -> None:
-        """Set them."""
+        """Set the seconds that :meth:`recv` waits; ``None`` for no limit, 0 for no wait."""
         self._timeout = timeout
 
     def setblocking(self, flag: bool) -> None:
-        """Have :meth:`recv` wait as long as it takes, or not at all."""
+        """Have :meth:`recv` wait without a limit, or not at all."""
         self._timeout = None if flag else 0.0
 
     def shutdown(self, how: int) -> None:
-        """Say that nothing follows. As :meth:`close`: nobody receives afterwards."""
+        """The same as :meth:`close`."""
         self.close()
 
     def close(self) -> None:
-        """End the connection, once the client has got what was sent. Does not block; harmless if repeated, from any thread."""
+        """Close the connection in the background, when all bytes are sent. May be called again, and from any thread."""
         if current_thread() != self._thread:
             return
-        if self._wire is None or self._ended:
+        if self._connection is None or self._ended:
             return
         self._ended = True
-        gevent.get_hub().loop.run_callback(self._wake)
-        self._wire.linger()
+        self._reader.wake_soon()
+        self._connection.linger()

@@ -1,4 +1,4 @@
-"""The query of an engine request. Every request has one, so this is the cheap path of ``urllib.parse.parse_qs``."""
+"""The query of an engine request. Every request has one, and this is faster than ``urllib.parse.parse_qs``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["parse_query"]
 
 
 def parse_query(query: str) -> dict[str, str]:
-    """Names and values; the first of a repeated name counts, a name without ``=`` has the value ``""``."""
+    """Names and values. The first of a repeated name counts; a name without ``=`` has the value ``""``."""
     values: dict[str, str] = {}
     if "%" in query or "+" in query:
         for field in query.split("&"):

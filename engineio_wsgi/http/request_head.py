@@ -1,23 +1,26 @@
-"""Request heads: from the bytes up to the empty line to the variables of a WSGI environ, or to a refusal.
+"""Request heads: the bytes up to the empty line are parsed to the variables of a WSGI environ, or refused.
 
-Owns what is accepted as HTTP/1.x and with which status the rest is refused. No I/O: the head is complete when it
-comes here. What a request's body is framed by is decided here too, because framing is where requests are smuggled.
+Owns what is accepted as HTTP/1.x, and the status of each refusal. It also decides how a request's body is framed, because wrong
+framing allows request smuggling. No I/O: it gets complete heads.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote_to_bytes
 
 import httptools
 
 from engineio_wsgi.errors import InvalidRequest
 
-__all__ = ["CHUNKED", "HeadLimits", "HeadParser", "InvalidRequest", "RequestHead", "check_partial_head", "complete_head",
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIEnvironment
+
+__all__ = ["CHUNKED", "HeadLimits", "HeadParser", "InvalidRequest", "RequestHead", "build_head", "check_partial_head",
            "fill_environ", "parse_head"]
 
-#: ``RequestHead.length`` of a chunked body, which says itself where it ends
+#: ``RequestHead.length`` of a chunked body
 CHUNKED = -1
 
 BAD_REQUEST = "400 Bad Request"
@@ -27,12 +30,12 @@ NOT_IMPLEMENTED = "501 Not Implemented"
 VERSION_NOT_SUPPORTED = "505 HTTP Version Not Supported"
 
 VERSIONS = ("HTTP/1.1", "HTTP/1.0")
-#: what browsers and HTTP libraries write; anything else in a Connection header is looked at more closely
+#: values of the Connection header that need no parsing: those of browsers and HTTP libraries
 KEEP_ALIVE = ("keep-alive", "Keep-Alive")
 
-#: RFC 3986 section 3.1, as far as HTTP requests can have an absolute target (RFC 9112 section 3.2.2)
+#: an absolute target (RFC 9112 section 3.2.2)
 ABSOLUTE_TARGET = re.compile(r"(?:http|ws)s?://([^/?#@\x80-\xff]+)((?:[/?][^#]*)?)", re.IGNORECASE)
-#: RFC 9112 section 3: a request line that is well-formed, whatever its method and version
+#: a well-formed request line (RFC 9112 section 3), with any method and version
 REQUEST_LINE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [!-~]+ (HTTP/\d\.\d)", re.ASCII)
 
 
@@ -45,16 +48,16 @@ class HeadLimits(Protocol):
 
 
 class RequestHead:
-    """What a request's head says.
+    """The content of a request's head.
 
     Attributes:
         command: the method.
-        path: the target as it was sent (origin form, or ``*``).
+        path: the target as it was sent, in origin form or ``*``.
         version: ``"HTTP/1.1"`` or ``"HTTP/1.0"``.
         line: the request line as it was sent.
         variables: the header fields, as an environ has them.
-        length: bytes of the body; -1 for a chunked one, ``None`` where there is none.
-        close: whether the client wants the connection closed, or this request leaves no other choice.
+        length: bytes of the body; -1 for a chunked body, ``None`` without a body.
+        close: whether the connection is to be closed after this request, by the client's wish or by the protocol.
     """
 
     __slots__ = ("close", "command", "length", "line", "path", "variables", "version")
@@ -69,12 +72,12 @@ class RequestHead:
 
 
 def _key_of(name: str) -> str:
-    """The environ key of a header; ``""`` for a name with an underscore, which could pose as another header."""
+    """The environ key of a header; ``""`` for a name with an underscore, whose key would be that of another header."""
     key = "" if "_" in name else name.upper().replace("-", "_")
     return "HTTP_" + key if key and key not in ("CONTENT_TYPE", "CONTENT_LENGTH") else key
 
 
-#: headers that clients and proxies are known to send. The list is fixed: nothing that a client sends is added to it
+#: headers that clients and proxies commonly send. The list is fixed: no client can add to it
 COMMON_NAMES = (
     "Accept", "Accept-Charset", "Accept-Encoding", "Accept-Language", "Access-Control-Request-Headers",
     "Access-Control-Request-Method", "Authorization", "Cache-Control", "Connection", "Content-Length", "Content-Type",
@@ -87,15 +90,15 @@ COMMON_NAMES = (
     "X-Request-ID", "X-Requested-With",
 )  # fmt: skip
 _KEYS = {name: _key_of(name) for common in COMMON_NAMES for name in (common, common.lower(), common.title())}
-#: headers that a proxy adds; the requests on its connection are those of different clients
+#: headers that a proxy adds; the requests on its connection come from different clients
 PROXY_KEYS = ("HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_REAL_IP")
 #: bytes of header fields that are kept for the next request of their connection
 MAX_KEPT_FIELDS = 2048
-#: request lines of which nothing else needs to be known when the header fields are known
+#: request lines that need no further parsing when the header fields are known
 PLAIN_LINE = re.compile(rb"(?:GET|POST|HEAD|OPTIONS|PUT|DELETE|PATCH) /[!-~]* HTTP/1\.[01]")
-#: the parser is only asked whether a head is valid: to be called back with each header costs more than a ``split``
+#: the parser only validates heads: a callback for each header costs more than a ``split``
 _NO_CALLBACKS = object()
-#: bytes of a target that should have been percent-encoded (curl, old browsers), as the parser gets to see them
+#: replaces bytes of a target that should have been percent-encoded (curl, old browsers) before it is validated
 _TO_ASCII = dict.fromkeys(range(0x80, 0x100), "x")
 #: white space around a value (RFC 9110 section 5.6.3); ``str.strip`` takes 0x85 and 0xA0 as well, which end letters of UTF-8
 BLANKS = " \t"
@@ -113,10 +116,9 @@ def parse_head(head: bytes, limits: HeadLimits) -> RequestHead:
 class HeadParser:
     """Parses the heads of one connection's requests.
 
-    A client repeats its headers with every request, so the fields of the last two requests (a poll and a POST) are kept
-    with what they say: an equal block is not parsed again, which saves 3 of 4.5 µs for seven fields and 6.5 of 8 µs for
-    Chrome's sixteen. They hold credentials, so no other connection sees them, they end with the connection, and those
-    that a proxy has sent are not kept.
+    A client repeats its headers with every request, so the fields of the last two requests (a poll and a POST) are kept with
+    their variables, and an equal block is not parsed again. That saves 3 of 4.5 µs for seven fields, and 6.5 of 8 µs for Chrome's
+    sixteen. The fields contain credentials: they are kept for one connection only, until it ends, and not if a proxy sent them.
     """
 
     __slots__ = ("_earlier_fields", "_earlier_variables", "_fields", "_variables")
@@ -157,34 +159,48 @@ class HeadParser:
         return request
 
     def _keep(self, fields: bytes, variables: dict[str, str]) -> None:
-        """Keep valid header fields for the next request that has just the same. ``variables`` is not changed from here on."""
+        """Keep valid header fields for the next request with the same fields. ``variables`` must not be changed any more."""
         self._earlier_fields, self._earlier_variables = self._fields, self._variables
         self._fields, self._variables = fields, variables
 
 
 def _parse(head: bytes, limits: HeadLimits) -> tuple[RequestHead, bool]:
-    """Parse a head; say whether another head with the same fields, and a plain request line, means the same by them."""
+    """Parse a head. Also returns whether a head with the same fields and a plain request line has the same variables."""
     text = head.decode("latin-1")
     lines = text.split("\r\n")
     line = lines[0]
     _check_sizes(len(line), len(head) - len(line) - 4, len(lines) - 3, limits)
     is_upgrade = _validate(head, line)
     words = line.split(" ")
-    # the parser skips line breaks before a request; whoever reads a connection has to have done so before
+    # the parser skips line breaks before a request, but here the head has to begin with its line
     if len(words) != 3 or words[2] not in VERSIONS or not words[0][:1].isalpha():
         raise _bad_line(line)
     request = RequestHead()
     request.line = line
     request.command, request.path, request.version = words
     request.variables = _variables(lines, text.isascii())
-    # a target that names another host than the Host header says nothing about the next request
+    # an absolute target replaces the Host header, of this request only
     is_path = request.path[:1] == "/"
-    complete_head(request)
+    _complete(request)
     is_repeatable = is_path and "HTTP_HOST" in request.variables and not is_upgrade
     return request, is_repeatable and len(request.variables) == len(lines) - 3
 
 
-def complete_head(request: RequestHead) -> None:
+def build_head(line: str, command: str, path: str, version: str, variables: dict[str, str]) -> RequestHead:
+    """A head that another parser has read. For the arguments see :class:`RequestHead`.
+
+    Raises:
+        InvalidRequest: its framing, its target or its Host cannot be served.
+    """
+    request = RequestHead()
+    request.line = line
+    request.command, request.path, request.version = command, path, version
+    request.variables = variables
+    _complete(request)
+    return request
+
+
+def _complete(request: RequestHead) -> None:
     """Check the framing, target and Host of a parsed head, and set ``length`` and ``close``; all else is set already.
 
     Raises:
@@ -198,10 +214,10 @@ def complete_head(request: RequestHead) -> None:
 
 
 def check_partial_head(data: bytes, limits: HeadLimits) -> None:
-    """Look at the beginning of a head whose end has not arrived: can it still become a request?
+    """Check the beginning of a head whose end has not arrived.
 
     Raises:
-        InvalidRequest: it cannot, and nothing needs to be waited for.
+        InvalidRequest: it cannot become a valid request.
     """
     if not data[:1].isalpha():
         raise InvalidRequest(BAD_REQUEST, "what was sent is not HTTP")
@@ -224,9 +240,9 @@ def _check_sizes(line: int, fields: int, count: int, limits: HeadLimits) -> None
 
 
 def _validate(head: bytes, line: str) -> bool:
-    """Check a head byte by byte. Returns whether it asks for another protocol.
+    """Validate a head. Returns whether it asks for another protocol.
 
-    A parser costs a quarter of a microsecond; one that was used again would have to be known to expect no body.
+    A new parser costs a quarter of a microsecond; a used one could still expect a body.
     """
     if not line.isascii():
         head = line.translate(_TO_ASCII).encode() + head[len(line):]
@@ -253,7 +269,7 @@ def _bad_line(line: str) -> InvalidRequest:
 def _variables(lines: list[str], is_ascii: bool) -> dict[str, str]:
     """The header fields as an environ has them."""
     known = _KEYS.get
-    # half a microsecond less than to name the blanks; control characters have been refused, and NBSP is not ASCII
+    # without an argument, ``strip`` takes half a microsecond less; ASCII has no other white space that was not refused
     blanks = None if is_ascii else BLANKS
     variables: dict[str, str] = {}
     for line in lines[1:-2]:
@@ -283,7 +299,7 @@ def _combine(lines: list[str]) -> dict[str, str]:
 
 
 def _frame(request: RequestHead) -> None:
-    """Find out where the request ends, and whether another may follow it."""
+    """Set where the request ends, and whether another may follow it."""
     variables = request.variables
     request.close = request.version == "HTTP/1.0"
     connection = variables.get("HTTP_CONNECTION")
@@ -306,7 +322,7 @@ def _check_framing(request: RequestHead, coding: str | None) -> None:
         raise InvalidRequest(NOT_IMPLEMENTED, "the only transfer coding that is understood is chunked")
     if coding is not None and request.version == "HTTP/1.0":
         raise InvalidRequest(BAD_REQUEST, "HTTP/1.0 has no chunked bodies")
-    # any other protocol is not taken, so that the request stays what it is (RFC 9110 section 7.8)
+    # an upgrade to any other protocol is ignored (RFC 9110 section 7.8)
     if "websocket" in request.variables.get("HTTP_UPGRADE", "").lower():
         raise InvalidRequest(BAD_REQUEST, "a request that asks for a WebSocket cannot have a body")
     if request.command == "HEAD":
@@ -314,7 +330,7 @@ def _check_framing(request: RequestHead, coding: str | None) -> None:
 
 
 def _take_odd_target(request: RequestHead) -> None:
-    """Targets that are not a path (RFC 9112 sections 3.2.2 to 3.2.4)."""
+    """Handle a target that is not a path (RFC 9112 sections 3.2.2 to 3.2.4)."""
     match = ABSOLUTE_TARGET.fullmatch(request.path)
     if match is not None:
         request.variables["HTTP_HOST"] = match[1]
@@ -325,8 +341,8 @@ def _take_odd_target(request: RequestHead) -> None:
         raise InvalidRequest(BAD_REQUEST, "the request target is neither a path nor a URL")
 
 
-def fill_environ(environ: dict[str, Any], request: RequestHead) -> None:
-    """Put what the head says into an environ (PEP 3333)."""
+def fill_environ(environ: WSGIEnvironment, request: RequestHead) -> None:
+    """Put the content of a head into an environ (PEP 3333)."""
     path, _, query = request.path.partition("?")
     environ["REQUEST_METHOD"] = request.command
     environ["SCRIPT_NAME"] = ""

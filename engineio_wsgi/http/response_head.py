@@ -1,7 +1,7 @@
-"""Response heads: from what an application gave to ``start_response`` to the bytes, framing included.
+"""Response heads: the arguments of ``start_response`` are checked, framed and encoded.
 
-Owns the checks of PEP 3333 on statuses and headers (nothing that an application passes on may become a header or a
-response of its own), and who says where a response ends. No I/O.
+Owns the checks of PEP 3333 on statuses and headers, so that no value can add a header or a second response, and the framing of
+the body. No I/O.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from email.utils import formatdate
 from time import time
-from typing import Any
 
 __all__ = ["ResponseHead", "date_line", "keep_header"]
 
@@ -21,7 +20,7 @@ _date = (0, b"")
 
 
 def date_line() -> bytes:
-    """The Date header of now, line end included. Composed once a second."""
+    """The line of the Date header for now. Formatted once a second."""
     global _date
     now = int(time())
     second, line = _date
@@ -36,7 +35,7 @@ class ResponseHead:
 
     Args:
         status: code and reason.
-        headers: what the application wants sent. A Transfer-Encoding is left out: the server frames what it sends.
+        headers: the application's. A Transfer-Encoding is left out, because the server frames the body.
 
     Raises:
         TypeError: a header's name or value, or the status, is not a ``str``.
@@ -48,11 +47,11 @@ class ResponseHead:
     _lines: bytes
     #: the status, as a number
     code: int
-    #: whether the application has dated the response
+    #: whether the application has set a Date header
     has_date: bool
-    #: bytes of the body that may still be sent; ``None`` if that is not known
+    #: bytes of the body that may still be sent; ``None`` without an announced length
     left: int | None
-    #: whether the application, or the framing, wants the connection closed
+    #: whether the application, or the framing, requires that the connection is closed
     close: bool | None
 
     def __init__(self, status: str, headers: Sequence[tuple[str, str]]) -> None:
@@ -66,16 +65,16 @@ class ResponseHead:
         return self.code in BODILESS or self.code < 200
 
     def frame(self, length: int | None, version: str, close: bool, is_head: bool) -> bytes:
-        """Decide how the body is delimited, and compose the head.
+        """Decide how the body is framed, and encode the head.
 
         Args:
-            length: bytes of the whole body, if that is known.
+            length: bytes of the whole body, if it is known.
             version: of the request.
             close: whether the connection is closed afterwards.
-            is_head: whether the request's method was HEAD, so that no body follows.
+            is_head: whether the request's method was HEAD, which has a response without a body.
         """
         if self.code == SWITCHING_PROTOCOLS:
-            # what follows is not HTTP, and the application's own affair
+            # what follows is not HTTP
             self.close = True
             return self._lines + b"\r\n"
         extra = b"" if self.has_date else date_line()
@@ -90,15 +89,25 @@ class ResponseHead:
             self.chunked = False
         return self._lines + extra + b"\r\n"
 
+    def cut(self, data: bytes) -> bytes:
+        """As much of ``data``, the next bytes of the body, as the response has announced. Counts it."""
+        left = self.left
+        if left is None:
+            return data
+        if len(data) > left:
+            data = data[:left]
+        self.left = left - len(data)
+        return data
+
     def _delimit(self, length: int | None, version: str, is_head: bool) -> bytes:
         if length is not None:
             if is_head and not length:
-                # the length of what a GET would get is not known
+                # the length of the response to a GET is not known
                 return b""
             self.left = length
             return b"Content-Length: %d\r\n" % length
         if version == "HTTP/1.0":
-            # only the end of the connection can tell the client where the body ends
+            # the body ends with the connection
             is_told = self.close is not None
             self.close = True
             return b"" if is_told else b"Connection: close\r\n"
@@ -109,18 +118,18 @@ class ResponseHead:
 #: status and headers, encoded; code; whether there is a date; Content-Length; whether Connection says close
 Composed = tuple[bytes, int, bool, int | None, bool | None]
 
-#: heads that were sent before: those that have no other headers than these, whose values belong to no single client
-_KNOWN: dict[tuple[Any, ...], Composed] = {}
+#: heads that were sent before and have no other headers than SHAREABLE, whose values belong to no single client
+_KNOWN: dict[tuple[object, ...], Composed] = {}
 SHAREABLE = frozenset(("cache-control", "connection", "content-encoding", "content-length", "content-type", "vary",
                        "x-content-type-options"))
-#: further headers that may be kept, because they come from an application's configuration
+#: further headers that may be kept, because they come from the configuration
 _configured: set[tuple[str, str]] = set()
 MAX_KNOWN = 256
 MAX_KNOWN_SIZE = 512
 
 
 def keep_header(name: str, value: str) -> None:
-    """Say that a header with just this value comes from the configuration, so that heads with it may be kept."""
+    """Allow that heads with this header and value are kept, because it comes from the configuration."""
     _configured.add((name, value))
 
 
@@ -129,10 +138,9 @@ def _is_shareable(headers: Sequence[tuple[str, str]]) -> bool:
 
 
 def _compose(status: str, headers: Sequence[tuple[str, str]]) -> Composed:
-    """Check and encode. A server says the same again and again: 1.2 µs are saved where it does.
+    """Check and encode a head, or return an equal one that was encoded before, which saves 1.2 µs.
 
-    A head with ``Set-Cookie``, ``Location``, ``ETag`` or anything else that may be a secret between the server and one
-    client is never kept.
+    A head with ``Set-Cookie``, ``Location``, ``ETag`` or any other header that may be a secret of one client is never kept.
     """
     key = (status, *headers)
     try:
@@ -154,7 +162,7 @@ def _compose_new(status: str, headers: Sequence[tuple[str, str]]) -> Composed:
         headers = [header for header in headers if header[0].lower() != "transfer-encoding"]
     left = _to_length(names["content-length"]) if "content-length" in names else None
     close = "close" in names["connection"].lower() if "connection" in names else None
-    # joins what are strings and raises TypeError for all else
+    # raises TypeError for anything but strings
     text = "\r\n".join(["HTTP/1.1 " + status, *map(": ".join, headers), ""])
     if text.count("\n") != len(headers) + 1 or text.count("\r") != len(headers) + 1:
         raise ValueError("a line break in the status or in a header")

@@ -1,37 +1,42 @@
-"""PEP 3333's way out: `start_response`, `write`, and what becomes of the application's iterable.
+"""Sending responses (PEP 3333): `start_response`, `write`, the application's iterable, and the access log.
 
-Owns how a response's body is cut to what its head announced. The connection, and who is asked for the response, are
-the handler's affair; this is the half of it that sends.
+Owns how a response's body is cut to the announced length. The handler reads the requests and calls the application.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any
 
+from engineio_wsgi.http.access_log import format_line
 from engineio_wsgi.http.body import NO_BODY, Body
-from engineio_wsgi.http.connection import Connection
+from engineio_wsgi.http.connection import HttpConnection
 from engineio_wsgi.http.response_head import ResponseHead
-from engineio_wsgi.runtime.connection import Wire
+from engineio_wsgi.runtime.connection import Connection
+from engineio_wsgi.vendors.gevent_servers import log_failure
 
 __all__ = ["Responder"]
 
 ExceptionInfo = tuple[type[BaseException], BaseException, TracebackType]
 
-#: bytes of a response's first write that are copied behind its head, so that both leave with one ``send``
+#: bytes of a response's first write up to which it is sent together with the head
 MAX_JOINED = 1 << 20
 
 
 class Responder:
-    """A mixin of pywsgi's handler. The attributes without an underscore are pywsgi's, and mean what they mean there."""
+    """The part of a pywsgi handler that sends responses. The attributes without an underscore are pywsgi's."""
 
-    #: seconds that a client may pause while it takes a response, then the connection is lost
+    #: seconds in which a client takes nothing of a response, after which the connection is lost
     write_timeout = 60.0
 
-    #: what the application is told when it breaks PEP 3333
+    max_discarded_body: int
+
+    #: raised when the application violates PEP 3333
     ApplicationError = AssertionError
 
+    server: Any  # gevent's, or one that has its attributes
+    client_address: Any  # as ``accept`` returned it
     command: str | None = None
     request_version: str = "HTTP/1.1"
     requestline: str | None = None
@@ -42,14 +47,16 @@ class Responder:
     response_length = 0
     headers_sent = False
     close_connection = False
-    result: Any = None
+    result: Iterable[bytes] | None = None
     wsgi_input: Body = NO_BODY
     log_error: Callable[..., None]
+    time_start: float = 0
+    time_finish: float = 0
 
-    _connection: Connection
+    _connection: HttpConnection
     _head: ResponseHead | None = None
-    #: where the connection went, if it was handed over: then there is nothing to respond to any more
-    _wire: Wire | None = None
+    #: the connection after it was detached; no response is sent then
+    _detached: Connection | None = None
 
     def start_response(self, status: str, headers: Sequence[tuple[str, str]],
                        exc_info: ExceptionInfo | None = None) -> Callable[[bytes], None]:
@@ -69,8 +76,8 @@ class Responder:
         return self.write
 
     def write(self, data: bytes) -> None:
-        """PEP 3333's ``write``: send ``data`` now, after the head if that has not been sent. Blocks meanwhile."""
-        if self._wire is not None:
+        """PEP 3333's ``write``: send ``data`` now, with the head if that has not been sent. Blocks meanwhile."""
+        if self._detached is not None:
             return
         if not self.headers_sent:
             self._send_first(data, None)
@@ -79,7 +86,8 @@ class Responder:
 
     def process_result(self) -> None:
         """Send what the application returned."""
-        result: Any = self.result
+        result = self.result
+        assert result is not None
         if isinstance(result, (list, tuple)) and not self.headers_sent:
             data = result[0] if len(result) == 1 else b"".join(result)
             self._send_first(data, len(data))
@@ -87,7 +95,7 @@ class Responder:
             for data in result:
                 if data:
                     self.write(data)
-            if self._wire is not None:
+            if self._detached is not None:
                 return
             if not self.headers_sent:
                 self._send_first(b"", 0)
@@ -119,29 +127,60 @@ class Responder:
             self._send(data)
 
     def _no_response(self) -> Exception:
-        """What is raised when the application has returned without having started a response."""
+        """The exception to raise when the application has returned without a response."""
         return self.ApplicationError("the application did not call start_response")
 
     def _frame_data(self, data: bytes) -> bytes:
-        """A piece of the body as it is sent: in a chunk, or cut to what was announced."""
+        """A piece of the body as it is sent: in a chunk, or cut to the announced length."""
         head = self._head
         assert head is not None
         size = len(data)
-        if head.left is None:
-            return b"%x\r\n%b\r\n" % (size, data) if head.chunked and size else data
-        if size > head.left:
-            data = self._cut(head, data)
-            size = len(data)
-        head.left -= size
-        return data
-
-    def _cut(self, head: ResponseHead, data: bytes) -> bytes:
-        """More than there may be: none for HEAD, and else the client would read the rest as the next response."""
-        if self.command != "HEAD" and not head.bodiless:
+        if head.chunked:
+            return b"%x\r\n%b\r\n" % (size, data) if size else data
+        data = head.cut(data)
+        # the client would read the rest as the next response
+        if len(data) != size and self.command != "HEAD" and not head.bodiless:
             self.close_connection = True
             self.log_error("The application sent more than it announced: %s", self.requestline)
-        return data[:head.left]
+        return data
 
     def _send(self, data: bytes) -> None:
         self._connection.send_all(data, self.write_timeout)
         self.response_length += len(data)
+
+    def handle_error(self, kind: Any, value: Any, traceback: Any) -> None:  # as pywsgi's, which has no types
+        """Log a failure of the application, and answer 500 if nothing was sent yet."""
+        log_failure(self, kind, value, traceback)
+        self._answer("500 Internal Server Error", (), "Internal Server Error")
+
+    def _answer(self, status: str, headers: Iterable[tuple[str, str]], text: str) -> None:
+        """Answer instead of the application, if it has not begun to, and close the connection."""
+        self.close_connection = True
+        if self.headers_sent or self._detached is not None or self._connection.lost:
+            return
+        body = text.encode()
+        self._head = None
+        self.start_response(status, [("Content-Type", "text/plain; charset=UTF-8"), *headers])
+        try:
+            self._send_first(body, len(body))
+        except OSError:
+            # the client has gone away
+            return
+
+    def _discard_body(self) -> bool:
+        try:
+            return self.wsgi_input.discard(self.max_discarded_body)
+        except OSError:
+            return False
+
+    # -- the log
+
+    def log_request(self) -> None:
+        """Write a line to the server's access log."""
+        self.server.log.write(self.format_request() + "\n")
+
+    def format_request(self) -> str:
+        """The line, in gevent's format."""
+        status = str(self._orig_status or self.status or "000").split()[0]
+        seconds = self.time_finish - self.time_start if self.time_finish else None
+        return format_line(self.client_address, self.requestline, status, self.response_length, seconds)

@@ -1,4 +1,4 @@
-"""Which of the sub-protocols that a WebSocket client offers is agreed on: the option ``subprotocols``, in force."""
+"""The choice of a WebSocket's sub-protocol, by the option ``subprotocols``."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ logger = logging.getLogger("engine.ws")
 
 SUBPROTOCOL = "Sec-WebSocket-Protocol"
 
+Request = Any  # werkzeug's, or that of a framework
 #: names in order of preference; or a callable that takes the offered names and the request; ``None``: the first offered
-Subprotocols = tuple[str, ...] | Callable[[list[str], Any], str | None] | None
+Subprotocols = tuple[str, ...] | Callable[[list[str], Request], str | None] | None
 
 
-def choose_subprotocol(option: Subprotocols, offered: Sequence[str], request_of: Callable[[], Any]) -> str | None:
-    """The sub-protocol of a WebSocket, ``None`` for none. Blocks as long as the application's own choice does.
+def choose_subprotocol(option: Subprotocols, offered: Sequence[str], request_of: Callable[[], Request]) -> str | None:
+    """The sub-protocol of a WebSocket, or ``None``. Blocks as long as the option's callable does.
 
     Args:
-        offered: what the client offers, most wanted first.
-        request_of: makes the request, for the application's own choice.
+        offered: the client's sub-protocols, most wanted first.
+        request_of: makes the request that the option's callable gets.
     """
     if not offered:
         return None
@@ -41,7 +42,7 @@ def choose_subprotocol(option: Subprotocols, offered: Sequence[str], request_of:
 
 
 def take_subprotocol(headers: list[tuple[str, str]], offered: Sequence[str]) -> tuple[list[tuple[str, str]], str | None]:
-    """Take the sub-protocol out of a handshake's headers, which middlewares and listeners have seen and may have changed."""
+    """Remove the sub-protocol from a handshake's headers, which middlewares and listeners may have changed, and return both."""
     others = [header for header in headers if header[0].lower() != SUBPROTOCOL.lower()]
     if len(others) == len(headers):
         return headers, None

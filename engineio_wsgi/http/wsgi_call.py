@@ -1,37 +1,34 @@
-"""Calling a WSGI application and keeping what it answers, instead of sending it."""
+"""Calling a WSGI application and keeping its response, instead of sending it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-__all__ = ["Answered", "call"]
+from engineio_wsgi.http.response import Response
 
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication, WSGIEnvironment
 
-class Answered(NamedTuple):
-    """A whole response."""
-
-    status: str
-    headers: list[tuple[str, str]]
-    body: bytes
+__all__ = ["call"]
 
 
-def call(application: Callable[..., Iterable[bytes]], environ: dict[str, Any]) -> Answered:
+def call(application: WSGIApplication, environ: WSGIEnvironment) -> Response:
     """Call ``application`` and read its body to the end. Blocks as long as it does; without a response it is a 500."""
-    response: list[Any] = ["500 Internal Server Error", []]
+    status = "500 Internal Server Error"
+    headers: list[tuple[str, str]] = []
     chunks: list[bytes] = []
 
-    def start_response(status: str, headers: list[tuple[str, str]], exc_info: object = None) -> Callable[[bytes], object]:
-        response[:] = [status, headers]
+    def start_response(code: str, fields: list[tuple[str, str]], exc_info: object = None, /) -> Callable[[bytes], object]:
+        nonlocal status, headers
+        status, headers = code, fields
         return chunks.append
 
     body = application(environ, start_response)
     try:
         chunks.extend(body)
     finally:
-        getattr(body, "close", _ignore_close)()
-    return Answered(response[0], response[1], b"".join(chunks))
-
-
-def _ignore_close() -> None:
-    """The body of the response has nothing to close."""
+        close = getattr(body, "close", None)
+        if close is not None:
+            close()
+    return Response(status, headers, b"".join(chunks))

@@ -1,6 +1,6 @@
-"""Where the Redis of a cluster is: what its URL may be, and what of it may be shown.
+"""The URL of a cluster's Redis: its parts, its checks, and its form without the password.
 
-Owns the URLs. Knows no sockets, and does not need redis-py.
+Does not know sockets, and does not need redis-py.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from engineio_wsgi.errors import ConfigurationError
 
 __all__ = ["REDIS_URLS", "RedisLocation", "group_of", "names_redis"]
 
-#: by the scheme: whether TLS is spoken, and whom to ask for the address of the server itself
+#: by scheme: whether TLS is used, and which service knows the address of the server
 SCHEMES = {
     "redis": (False, ""), "rediss": (True, ""),
     "redis+sentinel": (False, "sentinel"), "rediss+sentinel": (True, "sentinel"),
@@ -28,35 +28,35 @@ REDIS_URLS = ('redis://HOST:PORT/DB, rediss://… (TLS), redis+sentinel://HOST:P
 
 
 def names_redis(text: str) -> bool:
-    """Whether an option's value is meant to be the URL of a Redis."""
+    """Whether an option's value has the scheme of a Redis URL."""
     return text.partition("://")[0] in SCHEMES and "://" in text
 
 
 def group_of(cluster: str, path: str) -> str:
-    """What workers that serve each other's sessions have in common, and others have not.
+    """The name of the group of workers that serve each other's sessions.
 
     Args:
-        cluster: what their option ``cluster`` says.
-        path: what their option ``path`` says: engines under different paths are different applications, even in one process.
+        cluster: the option ``cluster``.
+        path: the option ``path``: engines under different paths are different applications, even in one process.
     """
     return (RedisLocation.parse(cluster).mark if names_redis(cluster) else cluster) + path
 
 
 class RedisLocation(NamedTuple):
-    """A Redis, or those who know where it is.
+    """The address of a Redis server, or of the services that know its address.
 
     Attributes:
-        secure: whether it speaks TLS.
-        finder: ``"sentinel"`` or ``"cluster"``; empty if the address is the server's own.
+        secure: whether TLS is used.
+        finder: ``"sentinel"`` or ``"cluster"``; empty if ``addresses`` is the server's own.
         addresses: hosts and ports.
-        service: by which Sentinel knows the server.
-        db: the number of the database. It is a part of the group's name only: publish and subscribe know no databases.
+        service: the name that Sentinel has for the server.
+        db: the number of the database. It is only a part of the group's name: publish and subscribe do not depend on databases.
         username: empty for the default user.
         password: empty for none.
-        group: of workers that serve each other's sessions, beside others on the same Redis.
-        relay_websockets: whether a WebSocket that arrives at another machine than its session's is relayed; if not, its
-            session stays with polling.
-        settings: what else the URL says, for redis-py's connection: ``ssl_ca_certs``, for example.
+        group: the name of a group of workers that serve each other's sessions, if several groups use the same Redis.
+        relay_websockets: whether a WebSocket that arrives at another machine than its session's is relayed; if not, the session
+            keeps polling.
+        settings: the other parameters of the URL, for redis-py's connection: ``ssl_ca_certs``, for example.
     """
 
     secure: bool
@@ -72,10 +72,10 @@ class RedisLocation(NamedTuple):
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """Read a URL.
+        """Parse a URL.
 
         Raises:
-            ConfigurationError: it is not one, or redis-py is missing. The text shows no password.
+            ConfigurationError: the URL is not valid, or redis-py is missing. The text does not contain the password.
         """
         try:
             parts = urlsplit(url)
@@ -100,11 +100,11 @@ class RedisLocation(NamedTuple):
 
     @property
     def mark(self) -> str:
-        """What workers that serve each other's sessions have in common. Hosts may have other names on other machines."""
+        """The part of the URL that is the same for all workers of a group. Hosts may have other names on other machines."""
         return f"redis:{self.service}:{self.db}:{self.group}"
 
     def __str__(self) -> str:
-        """The URL without what is secret."""
+        """The URL without the password."""
         scheme = ("rediss" if self.secure else "redis") + (f"+{self.finder}" if self.finder else "")
         hosts = ",".join(f"{host}:{port}" for host, port in self.addresses)
         path = "/".join(["", *([self.service] if self.service else []), str(self.db)])
@@ -133,5 +133,5 @@ def _path(parts: SplitResult, finder: str) -> tuple[str, int]:
 
 
 def _wrong(why: str) -> ConfigurationError:
-    # what was given has a password in it, perhaps
+    # the URL itself is not shown, because it may contain a password
     return ConfigurationError(f"cluster: expected {REDIS_URLS}; got a URL that cannot be used: {why}")

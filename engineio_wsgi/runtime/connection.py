@@ -1,7 +1,7 @@
-"""A TCP or TLS connection after the loop that accepted it has let go of it.
+"""A TCP or TLS connection that was taken out of the server loop that accepted it.
 
-Owns the file descriptor, its two event-loop watchers, and the bytes that the kernel has not taken yet: nobody else
-reads, writes or closes it. Knows nothing of HTTP, WebSocket or sessions. Everything here belongs to the hub's thread.
+Owns the file descriptor, its two event-loop watchers, and the bytes that the kernel has not taken yet: no other object
+reads, writes or closes it. Knows nothing of HTTP, WebSocket or sessions. For the hub's thread only.
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ from typing import Any
 
 import gevent
 from gevent.event import Event
-from gevent.hub import Hub
 
 from engineio_wsgi.deadline import Deadline, DeadlineTimer
 from engineio_wsgi.runtime.forks import hold
+from engineio_wsgi.runtime.loop import READ, WRITE, IoLoop, Stream, Watcher
+from engineio_wsgi.vendors.gevent_sockets import c_socket, is_tls, tls_object
 
-__all__ = ["Wire", "detach"]
+__all__ = ["Connection", "detach"]
 
-READ = 1
-WRITE = 2
 #: bytes of one ``recv``. 64 KiB cost no more than 2 KiB (2.3 µs for a socket pair and 1 KB); with 128 KiB, for which malloc asks
 #: the kernel each time, it was 13.9 µs
 RECV_SIZE = 65536
@@ -31,13 +30,13 @@ LINGER = 5.0
 
 
 class _TlsStream:
-    """The non-blocking face of a TLS socket: ``BlockingIOError`` where OpenSSL wants to wait, ``b""`` at the end."""
+    """A TLS socket as a :class:`Stream`: ``BlockingIOError`` where OpenSSL wants to wait, ``b""`` at the end."""
 
     __slots__ = ("_socket", "_tls")
 
-    def __init__(self, tls_socket: Any) -> None:
+    def __init__(self, tls_socket: Any) -> None:  # gevent's sockets have no types
         self._socket = tls_socket
-        self._tls = tls_socket._sslobj
+        self._tls = tls_object(tls_socket)
 
     def recv(self, size: int) -> bytes:
         try:
@@ -60,22 +59,22 @@ class _TlsStream:
         return number
 
     def shutdown(self, how: int) -> None:
-        """Say that nothing follows: to TLS, as far as the kernel takes it at once, and to TCP."""
+        """End the sending side: of TLS, if the kernel takes its message at once, and of TCP."""
         with contextlib.suppress(OSError):
             self._tls.shutdown()
-        self._socket._sock.shutdown(how)
+        c_socket(self._socket).shutdown(how)
 
     def close(self) -> None:
         self._socket.close()
 
 
-def detach(sock: Any) -> Any:
-    """Take the connection out of a gevent (or stdlib) socket, whose own ``close`` then closes nothing.
+def detach(sock: Any) -> Stream:  # gevent's sockets have no types
+    """Take the connection out of a gevent or stdlib socket, whose own ``close`` then closes nothing.
 
-    Returns a non-blocking C socket, which has no Python layer that waits; for TLS, whose state cannot leave its
-    object, an adapter: there the caller has to keep the former owner from closing the socket.
+    Returns a non-blocking C socket. For a TLS socket, whose state cannot leave its object, it returns an adapter, and the caller
+    has to keep the former owner from closing the socket.
     """
-    if getattr(sock, "_sslobj", None) is not None:
+    if is_tls(sock):
         return _TlsStream(sock)
     raw = _socket.socket(fileno=sock.detach())
     raw.setblocking(False)
@@ -83,7 +82,7 @@ def detach(sock: Any) -> Any:
 
 
 class _ClosedSocket:
-    """What a wire has instead of a socket once it is closed."""
+    """The stream of a closed connection."""
 
     __slots__ = ()
 
@@ -96,40 +95,45 @@ class _ClosedSocket:
     def fileno(self) -> int:
         return -1
 
+    def shutdown(self, how: int) -> None:
+        raise BrokenPipeError("the connection is closed")
 
-CLOSED = _ClosedSocket()
+    def close(self) -> None:
+        """Nothing is left to close."""
 
 
-class Wire:
-    """One connection: non-blocking reads, one writer, watchers that call back in the hub.
+CLOSED: Stream = _ClosedSocket()
+
+
+class Connection:
+    """One connection: non-blocking reads and writes, and callbacks in the hub when it is readable, drained or closed.
 
     Args:
         sock: what :func:`detach` returned.
-        pending: bytes that were read from the connection already; they come first out of ``recv``.
+        pending: bytes that were read from the connection already; ``recv`` returns them first.
 
     """
 
     __slots__ = ("__weakref__", "_loop", "_on_closed", "_on_drained", "_on_readable", "_read_ahead", "_reader", "_sock",
                  "_unsent", "_writer", "lost", "unsent")
 
-    def __init__(self, sock: Any, pending: bytes = b"") -> None:
-        hub: Hub = gevent.get_hub()
+    def __init__(self, sock: Stream, pending: bytes = b"") -> None:
         self._sock = sock
-        self._loop = hub.loop
-        #: what was read before and has not been asked for yet
+        self._loop: IoLoop = gevent.get_hub().loop
+        #: bytes that were read before, and that nobody has received yet
         self._read_ahead = pending
-        self._reader: Any = None
-        self._writer: Any = None
+        self._reader: Watcher | None = None
+        self._writer: Watcher | None = None
         self._on_readable: Callable[[], object] | None = None
         self._on_closed: Callable[[], object] | None = None
         self._unsent: list[bytes | memoryview] = []
         #: bytes that were written here and that the kernel has not taken yet
         self.unsent = 0
-        #: why writing has become impossible, if it has; ``unsent`` then says how much never left
+        #: why nothing can be written any more; ``unsent`` is then the number of bytes that were lost
         self.lost: OSError | None = None
         self._on_drained: Callable[[], object] | None = None
         if getattr(sock, "family", None) == _socket.AF_UNIX:
-            # it may be one of a pair, which no listener's address tells
+            # it may be one of a pair, which has no listener's address
             hold(self)
 
     @property
@@ -144,7 +148,7 @@ class Wire:
 
     def fileno(self) -> int:
         """The file descriptor; -1 once closed."""
-        return int(self._sock.fileno())
+        return self._sock.fileno()
 
     # -- reading
 
@@ -158,10 +162,10 @@ class Wire:
         if self._read_ahead:
             head, self._read_ahead = self._read_ahead[:size], self._read_ahead[size:]
             return head
-        return self._sock.recv(size)  # type: ignore[no-any-return]
+        return self._sock.recv(size)
 
     def watch(self, on_readable: Callable[[], object]) -> None:
-        """Call ``on_readable()`` in the hub, again and again, as long as there is something to read."""
+        """Call ``on_readable()`` in the hub, repeatedly, as long as there is something to read."""
         if self._sock is CLOSED:
             return
         if self._reader is None:
@@ -171,9 +175,11 @@ class Wire:
         if self._read_ahead:
             self._loop.run_callback(self._fire_if_watching, on_readable)
 
-    def unwatch(self) -> None:
-        """Stop calling back; what arrives stays with the kernel."""
-        if self._on_readable is not None:
+    def unwatch(self, on_readable: Callable[[], object] | None = None) -> None:
+        """Stop calling back, or only stop calling ``on_readable``; what arrives stays with the kernel."""
+        if on_readable is not None and self._on_readable != on_readable:
+            return
+        if self._on_readable is not None and self._reader is not None:
             self._on_readable = None
             self._reader.stop()
 
@@ -184,10 +190,10 @@ class Wire:
     # -- writing
 
     def write(self, data: bytes) -> None:
-        """Send what the kernel takes now, keep the rest in order and send it when it can. Never blocks.
+        """Send what the kernel takes now, keep the rest, and send it in order when the kernel takes it. Never blocks.
 
         Raises:
-            OSError: the connection is lost; what was unsent is dropped.
+            OSError: the connection is lost; unsent bytes are dropped.
         """
         if self.unsent or self.lost is not None:
             self._keep(data)
@@ -232,20 +238,22 @@ class Wire:
             self._finish_sending()
 
     def _finish_sending(self) -> None:
-        """Nothing can be sent any more: all of it is out, or there is no one to send it to."""
+        """All bytes are sent, or the connection is lost."""
         self._unsent = []
-        self._writer.stop()
+        if self._writer is not None:
+            self._writer.stop()
         if self._on_drained is not None:
             self._on_drained()
 
     def call_when_drained(self, callback: Callable[[], object]) -> None:
-        """Call ``callback()`` in the hub whenever ``unsent`` comes down to 0, and when the connection is ``lost`` with bytes
-        unsent. It takes the place of the last one.
+        """Call ``callback()`` in the hub whenever ``unsent`` becomes 0, and when the connection is ``lost`` with bytes unsent.
+
+        It replaces the callback before it.
         """
         self._on_drained = callback
 
     def wait_drained(self, timeout: float | None = None) -> bool:
-        """Block the greenlet until nothing is unsent; ``False`` if the connection is lost, or after ``timeout`` seconds."""
+        """Block the greenlet until all bytes are sent; ``False`` if the connection is lost, or after ``timeout`` seconds."""
         if self.unsent and self.lost is None:
             drained = Event()
             self._on_drained = drained.set
@@ -256,17 +264,30 @@ class Wire:
     # -- the end
 
     def on_closed(self, callback: Callable[[], object]) -> None:
-        """Call ``callback()`` once, when this side closes the connection; at once if that has happened already."""
+        """Call ``callback()`` once, when this side closes the connection; at once if it is closed already."""
         if self._sock is CLOSED:
             callback()
         else:
             self._on_closed = callback
 
-    def linger(self, timeout: float = LINGER) -> None:
-        """Close politely, in the background: write what is unsent, say that nothing follows, wait for the peer's end.
+    def wait_closed(self) -> None:
+        """Block the greenlet until this side has closed the connection.
 
-        Closing at once while the peer is still sending would make the kernel reset the connection, and the peer could
-        lose the last bytes that were written to it.
+        The former owner of a TLS socket calls it before it closes the socket: the state of TLS cannot leave that object.
+        """
+        if self._sock is not CLOSED:
+            closed = Event()
+            self._on_closed = _both(self._on_closed, closed.set)
+            closed.wait()
+
+    def linger(self, timeout: float = LINGER) -> None:
+        """Close in the background: send what is unsent, end the sending side, and wait until the peer closes.
+
+        If it were closed while the peer is still sending, the kernel would reset the connection, and the peer could lose the
+        last bytes that were written to it.
+
+        Args:
+            timeout: seconds to wait for the peer.
         """
         if self._sock is CLOSED:
             return
@@ -298,7 +319,7 @@ class Wire:
             self.close()
 
     def close(self) -> None:
-        """Close the connection now; what is unsent is lost. Harmless when repeated."""
+        """Close the connection now; unsent bytes are lost. May be called again."""
         if self._sock is CLOSED:
             return
         for watcher in (self._reader, self._writer):

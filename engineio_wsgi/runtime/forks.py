@@ -1,12 +1,12 @@
-"""Forked processes: what a child must not touch of what its parent serves.
+"""Forked processes: a child gives up the listeners and connections that its parent serves.
 
-gevent continues its event loop in a forked child, and parent and child share every socket, so that either of them would read
+gevent continues its event loop in a forked child, and parent and child share every socket, so that either of them could read
 what the parent's clients send. Directly after a fork, in the child, the file descriptors of the parent's listeners and
-connections are replaced by a socket on which nothing ever arrives. Each keeps its number: objects of the parent's that are still
-around refer to it, and it must not become another file's.
+connections are replaced by a socket on which nothing ever arrives. Each descriptor keeps its number: objects of the parent still
+refer to it, and no other file may get that number.
 
-Owns the list of what a process serves: the addresses of its listeners, by which their connections are known, too, and the
-sockets that have no such address. Knows nothing of sessions; whoever has a state of its own registers a function.
+Owns the list of what a process serves: the addresses of its listeners, which their accepted connections have too, and the
+sockets without such an address. Knows nothing of sessions: objects with state of their own register a function.
 """
 
 from __future__ import annotations
@@ -18,29 +18,41 @@ import resource
 import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet
 
 import gevent
+
+if TYPE_CHECKING:
+    from socket import socket as Socket
 
 __all__ = ["call_in_child", "hold", "reserve_names", "serve"]
 
 logger = logging.getLogger("engine")
 
-#: descriptors that are looked through where the system has no list of the open ones
+
+class Descriptor(Protocol):
+    """An object that has a file descriptor."""
+
+    def fileno(self) -> int:
+        """Its number; -1 once closed."""
+        ...
+
+
+#: descriptors that are checked where the system has no list of the open ones
 MAX_DESCRIPTORS = 65_536
 
-#: ports, and names of Unix sockets, that this process serves
+#: ports and names of Unix sockets that this process serves
 _addresses: set[int | bytes] = set()
-#: what the names of the Unix sockets begin with by which workers reach each other
+#: prefixes of the names of the Unix sockets by which workers reach each other
 _reserved: set[bytes] = set()
-#: connections that are known by neither
-_held: WeakSet[Any] = WeakSet()
+#: connections that have no such address
+_held: WeakSet[Descriptor] = WeakSet()
 _resets: list[Callable[[bool], object]] = []
 
 
-def serve(sock: Any) -> None:
-    """This process serves the listener that has the local address of ``sock``: a listener, or a connection it has accepted."""
+def serve(sock: Socket) -> None:
+    """Record that this process serves the local address of ``sock``, a listener or an accepted connection."""
     with suppress(OSError):
         address = _address(sock)
         if address:
@@ -48,30 +60,30 @@ def serve(sock: Any) -> None:
 
 
 def reserve_names(prefix: str) -> None:
-    """Unix sockets whose names begin with ``prefix`` are for conversations of this process."""
+    """Record that Unix sockets whose names begin with ``prefix`` belong to this process."""
     _reserved.add(os.fsencode(prefix))
 
 
-def hold(connection: Any) -> None:
-    """``connection`` is this process's alone. It has a ``fileno()``, and is not kept alive by this."""
+def hold(connection: Descriptor) -> None:
+    """Record that ``connection`` belongs to this process. It is not kept alive."""
     _held.add(connection)
 
 
 def call_in_child(reset: Callable[[bool], object]) -> None:
-    """Have ``reset(served)`` called in each forked child, for as long as the process lives.
+    """Call ``reset(served)`` in each forked child, as long as the process lives.
 
-    Nothing of the parent's can be reached any more then. ``served`` tells whether the parent has served anybody. No event
-    loop runs meanwhile, and ``reset`` must not wait for anything.
+    The child has given up the parent's connections by then. ``served`` says whether the parent had a listener. No event loop runs
+    meanwhile, and ``reset`` must not block.
     """
     _resets.append(reset)
 
 
-def _address(sock: Any) -> int | bytes | None:
-    """What a listener and its connections have in common: the port, or the name of a Unix socket."""
+def _address(sock: Socket | _socket.socket) -> int | bytes | None:
+    """The port, or the name of a Unix socket, which a listener and its accepted connections have in common."""
     return _key(sock.family, sock.getsockname())
 
 
-def _key(family: int, name: Any) -> int | bytes | None:
+def _key(family: int, name: Any) -> int | bytes | None:  # the standard library types addresses so
     if family in (socket.AF_INET, socket.AF_INET6):
         return int(name[1])
     return os.fsencode(name) if family == socket.AF_UNIX else None
@@ -83,13 +95,13 @@ def _after_fork_in_child() -> None:
         try:
             reset(served)
         except Exception:
-            logger.exception("a forked process could not let go of what its parent serves")
+            logger.exception("a forked process could not give up what its parent serves")
 
 
 def _let_go(served: bool) -> None:
     if not (served or _held or _reserved):
         return
-    # first of all: until then, to stop a watcher could change what the parent's loop waits for. It is harmless if repeated
+    # first of all: before it, stopping a watcher could change what the parent's loop waits for. It may be called again
     gevent.reinit()
     _replace([*_held_descriptors(), *filter(_is_served, _open_descriptors())])
     _held.clear()
@@ -97,7 +109,7 @@ def _let_go(served: bool) -> None:
 
 
 def _replace(descriptors: Iterable[int]) -> None:
-    """Have the descriptors refer to a socket that has no other end. To write to it fails, and nothing ever arrives."""
+    """Replace the descriptors by a socket that has no other end: writing to it fails, and nothing ever arrives."""
     silent = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
     silent.setblocking(False)
     for number in descriptors:
@@ -118,7 +130,7 @@ def _open_descriptors() -> list[int]:
 
 
 def _is_served(number: int) -> bool:
-    """Whether a file descriptor is a listener or a connection of this process's."""
+    """Whether a file descriptor is a listener or a connection of this process."""
     try:
         sock = _socket.socket(fileno=number)
     except OSError:
@@ -135,7 +147,7 @@ def _is_served(number: int) -> bool:
         sock.detach()
 
 
-def _is_reserved(name_of: Callable[[], Any]) -> bool:
+def _is_reserved(name_of: Callable[[], str | bytes]) -> bool:
     with suppress(OSError):
         name = os.fsencode(name_of())
         return any(name.startswith(prefix) for prefix in _reserved)

@@ -1,7 +1,7 @@
-"""The greenlets that run the applications' listeners: taken for a turn, given back when it ends.
+"""The pool of greenlets that run the application's listeners: a session takes one for a turn and gives it back afterwards.
 
-A session that has nothing to do holds no greenlet (a parked one costs 6 KB and more); one whose listener blocks keeps
-its worker until the listener returns, and the others go on with further workers. Knows nothing of sessions.
+A session with nothing to do holds no greenlet (a parked one costs 6 KB and more). A session whose listener blocks keeps its
+greenlet until the listener returns, and other sessions use other greenlets. Knows nothing of sessions.
 """
 
 from __future__ import annotations
@@ -9,23 +9,24 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import gevent
 from gevent.hub import Hub
 from greenlet import GreenletExit, greenlet
 
 from engineio_wsgi.clock import monotonic
+from engineio_wsgi.runtime.loop import IoLoop
 
-__all__ = ["Workers"]
+__all__ = ["GreenletPool"]
 
 logger = logging.getLogger("engine")
 
 Task = Callable[[], object]
 
-#: idle greenlets that are kept; the rest of a burst ends
+#: idle greenlets that the pool keeps; the others of a burst end
 MAX_IDLE = 128
-#: seconds after which the event loop gets a turn although there is more to do: others may have become readable, and timers due
+#: seconds after which the event loop runs although there is more to do: other connections may be readable, and timers due
 SLICE = 0.01
 
 
@@ -37,18 +38,18 @@ class Readable(Protocol):
         ...
 
     def uncork(self) -> None:
-        """The listeners have ended, or wait for something: write out what they sent."""
+        """The listeners have returned or wait for something: write what they sent."""
         ...
 
 
-class Workers:
-    """A stack of idle greenlets of one hub. The one that was used last is used next: its memory is warm."""
+class GreenletPool:
+    """A stack of idle greenlets of one hub. The greenlet that was used last is used next: its memory is warm."""
 
     __slots__ = ("_hub", "_idle", "_left", "_loop", "_read_by", "_readable", "_slice_ends", "_tasks")
 
     def __init__(self, hub: Hub | None = None) -> None:
-        self._hub: Any = hub or gevent.get_hub()
-        self._loop = self._hub.loop
+        self._hub: Hub = hub or gevent.get_hub()
+        self._loop: IoLoop = self._hub.loop
         self._idle: list[greenlet] = []
         self._readable: deque[Readable] = deque()
         self._read_by: Readable | None = None
@@ -57,25 +58,25 @@ class Workers:
         self._slice_ends = 0.0
 
     def run(self, task: Task) -> None:
-        """Run ``task()`` in a worker until it ends or blocks. Only the hub may call this."""
+        """Run ``task()`` in a greenlet of the pool until it ends or blocks. Only the hub may call this."""
         idle = self._idle
-        worker = idle.pop() if idle else self._hire()
-        worker.switch(task)
+        member = idle.pop() if idle else self._start()
+        member.switch(task)
 
     def submit(self, task: Task) -> None:
-        """Have ``task()`` run in a worker, soon. Any greenlet of the hub's thread may call this.
+        """Have ``task()`` run in a greenlet of the pool, soon. Any greenlet of the hub's thread may call this.
 
-        All that are submitted in one turn of the loop run in the next, before anything else is read. (gevent spreads
-        callbacks over several turns: of 500 clients that post and then poll, most had to wait for what was ready but for
-        that, at nearly twice the cost.)
+        All tasks that are submitted in one turn of the loop run in the next turn, before anything else is read. (gevent
+        spreads callbacks over several turns. With 500 clients that post and then poll, most polls then waited although their
+        answer was nearly ready, which cost nearly twice as much.)
         """
         if not self._tasks and not self._left:
             self._loop.run_callback(self._run_all)
         self._tasks.append(task)
 
     def _run_all(self) -> None:
-        """In the hub: one worker, and a further one for the rest whenever a task has kept the last."""
-        self._left = len(self._tasks)  # what is submitted meanwhile has its turn later
+        """In the hub: run the tasks in one greenlet, and in another one whenever a task has blocked the last."""
+        self._left = len(self._tasks)  # tasks that are submitted meanwhile run in the next turn
         self._slice_ends = monotonic() + SLICE
         while self._left:
             self.run(self._run_queue)
@@ -83,7 +84,7 @@ class Workers:
             self._loop.run_callback(self._run_all)
 
     def _run_queue(self) -> None:
-        """In a worker. When it goes on after a task that blocked, nothing is left: another has taken over."""
+        """In a greenlet of the pool. After a task that blocked, nothing is left: another greenlet has taken over."""
         tasks = self._tasks
         while self._left:
             self._left -= 1
@@ -92,7 +93,7 @@ class Workers:
                 self._left = 0
 
     def forsake(self) -> None:
-        """In a forked child: what waits here is the parent's to do."""
+        """In a forked child: drop the tasks and reads that are queued, because they belong to the parent."""
         self._readable.clear()
         self._tasks.clear()
         self._left = 0
@@ -100,15 +101,15 @@ class Workers:
     def attend(self, connection: Readable) -> None:
         """``connection`` has become readable. Only the hub may call this.
 
-        All that become readable in one turn of the loop are read by one worker, one after the other, as long as no
-        listener blocks: a switch for each of them made an echo over 50 connections 7 % dearer.
+        One greenlet reads all connections that become readable in one turn of the loop, one after the other, as long as no
+        listener blocks. With a switch for each of them, an echo over 50 connections cost 7 % more.
         """
         if not self._readable:
             self._loop.run_callback(self._read_all)
         self._readable.append(connection)
 
     def _read_all(self) -> None:
-        """In the hub: one worker, and a further one for the rest whenever the last has been kept by a listener."""
+        """In the hub: read in one greenlet, and in another one whenever a listener has blocked the last."""
         self._slice_ends = ends = monotonic() + SLICE
         while self._readable and monotonic() < ends:
             self.run(self._read_queue)
@@ -119,24 +120,24 @@ class Workers:
             self._loop.run_callback(self._read_all)
 
     def _read_queue(self) -> None:
-        """In a worker."""
+        """In a greenlet of the pool."""
         readable = self._readable
         while readable:
             self._read_by = connection = readable.popleft()
             connection.read()
             if self._read_by is not connection:
-                # a listener has blocked meanwhile, and another worker has taken over the rest
+                # a listener has blocked meanwhile, and another greenlet has taken over the rest
                 return
             self._read_by = None
             connection.uncork()
             if monotonic() > self._slice_ends:
                 return
 
-    def _hire(self) -> greenlet:
-        worker = greenlet(self._work, self._hub)
-        # it gets its first task like all others: what a greenlet is started with, it would hold on to for life
-        worker.switch()
-        return worker
+    def _start(self) -> greenlet:
+        """Start another greenlet. It waits for its first task, as for all others: it would keep its arguments alive for ever."""
+        member = greenlet(self._work, self._hub)
+        member.switch()
+        return member
 
     def _work(self) -> None:
         current = gevent.getcurrent()
@@ -158,7 +159,7 @@ class Workers:
         try:
             task()
         except GreenletExit:
-            pass  # somebody killed what ran here; the worker itself has no reason to end
+            pass  # somebody has killed the task; the greenlet goes on
         except (Exception, gevent.Timeout):
             logger.exception("a task of the engine failed")
         except BaseException as error:

@@ -1,21 +1,20 @@
-"""What a server counts while somebody observes it: the traffic of its transports, and who is told of everything else.
+"""The counters of a server's traffic, and the observer that is told of its sessions.
 
-Counting is plain arithmetic in the hub's thread, once for what was read or written together. What the counts are for,
-and in which form they are published, is not known here.
+Counting is plain arithmetic in the hub's thread, once for each batch that was read or written together. Knows nothing of how the
+counters are published.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.packet import Packet, PacketType
 
 __all__ = ["TURN_BOUNDS", "Meter", "Observer"]
 
-#: upper bounds, in seconds, of the classes into which turns are counted; what takes longer is in a class of its own
+#: upper bounds, in seconds, of the classes into which turns are counted; the last class has no bound
 TURN_BOUNDS = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0)
 _SHORT = TURN_BOUNDS[0]
 
@@ -33,10 +32,10 @@ class Meter:
         self.messages_out = 0
         self.bytes_in = 0
         self.bytes_out = 0
-        #: how often listeners of a session ran without an interruption by the engine, and for how long altogether
+        #: how often listeners of a session ran without an interruption by the engine, and for how many seconds in all
         self.turns = 0
         self.turn_seconds = 0.0
-        #: those that took longer than the first bound, by the bound that they did not exceed
+        #: turns that took longer than the first bound, by the largest bound that they exceeded
         self.longer_turns = [0] * len(TURN_BOUNDS)
 
     def on_bytes_in(self, size: int) -> None:
@@ -51,7 +50,7 @@ class Meter:
         """``count`` messages were queued for the listeners."""
         self.messages_in += count
 
-    def on_batch(self, size: int, entries: Sequence[Any]) -> None:
+    def on_batch(self, size: int, entries: Sequence[object]) -> None:
         """``entries`` of a write buffer were written, in ``size`` bytes."""
         self.bytes_out += size
         if len(entries) == 1 and type(entries[0]) is str:
@@ -59,15 +58,15 @@ class Meter:
         else:
             self.on_sent(entries)
 
-    def on_sent(self, entries: Sequence[Any]) -> None:
-        """``entries`` of a write buffer were written; those that are no messages do not count."""
+    def on_sent(self, entries: Sequence[object]) -> None:
+        """``entries`` of a write buffer were written. Packets that are not messages do not count."""
         self.messages_out += len(entries)
-        # one look at all of them: nearly always, there is none
+        # nearly always there is none: one check of all entries
         if Packet in map(type, entries):
             self.messages_out -= sum([type(entry) is Packet and entry.type is not PacketType.MESSAGE for entry in entries])
 
-    def deliver(self, listeners: Sequence[Callable[..., Any]], data: str | bytes, since: float) -> None:
-        """A turn of one message: call its listeners. The bulk of real traffic, and so :meth:`on_turn` is spelt out here."""
+    def deliver(self, listeners: Sequence[Callable[..., object]], data: str | bytes, since: float) -> None:
+        """Call the listeners of one message, and count the turn. Most traffic comes here: :meth:`on_turn` is repeated inline."""
         self.messages_in += 1
         try:
             for listener in listeners:
@@ -80,7 +79,7 @@ class Meter:
                 self._on_long_turn(seconds)
 
     def on_turn(self, since: float) -> None:
-        """Listeners have run since ``since``, a time of the monotonic clock."""
+        """Listeners ran from ``since``, a time of the monotonic clock, until now."""
         seconds = monotonic() - since
         self.turns += 1
         self.turn_seconds += seconds
@@ -92,25 +91,25 @@ class Meter:
 
 
 class Observer:
-    """Who is told what becomes of a server's sessions, in the hub's thread. This one does not care, and costs nothing."""
+    """Is told of a server's sessions, in the hub's thread. This base class counts nothing, and costs nothing."""
 
     __slots__ = ()
 
     def start_anew(self) -> None:
-        """This process was forked from the one whose sessions were counted."""
+        """Forget all counts: this process was forked from the one that counted."""
 
     def meter(self, transport: str) -> Meter | None:
-        """Where the traffic over ``transport`` is counted; ``None`` if it is not."""
+        """The counters of the traffic over ``transport``; ``None`` if it is not counted."""
         return None
 
     def on_open(self, transport: str) -> None:
         """A handshake over ``transport`` has become a session."""
 
     def on_refused(self, code: int) -> None:
-        """A request was answered with a line of the error table."""
+        """A request was refused with ``code`` of the error table."""
 
     def on_upgrade(self) -> Callable[[bool], object] | None:
-        """An upgrade has begun. What is returned is called with whether it was won, when that is known."""
+        """An upgrade has begun. Returns a function that is called with whether it succeeded, when it has ended."""
         return None
 
     def on_closed(self, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""OS threads, seen through whatever monkey-patching has done to the standard library's view of them."""
+"""OS threads, whether or not gevent has monkey-patched the standard library."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from gevent import monkey
 
 __all__ = ["current_thread", "half_patched", "wait_in_thread"]
 
-#: what ``monkey.patch_all()`` patches and listeners commonly wait with
+#: modules that ``monkey.patch_all()`` patches, and that listeners commonly wait with
 PATCHABLE = ("socket", "ssl", "threading", "time", "select", "queue")
 
-#: the id of the OS thread that runs; the patched function would tell greenlets apart
+#: the id of the running OS thread; the patched function returns that of the greenlet
 current_thread: Callable[[], int] = monkey.get_original("_thread", "get_ident")
 
 _sleep: Callable[[float], None] = monkey.get_original("time", "sleep")
 
-#: seconds between two looks of a thread that waits for a session's buffer to drain
+#: seconds between two checks of a thread that waits for a session's buffer to drain
 PERIOD = 0.005
 
 
 def half_patched() -> list[str]:
-    """The modules that gevent has left alone although it has patched others; empty if it has patched all or none."""
+    """The modules that gevent has not patched although it has patched others; empty if it has patched all or none."""
     missing = [name for name in PATCHABLE if not monkey.is_module_patched(name)]
     return missing if len(missing) < len(PATCHABLE) else []
 
 
 def wait_in_thread() -> None:
-    """Let the calling OS thread sleep for a moment; greenlets of other threads go on."""
+    """Sleep for a moment in the calling OS thread; greenlets of other threads go on."""
     _sleep(PERIOD)

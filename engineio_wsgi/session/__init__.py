@@ -1,4 +1,4 @@
-"""A session: its state machine, write buffer, heartbeat and upgrade, and the `Socket` that applications see.
+"""One session: its states, its inbox and listeners, write buffer, heartbeat and upgrade, and the `Socket` of applications.
 
-This room must not know HTTP, the engine and other workers.
+This room must not know HTTP, the engine, or other workers.
 """

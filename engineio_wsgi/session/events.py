@@ -1,46 +1,46 @@
-"""Listeners by event name: what `Server` and `Socket` share. Knows nothing of either."""
+"""Listeners by event name, for `Server`, `Socket` and sessions. Does not know what the events mean."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar, overload
+from typing import TypeVar, overload
 
-__all__ = ["Emitter", "Listener", "StandIn", "check_listener"]
+__all__ = ["Events", "HasListeners", "Listener", "StandIn", "check_listener"]
 
-Listener = Callable[..., Any]
+Listener = Callable[..., object]
 L = TypeVar("L", bound=Listener)
 
 
 class StandIn:
-    """What is called for a listener. It can be taken off, and is listed, as the listener itself."""
+    """A callable that is called in place of a listener. `Events` lists and removes it as if it were the listener."""
 
     __slots__ = ("listener",)
 
     def __init__(self, listener: Listener) -> None:
         self.listener = listener
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: object) -> object:
         """Call the listener."""
         return self.listener(*args)
 
 
 class _Once(StandIn):
-    """A listener that takes itself off before its first call."""
+    """A listener that removes itself before its first call."""
 
-    __slots__ = ("emitter", "event")
+    __slots__ = ("event", "events")
 
-    def __init__(self, emitter: Emitter, event: str, listener: Listener) -> None:
+    def __init__(self, events: Events, event: str, listener: Listener) -> None:
         super().__init__(listener)
-        self.emitter = emitter
+        self.events = events
         self.event = event
 
-    def __call__(self, *args: Any) -> Any:
-        self.emitter.off(self.event, self)
+    def __call__(self, *args: object) -> object:
+        self.events.off(self.event, self)
         return self.listener(*args)
 
 
-def _those_behind(listener: Listener) -> Iterator[Listener]:
-    """A registered listener, and what it stands for; the application's own comes last."""
+def _unwrapped(listener: Listener) -> Iterator[Listener]:
+    """A registered listener, and the listeners that it stands in for; the application's own is the last."""
     yield listener
     while isinstance(listener, StandIn):
         listener = listener.listener
@@ -48,7 +48,7 @@ def _those_behind(listener: Listener) -> Iterator[Listener]:
 
 
 def check_listener(event: str, listener: object) -> None:
-    """Refuse what cannot be a listener.
+    """Check that ``listener`` can be one.
 
     Raises:
         TypeError: it is not callable.
@@ -57,22 +57,14 @@ def check_listener(event: str, listener: object) -> None:
         raise TypeError(f"a listener of {event!r} must be callable, not {type(listener).__name__}")
 
 
-class Emitter:
-    """Named events with listeners that are called in the order in which they were added.
+class HasListeners:
+    """The methods ``on`` and ``once``, which are decorators as well. A subclass says where the listeners are kept."""
 
-    Example::
+    __slots__ = ()
 
-        emitter = Emitter()
-
-        @emitter.on("message")
-        def message(data): ...
-    """
-
-    __slots__ = ("_listeners",)
-
-    def __init__(self) -> None:
-        # tuples, replaced on every change: whoever is calling the listeners of an event is not disturbed
-        self._listeners: dict[str, tuple[Listener, ...]] = {}
+    def _add(self, event: str, listener: Listener, once: bool) -> None:
+        """Add a listener; ``once``: for the next event only."""
+        raise NotImplementedError
 
     @overload
     def on(self, event: str) -> Callable[[L], L]:
@@ -83,11 +75,11 @@ class Emitter:
         """With the listener."""
 
     def on(self, event: str, listener: L | None = None) -> L | Callable[[L], L]:
-        """Call ``listener`` at each ``event``; without one, a decorator. Returns the listener."""
+        """Call ``listener`` at each ``event``; without a listener, return a decorator. Returns the listener."""
         if listener is None:
             return lambda decorated: self.on(event, decorated)
         check_listener(event, listener)
-        self._set(event, (*self._listeners.get(event, ()), self.stand_in(listener)))
+        self._add(event, listener, once=False)
         return listener
 
     @overload
@@ -102,23 +94,46 @@ class Emitter:
         """As :meth:`on`, for the next ``event`` only."""
         if listener is None:
             return lambda decorated: self.once(event, decorated)
-        self.on(event, _Once(self, event, listener))
+        check_listener(event, listener)
+        self._add(event, listener, once=True)
         return listener
+
+
+class Events(HasListeners):
+    """Named events with listeners, which are called in the order in which they were added.
+
+    Example::
+
+        events = Events()
+
+        @events.on("message")
+        def message(data): ...
+    """
+
+    __slots__ = ("_listeners",)
+
+    def __init__(self) -> None:
+        # tuples that are replaced by each change, so that a change does not affect a call of the listeners that is under way
+        self._listeners: dict[str, tuple[Listener, ...]] = {}
+
+    def _add(self, event: str, listener: Listener, once: bool) -> None:
+        added = self.stand_in(_Once(self, event, listener) if once else listener)
+        self._set(event, (*self._listeners.get(event, ()), added))
 
     def off(self, event: str | None = None, listener: Listener | None = None) -> None:
         """Remove one listener, all of an event, or (without arguments) all. Unknown ones are ignored."""
         for name in [event] if event is not None else list(self._listeners):
             kept = self._listeners.get(name, ()) if listener is not None else ()
-            self._set(name, tuple(f for f in kept if all(one is not listener for one in _those_behind(f))))
+            self._set(name, tuple(f for f in kept if all(one is not listener for one in _unwrapped(f))))
 
     def listeners(self, event: str) -> list[Listener]:
         """The listeners of ``event``, in the order in which they are called."""
-        return [list(_those_behind(f))[-1] for f in self._listeners.get(event, ())]
+        return [list(_unwrapped(f))[-1] for f in self._listeners.get(event, ())]
 
-    def emit(self, event: str, *args: Any) -> bool:
-        """Call the listeners of ``event`` now, in this greenlet; returns whether there were any.
+    def emit(self, event: str, *args: object) -> bool:
+        """Call the listeners of ``event`` now, in this greenlet. Returns whether there were any.
 
-        An exception of a listener reaches the caller, and the listeners after it are not called.
+        An exception that a listener raises is propagated, and the listeners after it are not called.
         """
         listeners = self._listeners.get(event, ())
         for listener in listeners:
@@ -126,10 +141,11 @@ class Emitter:
         return bool(listeners)
 
     def stand_in(self, listener: Listener) -> Listener:
-        """What is called for ``listener``: itself. A subclass may answer a :class:`StandIn` that runs it in a context."""
+        """Return the callable that is called for ``listener``: itself, or in subclasses a :class:`StandIn` for it."""
         return listener
 
     def _set(self, event: str, listeners: tuple[Listener, ...]) -> None:
+        """Replace the listeners of ``event``."""
         if listeners:
             self._listeners[event] = listeners
         else:

@@ -1,7 +1,7 @@
-"""Who is still there: pings, their deadlines, and the difference between a dead peer and a busy process.
+"""Heartbeats: pings, their deadlines, and the difference between a dead client and a busy process.
 
-Owns one event-loop timer a server: it beats for all sessions, and notices when the loop itself was late. All deadlines
-are on the monotonic clock. Knows nothing of transports.
+Owns one event-loop timer for each server, which serves all sessions and detects that the loop was blocked. All deadlines
+are on the monotonic clock. Does not know transports.
 """
 
 from __future__ import annotations
@@ -9,72 +9,72 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from math import ceil
-from typing import Any, Protocol
+from typing import Protocol
 
-from engineio_wsgi.clock import monotonic
+from engineio_wsgi.clock import Loop, Timer, monotonic
 from engineio_wsgi.transports.base import CloseReason
 
 __all__ = ["Heartbeat", "HeartbeatTimer"]
 
 logger = logging.getLogger("engine")
 
-#: seconds between two looks at the deadlines, where an interval has at least ``TICKS`` of them. With a timer of its own for
-#: each session, the loop woke up for each ping and each pong: 10,000 sessions cost nearly twice as much
+#: seconds between two checks of the deadlines, if the shortest delay has at least ``TICKS`` of them. With one timer for each
+#: session, the loop woke up for each ping and each pong, and 10,000 sessions took nearly twice as much CPU
 TICK = 0.1
 TICKS = 20
-#: seconds by which a timer may be late before the loop counts as having been blocked
+#: seconds by which a timer may be late before the loop is taken to have been blocked
 LATE = 0.1
-#: seconds of a blockage that are worth a line in the log
-WORTH_A_LINE = 1.0
+#: seconds for which the loop must have been blocked before that is logged
+LOGGED = 1.0
 
 
 class HeartbeatTimer:
-    """The deadlines of all heartbeats of a server, in slots of one tick each: a timer wheel.
+    """A timer wheel with the deadlines of all heartbeats of a server, in slots of one tick each.
 
-    It notices, too, that the loop was blocked (by somebody's computation, or by a busy machine), and for how long.
-    While it was, nothing was read; peers must not be held to deadlines that passed meanwhile.
+    It also detects that the loop was blocked, by a computation or because the machine is busy, and for how long. Nothing was
+    read during that time, so deadlines that passed meanwhile are extended.
 
     Args:
-        loop: gevent's.
-        shortest: seconds of the shortest delay that heartbeats have.
+        loop: gevent's event loop.
+        shortest: the shortest delay of any heartbeat, in seconds.
     """
 
-    __slots__ = ("_due", "_loop", "_patience_until", "_reached", "_slots", "_started_at", "_tick", "_timer")
+    __slots__ = ("_due", "_extended_until", "_loop", "_reached", "_slots", "_started_at", "_tick", "_timer")
 
-    def __init__(self, loop: Any, shortest: float) -> None:
+    def __init__(self, loop: Loop, shortest: float) -> None:
         self._loop = loop
         self._tick = min(TICK, shortest / TICKS)
-        self._timer: Any = None
+        self._timer: Timer | None = None
         self._started_at = 0.0
         self._due = 0.0
-        self._patience_until = 0.0
+        self._extended_until = 0.0
         self._reached = 0
         self._slots: dict[int, set[Heartbeat]] = {}
 
     def start(self) -> None:
-        """Begin to tick; harmless if repeated."""
+        """Start the timer; harmless if repeated."""
         if self._timer is None:
             self._started_at = monotonic()
             self._reached = 0
             self._due = self._started_at + self._tick
-            self._timer = self._loop.timer(self._tick, self._tick)
-            self._timer.start(self._on_tick)
+            self._timer = timer = self._loop.timer(self._tick, self._tick)
+            timer.start(self._on_tick)
 
     def stop(self) -> None:
-        """Stop ticking: there are no sessions."""
+        """Stop the timer and drop all deadlines."""
         if self._timer is not None:
             self._timer.close()
             self._timer = None
         self._slots.clear()
 
     def slot(self, due: float) -> set[Heartbeat]:
-        """Those that fire at the first tick after ``due``; whoever wants to be among them adds itself."""
+        """Return the set of heartbeats that fire at the first tick after ``due``; the caller adds itself."""
         number = max(ceil((due - self._started_at) / self._tick), self._reached + 1)
         return self._slots.setdefault(number, set())
 
     def _on_tick(self) -> None:
         now = monotonic()
-        self._note(now - self._due, now)
+        self._on_late(now - self._due, now)
         self._due = now + self._tick
         first, self._reached = self._reached + 1, int((now - self._started_at) / self._tick)
         for number in self._slots_until(first):
@@ -83,7 +83,7 @@ class HeartbeatTimer:
                 self._fire(beats.pop(), now)
 
     def _slots_until(self, first: int) -> Iterable[int]:
-        """The numbers of the slots that have been reached since ``first``, without those that do not exist if they are many."""
+        """The numbers of the slots from ``first`` to the one that has been reached; of many, only those that exist."""
         numbers = range(first, self._reached + 1)
         if len(numbers) <= len(self._slots):
             return numbers
@@ -94,56 +94,66 @@ class HeartbeatTimer:
         try:
             heartbeat.on_due(now)
         except Exception:
-            logger.exception("a heartbeat failed")  # the others' must not
+            logger.exception("a heartbeat failed")  # and the others go on
 
-    def _note(self, late: float, now: float) -> None:
-        """A tick was ``late`` seconds late. If that is much, everybody gets as long again to be heard."""
+    def _on_late(self, late: float, now: float) -> None:
+        """A tick was ``late`` seconds late. If the loop was blocked, extend all deadlines by as much."""
         if late < LATE:
             return
-        if late >= WORTH_A_LINE and now >= self._patience_until:
+        if late >= LOGGED and now >= self._extended_until:
             logger.warning("the event loop was blocked for %.1f s; heartbeats are put off by as much", late)
-        self._patience_until = max(self._patience_until, now + late)
+        self._extended_until = max(self._extended_until, now + late)
 
     def is_late(self, now: float) -> bool:
-        """Whether a tick is overdue by so much that the loop counts as having been blocked."""
+        """Whether a tick is so late that the loop is taken to have been blocked."""
         return now - self._due >= LATE
 
-    def patience(self, now: float) -> float:
-        """Seconds from ``now`` for which nobody may be declared dead."""
-        return max(0.0, self._patience_until - now)
+    def extension(self, now: float) -> float:
+        """Seconds from ``now`` in which no client is taken for dead."""
+        return max(0.0, self._extended_until - now)
 
 
-class Beating(Protocol):
-    """What a heartbeat needs to know of its session."""
+class HeartbeatInbox(Protocol):
+    """What a heartbeat needs of its session's inbox."""
 
-    heard: float
-    stalled_since: float
+    last_seen: float
     reading_paused: bool
-    protocol: int
 
     def hear(self) -> None:
-        """The client is to be taken to be alive now."""
+        """Set ``last_seen`` to the present."""
+        ...
+
+
+class HeartbeatSession(Protocol):
+    """What a heartbeat needs of its session."""
+
+    protocol: int
+    stalled_since: float
+
+    @property
+    def inbox(self) -> HeartbeatInbox:
+        """Where received packets go."""
         ...
 
     def send_ping(self) -> None:
-        """Ask the client for a sign of life."""
+        """Send a ping."""
         ...
 
     def end(self, reason: str, description: object = None) -> None:
-        """The session ends now."""
+        """End the session now."""
         ...
 
 
 class Heartbeat:
     """One session's heartbeat.
 
-    From revision 4 on the server pings every ``interval`` seconds and the client answers within ``timeout``; up to
-    revision 3 the client pings and has ``interval + timeout`` for it. Any packet counts as life.
+    In revision 4 the server pings every ``interval`` seconds and the client answers within ``timeout`` seconds; up to revision 3
+    the client pings within ``interval + timeout`` seconds. Any packet shows that the client is alive.
     """
 
     __slots__ = ("_interval", "_pinged_at", "_session", "_slot", "_timeout", "_timer")
 
-    def __init__(self, session: Beating, timer: HeartbeatTimer, interval: float, timeout: float) -> None:
+    def __init__(self, session: HeartbeatSession, timer: HeartbeatTimer, interval: float, timeout: float) -> None:
         self._session = session
         self._timer = timer
         self._interval = interval
@@ -152,55 +162,55 @@ class Heartbeat:
         self._slot: set[Heartbeat] | None = None
 
     def start(self) -> None:
-        """Begin: the session has just been opened."""
-        self._session.hear()
-        self._beat_again(self._session.heard)
+        """Start, when the session has been opened."""
+        self._session.inbox.hear()
+        self._schedule_next(self._session.inbox.last_seen)
 
     def stop(self) -> None:
-        """No more beats."""
+        """Stop: no more pings and deadlines."""
         if self._slot is not None:
             self._slot.discard(self)
             self._slot = None
 
     def overdue(self) -> bool:
-        """Whether the client's time is up. For a request that comes between the deadline and the tick that would see it.
+        """Whether the client's deadline has passed. For a request that arrives after the deadline and before the next tick.
 
-        A session whose own application or event loop was late has until the tick.
+        If the application or the event loop was late, the session has until the tick.
         """
         now, session = monotonic(), self._session
-        if now < session.heard + self._interval + self._timeout or self._slot is None:
+        if now < session.inbox.last_seen + self._interval + self._timeout or self._slot is None:
             return False
         if session.protocol >= 4 and not self._was_pinged(now):
             return False
-        return not (session.reading_paused or self._timer.is_late(now) or self._timer.patience(now))
+        return not (session.inbox.reading_paused or self._timer.is_late(now) or self._timer.extension(now))
 
     def _was_pinged(self, now: float) -> bool:
-        """Whether a ping has gone unanswered, which was on time or long enough ago."""
-        heard, pinged_at = self._session.heard, self._pinged_at
-        if heard >= pinged_at:
+        """Whether a ping is unanswered that was sent in time or at least ``timeout`` seconds ago."""
+        last_seen, pinged_at = self._session.inbox.last_seen, self._pinged_at
+        if last_seen >= pinged_at:
             return False
-        on_time = pinged_at <= heard + self._interval + min(LATE, self._timeout / 4)
+        on_time = pinged_at <= last_seen + self._interval + min(LATE, self._timeout / 4)
         return on_time or now >= pinged_at + self._timeout
 
     def on_beat(self) -> None:
-        """The client's half of a heartbeat has arrived."""
-        # a pong that nobody asked for must not put off the next ping
+        """The client's ping or pong was received."""
+        # a pong without a ping must not delay the next ping
         if self._slot is not None and (self._pinged_at or self._session.protocol < 4):
-            self._beat_again(monotonic())
+            self._schedule_next(monotonic())
 
-    def _beat_again(self, heard: float) -> None:
-        """The next beat, from when the client is taken to have been alive."""
+    def _schedule_next(self, last_seen: float) -> None:
+        """Schedule the next heartbeat; the client was alive at ``last_seen``."""
         self._pinged_at = 0.0
-        self._arm(heard + self._interval + (0.0 if self._session.protocol >= 4 else self._timeout))
+        self._schedule(last_seen + self._interval + (0.0 if self._session.protocol >= 4 else self._timeout))
 
-    def _arm(self, due: float) -> None:
+    def _schedule(self, due: float) -> None:
         if self._slot is not None:
             self._slot.discard(self)
         self._slot = slot = self._timer.slot(due)
         slot.add(self)
 
     def on_due(self, now: float) -> None:
-        """The time has come to ask for a sign of life, or to judge that none has come."""
+        """Called at a deadline: send a ping, or decide whether the client is dead."""
         if self._too_slow(now):
             return
         if self._session.protocol >= 4 and not self._pinged_at:
@@ -211,33 +221,33 @@ class Heartbeat:
     def _ping(self, now: float) -> None:
         self._pinged_at = now
         self._session.send_ping()
-        if self._slot is not None:  # the client has not turned out to be gone
-            self._arm(now + self._timeout)
+        if self._slot is not None:  # the write has not ended the session
+            self._schedule(now + self._timeout)
 
     def _expire(self, now: float) -> None:
-        """The deadline has passed; find out whether that is the client's fault."""
+        """The deadline has passed: end the session, unless the server was late."""
         session = self._session
-        if session.reading_paused:
-            # its packets wait in the kernel because the application is slow: that is no reason to drop it
-            session.hear()
-            self._beat_again(now)
+        if session.inbox.reading_paused:
+            # the client's packets are unread because the application is slow
+            session.inbox.hear()
+            self._schedule_next(now)
         elif self._is_alive(now):
-            self._beat_again(session.heard)
-        elif self._timer.patience(now):
-            self._arm(now + self._timer.patience(now))
+            self._schedule_next(session.inbox.last_seen)
+        elif self._timer.extension(now):
+            self._schedule(now + self._timer.extension(now))
         else:
-            session.end(CloseReason.PING_TIMEOUT, f"nothing was heard for {now - session.heard:.1f} s")
+            session.end(CloseReason.PING_TIMEOUT, f"nothing was received for {now - session.inbox.last_seen:.1f} s")
 
     def _is_alive(self, now: float) -> bool:
-        heard = self._session.heard
+        last_seen = self._session.inbox.last_seen
         if self._session.protocol >= 4:
-            return heard >= self._pinged_at
-        return heard + self._interval + self._timeout > now
+            return last_seen >= self._pinged_at
+        return last_seen + self._interval + self._timeout > now
 
     def _too_slow(self, now: float) -> bool:
-        """End the session if its client has taken nothing of what waits for it for a whole heartbeat."""
+        """End the session if its client has received nothing of what is buffered for a whole heartbeat."""
         since = self._session.stalled_since
-        if not since or now - since - self._timer.patience(now) < self._interval + self._timeout:
+        if not since or now - since - self._timer.extension(now) < self._interval + self._timeout:
             return False
-        self._session.end(CloseReason.CLIENT_TOO_SLOW, f"nothing was taken for {now - since:.1f} s")
+        self._session.end(CloseReason.CLIENT_TOO_SLOW, f"nothing could be written for {now - since:.1f} s")
         return True

@@ -1,11 +1,11 @@
-"""`Socket`: what the application sees of a session. It has a `session.Session`, and is none."""
+"""`Socket`: the object that an application has for a session. It is a facade of `session.Session`."""
 
 from __future__ import annotations
 
 import io
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any
 
 import gevent
 from werkzeug.wrappers import Request
@@ -15,32 +15,35 @@ from engineio_wsgi.errors import SocketClosed, WriteTimeout
 from engineio_wsgi.log import shorten
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.runtime.threads import current_thread, wait_in_thread
-from engineio_wsgi.session.events import Listener, check_listener
+from engineio_wsgi.session.events import HasListeners, Listener
+from engineio_wsgi.session.groups import check_group
 from engineio_wsgi.session.session import Session
 from engineio_wsgi.transports.base import CloseReason, Entry, TrackedPacket, Transport, as_packet, size_of
 
-__all__ = ["Socket", "as_message"]
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIEnvironment
 
-L = TypeVar("L", bound=Listener)
+__all__ = ["Socket", "as_message"]
 
 logger = logging.getLogger("engine.socket")
 
-#: what a request's environ holds only while it is being answered; keeping it would keep the connection's buffers
+#: keys of an environ that are not kept after the request: their values would keep the connection's buffers alive
 TRANSIENT = frozenset({
     "wsgi.input", "wsgi.errors", "wsgi.file_wrapper", "wsgi.websocket", "wsgi.input_terminated", "engineio.socket",
     "gunicorn.socket", "gunicorn.sock", "wsgi.early_hints", "werkzeug.request",
 })
 
 
-class Socket:
-    """One client's session, whatever carries it at the moment.
+class Socket(HasListeners):
+    """One client's session, over whichever transport.
 
-    Its listeners run one after the other, in an order that follows the messages; each may block. All methods may be
-    called from any greenlet; ``send`` and ``close`` from any OS thread, too.
+    Its listeners run one after the other, in the order of the messages; each may block. All methods may be called from any
+    greenlet; ``send`` and ``close`` also from any OS thread.
 
-    A framework's integration makes a subclass, and names it in its server's ``_socket_class``. It may override ``request``, and
-    these hooks: ``_stand_in(function)`` returns what is called for a listener, for what :meth:`spawn` runs, and for the callback
-    of :meth:`send`; ``_before_waiting()`` is called when :meth:`receive` is about to wait. ``_environ`` is the handshake's.
+    A framework's integration defines a subclass, and names it in its server's ``_socket_class``. It may override ``request`` and
+    two hooks: ``_stand_in(function)`` returns the callable that is called in place of a listener, of a function that
+    :meth:`spawn` runs, and of the callback of :meth:`send`; ``_before_waiting()`` is called before :meth:`receive` waits.
+    ``_environ`` is the environ of the handshake.
 
     Example::
 
@@ -52,7 +55,7 @@ class Socket:
 
     __slots__ = ("__weakref__", "_data", "_environ", "_request", "_session")
 
-    def __init__(self, session: Session, environ: dict[str, Any]) -> None:
+    def __init__(self, session: Session, environ: WSGIEnvironment) -> None:
         self._session = session
         self._environ = {key: value for key, value in environ.items() if key not in TRANSIENT}
         self._request: Request | None = None
@@ -64,13 +67,13 @@ class Socket:
     # -- hooks for subclasses
 
     def _stand_in(self, function: Listener) -> Listener:
-        """What is called for a function of the application's: itself, or an `events.StandIn` that calls it in some context."""
+        """Return the callable that is called in place of an application's function: itself, or an `events.StandIn`."""
         return function
 
     def _before_waiting(self) -> None:
-        """The greenlet that receives is about to wait for the client."""
+        """Called before the greenlet that receives waits for the client."""
 
-    # -- what it is
+    # -- properties
 
     @property
     def id(self) -> str:
@@ -78,9 +81,9 @@ class Socket:
         return self._session.id
 
     @property
-    def server(self) -> Any:
+    def server(self) -> Any:  # the `Server`, which this room must not know
         """The :class:`Server` that the session belongs to."""
-        return self._session.host
+        return self._session.registry.server
 
     @property
     def request(self) -> Request:
@@ -98,20 +101,26 @@ class Socket:
 
     @property
     def transport(self) -> Transport:
-        """What carries the session at the moment; its ``name`` is ``"polling"``, ``"websocket"`` or ``"flashsocket"``."""
+        """The transport in use; its ``name`` is ``"polling"``, ``"websocket"`` or ``"flashsocket"``."""
         return self._session.transport
 
     @property
     def remote_address(self) -> str | None:
-        """The client's address, as the handshake's request has it."""
+        """The client's address: ``REMOTE_ADDR`` of the handshake's request."""
         return self._session.remote_address
 
     @property
-    def data(self) -> dict[Any, Any]:
-        """A dict for the application."""
+    def data(self) -> dict[Any, Any]:  # the application's own keys and values
+        """A dict for the application's own data."""
         if self._data is None:
             self._data = {}
         return self._data
+
+    @property
+    def groups(self) -> frozenset[str]:
+        """The groups that the session is in."""
+        session = self._session
+        return session.registry.groups.of(session)
 
     @property
     def ready_state(self) -> str:
@@ -125,12 +134,12 @@ class Socket:
 
     @property
     def close_reason(self) -> str | None:
-        """Why the session has ended: a :class:`CloseReason`, or what :meth:`close` was given; ``None`` if it has not."""
+        """Why the session ended: a :class:`CloseReason`, or the reason given to :meth:`close`; ``None`` before that."""
         return self._session.close_reason
 
     @property
     def close_description(self) -> object:
-        """What is known of the reason besides; ``None`` if nothing is."""
+        """Details of the close reason; ``None`` if there are none."""
         return self._session.close_description
 
     @property
@@ -140,17 +149,17 @@ class Socket:
 
     @property
     def upgrading(self) -> bool:
-        """Whether another transport is being tried at the moment."""
+        """Whether an upgrade to another transport is under way."""
         return self._session.state.upgrading
 
     @property
     def buffered(self) -> int:
-        """Bytes that were sent and that the kernel has not taken yet."""
+        """Bytes that were sent and that the kernel has not accepted yet."""
         return self._session.outbox.size
 
     @property
     def write_buffer(self) -> list[Packet]:
-        """The packets that have not been written; in a ``close`` listener, those that never were."""
+        """The packets that have not been written yet; in a ``close`` listener, those that will not be."""
         session = self._session
         entries = session.outbox.entries
         if not session.closed:
@@ -159,84 +168,57 @@ class Socket:
 
     # -- listeners
 
-    @overload
-    def on(self, event: str) -> Callable[[L], L]:
-        """As a decorator."""
-
-    @overload
-    def on(self, event: str, listener: L) -> L:
-        """With the listener."""
-
-    def on(self, event: str, listener: L | None = None) -> L | Callable[[L], L]:
-        """Call ``listener`` at each ``event``; without one, a decorator. Returns the listener."""
-        if listener is None:
-            return lambda decorated: self.on(event, decorated)
-        check_listener(event, listener)
-        self._session.on(event, self._stand_in(listener))
-        return listener
-
-    @overload
-    def once(self, event: str) -> Callable[[L], L]:
-        """As a decorator."""
-
-    @overload
-    def once(self, event: str, listener: L) -> L:
-        """With the listener."""
-
-    def once(self, event: str, listener: L | None = None) -> L | Callable[[L], L]:
-        """As :meth:`on`, for the next ``event`` only."""
-        if listener is None:
-            return lambda decorated: self.once(event, decorated)
-        check_listener(event, listener)
-        self._session.once(event, self._stand_in(listener))
-        return listener
+    def _add(self, event: str, listener: Listener, once: bool) -> None:
+        add = self._session.inbox.once if once else self._session.inbox.on
+        add(event, self._stand_in(listener))
 
     def off(self, event: str | None = None, listener: Listener | None = None) -> None:
         """Remove one listener, all of an event, or (without arguments) all. Unknown ones are ignored."""
-        self._session.off(event, listener)
+        self._session.inbox.off(event, listener)
 
     def listeners(self, event: str) -> list[Listener]:
         """The listeners of ``event``, in the order in which they are called."""
-        return self._session.listeners(event)
+        return self._session.inbox.listeners(event)
 
-    def emit(self, event: str, *args: Any) -> bool:
+    def emit(self, event: str, *args: object) -> bool:
         """Call the listeners of ``event`` now, in this greenlet; returns whether there were any.
 
-        An exception of a listener reaches the caller, and the listeners after it are not called.
+        An exception that a listener raises is propagated, and the listeners after it are not called.
         """
-        return self._session.emit(event, *args)
+        return self._session.inbox.emit(event, *args)
 
     # -- sending
 
     def send(self, data: str | bytes | bytearray | memoryview, *, compress: bool = True,
-             callback: Callable[[], object] | None = None, timeout: float | None = None) -> Socket:
+             callback: Callable[[], object] | None = None, timeout: float | None = None, volatile: bool = False) -> Socket:
         """Send one message: ``str`` is text, bytes-like is binary.
 
-        Does not wait for the network, unless ``max_buffered`` bytes wait for the client already: then it blocks its
-        caller until there is room.
+        Does not wait for the network unless ``max_buffered`` bytes are buffered for the client: then it blocks until there is
+        room.
 
         Args:
-            data: the message. Text that is not valid Unicode has its lone surrogates replaced.
+            data: the message. Lone surrogates in text are replaced by U+FFFD.
             compress: whether the transport may compress it.
-            callback: called once, in the session's turn, when the message has been written out.
-            timeout: seconds to wait for room; ``None`` waits until there is room or the session has ended.
+            callback: called once, as a listener is, when the message has been written.
+            timeout: seconds to wait for room; ``None`` waits until there is room or the session ends.
+            volatile: drop the message, and do not wait, if there is no room.
 
         Raises:
             SocketClosed: the session is closing or closed.
             WriteTimeout: no room within ``timeout`` seconds; the message was not queued.
-            TypeError: ``data`` is something else.
+            TypeError: ``data`` has another type.
         """
-        message: Any = data if type(data) is str or type(data) is bytes else as_message(data)
-        # asked here, not in size_of: a call would be a fifth of what an ASCII message costs
+        message = data if type(data) is str or type(data) is bytes else as_message(data)
+        # checked here and not in size_of: for an ASCII message, the call would take a fifth of the time
         size = len(message) if message.isascii() else size_of(message)
         entry: Entry = message if compress and callback is None else self._special_entry(message, compress, callback)
         session = self._session
-        if session.thread != current_thread():
-            self._send_from_thread(entry, size, timeout)
-            return self
         outbox = session.outbox
-        if outbox.size >= outbox.limit:
-            self._wait_for_buffer(timeout)
+        if outbox.size >= outbox.limit and not self._wait_for_room(timeout, volatile):
+            return self
+        if session.thread != current_thread():
+            session.append_from_thread(entry, size)
+            return self
         if session.creation_watched:
             entry = session.announce(entry)
         outbox.put(entry, size)
@@ -245,24 +227,30 @@ class Socket:
     write = send
 
     def _special_entry(self, data: str | bytes, compress: bool, callback: Callable[[], object] | None) -> Entry:
-        """A message that there is something special about."""
+        """The entry of a message that is not to be compressed, or that has a callback."""
         packet = Packet(PacketType.MESSAGE, data, compress)
         if callback is None:
             return packet
         self._session.outbox.watch()
         return TrackedPacket(packet, self._stand_in(callback))
 
-    def _wait_for_buffer(self, timeout: float | None) -> None:
-        """Block the caller until there is room.
+    def _wait_for_room(self, timeout: float | None, volatile: bool) -> bool:
+        """Block until there is room in the write buffer. Returns ``False`` at once if the message is ``volatile``.
 
         Raises:
-            SocketClosed: there will be none: the session is ending.
+            SocketClosed: the session is closing or closed.
+            WriteTimeout: no room within ``timeout`` seconds.
         """
         session = self._session
         outbox = session.outbox
         self._require_open()
+        if volatile:
+            return False
+        if session.thread != current_thread():
+            self._wait_in_thread(timeout)
+            return True
         if gevent.getcurrent() is gevent.get_hub():
-            raise WriteTimeout("the write buffer is full, and the event loop itself cannot wait")
+            raise WriteTimeout("the write buffer is full, and the event loop cannot block")
         deadline = Deadline(timeout)
         while outbox.size >= outbox.limit:
             session.transport.wake()
@@ -270,12 +258,13 @@ class Socket:
                 raise WriteTimeout(f"the write buffer stayed full for {timeout:g} s")
             session.wait_progress(deadline.left)
             self._require_open()
+        return True
 
     def _require_open(self) -> None:
         if not self._session.state.is_open:
             raise SocketClosed(reason=self.close_reason)
 
-    def _send_from_thread(self, entry: Entry, size: int, timeout: float | None) -> None:
+    def _wait_in_thread(self, timeout: float | None) -> None:
         outbox = self._session.outbox
         deadline = Deadline(timeout)
         while outbox.size >= outbox.limit:
@@ -283,13 +272,12 @@ class Socket:
             if deadline.has_passed():
                 raise WriteTimeout(f"the write buffer stayed full for {timeout:g} s")
             wait_in_thread()
-        self._session.append_from_thread(entry, size)
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until all that was sent has been written out; ``False`` when ``timeout`` seconds passed first.
+        """Block until all that was sent has been written; ``False`` if ``timeout`` seconds passed first.
 
         Raises:
-            SocketClosed: the session ended with something unsent.
+            SocketClosed: the session ended before that.
         """
         session = self._session
         deadline = Deadline(timeout)
@@ -303,54 +291,73 @@ class Socket:
             session.wait_progress(deadline.left)
         return True
 
+    # -- groups
+
+    def join(self, group: str) -> None:
+        """Add the session to a group: ``server.broadcast(data, to=group)`` reaches it. Any thread may call this.
+
+        The session leaves its groups when it closes. Nothing happens if it is a member already.
+
+        Args:
+            group: any text but an empty one. A group exists as long as it has a member.
+
+        Raises:
+            SocketClosed: the session is closing or closed.
+            TypeError, ValueError: ``group`` is no name of a group.
+        """
+        self._session.join(check_group(group))
+
+    def leave(self, group: str) -> None:
+        """Remove the session from a group; nothing happens if it is no member. Any thread may call this."""
+        session = self._session
+        session.registry.groups.leave(session, group)
+
     # -- receiving
 
     def receive(self, timeout: float | None = None) -> str | bytes:
-        """The next message, for sessions without a ``message`` listener. Blocks until there is one.
+        """Return the next message, in sessions without a ``message`` listener. Blocks until there is one.
 
         Raises:
-            SocketClosed: the session has ended (or is closing) and nothing is left to receive.
+            SocketClosed: the session is closing or closed, and no message is left.
             TimeoutError: ``timeout`` seconds passed.
             UsageError: another greenlet is receiving already.
         """
-        session = self._session
+        inbox = self._session.inbox
         deadline = Deadline(timeout)
-        while not session.inbox:
-            if session.events and session.busy_with is gevent.getcurrent():
-                session.run_event()
-            else:
+        while not inbox.messages:
+            if not inbox.run_own_call():
                 self._require_open()
                 self._wait_for_message(deadline)
-        return session.next_message()
+        return inbox.next_message()
 
     def _wait_for_message(self, deadline: Deadline) -> None:
         if deadline.has_passed():
             raise TimeoutError("no message arrived in time")
         self._before_waiting()
-        self._session.wait_for_message(deadline.left)
+        self._session.inbox.wait_for_message(deadline.left)
 
     def __iter__(self) -> Iterator[str | bytes]:
-        """The messages, as they come; ends when the session does."""
+        """Iterate over the messages as they arrive, until the session ends."""
         while True:
             try:
                 yield self.receive()
             except SocketClosed:
                 return
 
-    # -- the rest of its life
+    # -- greenlets, and the end
 
-    def spawn(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> gevent.Greenlet:
+    def spawn(self, function: Callable[..., object], *args: object, **kwargs: object) -> gevent.Greenlet:
         """Run ``function`` in a greenlet that is killed when the session closes.
 
         Raises:
-            SocketClosed: it has closed already.
+            SocketClosed: it is closed already.
         """
         task = gevent.Greenlet(self._run_spawned, self._stand_in(function), *args, **kwargs)
         self._session.spawn(task)
         return task
 
-    def _run_spawned(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Run ``function``. One that sends before it is killed finds the session closed, which is no failure."""
+    def _run_spawned(self, function: Callable[..., object], *args: object, **kwargs: object) -> object:
+        """Run ``function``. It may find the session closed before it is killed, which is no error."""
         try:
             return function(*args, **kwargs)
         except SocketClosed:
@@ -363,8 +370,8 @@ class Socket:
         """End the session. Does not block; see :meth:`wait_closed`.
 
         Args:
-            discard: do not let the client fetch first what still waits for it.
-            reason: what the ``close`` listeners are told instead of ``"forced close"``.
+            discard: whether to drop what is buffered, instead of waiting until the client has received it.
+            reason: the close reason, instead of ``"forced close"``.
         """
         session = self._session
         why = CloseReason.FORCED_CLOSE if reason is None else reason
@@ -377,7 +384,7 @@ class Socket:
         return self
 
     def wait_closed(self, timeout: float | None = None) -> bool:
-        """Block until the session has ended; ``False`` when ``timeout`` seconds passed first."""
+        """Block until the session has ended; ``False`` if ``timeout`` seconds passed first."""
         deadline = Deadline(timeout)
         while not self.closed:
             if deadline.has_passed():
@@ -386,11 +393,11 @@ class Socket:
         return True
 
 
-def as_message(data: Any) -> str | bytes:
-    """``data`` as the type that stands for it on the wire.
+def as_message(data: object) -> str | bytes:
+    """Convert ``data`` to the type of a message.
 
     Raises:
-        TypeError: it is neither text nor binary.
+        TypeError: it is neither str nor bytes-like.
     """
     if isinstance(data, str):
         return str(data)

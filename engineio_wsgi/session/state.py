@@ -1,6 +1,6 @@
-"""The states of a session, what moves it from one to another, and which moves are legal.
+"""The states of a session, the causes of its moves, and the table of legal moves.
 
-Everything that is known of a session's life (whether it is closed, closing, upgraded, upgrading) is derived from its state.
+Whether a session is closed, closing, upgraded or upgrading is derived from its state.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ __all__ = ["MOVES", "Cause", "SessionState"]
 class SessionState(enum.Enum):
     """Where a session is in its life; the value is what the documentation calls it.
 
-    ``ready``: what `Socket.ready_state` says. ``closing``: the session ends as soon as its client has fetched what is left.
-    ``closed``: it has ended. ``told``: its ``close`` listeners have been called, and no messages are delivered any more.
+    ``ready``: the value of `Socket.ready_state`. ``closing``: the session ends when its client has received what is buffered.
+    ``closed``: it has ended. ``told``: its ``close`` listeners have been called, and no more messages are delivered.
     ``over``: they have returned.
     """
 
@@ -25,7 +25,7 @@ class SessionState(enum.Enum):
     CLOSING = "closing"
     CLOSING_UPGRADING = "closing, upgrading"
     CLOSING_UPGRADED = "closing, upgraded"
-    #: the ``close`` listeners have still to be called
+    #: the ``close`` listeners have not been called yet
     CLOSED = "closed"
     CLOSED_UPGRADED = "closed, upgraded"
     #: the ``close`` listeners are running
@@ -55,7 +55,7 @@ class SessionState(enum.Enum):
 
 
 class Cause(enum.Enum):
-    """What moves a session."""
+    """Causes of a move from one state to another."""
 
     #: the handshake was admitted
     OPEN = "open"
@@ -65,7 +65,7 @@ class Cause(enum.Enum):
     ABANDON = "abandon"
     #: the upgrade was completed
     SWITCH = "switch"
-    #: the session is to end when its client has taken what is left
+    #: the session ends when its client has received what is buffered
     CLOSE = "close"
     #: the session ends now
     END = "end"

@@ -1,32 +1,35 @@
-"""The move of a session from one transport to another: probe, answer, switch, and every way in which that can fail.
+"""The upgrade of a session from one transport to another: probe, answer, switch, and every way in which it can fail.
 
-Owns the candidate connection until it has won. The session stays on its old transport, as if nothing were going on,
-until the client says ``upgrade``; the switch itself is one step in the hub in which nobody else runs.
+Owns the candidate connection until the switch. The session uses its old transport until the client sends ``upgrade``. No other
+greenlet runs during the switch.
 """
 
 from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
+from engineio_wsgi.clock import Loop, Timer
 from engineio_wsgi.deadline import DeadlineTimer
 from engineio_wsgi.packet import Packet, PacketType
+from engineio_wsgi.protocol.websocket.items import Item
 from engineio_wsgi.runtime.connection import RECV_SIZE
-from engineio_wsgi.transports.base import CloseReason, Entry, Transport
+from engineio_wsgi.session.write_buffer import WriteBuffer
+from engineio_wsgi.transports.base import CloseReason, Inbox, Sink, Transport
 from engineio_wsgi.transports.websocket import WebSocketTransport
 
-__all__ = ["CandidateSink", "Upgrade", "UpgradeState", "Upgrading"]
+__all__ = ["CandidateSink", "Upgrade", "UpgradeState", "UpgradingSession"]
 
 logger = logging.getLogger("engine.socket")
 
-#: seconds between two noops to the polling client that is to stop polling; the reference server's
+#: seconds between two noops to a client that is to stop polling; the reference server's value
 NOOP_PERIOD = 0.1
 
 
 class UpgradeState(enum.Enum):
-    """Where an upgrade is."""
+    """The states of an upgrade."""
 
     PROBING = "probing"
     PONGED = "ponged"
@@ -34,15 +37,32 @@ class UpgradeState(enum.Enum):
     ABANDONED = "abandoned"
 
 
-#: the moves that a client's packet makes; whatever is not here ends the attempt
+#: the legal moves, by state and packet; any other packet abandons the upgrade
 MOVES: dict[tuple[UpgradeState, PacketType, str | bytes], UpgradeState] = {
     (UpgradeState.PROBING, PacketType.PING, "probe"): UpgradeState.PONGED,
     (UpgradeState.PONGED, PacketType.UPGRADE, ""): UpgradeState.SWITCHED,
 }
 
 
-class Upgrading(Protocol):
+class UpgradingInbox(Protocol):
+    """What an upgrade needs of its session's inbox."""
+
+    def notify(self, event: str, *args: object) -> None:
+        """Queue a call of each listener of ``event``."""
+        ...
+
+    def submit_turn(self) -> None:
+        """Run what is queued soon, in a greenlet of the pool."""
+        ...
+
+
+class UpgradingSession(Protocol):
     """What an upgrade needs of its session."""
+
+    @property
+    def inbox(self) -> UpgradingInbox:
+        """Where received packets go."""
+        ...
 
     @property
     def id(self) -> str:
@@ -51,7 +71,7 @@ class Upgrading(Protocol):
 
     @property
     def transport(self) -> Transport:
-        """What the session uses so far."""
+        """The transport in use."""
         ...
 
     @property
@@ -59,61 +79,53 @@ class Upgrading(Protocol):
         """The client's address."""
         ...
 
-    def notify(self, event: str, *args: object) -> None:
-        """Have the listeners of an event called, in their turn."""
-        ...
-
-    def submit_turn(self) -> None:
-        """Have what is queued dispatched soon, in a worker greenlet."""
-        ...
-
     def switch_transport(self, transport: Transport) -> None:
-        """Everything unsent and everything newer goes to this transport."""
+        """Use this transport for everything unsent and everything newer."""
         ...
 
     def upgrade_abandoned(self) -> None:
-        """The session stays where it is."""
+        """The upgrade failed: the session keeps its transport."""
         ...
 
 
 class Upgrade:
-    """One attempt. Abandoned after ``timeout`` seconds, when the candidate fails, or when the session ends.
+    """One attempt to upgrade a session. Abandoned after ``timeout`` seconds, if the candidate fails, or if the session ends.
 
-    ``on_ended`` is called once, with whether the session has moved.
+    ``on_ended`` is called once, with whether the upgrade succeeded.
     """
 
     __slots__ = ("_candidate", "_loop", "_noop_timer", "_on_ended", "_session", "_timer", "state")
 
-    def __init__(self, session: Upgrading, candidate: WebSocketTransport, loop: Any, timeout: float,
+    def __init__(self, session: UpgradingSession, candidate: WebSocketTransport, loop: Loop, timeout: float,
                  on_ended: Callable[[bool], object] | None = None) -> None:
         self._session = session
         self._on_ended = on_ended
         self._candidate = candidate
         self._loop = loop
         self.state = UpgradeState.PROBING
-        self._noop_timer: Any = None
+        self._noop_timer: Timer | None = None
         self._timer = DeadlineTimer(loop, timeout, self.abandon, f"not finished within {timeout:g} s")
-        # until it has won, what happens to the candidate happens to the attempt, not to the session
+        # until the switch, the candidate reports to the attempt and not to the session
         candidate.bind(CandidateSink(self, session.id, session.remote_address))
 
     def start(self) -> None:
-        """Listen to the candidate."""
+        """Start to read from the candidate."""
         self._candidate.wire.watch(self._on_readable)
 
     def catch_up(self) -> None:
-        """Read what has arrived at the candidate. Never blocks.
+        """Read what the candidate has received. Never blocks.
 
-        For a request that comes on another connection: the event loop may hear of it before the packets that were sent before it.
+        For a request on another connection: the event loop may read it before packets that were sent earlier.
         """
-        while self._under_way and self._on_readable():
+        while self._is_under_way and self._on_readable():
             pass
 
     @property
-    def _under_way(self) -> bool:
+    def _is_under_way(self) -> bool:
         return self.state is UpgradeState.PROBING or self.state is UpgradeState.PONGED
 
     def _on_readable(self) -> bool:
-        """Read once. Returns whether there was something."""
+        """Read once. Returns whether anything was received."""
         wire = self._candidate.wire
         try:
             data = wire.recv(RECV_SIZE)
@@ -130,48 +142,48 @@ class Upgrade:
         self._on_frames(self._candidate.feed(data))
         return True
 
-    def _on_frames(self, items: list[Any]) -> None:
+    def _on_frames(self, items: list[Item]) -> None:
         for index, item in enumerate(items):
             if type(item) is str or type(item) is bytes:
                 self._on_packet(self._candidate.decode(item), items[index + 1:])
             else:
                 self._candidate.take([item])
-            if not self._under_way:
+            if not self._is_under_way:
                 return
 
-    def _on_packet(self, packet: Packet | None, rest: list[Any]) -> None:
+    def _on_packet(self, packet: Packet | None, rest: list[Item]) -> None:
         state = None if packet is None else MOVES.get((self.state, packet.type, packet.data))
         if state is UpgradeState.PONGED:
             self._on_probe()
         elif state is UpgradeState.SWITCHED:
             self._switch(rest)
         else:
-            self.abandon(f"{packet or 'something that is no packet'} while {self.state.value}")
+            self.abandon(f"{packet or 'a frame that is no packet'} while {self.state.value}")
 
     def _on_probe(self) -> None:
         self.state = UpgradeState.PONGED
         self._candidate.send_now(Packet(PacketType.PONG, "probe"))
         if self.state is not UpgradeState.PONGED:
-            return  # the candidate was lost while it was written to
-        self._noop_timer = self._loop.timer(NOOP_PERIOD, NOOP_PERIOD)
-        self._noop_timer.start(self._nudge)
-        self._session.notify("upgrading", self._candidate)
+            return  # writing to the candidate failed
+        self._noop_timer = timer = self._loop.timer(NOOP_PERIOD, NOOP_PERIOD)
+        timer.start(self._nudge)
+        self._session.inbox.notify("upgrading", self._candidate)
         self._nudge()
 
     def _nudge(self) -> None:
         self._session.transport.nudge()
 
-    def _switch(self, rest: list[Any]) -> None:
+    def _switch(self, rest: list[Item]) -> None:
         session = self._session
         self._stop(UpgradeState.SWITCHED)
         session.switch_transport(self._candidate)
         self._candidate.take(rest)
-        session.notify("upgrade", self._candidate)
-        session.submit_turn()
+        session.inbox.notify("upgrade", self._candidate)
+        session.inbox.submit_turn()
 
     def abandon(self, why: str = "") -> None:
-        """Give up the candidate; the session goes on as it was."""
-        if not self._under_way:
+        """Close the candidate; the session keeps its transport."""
+        if not self._is_under_way:
             return
         self._stop(UpgradeState.ABANDONED)
         self._session.upgrade_abandoned()
@@ -187,77 +199,22 @@ class Upgrade:
             self._on_ended(state is UpgradeState.SWITCHED)
 
 
-class NoOutbox:
-    """The write buffer of a candidate: it has nothing to write but the answer to the probe."""
+class CandidateSink(Sink):
+    """What a candidate reports to: if the candidate fails, the upgrade is abandoned and the session goes on.
 
-    __slots__ = ()
-
-    watched = False
-
-    @property
-    def entries(self) -> list[Entry]:
-        """None."""
-        return []
-
-    def take(self) -> list[Entry]:
-        """None."""
-        return []
-
-    def put_back(self, entries: list[Entry]) -> None:
-        """Never called: nothing was taken."""
-
-
-class CandidateSink:
-    """What a candidate reports to: its end is that of the attempt, and the session goes on.
-
-    A candidate has no messages and no packets of a session's: the upgrade reads them itself, and those behind its ``upgrade``
-    packet are delivered when the session has moved.
+    Everything else is ignored. The upgrade reads the candidate's packets itself; those behind its ``upgrade`` packet are
+    delivered when the session has moved.
     """
 
-    __slots__ = ("_upgrade", "id", "remote_address")
-
-    outbox = NoOutbox()
-    closed = False
-    closing = False
-    close_reason: str | None = None
-    reading_paused = False
-    receiver: Any = None
+    __slots__ = ("_upgrade", "id", "inbox", "outbox", "remote_address")
 
     def __init__(self, upgrade: Upgrade, sid: str, remote_address: str | None) -> None:
         self._upgrade = upgrade
         self.id = sid
         self.remote_address = remote_address
+        self.inbox = Inbox()
+        self.outbox = WriteBuffer(0)
 
     def end(self, reason: str, description: object = None) -> None:
         """The candidate failed."""
         self._upgrade.abandon(f"{reason}: {description}")
-
-    def take_receiver(self) -> Any:
-        """Nobody waits for a message of a candidate's."""
-
-    def wait_for_room(self) -> None:
-        """There is room."""
-
-    def hear(self) -> None:
-        """The session's own transport is what says whether its client is alive."""
-
-    def deliver(self, data: str | bytes) -> None:
-        """Never called."""
-
-    def enqueue(self, messages: Sequence[str | bytes]) -> None:
-        """Never called with messages."""
-
-    def run_turn(self) -> None:
-        """Nothing of the session's has to run because of a candidate."""
-
-    def submit_turn(self) -> None:
-        """Nothing of the session's has to run because of a candidate."""
-
-    def on_packet(self, packet: Packet) -> None:
-        """Never called."""
-
-    def on_written(self, entries: Sequence[Entry]) -> None:
-        """Never called."""
-
-    def on_stalled(self, under_way: list[Entry] | None = None) -> None:
-        """Never called."""

@@ -1,6 +1,6 @@
-"""The write buffer of a session: what was sent and has not been taken by the transport, and how many bytes that is.
+"""The write buffer of a session: the entries that were sent and not yet taken by the transport, and their size in bytes.
 
-Knows no I/O, and nobody waits in it: the session tells those who wait. Belongs to the hub's thread.
+Does no I/O and never blocks; the session wakes senders that wait for room. For the hub's thread only.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engineio_wsgi.packet import Packet, PacketType
-from engineio_wsgi.transports.base import Entry, Transport, as_packet, size_of
+from engineio_wsgi.transports.base import Entry, Prepared, Transport, as_packet, size_of
 
 __all__ = ["OVERHEAD", "WriteBuffer", "entry_size"]
 
-#: bytes that a packet of the engine's own, and a queued call of a listener, count for in the bounds of the buffers
+#: the size, in bytes, that a packet of the engine and a queued call of a listener count for in the limits of the buffers
 OVERHEAD = 64
 
 
@@ -20,7 +20,7 @@ class WriteBuffer:
     """The entries that wait for a session's transport.
 
     Args:
-        limit: bytes with which the buffer is full.
+        limit: the size at which the buffer is full, in bytes.
     """
 
     __slots__ = ("_transport", "entries", "limit", "size", "watched")
@@ -29,19 +29,19 @@ class WriteBuffer:
 
     def __init__(self, limit: int) -> None:
         self.entries: list[Entry] = []
-        #: bytes that wait here, and those that the kernel has not taken
+        #: bytes of the entries, and those that the kernel has not accepted
         self.size = 0
-        #: 0 once nothing may be put in any more, so that a sender has one number to look at
+        #: 0 once the buffer is closed, so that a sender has one number to check
         self.limit = limit
-        #: whether somebody has to be told when entries were written; if not, ``size`` is all there is to it
+        #: whether the session is to be told which entries were written, and not only how many bytes wait
         self.watched = False
 
     def connect(self, transport: Transport) -> None:
-        """``transport`` is woken from now on when something is put in."""
+        """Wake ``transport`` from now on when an entry is queued."""
         self._transport = transport
 
     def begin_with(self, packets: Sequence[Packet]) -> None:
-        """Queue what a session begins with. It does not count, and the transport is not woken: it writes when it is opened."""
+        """Queue a session's first packets. They do not count, and the transport is not woken: it writes when it is opened."""
         self.entries.extend(packets)
 
     def put(self, entry: Entry, size: int) -> None:
@@ -51,10 +51,18 @@ class WriteBuffer:
         if not self._transport.corked:
             self._transport.wake()
 
+    def withdraw(self, key: str) -> None:
+        """Drop the message of a broadcast with this key that still waits, if there is one."""
+        for position, entry in enumerate(self.entries):
+            if isinstance(entry, Prepared) and entry.key == key:
+                del self.entries[position]
+                self.size -= entry.size
+                return
+
     def take(self) -> list[Entry]:
         """Take all entries out, to write them.
 
-        Where nobody watches they count as written from now on; :meth:`recount` with those that the kernel did not take.
+        If nobody watches, they count as written from now on; call :meth:`recount` with those that the kernel did not accept.
         """
         entries = self.entries
         self.entries = []
@@ -63,31 +71,31 @@ class WriteBuffer:
         return entries
 
     def put_back(self, entries: list[Entry]) -> None:
-        """Queue what was taken out and not written before all others."""
+        """Queue entries that were taken out and not written, before all others."""
         self.entries = entries + self.entries
         self.recount()
 
     def recount(self, under_way: list[Entry] | None = None) -> None:
-        """Count the bytes of all entries, and of those that the kernel has not taken."""
+        """Count the bytes of all entries, and of those that the kernel has not accepted."""
         entries = [*under_way, *self.entries] if under_way else self.entries
         self.size = sum(map(entry_size, entries)) if entries else 0
 
     def watch(self) -> None:
-        """Somebody has to be told from now on when entries were written."""
+        """Tell the session from now on which entries were written."""
         self.watched = True
 
     def close(self) -> None:
-        """Nothing more may be put in; what is there may be taken out."""
+        """Accept no more entries; those that are queued may be taken out."""
         self.limit = 0
 
     def clear(self) -> None:
-        """Drop what was never written."""
+        """Drop all entries."""
         self.entries = []
         self.size = 0
 
 
 def entry_size(entry: Entry) -> int:
-    """The bytes that an entry counts for."""
+    """The size of an entry in bytes."""
     if isinstance(entry, (str, bytes)):
         return size_of(entry)
     packet = as_packet(entry)

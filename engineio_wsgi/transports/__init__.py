@@ -1,4 +1,4 @@
-"""The ways of carrying packets, one file each, and their names."""
+"""The transports, one file each, and their names."""
 
 from __future__ import annotations
 

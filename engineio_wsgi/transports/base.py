@@ -1,18 +1,20 @@
-"""What every transport is, seen from the session, and what a session is, seen from a transport.
+"""The interfaces between sessions and transports: `Transport`, and the `Sink`, `Inbox` and `Outbox` that it is bound to.
 
-Owns the two ports between the session and its transports, and the entries of the write buffer. Knows no codec, no I/O.
+Also owns the entries of the write buffer. Does not know codecs, and does no I/O.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
+
+from gevent.hub import Waiter
 
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.runtime.observer import Meter
 
-__all__ = ["CloseReason", "Entry", "Outbox", "Prepared", "Sink", "TrackedPacket", "Transport", "as_packet", "size_of"]
+__all__ = ["CloseReason", "Entry", "Inbox", "Outbox", "Prepared", "Sink", "TrackedPacket", "Transport", "as_packet", "size_of"]
 
 
 class CloseReason(enum.StrEnum):
@@ -29,7 +31,7 @@ class CloseReason(enum.StrEnum):
 
 
 class TrackedPacket(Packet):
-    """A packet whose sender wants to be told when it has been written out."""
+    """A packet with a callback that is called when the packet has been written."""
 
     __slots__ = ("callback",)
 
@@ -39,34 +41,35 @@ class TrackedPacket(Packet):
 
 
 class Prepared:
-    """One message for many sessions: each transport keeps its encoded form here, so that it is encoded once.
+    """One message for many sessions, encoded once for each encoding.
 
-    ``forms`` maps whatever distinguishes the encodings (transport, revision, compression) to the bytes object that
-    is written to every session alike.
+    ``forms`` maps what distinguishes an encoding (transport, revision, compression) to the bytes object that is written to every
+    session with that encoding. ``key`` names what the message is a value of, if newer values replace it.
     """
 
-    __slots__ = ("compress", "data", "forms", "size")
+    __slots__ = ("compress", "data", "forms", "key", "size")
 
-    def __init__(self, data: str | bytes, compress: bool) -> None:
+    def __init__(self, data: str | bytes, compress: bool, key: str | None = None) -> None:
         self.data = data
         self.compress = compress
+        self.key = key
         self.size = size_of(data)
-        self.forms: dict[Any, bytes] = {}
+        self.forms: dict[tuple[object, ...], bytes] = {}
 
 
-#: what waits in a write buffer; ``str`` and ``bytes`` are messages with nothing special about them
+#: an entry of a write buffer; ``str`` and ``bytes`` are messages that may be compressed and have no callback
 Entry = str | bytes | Packet | Prepared
 
 
 def size_of(data: str | bytes) -> int:
-    """The bytes that ``data`` takes on the wire, without framing (text is UTF-8)."""
+    """The size of ``data`` on the wire in bytes, without framing (text is UTF-8)."""
     if isinstance(data, bytes) or data.isascii():
         return len(data)
     return len(data.encode("utf-8", "replace"))
 
 
 def as_packet(entry: Entry) -> Packet:
-    """The packet that a write buffer's entry stands for."""
+    """Convert an entry of a write buffer to a packet."""
     if isinstance(entry, Packet):
         return entry
     if isinstance(entry, Prepared):
@@ -75,16 +78,16 @@ def as_packet(entry: Entry) -> Packet:
 
 
 class Outbox(Protocol):
-    """What a transport may do to a session's write buffer."""
+    """What a transport needs of a session's write buffer."""
 
     @property
     def entries(self) -> list[Entry]:
-        """What waits; not to be changed."""
+        """The entries that wait; not to be changed."""
         ...
 
     @property
     def watched(self) -> bool:
-        """Whether the sink has to be told what was written, by ``on_written``."""
+        """Whether the sink's ``on_written`` has to be called with the entries that were written."""
         ...
 
     def take(self) -> list[Entry]:
@@ -92,164 +95,162 @@ class Outbox(Protocol):
         ...
 
     def put_back(self, entries: list[Entry]) -> None:
-        """Queue what was taken out and not written before all others."""
+        """Queue entries that were taken out and not written, before all others."""
         ...
 
 
-class Sink(Protocol):
-    """What a transport may ask of, and report to, whom it serves: a session, or an upgrade whose candidate it is."""
+class Inbox:
+    """Where a transport puts what it has received. This one drops everything; a session's is a `Dispatcher`."""
+
+    __slots__ = ()
 
     @property
-    def id(self) -> str:
-        """The session id."""
-        ...
+    def reading_paused(self) -> bool:
+        """Whether the inbox is full."""
+        return False
 
     @property
-    def outbox(self) -> Outbox:
-        """What there is to write."""
-        ...
+    def receiver(self) -> Waiter[bool] | None:
+        """The `Waiter` of the greenlet that waits for a message, if one does."""
+        return None
+
+    def take_receiver(self) -> Waiter[bool]:
+        """Return the same, if there is one; the caller has to switch to it."""
+        raise NotImplementedError
+
+    def hear(self) -> None:
+        """Something was received: the client is alive."""
+
+    def deliver(self, data: str | bytes) -> None:
+        """One message was received, and nothing else. The caller is a greenlet of the pool, and the listeners may block it."""
+
+    def enqueue(self, messages: Sequence[str | bytes]) -> None:
+        """Queue messages, in this order."""
+
+    def run_turn(self) -> None:
+        """Run what is queued. The caller is a greenlet of the pool."""
+
+    def submit_turn(self) -> None:
+        """Run what is queued soon, in a greenlet of the pool."""
+
+
+class Sink:
+    """What a transport reports to: a session, or an upgrade whose candidate it is. Reports that are not overridden are ignored.
+
+    Attributes:
+        id: the session id.
+        remote_address: the client's address.
+        inbox: where received packets go.
+        outbox: the entries to write.
+    """
+
+    __slots__ = ()
+
+    id: str
+    remote_address: str | None
+    inbox: Inbox
+    outbox: Outbox
 
     @property
     def closed(self) -> bool:
         """Whether the session has ended."""
-        ...
+        return False
 
     @property
     def closing(self) -> bool:
-        """Whether the session ends as soon as its client has fetched what is left."""
-        ...
+        """Whether the session ends as soon as its client has received what is buffered."""
+        return False
 
     @property
     def close_reason(self) -> str | None:
-        """Why the session has ended."""
-        ...
-
-    @property
-    def remote_address(self) -> str | None:
-        """The client's address."""
-        ...
-
-    @property
-    def reading_paused(self) -> bool:
-        """Whether the session has as much as it may hold."""
-        ...
-
-    @property
-    def receiver(self) -> Any:
-        """The `Waiter` of the greenlet that waits for a message, if one does."""
-        ...
-
-    def take_receiver(self) -> Any:
-        """The same; the caller has to switch to it."""
-        ...
+        """Why the session has ended; ``None`` if it has not."""
+        return None
 
     def wait_for_room(self) -> None:
-        """Block until messages may be enqueued again."""
-        ...
-
-    def hear(self) -> None:
-        """Something was received: the client is alive."""
-        ...
-
-    def deliver(self, data: str | bytes) -> None:
-        """One message was received, and nothing else; the caller is a worker greenlet and may be kept by the listeners."""
-        ...
-
-    def enqueue(self, messages: Sequence[str | bytes]) -> None:
-        """Messages have arrived, in this order; they are dispatched later."""
-        ...
-
-    def run_turn(self) -> None:
-        """Dispatch what is queued; the caller is a worker greenlet."""
-        ...
-
-    def submit_turn(self) -> None:
-        """Have what is queued dispatched soon, in a worker greenlet."""
-        ...
+        """Block until the inbox has room again, or the session has ended."""
 
     def on_packet(self, packet: Packet) -> None:
-        """A packet that is not a message has arrived."""
-        ...
+        """A packet that is not a message was received."""
 
     def on_written(self, entries: Sequence[Entry]) -> None:
-        """The entries have left; their senders may be told."""
-        ...
+        """The entries were written."""
 
     def on_stalled(self, under_way: list[Entry] | None = None) -> None:
-        """What there is to write cannot be written now. ``under_way`` was taken out, and the kernel has not taken all of it."""
-        ...
+        """Entries cannot be written now. ``under_way`` were taken out, and the kernel has not accepted all of their bytes."""
 
     def end(self, reason: str, description: object = None) -> None:
-        """The session ends now."""
-        ...
+        """End the session now."""
+        raise NotImplementedError
 
 
 class Transport:
     """One way of carrying packets between a session and its client."""
 
-    __slots__ = ("corked", "meter", "outbox", "sink")
+    __slots__ = ("corked", "inbox", "meter", "outbox", "sink")
 
-    #: as it stands in the ``transport`` query parameter
+    #: the value of the ``transport`` query parameter
     name: ClassVar[str] = ""
-    #: the transports that a session may move to from this one
+    #: the transports that a session may be upgraded to from this one
     upgrades_to: ClassVar[tuple[str, ...]] = ()
-    #: whether it lives on a connection of its own, which a WebSocket handshake opens
+    #: whether it has a connection of its own, which a WebSocket handshake opens
     handles_upgrades: ClassVar[bool] = False
 
-    #: whom it serves, and what that one wants to have written; see :meth:`bind`
+    #: what it reports to; see :meth:`bind`
     sink: Sink
+    inbox: Inbox
     outbox: Outbox
 
     def __init__(self, meter: Meter | None = None) -> None:
-        #: where the traffic is counted, if it is
+        #: the counters of the traffic, if it is counted
         self.meter = meter
-        #: whether somebody will flush the write buffer anyway as soon as the running greenlet yields
+        #: whether the write buffer will be flushed when the running greenlet yields, so that waking is not necessary
         self.corked = False
 
     def bind(self, sink: Sink) -> None:
         """Report to ``sink`` from now on."""
         self.sink = sink
+        self.inbox = sink.inbox
         self.outbox = sink.outbox
 
     def open(self) -> None:
-        """Start to read, for transports that have a connection."""
+        """Start to read, in transports that have a connection."""
 
     def read(self) -> None:
-        """Read what is there for the greenlet that waits in ``receive``; for transports that have a connection."""
+        """Read once, in the greenlet that waits in ``receive``; in transports that have a connection."""
 
     @property
     def unsent(self) -> int:
-        """Bytes that were handed to the connection and that the kernel has not taken."""
+        """Bytes that were written to the connection and that the kernel has not accepted."""
         return 0
 
     def unsent_entries(self) -> list[Entry]:
-        """What was taken out of the write buffer and has not left completely."""
+        """The entries that were taken out of the write buffer and have not been sent completely."""
         return []
 
     def wake(self) -> None:
-        """The write buffer has something to write: write it as soon as possible. Never blocks."""
+        """Write what is in the write buffer, soon. Never blocks."""
         raise NotImplementedError
 
     def ping(self) -> bool:
-        """Write a ping at once, past an empty write buffer; ``False`` if it has to be queued like any packet."""
+        """Write a ping at once if the write buffer is empty; ``False`` if the ping has to be queued."""
         return False
 
     def wake_to_close(self) -> bool:
-        """The session wants to end as soon as its client has everything; ``False`` if it has it already."""
+        """Write what is in the write buffer, because the session is closing; ``False`` if nothing is left."""
         raise NotImplementedError
 
     def pause(self) -> None:
-        """Stop reading: the session has as much as it may hold."""
+        """Stop reading: the inbox is full."""
 
     def resume(self) -> None:
-        """Go on reading."""
+        """Read again."""
 
     def nudge(self) -> None:
-        """Let a request that waits for packets end with a ``noop``, if there is one."""
+        """Answer the request that waits for packets with a ``noop``, if there is one."""
 
     def discard(self) -> None:
-        """The session has moved to another transport; end what still hangs on this one."""
+        """The session uses another transport now: end the requests that wait on this one."""
 
     def close(self, reason: str | None = None) -> None:
-        """The session has ended: tell the client if it can be told, and let go. Never blocks; harmless if repeated."""
+        """The session has ended: tell the client, if possible, and close. Never blocks; harmless if repeated."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""WebSocket under the name that pages with the Flash fallback ask for, and the policy file that Flash wants first."""
+"""WebSocket under the name that pages with a Flash fallback use, and the policy file that Flash requests first."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from engineio_wsgi.transports.websocket import WebSocketTransport
 
 __all__ = ["POLICY_FILE", "POLICY_REQUEST", "FlashSocketTransport"]
 
-#: what a Flash player sends on a connection of its own before it opens a socket
+#: what a Flash player sends, on a separate connection, before it opens a socket
 POLICY_REQUEST = b"<policy-file-request/>\0"
 POLICY_FILE = (
     b'<?xml version="1.0"?>\n'
@@ -16,7 +16,7 @@ POLICY_FILE = (
 
 
 class FlashSocketTransport(WebSocketTransport):
-    """A WebSocket by another name."""
+    """The WebSocket transport under the name ``flashsocket``."""
 
     __slots__ = ()
 

@@ -1,28 +1,32 @@
-"""HTTP long-polling: packets out of the bodies of POSTs, and into the answers of GETs.
+"""HTTP long-polling: packets from the bodies of POSTs, and to the responses of GETs.
 
-Owns the one GET that may wait and the one POST that may be under way. Works in the greenlets of the HTTP requests;
-it knows of HTTP what is in an environ, and nothing of how it gets on and off the wire.
+Owns the one GET that may wait and the one POST that may be under way. Runs in the greenlets of the HTTP requests. Knows WSGI
+environs, and does not know how requests are read and responses are written.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import gevent
 from gevent.hub import Waiter
 
 from engineio_wsgi.errors import ErrorCode, PayloadTooLarge, ProtocolError, RequestRefused
 from engineio_wsgi.handoff.client_socket import EndWatch
-from engineio_wsgi.http.read_body import read_body
+from engineio_wsgi.http.body import read_body
+from engineio_wsgi.http.response import Response, payload
 from engineio_wsgi.log import shorten
 from engineio_wsgi.packet import Packet, PacketType
-from engineio_wsgi.protocol.engineio import v3, v4
+from engineio_wsgi.protocol.engineio.codec import codec_of
 from engineio_wsgi.runtime.observer import Meter
 from engineio_wsgi.transports.base import CloseReason, Transport, as_packet
 
-__all__ = ["Answer", "PollingTransport"]
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIEnvironment
+
+__all__ = ["PollingTransport"]
 
 logger = logging.getLogger("engine.polling")
 
@@ -30,36 +34,21 @@ OCTET_STREAM = "application/octet-stream"
 PLAIN_TEXT = "text/plain; charset=UTF-8"
 HTML = "text/html"
 
-#: seconds for which a close packet waits for a GET that was sent before it, on another connection, and is read after it
+#: seconds that a close packet waits for a GET that was sent before it on another connection, and is read after it
 LAST_POLL = 0.005
 
 NOOP = Packet(PacketType.NOOP)
 CLOSE = Packet(PacketType.CLOSE)
 
 
-class Answer:
-    """What a request is answered with, before headers that do not depend on the transport."""
-
-    __slots__ = ("body", "compress", "content_type")
-
-    def __init__(self, body: bytes, content_type: str, compress: bool = False) -> None:
-        self.body = body
-        self.content_type = content_type
-        self.compress = compress
-
-
-#: text/html and not text/plain: some user agents offer a plain "ok" as a download
-OK = Answer(b"ok", HTML)
-
-
 class PollingTransport(Transport):
-    """A session's polling.
+    """HTTP long-polling of one session.
 
     Args:
         protocol: the revision, 1 to 4.
-        limit: bytes that the body of a POST may have.
-        binary: whether the client takes binary payloads (revisions 1–3 without ``b64=1``).
-        meter: where the traffic is counted, if it is.
+        limit: the maximum size of a POST's body, in bytes.
+        binary: whether the client accepts binary payloads (revisions 1–3 without ``b64=1``).
+        meter: the counters of the traffic, if it is counted.
     """
 
     __slots__ = ("_binary", "_codec", "_discarded", "_limit", "_loop", "_poll", "_posting", "_protocol")
@@ -70,22 +59,22 @@ class PollingTransport(Transport):
     def __init__(self, protocol: int, limit: int, binary: bool = True, meter: Meter | None = None) -> None:
         super().__init__(meter)
         self._protocol = protocol
-        self._codec: Any = v4 if protocol == 4 else v3
+        self._codec = codec_of(protocol)
         self._limit = limit
         self._binary = binary
         self._loop = gevent.get_hub().loop
-        self._poll: Waiter[Any] | None = None
+        self._poll: Waiter[bool] | None = None
         self._posting = False
-        #: whether the session has moved on to another transport
+        #: whether the session uses another transport now
         self._discarded = False
 
     # -- GET
 
-    def poll(self, environ: dict[str, Any]) -> Answer:
-        """Answer a GET: at once if anything waits, else as soon as something does. Blocks.
+    def poll(self, environ: WSGIEnvironment) -> Response:
+        """Answer a GET: at once if packets wait, else as soon as one is sent. Blocks.
 
         Raises:
-            RequestRefused: another GET is waiting; the session has been closed over it.
+            RequestRefused: another GET is waiting. The session has been closed.
         """
         sink = self.sink
         if self._poll is not None:
@@ -97,10 +86,10 @@ class PollingTransport(Transport):
             sink.end(CloseReason.TRANSPORT_CLOSE, "the client gave up a poll")
         return self._answer_poll()
 
-    def _answer_poll(self) -> Answer:
+    def _answer_poll(self) -> Response:
         sink = self.sink
         if sink.closed:
-            # a client that has said goodbye itself only wants its request back
+            # a client that has closed the session itself needs a response only
             return self._encode([NOOP if sink.close_reason is CloseReason.TRANSPORT_CLOSE else CLOSE])
         if self._discarded:
             return self._encode([NOOP])
@@ -114,8 +103,8 @@ class PollingTransport(Transport):
         sink.on_written(entries)
         return answer
 
-    def _park(self, environ: dict[str, Any]) -> bool:
-        """Wait for something to answer with. Returns whether the client has gone away meanwhile."""
+    def _park(self, environ: WSGIEnvironment) -> bool:
+        """Wait for a packet. Returns whether the client has closed its connection meanwhile."""
         self._poll = waiter = Waiter()
         watch = EndWatch(environ, lambda: waiter.switch(True))
         try:
@@ -124,8 +113,8 @@ class PollingTransport(Transport):
             self._poll = None
             watch.stop()
 
-    def _encode(self, packets: Sequence[Packet]) -> Answer:
-        body: bytes = self._codec.encode_payload(packets, self._binary)
+    def _encode(self, packets: Sequence[Packet]) -> Response:
+        body = self._codec.encode_payload(packets, self._binary)
         compress = any(packet.compress for packet in packets)
         answer = self.wrap(body, self._content_type(packets), compress)
         if self.meter is not None:
@@ -137,18 +126,18 @@ class PollingTransport(Transport):
             return PLAIN_TEXT
         return OCTET_STREAM if any(type(packet.data) is bytes for packet in packets) else PLAIN_TEXT
 
-    def wrap(self, body: bytes, content_type: str, compress: bool) -> Answer:
-        """The answer that carries an encoded payload."""
-        return Answer(body, content_type, compress)
+    def wrap(self, body: bytes, content_type: str, compress: bool) -> Response:
+        """The response with an encoded payload."""
+        return payload(body, content_type, compress)
 
     # -- POST
 
-    def post(self, environ: dict[str, Any]) -> Answer:
-        """Take a POST's packets in. Blocks while its body arrives, and while the session's inbox is full.
+    def post(self, environ: WSGIEnvironment) -> Response:
+        """Process the packets of a POST. Blocks while its body arrives, and while the inbox is full.
 
         Raises:
-            RequestRefused: it is not a payload, or another POST is under way; the session has been closed over it.
-            PayloadTooLarge: more bytes than the limit; nothing was read.
+            RequestRefused: the body is not a payload, or another POST is under way. The session has been closed.
+            PayloadTooLarge: the body is larger than the limit; nothing was read.
         """
         sink = self.sink
         if self._posting:
@@ -161,14 +150,15 @@ class PollingTransport(Transport):
             if logger.isEnabledFor(logging.DEBUG):
                 logger.debug("< %s: a POST with %d packets", shorten(sink.id), len(packets))
             self._take(packets)
-            if sink.reading_paused:
+            if self.inbox.reading_paused:
                 self._wait_for_room(environ)
         finally:
             self._posting = False
-        return OK
+        # text/html and not text/plain: some user agents offer a plain "ok" as a download
+        return payload(b"ok", HTML)
 
-    def _wait_for_room(self, environ: dict[str, Any]) -> None:
-        """Answer no sooner than the application has caught up; the client may give up meanwhile."""
+    def _wait_for_room(self, environ: WSGIEnvironment) -> None:
+        """Wait until the inbox has room; the session ends if the client closes its connection meanwhile."""
         sink = self.sink
         watch = EndWatch(environ, lambda: sink.end(CloseReason.TRANSPORT_CLOSE, "the client gave up a POST"))
         try:
@@ -176,7 +166,7 @@ class PollingTransport(Transport):
         finally:
             watch.stop()
 
-    def _read_packets(self, environ: dict[str, Any]) -> list[Packet]:
+    def _read_packets(self, environ: WSGIEnvironment) -> list[Packet]:
         binary = environ.get("CONTENT_TYPE") == OCTET_STREAM
         if binary and self._protocol == 4:
             self.sink.end(CloseReason.TRANSPORT_ERROR, "a binary payload, which revision 4 does not have")
@@ -198,36 +188,35 @@ class PollingTransport(Transport):
 
     def unwrap(self, body: bytes, binary: bool) -> list[Packet]:
         """The packets in the body of a POST."""
-        packets: list[Packet] = self._codec.decode_payload(body, binary)
-        return packets
+        return self._codec.decode_payload(body, binary)
 
     def _take(self, packets: list[Packet]) -> None:
         sink = self.sink
-        sink.hear()
+        self.inbox.hear()
         messages: list[str | bytes] = []
         for packet in packets:
             if packet.type is PacketType.MESSAGE:
                 messages.append(packet.data)
                 continue
-            sink.enqueue(messages)
+            self.inbox.enqueue(messages)
             messages = []
             if packet.type is PacketType.CLOSE and self._poll is None:
                 gevent.sleep(LAST_POLL)
             sink.on_packet(packet)
-        sink.enqueue(messages)
-        sink.submit_turn()
+        self.inbox.enqueue(messages)
+        self.inbox.submit_turn()
 
-    # -- what the session asks for
+    # -- for the session
 
     def wake(self) -> None:
-        """Let the waiting GET take what there is; without one it waits for the next."""
+        """Answer the GET that waits; without one, the entries wait for the next GET."""
         if self._poll is None:
             self.sink.on_stalled()
             return
         self._release()
 
     def wake_to_close(self) -> bool:
-        """The close packet goes with the GET that is open, or with the next one."""
+        """Answer the GET that waits with a close packet, or else the next one."""
         self._release()
         return True
 
@@ -236,21 +225,21 @@ class PollingTransport(Transport):
             self._loop.run_callback(self._switch, self._poll)
 
     @staticmethod
-    def _switch(waiter: Waiter[Any]) -> None:
-        # several sends may have asked for the same; only the first finds somebody waiting
+    def _switch(waiter: Waiter[bool]) -> None:
+        # after several sends in a row, the GET waits only at the first call
         if waiter.greenlet is not None:
             waiter.switch(False)
 
     def nudge(self) -> None:
-        """Answer the waiting GET with a ``noop``."""
+        """Response the waiting GET with a ``noop``."""
         self._release()
 
     def discard(self) -> None:
-        """The session has moved on: a GET that still waits gets a ``noop``."""
+        """The session uses another transport now: answer the waiting GET with a ``noop``."""
         self._discarded = True
         self._release()
 
     def close(self, reason: str | None = None) -> None:
-        """A GET that still waits gets the close packet."""
+        """Answer the waiting GET with a close packet."""
         self._release()
 

@@ -1,26 +1,25 @@
-"""The WebSocket transport: packets out of frames out of a `Wire`, and back, one batch at a time.
+"""The WebSocket transport: converts between the bytes of a connection, frames and packets, one batch at a time.
 
-Owns the connection of a session that uses WebSocket. Reading happens in the greenlet that then runs the listeners;
-writing happens only in ``flush``. Knows nothing of handshakes and of how sessions are found.
+Owns the connection of a session that uses WebSocket. The greenlet that reads then runs the listeners; entries are written only in
+``flush``. Does not know handshakes, and how sessions are found.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Any
 
 import gevent
 
 from engineio_wsgi.errors import ProtocolError, RequestRefused
-from engineio_wsgi.http.responses import error_body
-from engineio_wsgi.log import shorten, tell_of_client
+from engineio_wsgi.http.response import error_body
+from engineio_wsgi.log import log_violation, shorten
 from engineio_wsgi.packet import Packet, PacketType
-from engineio_wsgi.protocol.engineio import v3, v4
+from engineio_wsgi.protocol.engineio.codec import codec_of
 from engineio_wsgi.protocol.websocket.deflate import Deflater
 from engineio_wsgi.protocol.websocket.frames import (
     Close,
     FrameDecoder,
+    Item,
     Opcode,
     Ping,
     Pong,
@@ -31,8 +30,8 @@ from engineio_wsgi.protocol.websocket.frames import (
     encode_text,
     to_utf8,
 )
-from engineio_wsgi.runtime.connection import RECV_SIZE, Wire
-from engineio_wsgi.runtime.greenlet_pool import Workers
+from engineio_wsgi.runtime.connection import RECV_SIZE, Connection
+from engineio_wsgi.runtime.greenlet_pool import GreenletPool
 from engineio_wsgi.runtime.observer import Meter
 from engineio_wsgi.transports.base import CloseReason, Entry, Prepared, Transport, as_packet
 
@@ -40,13 +39,13 @@ __all__ = ["WebSocketTransport"]
 
 logger = logging.getLogger("engine.ws")
 
-#: bytes of answers to pings that wait for a client that does not read; more are not answered (RFC 6455 section 5.5.3)
+#: bytes of pongs that may wait for a client that does not read; further pings are not answered (RFC 6455 section 5.5.3)
 MAX_UNSENT_PONGS = 65_536
 PONG = Packet(PacketType.PONG)
 PING_FRAME = encode_text("2")
-#: by the bytes of a message, the head of its text frame and the packet type: RFC 6455 section 5.2
+#: by the size of a message: the head of its text frame, and the packet type (RFC 6455 section 5.2)
 MESSAGE_HEADS = [encode_text("4" + "x" * size)[:-size or None] for size in range(125)]
-#: close codes by close reason (RFC 6455 section 7.4.1); 1000 where the reason is nobody's fault
+#: close codes by close reason (RFC 6455 section 7.4.1); 1000 for all others
 CLOSE_CODES: dict[str | None, int] = {
     CloseReason.SERVER_SHUTTING_DOWN: 1001,
     CloseReason.APPLICATION_ERROR: 1011,
@@ -57,36 +56,34 @@ CLOSE_CODES: dict[str | None, int] = {
 
 
 class WebSocketTransport(Transport):
-    """A session's WebSocket.
+    """The WebSocket of one session.
 
     Args:
-        wire: the connection, its handshake done.
-        decoder: its frame decoder, with the limits that hold for it.
+        wire: the connection, after its handshake.
+        decoder: the frame decoder, with its limits.
         protocol: the revision, 1 to 4.
-        binary: whether the client takes binary frames (revisions 1–3 without ``b64=1``).
+        binary: whether the client accepts binary frames (revisions 1–3 without ``b64=1``).
         deflater: compresses messages of ``deflate_threshold`` bytes and more, if that was negotiated.
-        meter: where the traffic is counted, if it is.
-        subprotocol: what was agreed on in the handshake.
+        meter: the counters of the traffic, if it is counted.
+        subprotocol: the sub-protocol that was negotiated, if one was.
     """
 
-    __slots__ = ("_binary", "_binary_prefix", "_close_code", "_codec", "_deflate_threshold", "_deflater", "_in_flight",
-                 "_loop", "_paused", "_scheduled", "_workers", "feed", "subprotocol", "wire")
+    __slots__ = ("_binary", "_binary_prefix", "_close_code", "_codec", "_deflate_threshold", "_deflater", "_greenlets",
+                 "_in_flight", "_loop", "_paused", "_scheduled", "feed", "subprotocol", "wire")
 
     name = "websocket"
     handles_upgrades = True
 
-    def __init__(self, wire: Wire, workers: Workers, decoder: FrameDecoder, protocol: int,
+    def __init__(self, wire: Connection, greenlets: GreenletPool, decoder: FrameDecoder, protocol: int,
                  binary: bool = True, deflater: Deflater | None = None, deflate_threshold: int = 0,
                  meter: Meter | None = None, subprotocol: str | None = None) -> None:
         super().__init__(meter)
         self.wire = wire
-        #: the WebSocket's sub-protocol, if one was agreed on
         self.subprotocol = subprotocol
-        self._workers = workers
+        self._greenlets = greenlets
         self._loop = gevent.get_hub().loop
-        #: from bytes to what they contain: see ``FrameDecoder.feed``
-        self.feed: Callable[[bytes], list[Any]] = decoder.feed
-        self._codec: Any = v4 if protocol == 4 else v3
+        self.feed = decoder.feed
+        self._codec = codec_of(protocol)
         self._binary = binary
         self._binary_prefix = 0 if protocol == 4 else 1
         self._deflater = deflater
@@ -98,55 +95,53 @@ class WebSocketTransport(Transport):
 
     @property
     def unsent(self) -> int:
-        """Bytes, framing included, that the kernel has not taken yet."""
+        """Bytes, framing included, that the kernel has not accepted yet."""
         return self.wire.unsent
 
     # -- reading
 
     def open(self) -> None:
-        """Start to read: the session is ready for what comes."""
+        """Start to read."""
         if logger.isEnabledFor(logging.DEBUG):
-            logger.debug("= %s: its WebSocket is read", shorten(self.sink.id))
+            logger.debug("= %s: its WebSocket is open", shorten(self.sink.id))
         self.wire.call_when_drained(self._on_drained)
         self.wire.watch(self._on_readable)
 
     def pause(self) -> None:
-        """Leave what arrives with the kernel, whose window then slows the client down."""
+        """Stop reading. The kernel's receive window then slows the client down."""
         self._paused = True
         self.wire.unwatch()
 
     def resume(self) -> None:
-        """Go on reading."""
+        """Read again."""
         if self._paused:
             self._paused = False
             self.wire.watch(self._on_readable)
 
     def _on_readable(self) -> None:
-        """In the hub: one batch, in the greenlet that waits for it or in a worker; what it wrote goes out in one send."""
+        """In the hub: have one batch read by the receiving greenlet, or by one of the pool. What it sends is written at once."""
         self.corked = True
-        sink = self.sink
-        if sink.receiver is None:
-            self._workers.attend(self)
+        inbox = self.inbox
+        if inbox.receiver is None:
+            self._greenlets.attend(self)
             return
         try:
-            sink.take_receiver().switch(True)
+            inbox.take_receiver().switch(True)
         finally:
             self.uncork()
 
     def uncork(self) -> None:
-        """Write what was sent meanwhile."""
+        """Write what was sent while the batch was processed."""
         self.corked = False
         if self.outbox.entries:
             self.flush()
 
     def read(self) -> None:
-        """Read once and hand over what it contained. For a worker greenlet, or the one that called ``receive``."""
+        """Read once and deliver the packets. Called in a greenlet of the pool, or in the one that called ``receive``."""
         try:
             data = self.wire.recv(RECV_SIZE)
-        except BlockingIOError:
-            return
         except OSError as error:
-            self._on_lost(error)
+            self._on_recv_failed(error)
             return
         if not data:
             self._on_lost(None)
@@ -155,38 +150,45 @@ class WebSocketTransport(Transport):
             self.meter.on_bytes_in(len(data))
         items = self.feed(data)
         if len(items) == 1:
-            # the bulk of real traffic: one message a recv, which need not be queued
+            # most traffic: one message, which need not be queued
             item = items[0]
             if type(item) is str and item[:1] == "4":
-                self.sink.deliver(item[1:])
+                self.inbox.deliver(item[1:])
                 return
             if type(item) is bytes and not self._binary_prefix:
-                self.sink.deliver(item)
+                self.inbox.deliver(item)
                 return
-        self.sink.hear()
+        self._read_batch(items)
+
+    def _on_recv_failed(self, error: OSError) -> None:
+        if not isinstance(error, BlockingIOError):
+            self._on_lost(error)
+
+    def _read_batch(self, items: list[Item]) -> None:
+        """Deliver what one ``recv`` contained, if it was not exactly one message."""
+        self.inbox.hear()
         if items == ["3"]:
-            # what idle sessions consist of
+            # most traffic of idle sessions
             self.sink.on_packet(PONG)
             return
         self.take(items)
-        self.sink.run_turn()
+        self.inbox.run_turn()
 
-    def take(self, items: list[Any]) -> None:
-        """Queue the messages among decoded ``items`` and act on the rest, all in order. Runs no listener."""
-        sink = self.sink
+    def take(self, items: list[Item]) -> None:
+        """Queue the messages among decoded ``items``, and process the others, in order. Runs no listener."""
         messages: list[str | bytes] = [item[1:] for item in items if type(item) is str and item[:1] == "4"]
         if len(messages) == len(items):
-            sink.enqueue(messages)
+            self.inbox.enqueue(messages)
             return
         for item in items:
             self._take_one(item)
         self._answer_pings([item for item in items if type(item) is Ping])
 
-    def _take_one(self, item: Any) -> None:
+    def _take_one(self, item: Item) -> None:
         if type(item) is str and item[:1] == "4":
-            self.sink.enqueue((item[1:],))
+            self.inbox.enqueue((item[1:],))
         elif type(item) is bytes and not self._binary_prefix:
-            self.sink.enqueue((item,))
+            self.inbox.enqueue((item,))
         else:
             self._on_other(item)
 
@@ -194,8 +196,8 @@ class WebSocketTransport(Transport):
         if pings and self.wire.unsent < MAX_UNSENT_PONGS and not self.wire.closed:
             self._write(b"".join([encode_frame(Opcode.PONG, ping.payload) for ping in pings]))
 
-    def _on_other(self, item: Any) -> None:
-        """A frame that is no plain message."""
+    def _on_other(self, item: Item) -> None:
+        """Process an item that is no plain message."""
         if type(item) is Ping or type(item) is Pong or self.sink.closed:
             return
         if type(item) is Close:
@@ -203,55 +205,54 @@ class WebSocketTransport(Transport):
             self.sink.end(CloseReason.TRANSPORT_CLOSE, item.reason or None)
         elif type(item) is Violation:
             address = self.sink.remote_address
-            tell_of_client(logger, address, item.code, "< violation: %s (close code %d)", item.reason, item.code)
+            log_violation(logger, address, item.code, "< violation: %s (close code %d)", item.reason, item.code)
             self._close_code = item.code
             self.sink.end(CloseReason.TRANSPORT_ERROR, ProtocolError(item.reason))
-        else:
+        elif isinstance(item, (str, bytes)):
             self._on_packet(item)
 
     def _on_packet(self, frame: str | bytes) -> None:
         try:
-            packet: Packet = self._codec.decode_packet(frame)
+            packet = self._codec.decode_packet(frame)
         except ProtocolError as error:
             self._close_code = error.close_code
             self.sink.end(CloseReason.PARSE_ERROR, error)
             return
         if packet.type is PacketType.MESSAGE:
-            self.sink.enqueue([packet.data])
+            self.inbox.enqueue([packet.data])
         else:
             self.sink.on_packet(packet)
 
     def decode(self, item: str | bytes) -> Packet | None:
-        """The packet in a frame; ``None`` if it holds none."""
+        """The packet in a frame; ``None`` if there is none."""
         try:
-            packet: Packet = self._codec.decode_packet(item)
+            return self._codec.decode_packet(item)
         except ProtocolError:
             return None
-        return packet
 
     def _on_lost(self, error: OSError | None) -> None:
-        """The peer is gone without a closing handshake, which says nothing of whose fault it was."""
+        """The connection was lost without a closing handshake."""
         self._close_code = 0
         self.sink.end(CloseReason.TRANSPORT_CLOSE, error)
-        self.sink.run_turn()
+        self.inbox.run_turn()
 
     # -- writing
 
     def wake(self) -> None:
-        """Write soon: what the running greenlet still sends goes out with it."""
+        """Write soon, together with what the running greenlet still sends."""
         if not self._scheduled:
             self._scheduled = True
             self._loop.run_callback(self.flush)
 
     def wake_to_close(self) -> bool:
-        """Write what is left; ``False`` if nothing is."""
+        """Write what is left; ``False`` if nothing is left."""
         if self.outbox.entries:
             self.wake()
             return True
         return bool(self.wire.unsent)
 
     def flush(self) -> None:
-        """Write all that the write buffer holds, with one ``send``; what the kernel refuses follows when it can."""
+        """Write all entries of the write buffer with one ``send``. The rest, if the kernel does not accept all, follows later."""
         self._scheduled = False
         outbox = self.outbox
         wire = self.wire
@@ -271,7 +272,7 @@ class WebSocketTransport(Transport):
             self._account_for(entries, frames)
 
     def _frames(self, entries: list[Entry]) -> list[bytes]:
-        """The frames of ``entries``, each in two parts, so that the bytes of a message are copied once, by the join."""
+        """The frames of ``entries``, each in two parts, so that the bytes of a message are copied once, by ``join``."""
         if self._deflater is not None:
             return [part for entry in entries for part in (b"", self._general_frame(as_packet(entry)))]
         parts: list[bytes] = []
@@ -279,7 +280,7 @@ class WebSocketTransport(Transport):
             if type(entry) is str:
                 payload = entry.encode() if entry.isascii() else to_utf8(entry)
                 size = len(payload)
-                # the head, with the packet type that comes first in the payload: 16 messages a batch cost a fifth less
+                # the head from a table, packet type included: batches of 16 messages take a fifth less time
                 parts.append(MESSAGE_HEADS[size] if size < len(MESSAGE_HEADS) else message_head(size))
                 parts.append(payload)
             else:
@@ -295,14 +296,14 @@ class WebSocketTransport(Transport):
             self.sink.on_written(entries)
 
     def ping(self) -> bool:
-        """Write a ping at once, if nothing is under way that it would have to wait for."""
+        """Write a ping at once if nothing waits to be written; ``False`` if the ping has to be queued."""
         if self.wire.unsent or self.corked or self.outbox.entries:
             return False
         self._write(PING_FRAME)
         return True
 
     def send_now(self, packet: Packet) -> None:
-        """Write one packet past the write buffer: what an upgrade's probe needs before it has a session."""
+        """Write one packet without the write buffer: the answer to an upgrade's probe."""
         self._write(self._frame(packet))
 
     def _write(self, data: bytes) -> None:
@@ -316,7 +317,7 @@ class WebSocketTransport(Transport):
     def _on_lost_writing(self, error: OSError) -> None:
         self._close_code = 0
         self.sink.end(CloseReason.TRANSPORT_CLOSE, error)
-        self.sink.submit_turn()
+        self.inbox.submit_turn()
 
     def _on_drained(self) -> None:
         if self.wire.lost is not None:
@@ -328,7 +329,7 @@ class WebSocketTransport(Transport):
         self.flush()
 
     def unsent_entries(self) -> list[Entry]:
-        """The entries of the batch under way whose last byte the kernel has not taken."""
+        """The entries of the batch under way whose last byte the kernel has not accepted."""
         if self._in_flight is None:
             return []
         entries, frames = self._in_flight
@@ -340,7 +341,7 @@ class WebSocketTransport(Transport):
         return []
 
     def _frame(self, entry: Entry) -> bytes:
-        """One frame, for entries that are not plain text."""
+        """The frame of an entry that is not plain text."""
         if type(entry) is bytes and self._binary and not self._binary_prefix:
             return encode_binary(entry)
         if type(entry) is Prepared and self._deflater is None:
@@ -355,9 +356,9 @@ class WebSocketTransport(Transport):
         return frame
 
     def _general_frame(self, packet: Packet) -> bytes:
-        data: str | bytes = self._codec.encode_packet(packet, self._binary)
+        data = self._codec.encode_packet(packet, self._binary)
         opcode = Opcode.TEXT if isinstance(data, str) else Opcode.BINARY
-        payload: bytes = to_utf8(data) if isinstance(data, str) else data
+        payload = to_utf8(data) if isinstance(data, str) else data
         if self._deflater is None or not packet.compress or len(payload) < self._deflate_threshold:
             return encode_frame(opcode, payload)
         return encode_frame(opcode, self._deflater.compress(payload), compressed=True)
@@ -365,18 +366,18 @@ class WebSocketTransport(Transport):
     # -- the end
 
     def refuse(self, refusal: RequestRefused) -> None:
-        """Close an accepted WebSocket that the engine does not want, with the error table's line as the reason."""
+        """Close an accepted WebSocket that was refused, with the JSON of the error as the reason."""
         self._finish(1008, error_body(refusal).decode())
 
     def close(self, reason: str | None = None) -> None:
-        """Say goodbye as RFC 6455 has it, in the background; a peer that is gone already is only let go."""
+        """Start the closing handshake of RFC 6455, in the background; close at once if the connection was lost."""
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("= %s: its WebSocket is closed", shorten(self.sink.id))
         if self._close_code == 0:
             self.wire.close()
             return
         code = self._close_code or CLOSE_CODES.get(reason, 1000)
-        # a code that the client has brought about says enough, as the reference server's; what was wrong is in the log
+        # no reason beside a code for the client's own error, as the reference server; the log has the details
         told = reason is not None and self._close_code in (None, 1000)
         self._finish(code, str(reason) if told else "")
 

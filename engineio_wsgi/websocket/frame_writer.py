@@ -1,6 +1,6 @@
-"""The sending half of an application's WebSocket: frames that belong together in one `send`, and a bound on what waits.
+"""The sending half of an application's WebSocket: it sends frames together, and bounds the bytes that wait.
 
-Owns the order of what is written to a `Wire`. Knows nothing of what the frames mean, and never reads.
+Owns the order of the frames that are written to a `Connection`. Knows nothing of their content, and never reads.
 """
 
 from __future__ import annotations
@@ -12,31 +12,32 @@ import gevent
 from gevent.event import Event
 
 from engineio_wsgi.deadline import Deadline
-from engineio_wsgi.runtime.connection import Wire
+from engineio_wsgi.runtime.connection import Connection
+from engineio_wsgi.runtime.loop import IoLoop
 
 __all__ = ["FrameWriter"]
 
 logger = logging.getLogger("engine.ws")
 
-#: bytes that wait here or that the kernel has not taken, beyond which a writer has to wait
+#: bytes that are held here or that the kernel has not taken, beyond which a writer blocks
 MAX_UNSENT = 65_536
-SEND_TIMEOUT = 60.0  #: seconds without the client taking a single byte, after which it is given up
+SEND_TIMEOUT = 60.0  #: seconds in which the client takes no byte, after which the connection is closed
 
 
 class FrameWriter:
     """Writes frames to a connection, for any number of greenlets.
 
     Args:
-        wire: the connection. What it calls when it is drained belongs to this object from now on.
-        on_lost: called when the connection turns out to be of no use any more.
+        connection: the connection. Its callback for "drained" belongs to this object from now on.
+        on_lost: called when the connection is found to be lost.
     """
 
-    __slots__ = ("_drained", "_held", "_held_size", "_is_closed", "_is_scheduled", "_loop", "_on_lost", "_wire")
+    __slots__ = ("_connection", "_drained", "_held", "_held_size", "_is_closed", "_is_scheduled", "_loop", "_on_lost")
 
-    def __init__(self, wire: Wire, on_lost: Callable[[], object]) -> None:
-        self._wire = wire
+    def __init__(self, connection: Connection, on_lost: Callable[[], object]) -> None:
+        self._connection = connection
         self._on_lost = on_lost
-        self._loop = gevent.get_hub().loop
+        self._loop: IoLoop = gevent.get_hub().loop
         self._held: list[bytes] = []
         self._held_size = 0
         self._is_scheduled = False
@@ -45,11 +46,11 @@ class FrameWriter:
 
     @property
     def is_behind(self) -> bool:
-        """Whether the client has still to take more than anybody should have waiting."""
-        return self._wire.unsent + self._held_size > MAX_UNSENT
+        """Whether more bytes wait for the client than :data:`MAX_UNSENT`."""
+        return self._connection.unsent + self._held_size > MAX_UNSENT
 
     def hold(self, frame: bytes) -> None:
-        """Write a frame together with those that come right behind it: with the next `flush`, or when the hub runs."""
+        """Keep a frame until the next `flush` or `write`, or until the hub runs, and send it together with others."""
         self._held.append(frame)
         self._held_size += len(frame)
         if not self._is_scheduled:
@@ -57,17 +58,17 @@ class FrameWriter:
             self._loop.run_callback(self._flush_in_hub)
 
     def write(self, frame: bytes) -> None:
-        """Write a frame now, behind what is held. Blocks while the client is far behind.
+        """Write a frame now, after the frames that are held. Blocks while too many bytes wait for the client.
 
         Raises:
             OSError: the connection is lost.
         """
         self._send(frame)
-        if self._wire.unsent > MAX_UNSENT:
+        if self._connection.unsent > MAX_UNSENT:
             self.wait()
 
     def flush(self) -> None:
-        """Write what is held. Does not block.
+        """Write the frames that are held. Does not block.
 
         Raises:
             OSError: the connection is lost.
@@ -80,7 +81,7 @@ class FrameWriter:
         try:
             self.flush()
         except OSError:
-            # whoever writes next is told
+            # the next write raises it
             return
 
     def _send(self, frame: bytes) -> None:
@@ -91,26 +92,26 @@ class FrameWriter:
             held.append(frame)
             frame = b"".join(held)
         try:
-            self._wire.write(frame)
+            self._connection.write(frame)
         except OSError:
             self._on_lost()
             raise
 
     def wait(self) -> None:
-        """Block until the kernel has taken all that was written; a client that takes nothing is given up.
+        """Block until the kernel has taken all bytes. Closes the connection of a client that takes nothing.
 
         Raises:
-            OSError: the connection is lost, or was closed meanwhile.
+            OSError: the connection was lost or closed.
         """
-        wire = self._wire
+        connection = self._connection
         drained = self._drained
         if drained is None:
             drained = self._drained = Event()
-            wire.call_when_drained(drained.set)
-        while wire.unsent and not self._is_dead:
-            unsent = wire.unsent
+            connection.call_when_drained(drained.set)
+        while connection.unsent and not self._is_dead:
+            unsent = connection.unsent
             drained.clear()
-            if not Deadline(SEND_TIMEOUT).wait(drained) and wire.unsent >= unsent:
+            if not Deadline(SEND_TIMEOUT).wait(drained) and connection.unsent >= unsent:
                 logger.info("> a client has taken nothing for %g s, with %d bytes unsent", SEND_TIMEOUT, unsent)
                 self._on_lost()
         if self._is_dead:
@@ -119,28 +120,28 @@ class FrameWriter:
 
     @property
     def _is_dead(self) -> bool:
-        return self._is_closed or self._wire.lost is not None
+        return self._is_closed or self._connection.lost is not None
 
     def finish(self, frame: bytes) -> None:
-        """Write the last frame, and leave the connection to its polite end. Does not block.
+        """Write the last frame, and close the connection in the background. Does not block.
 
         Raises:
             OSError: the connection is lost.
         """
         self._send(frame)
-        self._wire.linger()
+        self._connection.linger()
         self.end()
 
     def end(self) -> None:
-        """Nothing is written any more: who waits is told, what is held is dropped."""
+        """Write nothing any more: drop the frames that are held, and wake the greenlets that wait."""
         self._is_closed = True
-        # its owner refers to this object: nothing is to be left for the garbage collector
-        self._on_lost = _nobody
+        # breaks the reference cycle with the owner
+        self._on_lost = _ignore
         self._held = []
         self._held_size = 0
         if self._drained is not None:
             self._drained.set()
 
 
-def _nobody() -> None:
-    """There is nobody left to be told."""
+def _ignore() -> None:
+    """The owner has ended this writer itself."""

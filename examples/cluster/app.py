@@ -1,7 +1,6 @@
-"""A room in which every visitor hears every other, whichever worker of whichever machine serves them.
+"""A room in which every visitor hears every other one, whichever worker and machine serves them.
 
-Where the workers are is said from outside: gunicorn's ``-w`` is enough on one machine, ``ENGINEIO_CLUSTER`` names the Redis of
-several.
+On one machine, gunicorn's ``-w`` is all that has to be set. For several, ``ENGINEIO_CLUSTER`` names their Redis.
 """
 
 import logging
@@ -18,7 +17,7 @@ server = engineio_wsgi.Server.from_environ()
 @server.on("connection")
 def connected(socket):
     socket.send(f"worker {os.getpid()} has this session")
-    socket.on("message", lambda data: server.broadcast(data, cluster=True))
+    socket.on("message", lambda data: server.broadcast(data))
 
 
 def home(environ, start_response):
@@ -28,5 +27,5 @@ def home(environ, start_response):
 
 app = server.wrap(home)
 if "BEHIND_PROXY" in os.environ:
-    # nothing but the proxy can reach the workers: what it says of the client is true
+    # only the proxy can reach the workers, so its headers can be trusted
     app = ProxyFix(app, x_for=1, x_proto=1, x_host=1)

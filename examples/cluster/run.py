@@ -3,8 +3,8 @@
     python run.py nginx [PORT]     nginx in front of one gunicorn with four workers
     python run.py redis [PORT]     nginx in front of two gunicorns, as on two machines, that share a Redis
 
-What runs, and with which arguments, is printed: it is what you would write into units or containers. The programs ``nginx`` and
-``redis-server`` have to be installed; ``pip install 'engineio-wsgi[gunicorn,redis]'``.
+It prints the commands that it runs, as you would write them into units or containers. You need the programs ``nginx`` and
+``redis-server``, and ``pip install 'engineio-wsgi[gunicorn,redis]'``.
 """
 
 import os
@@ -29,7 +29,7 @@ def free_port():
 
 
 class Programs:
-    """What was started, to be stopped together."""
+    """The running programs; they are stopped together."""
 
     def __init__(self):
         self.processes = []
@@ -49,7 +49,7 @@ class Programs:
         sys.exit(f"{command[0]} has not started")
 
     def stop(self):
-        # what was started last is asked first: nginx before those that it asks
+        # in reverse order: nginx before the servers behind it
         for process in reversed(self.processes):
             process.send_signal(signal.SIGTERM)
             process.wait()

@@ -1,10 +1,9 @@
-"""A Flask application with an engine, to be served behind a proxy: echoes, and tells everybody which address they have.
+"""A Flask application with an engine, for a proxy in front: echoes, and tells each client its address.
 
     pip install 'engineio-wsgi[gunicorn,flask]'
     gunicorn app:app
 
-gunicorn reads gunicorn.conf.py by itself, as it is in the directory that it is started in. What is special about the
-application is the last line.
+gunicorn reads gunicorn.conf.py in the directory in which it is started. The last line is what the proxy needs.
 """
 
 import logging
@@ -18,7 +17,7 @@ logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(messag
 logger = logging.getLogger("app")
 
 pages = Flask(__name__)
-# an option is ENGINEIO_… in the environment
+# reads options from the environment: ENGINEIO_PING_INTERVAL=10
 server = engineio_wsgi.Server.from_environ()
 
 
@@ -39,7 +38,7 @@ def connected(socket):
     socket.on("close", lambda reason, description: logger.info("%s has left: %s", socket.remote_address, reason))
 
 
-# ProxyFix goes round everything: the engine compares the page's origin with the public scheme and host, and calls the
-# client's address remote_address, only if both stand in the environ before it sees the request. One proxy is trusted. The
-# server must listen where only that proxy can reach it, or anybody could write these headers
+# ProxyFix is around everything: it puts the public scheme and host and the client's address into the environ, and the
+# engine needs them there to check the page's origin and to know remote_address. It trusts one proxy. Let the server listen
+# where only that proxy can reach it, or anybody could send these headers
 app = ProxyFix(server.wrap(pages), x_for=1, x_proto=1, x_host=1)

@@ -9,5 +9,5 @@ worker_class = "engineio_wsgi.gunicorn.Worker"
 
 
 def child_exit(server, worker):
-    """A worker that has ended has no sessions any more; what it has counted stays."""
+    """Drop the gauges of a worker that has ended; its counters stay."""
     multiprocess.mark_process_dead(worker.pid)

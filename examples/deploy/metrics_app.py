@@ -1,11 +1,11 @@
-"""An echo server with Prometheus metrics under /metrics, in one process or in several workers of gunicorn.
+"""An echo server with Prometheus metrics under /metrics, in one process or in several gunicorn workers.
 
     pip install 'engineio-wsgi[gunicorn,metrics]'
     gunicorn -k engineio_wsgi.gunicorn.Worker metrics_app:app
     mkdir -p /tmp/metrics && rm -f /tmp/metrics/*
     PROMETHEUS_MULTIPROC_DIR=/tmp/metrics gunicorn -w 2 -c gunicorn_metrics.py metrics_app:app
 
-Keep /metrics to yourself: have the proxy in front refuse it to others.
+Let the proxy in front refuse /metrics to everybody else.
 """
 
 import os

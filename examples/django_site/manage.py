@@ -1,4 +1,4 @@
-"""Django's command line. First time: ``migrate`` and ``createsuperuser``; then ``runengineio`` serves the site."""
+"""Django's command line: run ``migrate`` and ``createsuperuser`` once, then ``runengineio``."""
 
 from __future__ import annotations
 

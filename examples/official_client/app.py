@@ -1,7 +1,7 @@
-"""A page that talks to the engine with the official client, which is what applications should use.
+"""A page that uses the official client, as applications should.
 
-``npm install`` in this folder brings the client; then ``python app.py [PORT]`` and open http://127.0.0.1:8000.
-``NODE_MODULES`` names another folder with npm's packages.
+Run ``npm install`` in this folder, then ``python app.py [PORT]``, and open http://127.0.0.1:8000. ``NODE_MODULES`` may name
+another folder with npm's packages.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def pages(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterab
 
 @server.on("connection")
 def connected(socket: engine.Socket) -> None:
-    """Says what the server sees, and sends every message back."""
+    """Tell the page what the server sees, and send every message back."""
     socket.on("upgrade", lambda transport: socket.send(f"the server sees {transport.name}"))
     socket.on("message", socket.send)
     socket.send(f"the server sees {socket.transport.name}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -54,19 +53,46 @@ def sessions_of(group: Workers) -> list[WebSocketSession]:
 def test_a_broadcast_reaches_every_session_of_every_worker(group: Workers) -> None:
     sessions = sessions_of(group)
     for number in range(20):
-        group.workers[0].call("broadcast", str(number), [sessions[2].sid], True, True)
-    group.workers[0].call("broadcast", "last", [], True, True)
+        group.workers[0].call("broadcast", str(number), exclude=[sessions[2].sid])
+    group.workers[0].call("broadcast", "last")
     for session in sessions[:2]:
         assert session.hear_many(21) == [*map(str, range(20)), "last"]
     assert sessions[2].hear() == "last"
 
 
-def test_a_broadcast_stays_here_if_it_is_not_said_otherwise(group: Workers) -> None:
+def test_a_local_broadcast_stays_here(group: Workers) -> None:
     sessions = sessions_of(group)
-    group.workers[0].call("broadcast", "here")
-    group.workers[0].call("broadcast", "everywhere", [], True, True)
+    group.workers[0].call("broadcast", "here", local=True)
+    group.workers[0].call("broadcast", "everywhere")
     assert sessions[0].hear_many(2) == ["here", "everywhere"]
     assert sessions[1].hear() == "everywhere"
+
+
+def test_a_group_has_members_in_every_worker(group: Workers) -> None:
+    sessions = sessions_of(group)
+    for worker, session in zip(group.workers, sessions, strict=True):
+        if session is not sessions[1]:
+            worker.call("join", session.sid, "news")
+    group.workers[1].call("broadcast", "one", to="news", exclude=[sessions[2].sid])
+    group.workers[1].call("broadcast", "two", to="news")
+    assert (sessions[0].hear_many(2), sessions[2].hear()) == (["one", "two"], "two")
+    group.workers[2].call("leave", sessions[2].sid, "news")
+    group.workers[1].call("broadcast", "three", to="news")
+    group.workers[1].call("broadcast", "to nobody", to="a group without members")
+    group.workers[1].call("broadcast", "last")
+    assert sessions[0].hear_many(2) == ["three", "last"]
+    assert [session.hear() for session in sessions[1:]] == ["last", "last"]
+
+
+def test_an_emitter_reaches_a_group(group: Workers, name: str) -> None:
+    sessions = sessions_of(group)
+    group.workers[0].call("join", sessions[0].sid, "news")
+    group.workers[2].call("join", sessions[2].sid, "news")
+    emitter = Emitter(name)
+    assert emitter.broadcast("to members", to="news") == 2
+    assert emitter.broadcast("to nobody", to="a group without members") == 0
+    assert emitter.broadcast("last") == 3
+    assert [session.hear() for session in sessions] == ["to members", "last", "to members"]
 
 
 @pytest.mark.parametrize("data", ["text", "ü€😀", ""])
@@ -112,7 +138,7 @@ def test_count_and_workers(group: Workers, name: str) -> None:
 def test_a_worker_that_is_stopped_holds_up_no_broadcast_to_others(group: Workers) -> None:
     sessions = sessions_of(group)
     os.kill(group.workers[1].pid, signal.SIGSTOP)
-    group.workers[0].call("broadcast", "hello", [], True, True)
+    group.workers[0].call("broadcast", "hello")
     assert sessions[2].hear() == "hello"
     os.kill(group.workers[1].pid, signal.SIGCONT)
     assert sessions[1].hear() == "hello"
@@ -145,7 +171,7 @@ emitter = engineio_wsgi.Emitter(sys.argv[1])
 outcome = []
 
 def emit():
-    outcome.append(emitter.broadcast("to all", [sys.argv[2]]))
+    outcome.append(emitter.broadcast("to all", exclude=[sys.argv[2]]))
     outcome.append(emitter.send(sys.argv[3], "to one") and emitter.send(sys.argv[3], b"binary"))
     outcome.append(emitter.disconnect(sys.argv[2]))
     outcome.append(emitter.send("zzzz-no-such-session", "x"))
@@ -201,16 +227,19 @@ def test_emitter_sends_text_and_bytes_only(name: str, data: Any) -> None:
         Emitter(name).send(UNKNOWN, data)
 
 
-def call_message(**changes: object) -> bytes:
-    head = {"group": "", "action": "send", "sids": ["x"], "text": True, "compress": True, **changes}
-    text = json.dumps(head).encode()
+def call_message(fields: list[str]) -> bytes:
+    """The bytes of a call, whose body is no text."""
+    head = "".join(f"\0{field}" for field in fields).encode()
     body = b"\xff\xfe"
-    return struct.pack("!BcII", 2, b"L", len(text), len(body)) + text + body
+    return struct.pack("!BcII", 3, b"L", len(head), len(body)) + head + body
 
 
-GARBAGE: dict[str, dict[str, object]] = {
-    "no action": {"action": "explode"}, "sids of numbers": {"sids": [1]},
-    "two sids": {"sids": ["x", "y"]}, "no group": {"group": 1}, "text that is none": {"action": "broadcast", "sids": []},
+#: fields behind the group
+GARBAGE: dict[str, list[str]] = {
+    "no action": ["explode", "text", "compress", "", "close", "", "x"],
+    "two sids": ["send", "text", "compress", "", "close", "", "x", "y"], "nothing": [],
+    "text that is none": ["broadcast", "text", "compress", "", "close", ""],
+    "no way of delivery": ["broadcast", "text", "compress", "", "explode", ""],
 }
 
 
@@ -218,11 +247,11 @@ GARBAGE: dict[str, dict[str, object]] = {
 def test_calls_that_are_none(group: Workers, name: str) -> None:
     session = sessions_of(group)[0]
     address = AbstractNames(f"{name}/engine.io").address(session.sid[:4])
-    for changes in GARBAGE.values():
+    for fields in GARBAGE.values():
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
             sock.settimeout(60)
             sock.connect(address)
-            sock.send(call_message(**{"group": f"{name}/engine.io", **changes}))
+            sock.send(call_message([f"{name}/engine.io", *fields]))
             assert sock.recv(100) == b""
     group.wait_for_log("a message of another process was refused", len(GARBAGE))
     session.say("still there")

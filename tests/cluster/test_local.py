@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import array
 import contextlib
-import json
 import os
 import resource
 import signal
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import gevent
 import pytest
@@ -394,38 +393,38 @@ def test_tls_worker_that_closes(start: Start, certificate: dict[str, str]) -> No
     assert not group.complaints()
 
 
-def message(kind: bytes, head: object, body: bytes = b"", version: int = 2) -> bytes:
-    """What workers say to each other."""
-    text = json.dumps(head).encode()
-    return struct.pack("!BcII", version, kind, len(text), len(body)) + text + body
+def message(kind: bytes, fields: Sequence[str] = (), body: bytes = b"", version: int = 3) -> bytes:
+    """The bytes of a message between workers."""
+    head = "".join(f"\0{field}" for field in fields).encode()
+    return struct.pack("!BcII", version, kind, len(head), len(body)) + head + body
 
 
 TERMS = "local/engine.io ping_interval=25.0 ping_timeout=20.0 max_http_buffer_size=1000000"
 
 
-def connection_head(sid: str, **changes: object) -> dict[str, object]:
-    """A valid offer of a connection."""
-    return {"terms": TERMS, "sid": sid, "address": ["192.0.2.1", 1], "origin": {}, "hops": 0,
-            "listener": ["", ""], "handshake": {}, "accepted": False, **changes}
+def offer(sid: str, hops: str = "0", address: Sequence[str] = ("2", "192.0.2.1", "1")) -> bytes:
+    """An offer of a connection; without changes, a valid one."""
+    return message(b"C", [TERMS, sid, hops, "", "", "handshake", *address, "0"])
 
 
 GARBAGE = {
     "nothing": b"",
     "a letter": b"x",
     "text": b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
-    "another version": message(b"C", {}, version=1),
-    "no such kind": message(b"?", {}),
-    "an answer that nobody waits for": message(b"A", {"status": "200 OK", "headers": []}),
-    "sizes beyond all measure": struct.pack("!BcII", 2, b"R", 0xFFFFFFFF, 0xFFFFFFFF),
-    "longer than it says": message(b"R", {}) + b"more",
-    "no object": message(b"R", [1, 2]),
-    "no JSON": struct.pack("!BcII", 2, b"R", 3, 0) + b"{{{",
-    "deep": struct.pack("!BcII", 2, b"R", 20_000, 0) + b"[" * 20_000,
-    "no environ": message(b"R", {"terms": TERMS, "sid": "x"}),
-    "an environ of numbers": message(b"R", {"terms": TERMS, "sid": "x", "environ": {"REQUEST_METHOD": 1}}),
-    "no address": message(b"C", connection_head("x", address=None)),
-    "no listener": message(b"C", connection_head("x", listener=["", 1])),
-    "too many hops": message(b"C", connection_head("x", hops=10**9)),
+    "another version": message(b"C", version=1),
+    "no such kind": message(b"?"),
+    "an answer that nobody waits for": message(b"A", ["200 OK"]),
+    "sizes beyond all measure": struct.pack("!BcII", 3, b"R", 0xFFFFFFFF, 0xFFFFFFFF),
+    "longer than it says": message(b"R") + b"more",
+    "no text": struct.pack("!BcII", 3, b"R", 3, 0) + b"\0\xff\xff",
+    "many fields": struct.pack("!BcII", 3, b"R", 20_000, 0) + bytes(20_000),
+    "no environ": message(b"R", [TERMS, "x"]),
+    "an environ without a method": message(b"R", [TERMS, "x", "PATH_INFO", "/"]),
+    "a name without a value": message(b"R", [TERMS, "x", "REQUEST_METHOD", "GET", "PATH_INFO"]),
+    "no address": offer("x", address=()),
+    "an address that is too short": offer("x", address=("9", "192.0.2.1")),
+    "no port": offer("x", address=("2", "192.0.2.1", "-1")),
+    "too many hops": offer("x", hops="1000000000"),
 }
 
 
@@ -434,7 +433,7 @@ def test_garbage_on_the_unix_socket(pair: tuple[Workers, Worker, Worker], beside
     group, owner, other = pair
     session = Nomad(owner).open()
     before = owner.ask()["files"]
-    messages = [*GARBAGE.values(), message(b"C", connection_head(session.sid))]
+    messages = [*GARBAGE.values(), offer(session.sid)]
     if beside == 1:
         # with one file it would be a valid offer
         messages.pop()
@@ -460,7 +459,7 @@ def test_file_beside_a_connection_that_is_none(pair: tuple[Workers, Worker, Work
         visitor = knock(session.sid[:4])
         with open(os.devnull) as file:
             beside = array.array("i", [file.fileno()])
-            visitor.sendmsg([message(b"C", connection_head(session.sid))], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, beside)])
+            visitor.sendmsg([offer(session.sid)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, beside)])
         assert visitor.recv(100) == b""
         visitor.close()
     settled(lambda: owner.ask()["files"] <= before)
@@ -472,7 +471,7 @@ def test_half_a_message_holds_up_nobody(start: Start) -> None:
     session = Nomad(owner).open()
     visitors = [knock(session.sid[:4]) for _ in range(50)]
     for visitor in visitors:
-        visitor.send(struct.pack("!BcII", 2, b"R", 100, 100) + b"{")
+        visitor.send(struct.pack("!BcII", 3, b"R", 100, 100) + b"x")
     session.served = other
     session.say("as if nothing had happened")
     assert session.hear() == "as if nothing had happened"
@@ -492,7 +491,7 @@ def test_another_application(start: Start, other: dict[str, str]) -> None:
     shop.wait_for_log("nobody answers there any more")
     visitor = knock(session.sid[:4], "local:chat/engine.io")
     terms = TERMS.replace("local", "local:shop")
-    visitor.send(message(b"R", {"terms": terms, "sid": session.sid, "environ": {"REQUEST_METHOD": "GET"}}))
+    visitor.send(message(b"R", [terms, session.sid, "REQUEST_METHOD", "GET"]))
     assert visitor.recv(1000)[1:2] == b"N"
     visitor.close()
     chat.wait_for_log(f"it has '{terms}', this one '{TERMS.replace('local', 'local:chat')}'")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -21,7 +22,8 @@ from support.rawhttp import ConnectionEnded
 from support.workers import Nomad, Workers
 
 OURS = "engineio_wsgi.gunicorn.Worker"
-LOCAL = {"cluster": "local"}
+#: workers of other test runs on this machine have other names, and perhaps another version
+LOCAL = {"cluster": f"local:loops-{os.getpid()}"}
 TARGET = "/engine.io/?EIO=4&transport=polling"
 #: worker class, arguments, options. Our worker, and others with our hooks, need not be told that there are several
 KINDS: dict[str, tuple[str, list[str], dict[str, str]]] = {

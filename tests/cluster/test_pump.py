@@ -10,7 +10,7 @@ import pytest
 from gevent import socket
 
 from engineio_wsgi.cluster.local.pump import MAX_WAITING, Pump
-from engineio_wsgi.runtime.connection import Wire, detach
+from engineio_wsgi.runtime.connection import Connection, detach
 
 #: far more than the pump and the kernel together take for who does not read
 MUCH = b"x" * (MAX_WAITING + 16_000_000)
@@ -30,7 +30,7 @@ def ends() -> Iterator[tuple[Sockets, Sockets]]:
 
 def start(ends: tuple[Sockets, Sockets], patience: float) -> Pump:
     """A pump between the two."""
-    return Pump(Wire(detach(ends[0][0])), Wire(detach(ends[1][0])), patience)
+    return Pump(Connection(detach(ends[0][0])), Connection(detach(ends[1][0])), patience)
 
 
 def read_to_end(sock: plain_socket.socket) -> bytes:

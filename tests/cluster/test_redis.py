@@ -23,7 +23,7 @@ from support.workers import ROOT, Nomad, Worker, Workers, settled
 
 from engineio_wsgi import Emitter
 from engineio_wsgi.cluster.messages import Kind, Message
-from engineio_wsgi.cluster.redis.reliable_link import Envelope
+from engineio_wsgi.cluster.redis.envelope import Envelope
 
 Start = Callable[..., Workers]
 
@@ -416,6 +416,18 @@ def test_a_server_that_is_made_outside_of_any_greenlet(shared_redis: RedisServer
         demo.stdout.close()
 
 
+def test_a_worker_has_one_connection_to_redis(start: Start, redis: RedisServer) -> None:
+    group = start(redis)
+    owner, other = group.workers
+    session = Nomad(owner).open()
+    session.served = other
+    session.say("x")
+    assert session.hear() == "x"
+    subscribed = re.findall(r" sub=(\d+) ", redis.ask("CLIENT", "LIST"))
+    # the last one asks
+    assert subscribed == ["2", "2", "0"]
+
+
 def test_forged_ids_cost_one_lookup(pair: tuple[Workers, Worker, Worker]) -> None:
     _, owner, other = pair
     ours = Nomad(owner).open().sid[:4]
@@ -543,21 +555,21 @@ def test_garbage_in_the_channels(start: Start, redis: RedisServer) -> None:
     assert session.hear() == "x"
     channels = redis.ask("PUBSUB", "CHANNELS", "*")
     assert len(channels) == 3
-    origin = b"\x02" + b"evil".ljust(12, b"\0")
-    garbage = ["", "x", "GET / HTTP/1.1\r\n\r\n", b"\x01" * 100, b"\x02" + b"\xff" * 100, origin + b"\xff" * 48,
+    origin = b"\x03" + b"evil".ljust(12, b"\0")
+    garbage = ["", "x", "GET / HTTP/1.1\r\n\r\n", b"\x01" * 100, b"\x03" + b"\xff" * 100, origin + b"\xff" * 48,
                origin + bytes(48) + b"{",
-               origin + bytes(40) + struct.pack("!q", 1) + struct.pack("!BcII", 2, b"R", 2, 0) + b"{}",
-               origin + bytes(40) + struct.pack("!q", 1) + struct.pack("!BcII", 2, b"L", 2, 0) + b"{}",
+               origin + bytes(40) + struct.pack("!q", 1) + struct.pack("!BcII", 3, b"R", 2, 0) + b"{}",
+               origin + bytes(40) + struct.pack("!q", 1) + struct.pack("!BcII", 3, b"L", 2, 0) + b"{}",
                Envelope("evil", 7, 0, 9, 0, 0, 1).pack(b""),
-               Envelope("evil", 7, 1, 1, 0, 0, -(1 << 63)).pack(Message(Kind.DATA, {}, b"x").encode()),
-               origin + b"\1" * 40 + struct.pack("!q", 1) + struct.pack("!BcII", 2, b"R", 2, 0) + b"{}"]
+               Envelope("evil", 7, 1, 1, 0, 0, -(1 << 63)).pack(Message(Kind.DATA, (), b"x").encode()),
+               origin + b"\1" * 40 + struct.pack("!q", 1) + struct.pack("!BcII", 3, b"R", 2, 0) + b"{}"]
     with real_redis.Redis(port=redis.port) as client:
         for channel in channels:
             for data in garbage:
                 assert client.publish(channel, data) >= 1
     session.say("still there")
     assert session.hear() == "still there"
-    assert "speaks version 1, this worker 2: run one version of engineio_wsgi" in group.log()
+    assert "speaks version 1, this worker 3: run one version of engineio_wsgi" in group.log()
     assert not [line for line in group.complaints() if "refused" not in line], group.complaints()
 
 

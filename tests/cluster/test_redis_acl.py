@@ -58,7 +58,7 @@ def test_the_rights_of_the_manual_suffice(server: RedisServer, start: Start) -> 
 def test_a_right_that_is_missing_is_named(server: RedisServer, right: str) -> None:
     url = url_of(server, *[each for each in RIGHTS if each != right])
     with pytest.raises(ConfigurationError) as caught:
-        Server(cluster=url).join_cluster()
+        Server(cluster=url)._worker.join_cluster()
     text = str(caught.value)
     assert f"add {right} to the user's ACL" in text
     assert text.startswith(f"cluster: redis://127.0.0.1:{server.port}/0: ")
@@ -87,7 +87,7 @@ def test_the_rights_for_a_redis_cluster_suffice(tmp_path: Path, start: Start) ->
         for right in words[1].split():
             url = url_of(node, *[each for each in rights if each != right]).replace("redis://", "redis+cluster://")
             with pytest.raises(ConfigurationError, match=re.escape(f"add {right} to the user's ACL")):
-                Server(cluster=url).join_cluster()
+                Server(cluster=url)._worker.join_cluster()
         url = url_of(node, *rights).replace("redis://", "redis+cluster://")
         group = start(2, cluster=url, apart=True)
         session = WebSocketSession(group.workers[1]).open()

@@ -1,4 +1,4 @@
-"""What an exchange concludes from Redis' answer that nobody listens to a worker, however late it reads the answer."""
+"""What a worker concludes from Redis' answer that nobody listens to a worker, however late it reads the answer."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import Any
 import pytest
 
 from engineio_wsgi.cluster.messages import Kind, Message
-from engineio_wsgi.cluster.redis import links as exchange
-from engineio_wsgi.cluster.redis.links import Exchange
+from engineio_wsgi.cluster.redis import links
+from engineio_wsgi.cluster.redis.envelope import Envelope
+from engineio_wsgi.cluster.redis.links import RedisLinks
 from engineio_wsgi.cluster.redis.pubsub import Outgoing
-from engineio_wsgi.cluster.redis.reliable_link import Conversation, Envelope
+from engineio_wsgi.cluster.redis.reliable_link import Conversation
 
 OTHER = "other"
 
 
-class FakeBus:
+class FakePubSub:
     """Redis is there, and has been for long."""
 
     up = True
@@ -44,35 +45,35 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The exchange's clock."""
+    """The clock of the links."""
     clock = Clock()
-    monkeypatch.setattr(exchange, "monotonic", lambda: clock.now)
+    monkeypatch.setattr(links, "monotonic", lambda: clock.now)
     return clock
 
 
 @pytest.fixture
-def bus(monkeypatch: pytest.MonkeyPatch) -> FakeBus:
-    """The exchange's bus."""
-    bus = FakeBus()
-    monkeypatch.setattr(exchange, "Bus", lambda *arguments: bus)
-    return bus
+def pubsub(monkeypatch: pytest.MonkeyPatch) -> FakePubSub:
+    """The pub/sub of the links."""
+    pubsub = FakePubSub()
+    monkeypatch.setattr(links, "PubSub", lambda *arguments: pubsub)
+    return pubsub
 
 
-def begin(one: Exchange, bus: FakeBus) -> tuple[Conversation, Any]:
+def begin(one: RedisLinks, pubsub: FakePubSub) -> tuple[Conversation, Any]:
     """A conversation with a worker that has said something before, and what tells how many have heard of it."""
     one._receive(Envelope(OTHER, 7, 1, 0, 0, 0, 0).pack(b""))
     conversation = one.begin(OTHER, Message(Kind.TAKEN))
-    return conversation, bus.published[-1].on_heard
+    return conversation, pubsub.published[-1].on_heard
 
 
-@pytest.mark.parametrize(("asked_again_after", "lasts"), [(0.1, True), (exchange.LINK_GRACE + 1, False)])
-def test_nobody_listens(clock: Clock, bus: FakeBus, asked_again_after: float, lasts: bool) -> None:
+@pytest.mark.parametrize(("asked_again_after", "lasts"), [(0.1, True), (links.LINK_GRACE + 1, False)])
+def test_nobody_listens(clock: Clock, pubsub: FakePubSub, asked_again_after: float, lasts: bool) -> None:
     location: Any = type("Location", (), {"finder": ""})
-    one = Exchange(location, "group", "me", lambda *_: None, lambda *_: Any, lambda *_: None)
-    conversation, first = begin(one, bus)
+    one = RedisLinks(location, "group", "me", lambda *_: None, lambda *_: Any, lambda *_: None)
+    conversation, first = begin(one, pubsub)
     first(0)
     clock.now += asked_again_after
-    _, second = begin(one, bus)
+    _, second = begin(one, pubsub)
     clock.now += 60  # the loop was blocked when the answer came
     second(0)
     assert conversation.ended.is_set() is not lasts

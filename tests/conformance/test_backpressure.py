@@ -169,7 +169,7 @@ def test_a_slow_handler_stops_a_polling_client(serve: Any) -> None:
             count += 1
 
     talking = gevent.spawn(talk)
-    while not served.socket(session.sid)._session.reading_paused:
+    while not served.socket(session.sid)._session.inbox.reading_paused:
         served.settle()
     served.settle()
     stopped_at = count

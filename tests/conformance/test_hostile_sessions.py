@@ -60,7 +60,7 @@ def test_a_post_that_waits_for_room_ends_with_its_client(serve: Any) -> None:
     session = PollingSession(served).open()
     session.say("first")
     session.posting.start("POST", session.target(), [("Content-Type", "text/plain")], b"4" + b"x" * 5000)
-    while not served.socket(session.sid)._session.reading_paused:
+    while not served.socket(session.sid)._session.inbox.reading_paused:
         served.settle()
     session.posting.close()
     assert served.events.wait("close")["reason"] == "transport close"

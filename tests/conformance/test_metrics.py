@@ -298,7 +298,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of everybody who measures listeners."""
     clock = Clock()
-    for module in ("runtime.observer", "session.session"):
+    for module in ("runtime.observer", "session.dispatcher"):
         monkeypatch.setattr(import_module(f"engineio_wsgi.{module}"), "monotonic", clock)
     return clock
 

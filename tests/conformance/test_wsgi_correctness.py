@@ -180,12 +180,12 @@ def test_a_large_body_arrives_whole() -> None:
 
 
 def test_one_send_a_response(monkeypatch: pytest.MonkeyPatch) -> None:
-    from engineio_wsgi.http.connection import Connection
+    from engineio_wsgi.http.connection import HttpConnection
 
     sent: list[bytes] = []
-    send_all = Connection.send_all
+    send_all = HttpConnection.send_all
     monkeypatch.setattr(
-        Connection, "send_all", lambda self, data, timeout: (sent.append(data), send_all(self, data, timeout))
+        HttpConnection, "send_all", lambda self, data, timeout: (sent.append(data), send_all(self, data, timeout))
     )
     with serving(answering(("Content-Type", "a/b"), body=[b"hello"])) as server:
         connection = server.connect()

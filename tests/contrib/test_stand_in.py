@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from engineio_wsgi.session.events import Emitter, Listener, StandIn
+from engineio_wsgi.session.events import Events, Listener, StandIn
 
 
 class _Loud(StandIn):
@@ -12,21 +12,21 @@ class _Loud(StandIn):
         return self.listener(*(text.upper() for text in args))
 
 
-class _LoudEmitter(Emitter):
+class _LoudEvents(Events):
     def stand_in(self, listener: Listener) -> Listener:
         return _Loud(listener)
 
 
 def test_a_listener_that_something_stands_for_is_listed_and_taken_off_as_itself() -> None:
-    emitter, heard = _LoudEmitter(), []
-    listener = emitter.on("said", heard.append)
-    other = emitter.once("said", lambda text: heard.append(text + "!"))
-    assert emitter.listeners("said") == [listener, other]
-    emitter.emit("said", "a")
-    emitter.emit("said", "b")
+    events, heard = _LoudEvents(), []
+    listener = events.on("said", heard.append)
+    other = events.once("said", lambda text: heard.append(text + "!"))
+    assert events.listeners("said") == [listener, other]
+    events.emit("said", "a")
+    events.emit("said", "b")
     assert heard == ["A", "A!", "B"]
-    emitter.once("said", other)
-    emitter.off("said", listener)
-    assert emitter.listeners("said") == [other]
-    emitter.off("said", other)
-    assert not emitter.emit("said", "c")
+    events.once("said", other)
+    events.off("said", listener)
+    assert events.listeners("said") == [other]
+    events.off("said", other)
+    assert not events.emit("said", "c")

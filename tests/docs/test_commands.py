@@ -3,92 +3,36 @@
 from __future__ import annotations
 
 import ast
-import os
-import re
-import shlex
-import shutil
 import subprocess
-import sys
-import textwrap
 from collections.abc import Callable
 from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
-from support.deployment import Program
+from support.manual import BLOCK, EXAMPLES, ROOT, Shown, check_requirement, commands_of, commands_of_script, program, snippets
 from support.node import node_modules
 from support.rawhttp import HttpConnection
 
 pytestmark = pytest.mark.ours
-ROOT = Path(__file__).resolve().parents[2]
-EXAMPLES = ROOT / "examples"
-PAGES = [ROOT / "README.rst", *sorted((ROOT / "docs").rglob("*.rst")), *sorted(EXAMPLES.rglob("README.rst"))]
+PAGES = [*(ROOT / name for name in ("README.rst", "CONTRIBUTING.rst", "SECURITY.rst", "bench/README.rst")),
+         *sorted((ROOT / "docs").rglob("*.rst")), *sorted(EXAMPLES.rglob("README.rst")),
+         *sorted((ROOT / "tests").glob("*/README.rst"))]
 
-#: words that begin a command, in the midst of a sentence
-PROGRAMS = (
-    "apt apt-get bash cd curl docker engineio-wsgi flask git gunicorn haproxy make manage.py nginx node npm npx pip pytest "
-    "python redis-cli redis-server sh sphinx-build systemctl systemd-analyze tox ulimit useradd uv"
-)  # fmt: skip
-BLOCK = re.compile(r"(?:^\.\. code-block:: (?:bash|console|shell|sh)|^(?!\.\. ).*::)\n\n((?:(?:    .*)?\n)+)", re.MULTILINE)
-INLINE = re.compile(rf"``((?:{'|'.join(map(re.escape, PROGRAMS.split()))})(?: [^`]*)?)``")
+#: pages whose blocks tests/docs/test_tutorials.py types
+TUTORIALS = [ROOT / "docs" / "start" / name for name in ("flask.rst", "django.rst")]
 HANDSHAKE = "/engine.io/?EIO=4&transport=polling"
 
 Check = Callable[[Path], None]
 
 
-def commands_of(text: str) -> list[str]:
-    """The command lines of a page: those of its blocks that are neither Python nor a drawing, and those in its sentences."""
-    found = []
-    for block in map(textwrap.dedent, BLOCK.findall(text)):
-        if block.isascii() and not is_python(block):
-            found += [line.removeprefix("$ ").strip() for line in block.splitlines() if line.strip()]
-    return [*found, *(" ".join(command.split()) for command in INLINE.findall(text))]
-
-
-def is_python(text: str) -> bool:
-    try:
-        ast.parse(text)
-    except SyntaxError:
-        return False
-    return True
-
-
 # -- what stands for a command
-
-class Shown(Program):
-    """A server, started as it is shown; it says itself where it listens."""
-
-    def __init__(self, folder: Path, command: list[str], cwd: Path, **environment: str) -> None:
-        super().__init__(folder, command, lambda: self.port > 0, cwd=cwd, **environment)
-
-    @property
-    def port(self) -> int:
-        """Where it listens, once it has said so."""
-        match = re.search(r"https?://127\.0\.0\.1:(\d+)", self.logs())
-        return int(match[1]) if match else 0
-
-
-def program(command: str) -> list[str]:
-    """The words of a command, the program being the one that is installed beside this Python."""
-    name, *arguments = shlex.split(command)
-    if name == "python":
-        return [sys.executable, *arguments]
-    path = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
-    assert path, f"there is no program {name}"
-    return [path, *arguments]
-
 
 def serves(command: str, *more: str, cwd: Path | None = None, refused: bool = False) -> Check:
     """It starts, on a port of its own by the arguments ``more``, and answers a handshake; a refusal is an answer."""
 
     def check(folder: Path) -> None:
         write_applications(folder)
-        database = {"DATABASE": str(folder / "db.sqlite3")}
-        if cwd == EXAMPLES / "django_site":
-            subprocess.run([sys.executable, "manage.py", "migrate", "--verbosity=0"], cwd=cwd, check=True,
-                           env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **database})
-        server = Shown(folder / "logs", [*program(command), *more], cwd or folder, **database)
+        server = Shown(folder / "logs", [*program(command), *more], cwd or folder)
         try:
             response = HttpConnection(("127.0.0.1", server.port)).get(HANDSHAKE)
             if refused:
@@ -103,10 +47,7 @@ def serves(command: str, *more: str, cwd: Path | None = None, refused: bool = Fa
 
 def write_applications(folder: Path) -> None:
     """``app.py`` is the one of the start page for Flask, ``module.py`` the smallest."""
-    page = (ROOT / "docs" / "start" / "flask.rst").read_text()
-    snippet = re.search(r"^\.\. code-block:: python\n\n((?:(?:    .*)?\n)+)", page, re.MULTILINE)
-    assert snippet
-    (folder / "app.py").write_text(textwrap.dedent(snippet[1]))
+    (folder / "app.py").write_text(snippets((ROOT / "docs" / "start" / "flask.rst").read_text())[0])
     (folder / "module.py").write_text("import engineio_wsgi\nfrom werkzeug.wrappers import Response\n"
                                       "app = engineio_wsgi.Server().wrap(Response('a page'))\n")
 
@@ -155,23 +96,20 @@ def installs(requirement: str) -> Check:
     """It would ask PyPI for this package; its extras are some of ours."""
 
     def check(folder: Path) -> None:
-        setup = ConfigParser()
-        setup.read(ROOT / "setup.cfg")
-        needed = Requirement(requirement)
-        assert needed.name == setup["metadata"]["name"]
-        assert needed.extras <= set(setup["options.extras_require"])
+        check_requirement(requirement)
 
     return check
 
 
-def is_tox(*environments: str) -> Check:
-    """It would make an environment; its environments are declared."""
+def is_tox(command: str) -> Check:
+    """It would make an environment; that is declared."""
 
     def check(folder: Path) -> None:
         tox = ConfigParser(interpolation=None)
         tox.read(ROOT / "tox.ini")
-        assert {f"testenv:{name}" for name in environments} <= set(tox.sections())
-        assert "testenv" in tox
+        declared = {name.strip() for name in tox["tox"]["envlist"].split(",")}
+        declared |= {name.removeprefix("testenv:") for name in tox.sections()}
+        assert set(command.split()[2:3]) <= declared
 
     return check
 
@@ -185,7 +123,10 @@ BIND, GUNICORN = ("--bind", "127.0.0.1:0"), ("-b", "127.0.0.1:0", "--no-control-
 WORKER = "gunicorn -k engineio_wsgi.gunicorn.Worker -w 4 "
 HOOKS = "gunicorn -k gevent -c python:engineio_wsgi.gunicorn module:app"
 MANAGE = "python manage.py runengineio"
+HOSTILE = 'python tests/hostile/run.py "deflate bombs" pings --seconds 20'
 EXAMPLE = "tests/interop/test_examples.py::"
+METRICS = "tests/deploy/test_metrics_multiprocess.py::test_two_workers_count_as_one"
+PERIODIC = "tests/docs/test_periodic_work.py::"
 CLUSTER = "tests/deploy/test_cluster_example.py::test_everybody_hears_everybody"
 NO_DOCKER, NO_SYSTEMD, MINUTES = "no Docker engine", "no systemd", "it measures for minutes"
 
@@ -194,26 +135,34 @@ CHECKS: dict[str, Check] = {
     "python -m engineio_wsgi": serves("python -m engineio_wsgi", *BIND),
     "engineio-wsgi serve": helps("engineio-wsgi serve"),
     "engineio-wsgi serve module:app": serves("engineio-wsgi serve module:app", *BIND),
-    "engineio-wsgi serve 'app:create_app()'": serves("engineio-wsgi serve 'app:create_app()'", *BIND, refused=True),
     "flask run": serves("flask run", "--port", "0", refused=True),
     WORKER + "module:app": serves(WORKER + "module:app", *GUNICORN),
-    WORKER + "'app:create_app()'": serves(WORKER + "'app:create_app()'", *GUNICORN, refused=True),
-    WORKER + "mysite.wsgi": serves(WORKER + "mysite.wsgi", *GUNICORN, cwd=EXAMPLES / "django_site", refused=True),
     HOOKS: serves(HOOKS, *GUNICORN),
     "cd deploy; gunicorn app:app": serves("gunicorn app:app", *GUNICORN, cwd=EXAMPLES / "deploy"),
-    MANAGE: serves(MANAGE, "0", "--noreload", cwd=EXAMPLES / "django_site", refused=True),
     "manage.py runengineio": helps(MANAGE, cwd=EXAMPLES / "django_site"),
     "ulimit -n": says("ulimit -n"),
     "pip install . && engineio-wsgi": serves("engineio-wsgi", *BIND),
     "pip install engineio-wsgi": installs("engineio-wsgi"),
-    "pip install 'engineio-wsgi[django,gunicorn]'": installs("engineio-wsgi[django,gunicorn]"),
     "pip install 'engineio-wsgi[flask,gunicorn]'": installs("engineio-wsgi[flask,gunicorn]"),
+    "pip install 'engineio-wsgi[gunicorn,flask]'": installs("engineio-wsgi[gunicorn,flask]"),
+    "pip install 'engineio-wsgi[gunicorn,metrics]'": installs("engineio-wsgi[gunicorn,metrics]"),
+    "pip install 'engineio-wsgi[gunicorn,redis]'": installs("engineio-wsgi[gunicorn,redis]"),
     "pip install 'engineio-wsgi[gunicorn]'": installs("engineio-wsgi[gunicorn]"),
     "pip install 'engineio-wsgi[redis]'": installs("engineio-wsgi[redis]"),
     "npm install engine.io-client": installed_in_node,
-    "pip install tox && tox": is_tox(),
-    "tox -e docs": is_tox("docs"),
-    "tox -e bench": is_tox("bench"),
+    "pip install tox && tox": is_tox("tox"),
+    "gunicorn app:app": serves("gunicorn app:app", *GUNICORN, cwd=EXAMPLES / "deploy"),
+    "gunicorn -k engineio_wsgi.gunicorn.Worker metrics_app:app":
+        serves("gunicorn -k engineio_wsgi.gunicorn.Worker metrics_app:app", *GUNICORN, cwd=EXAMPLES / "deploy"),
+    "mkdir -p /tmp/metrics && rm -f /tmp/metrics/*": covered_by(METRICS, "in a folder of the test's"),
+    "PROMETHEUS_MULTIPROC_DIR=/tmp/metrics gunicorn -w 2 -c gunicorn_metrics.py metrics_app:app":
+        covered_by(METRICS, "run there"),
+    "npm install": installed_in_node,
+    "python app.py [PORT]": covered_by(EXAMPLE + "test_official_client", "run there, as is that of chat_flask"),
+    "python echo.py [PORT]": covered_by(EXAMPLE + "test_echo", "run there"),
+    "python passing_requests.py [PORT]": covered_by(EXAMPLE + "test_passing_requests", "run there"),
+    "python run.py nginx [PORT]": covered_by(CLUSTER, "run there"),
+    "python run.py redis [PORT]": covered_by(CLUSTER, "run there"),
     "python echo.py": covered_by(EXAMPLE + "test_echo", "run there"),
     "python chat_flask/app.py": covered_by(EXAMPLE + "test_chat_flask", "run there"),
     "python passing_requests.py": covered_by(EXAMPLE + "test_passing_requests", "run there"),
@@ -225,22 +174,36 @@ CHECKS: dict[str, Check] = {
     "python bench/cluster.py": exists("bench/cluster.py", MINUTES),
     "python bench/redis_hop.py": exists("bench/redis_hop.py", MINUTES),
     "python bench/metrics_cost.py": exists("bench/metrics_cost.py", MINUTES),
+    "python tests/hostile/run.py": exists("tests/hostile/run.py", MINUTES),
+    HOSTILE: exists("tests/hostile/run.py", MINUTES),
+    "python tests/fuzz/seeds.py": exists("tests/fuzz/seeds.py", "it writes into the corpus"),
+    WORKER + "app:app": covered_by(PERIODIC + "test_a_process_of_its_own", "run there"),
+    "python ticker.py": covered_by(PERIODIC + "test_a_process_of_its_own", "run there"),
+    WORKER + "with_ticker:app": covered_by(PERIODIC + "test_one_of_the_workers", "run there"),
     "docker compose up": covered_by("tests/deploy/test_deploy_files.py::test_compose_file", NO_DOCKER),
     "systemctl enable --now engineio": covered_by("tests/deploy/test_deploy_files.py::test_unit_is_one", NO_SYSTEMD),
     "systemctl reload": covered_by("tests/deploy/test_deploy_files.py::test_unit_is_told_when_it_is_up", NO_SYSTEMD),
     "systemd-analyze verify": covered_by("tests/deploy/test_deploy_files.py::test_unit_is_one", "run there"),
     "useradd --system engineio": helps("useradd"),
 }  # fmt: skip
+def text_of(page: Path) -> str:
+    """What of a page is looked at."""
+    text = page.read_text()
+    return BLOCK.sub("\n", text) if page in TUTORIALS else text
+
+
+SHOWN = {command: page for page in PAGES for command in commands_of(text_of(page))}
+SHOWN |= {command: path for path in sorted(EXAMPLES.rglob("*.py")) for command in commands_of_script(path)}
+CHECKS |= {command: is_tox(command) for command in SHOWN if command.startswith("tox ")}
 #: programs that a sentence speaks of
 NAMES = {"docker", "flask", "gunicorn", "gunicorn --preload",
          "gunicorn -k engineio_wsgi.gunicorn.Worker", "haproxy", "nginx", "node", "npm", "redis-server", "tox", "useradd"}
 
 
 def test_every_command_is_checked() -> None:
-    shown = {command: page for page in PAGES for command in commands_of(page.read_text())}
-    unknown = {command: str(page.relative_to(ROOT)) for command, page in shown.items() if command not in {*CHECKS, *NAMES}}
+    unknown = {command: str(page.relative_to(ROOT)) for command, page in SHOWN.items() if command not in {*CHECKS, *NAMES}}
     assert not unknown, "commands that nobody runs"
-    assert [command for command in CHECKS if command not in shown] == [], "commands that are not shown any more"
+    assert [command for command in CHECKS if command not in SHOWN] == [], "commands that are not shown any more"
 
 
 @pytest.mark.deadline(120)

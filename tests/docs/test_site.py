@@ -9,13 +9,13 @@ import os
 import re
 import subprocess
 import sys
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.clients import PollingSession, open_session, upgrade
+from support.manual import code_of, snippets
 
 from engineio_wsgi import Server, emitter
 from engineio_wsgi.cluster import router as routing
@@ -28,8 +28,9 @@ pytestmark = pytest.mark.ours
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = {str(page.relative_to(DOCS)): page.read_text() for page in sorted(DOCS.rglob("*.rst"))}
-SNIPPET = re.compile(r"^\.\. code-block:: python\n\n((?:(?:    .*)?\n)+)", re.MULTILINE)
-WITH_SNIPPETS = [name for name, text in PAGES.items() if SNIPPET.search(text)]
+#: files of a project, which test_tutorials.py and test_periodic_work.py make
+PROJECTS = ("start/django.rst", "guides/periodic-work.rst")
+WITH_SNIPPETS = [name for name, text in PAGES.items() if snippets(text) and name not in PROJECTS]
 
 
 @pytest.mark.deadline(600)
@@ -51,8 +52,9 @@ def test_the_snippets_of_a_page_run(name: str, monkeypatch: pytest.MonkeyPatch) 
         # what a page broadcasts is not for the workers of other tests
         monkeypatch.setattr(module, "choose_names", lambda group: AbstractNames(f"{group} of {name} in {os.getpid()}"))
     names: dict[str, Any] = {"__name__": "snippets"}
-    for snippet in SNIPPET.findall(PAGES[name]):
-        exec(compile(textwrap.dedent(snippet), name, "exec"), names)
+    for code in code_of(PAGES[name]):
+        if code.language == "python" and not code.name.startswith("test_"):
+            exec(compile(code.text, name, "exec"), names)
     for test in [value for key, value in names.items() if key.startswith("test_")]:
         test()
     for value in list(names.values()):
@@ -158,8 +160,8 @@ def test_each_scope_prints_something(serve: Any, handler: str) -> None:
 @pytest.mark.alone("the engine is the snippet's")
 def test_a_room_goes_on_without_its_slow_and_closed_members(serve: Any) -> None:
     names: dict[str, Any] = {}
-    for snippet in SNIPPET.findall(PAGES["guides/broadcasting.rst"])[:2]:
-        exec(compile(textwrap.dedent(snippet), "broadcasting", "exec"), names)
+    for snippet in snippets(PAGES["guides/broadcasting.rst"])[:2]:
+        exec(compile(snippet, "broadcasting", "exec"), names)
     server: Server = names["server"]
     server.off("connection", names["connected"])
     served = serve(None, server=server)
@@ -176,4 +178,4 @@ def test_a_room_goes_on_without_its_slow_and_closed_members(serve: Any) -> None:
     for session in well:
         session.close()
     served.events.wait("close", 7)
-    assert names["rooms"] == {}
+    assert server.members("lobby") == []

@@ -12,16 +12,15 @@ from contextlib import suppress
 from typing import Any
 
 from engineio_wsgi import Cors
-from engineio_wsgi.errors import ProtocolError, RequestRefused
+from engineio_wsgi.errors import FrameError, ProtocolError, RequestRefused
 from engineio_wsgi.http.chunked import ChunkedDecoder, ChunkedError
 from engineio_wsgi.http.policies.compression import choose_coding
 from engineio_wsgi.http.policies.cors import OriginPolicy
 from engineio_wsgi.http.query import parse_query
 from engineio_wsgi.http.request_head import InvalidRequest, check_partial_head, fill_environ, parse_head
-from engineio_wsgi.options.options import Deflate
+from engineio_wsgi.options.values import Deflate
 from engineio_wsgi.protocol.engineio import jsonp, v3, v4
 from engineio_wsgi.protocol.websocket import handshake
-from engineio_wsgi.protocol.websocket.close_codes import FrameError
 from engineio_wsgi.protocol.websocket.deflate import DeflateParameters, Inflater, negotiate
 from engineio_wsgi.protocol.websocket.frames import Close, FrameDecoder, Violation
 

@@ -25,7 +25,7 @@ server = engineio_wsgi.Server(cluster=sys.argv[1])
 server.on("connection", lambda socket: socket.on("message", socket.send))
 
 def schedule():
-    server.broadcast("a tick", cluster=True)
+    server.broadcast("a tick")
     print(server.send("zzzz-no-such-session", "x"), server.disconnect("zzzz-no-such-session"), server.cluster.count(),
           server.cluster.workers(), server.cluster.connected)
 
@@ -53,13 +53,13 @@ import json, os
 import engineio_wsgi
 
 server = engineio_wsgi.Server(**json.loads(os.environ["OPTIONS"]))
-server.broadcast("imported", cluster=True)
+server.broadcast("imported")
 assert server.send("zzzz-no-such-session", "x") is False
 assert server.cluster.count() == 0
 server.on("connection", lambda socket: socket.on("message", socket.send))
 
 def application(environ, start_response):
-    body = " ".join([*sorted(server.cluster.workers()), server.worker_id]).encode()
+    body = " ".join([*sorted(server.cluster.workers()), server.cluster.worker_id]).encode()
     start_response("200 OK", [("Content-Length", str(len(body)))])
     return [body]
 
@@ -100,7 +100,7 @@ def test_in_a_thread_where_redis_cannot_be_reached(tmp_path: Path) -> None:
     """One line says so."""
     program = PROGRAM[:PROGRAM.index("def schedule")] + '''
 try:
-    server.broadcast("a tick", cluster=True)
+    server.broadcast("a tick")
 except ConnectionError as error:
     print(error)
 '''

@@ -69,8 +69,8 @@ def tried(function, *arguments, **options):
 def child():
     calls = {"send to a session": tried(sessions[0].send, "from the child"),
              "send": tried(server.send, sessions[0].id, "from the child by its id"),
-             "broadcast": tried(server.broadcast, "from the child to all"),
-             "broadcast to the cluster": tried(server.broadcast, "from the child to the cluster", cluster=True),
+             "broadcast": tried(server.broadcast, "from the child to all", local=True),
+             "broadcast to the cluster": tried(server.broadcast, "from the child to the cluster"),
              "count": tried(lambda: server.cluster and server.cluster.count())}
     gevent.sleep(0.01)
     tell("running", json.dumps([os.getpid(), calls]))

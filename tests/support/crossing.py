@@ -16,7 +16,7 @@ from gevent import socket
 
 from engineio_wsgi.cluster import router as routing
 from engineio_wsgi.cluster.local.names import AbstractNames
-from engineio_wsgi.handoff.departure import forget_descriptor
+from engineio_wsgi.vendors.gevent_sockets import forget_descriptor
 from support.outposts import Outposts
 from support.serving import LocalServer, Served
 
@@ -41,7 +41,7 @@ class CrossingServer(LocalServer):
             options["cluster"] = cluster
         with _on_a_machine_of_its_own() if outposts.apart else nullcontext():
             super().__init__(app, "ours", tls=tls, **options)
-            self.engine.join_cluster()
+            self.engine._worker.join_cluster()
         outposts.begin({"cluster": cluster, **options})
         self.served = _Crossed(self.served, outposts)
         handle = self.http._handle if tls is None else self.http.wrap_socket_and_handle

@@ -9,7 +9,7 @@ import gevent
 
 from engineio_wsgi.errors import SocketClosed, UsageError
 from engineio_wsgi.options.options import Options
-from engineio_wsgi.runtime.greenlet_pool import Workers
+from engineio_wsgi.runtime.greenlet_pool import GreenletPool
 from engineio_wsgi.session.heartbeat import HeartbeatTimer
 from engineio_wsgi.session.session import Session
 from engineio_wsgi.session.socket import Socket
@@ -51,18 +51,18 @@ class FakeTransport(Transport):
         return entries
 
     def arrive(self, *messages: str | bytes) -> None:
-        """The client's messages become readable: whoever receives reads for itself, else a worker does."""
+        """The client's messages become readable: whoever receives reads for itself, else a greenlet of the pool does."""
         self.arriving.extend(messages)
-        if self.sink.receiver is not None:
-            gevent.get_hub().loop.run_callback(self.sink.take_receiver().switch, True)
+        if self.inbox.receiver is not None:
+            gevent.get_hub().loop.run_callback(self.inbox.take_receiver().switch, True)
         else:
             self.read()
 
     def read(self) -> None:
         """Hand over what has arrived."""
         arriving, self.arriving = self.arriving, []
-        self.sink.enqueue(arriving)
-        self.sink.run_turn()
+        self.inbox.enqueue(arriving)
+        self.inbox.run_turn()
 
     def unsent_entries(self) -> list[Entry]:
         """What was taken, and not completely."""
@@ -78,8 +78,9 @@ class FakeHost:
 
     def __init__(self, **options: Any) -> None:
         self.options = Options.create(**options)
-        self.workers = Workers()
+        self.greenlets = GreenletPool()
         self.heartbeat_timer = HeartbeatTimer(FakeLoop(), 1.0)
+        self.server = self
         self.forgotten: list[Any] = []
 
     def forget(self, session: Any) -> None:

@@ -17,6 +17,7 @@ class FakeSink:
 
     def __init__(self) -> None:
         self.outbox = WriteBuffer(1000)
+        self.inbox = self
         self.log: list[Any] = []
         self.closed = False
         self.closing = False
@@ -87,7 +88,7 @@ class FakeSink:
 
 
 class FakeConnection:
-    """A `Wire`: what arrives, and how much the kernel takes, is what a test says."""
+    """A `Connection`: what arrives, and how much the kernel takes, is what a test says."""
 
     def __init__(self) -> None:
         self.arriving: list[bytes | OSError] = []

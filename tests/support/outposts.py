@@ -67,7 +67,7 @@ def begin(options):
     global engine
     engine = engineio_wsgi.Server(**options)
     app.begin(engine)
-    engine.join_cluster()
+    engine._worker.join_cluster()
 
 def crossed(_):
     counters = engine.cluster.counters

@@ -35,8 +35,8 @@ import itertools, json, logging, os, pathlib, socket, sys
 import engineio_wsgi
 from engineio_wsgi.cluster.local import names as addresses
 from engineio_wsgi.cluster.local import channel
-from engineio_wsgi.cluster.local import forwarder as courier
-from engineio_wsgi.cluster.local import listener as doorway
+from engineio_wsgi.cluster.local import forwarder
+from engineio_wsgi.cluster.local import listener as unix_listener
 from engineio_wsgi.cluster import incoming as owner
 from engineio_wsgi.cluster import router as routing
 from engineio_wsgi.cluster.listeners import hops_of
@@ -50,7 +50,7 @@ options, tls = json.loads(sys.argv[4]), json.loads(sys.argv[5])
 limit = options.pop("limit", None)
 addresses.BACKLOG = options.pop("backlog", addresses.BACKLOG)
 patience = options.pop("patience", channel.PATIENCE)
-doorway.PATIENCE = owner.PATIENCE = courier.PATIENCE = patience
+unix_listener.PATIENCE = owner.PATIENCE = forwarder.PATIENCE = patience
 if options.pop("apart", False):
     # nobody finds the others' sockets, as on another machine
     routing.choose_names = lambda group: addresses.AbstractNames(f"{group} of {os.getpid()}")
@@ -112,11 +112,14 @@ def application(environ, start_response):
         gevent.spawn(close)
     cluster = server.cluster
     if environ["PATH_INFO"] == "/call":
-        name, arguments = json.loads(environ["wsgi.input"].read())
-        outcome = getattr(cluster if name in ("count", "workers") else server, name)(*arguments)
+        name, arguments, options = json.loads(environ["wsgi.input"].read())
+        owner = cluster if name in ("count", "workers") else server
+        if name in ("join", "leave"):
+            owner = server.clients[arguments.pop(0)]
+        outcome = getattr(owner, name)(*arguments, **options)
         start_response("200 OK", [("Content-Type", "application/json")])
         return [json.dumps(outcome).encode()]
-    content = {"pid": os.getpid(), "clients": server.clients_count, "id": getattr(server, "worker_id", ""),
+    content = {"pid": os.getpid(), "clients": server.clients_count, "id": server._registry.worker_id,
                "address": environ.get("REMOTE_ADDR"), "port": environ.get("REMOTE_PORT"), "scheme": environ["wsgi.url_scheme"],
                "counters": vars(cluster.counters) if cluster else {}, "adopted": cluster.adopted if cluster else 0,
                "connected": cluster.connected if cluster else None,
@@ -189,10 +192,10 @@ class Worker(Served):
         connection.close()
         return content
 
-    def call(self, name: str, *arguments: Any) -> Any:
-        """Call a method of the worker's server or cluster: what it returns."""
+    def call(self, name: str, *arguments: Any, **options: Any) -> Any:
+        """Call a method of the worker's server or cluster, or of the session whose id comes first: what it returns."""
         connection = self.connect()
-        outcome = connection.post("/call", json.dumps([name, arguments]).encode()).json()
+        outcome = connection.post("/call", json.dumps([name, arguments, options]).encode()).json()
         connection.close()
         return outcome
 

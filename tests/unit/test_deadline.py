@@ -61,7 +61,7 @@ def test_without_an_end(loop: FakeLoop) -> None:
 
 
 @pytest.mark.parametrize("timeout", [0, 0.0, -1])
-def test_no_time_at_all(loop: FakeLoop, timeout: float) -> None:
+def test_a_timeout_of_zero(loop: FakeLoop, timeout: float) -> None:
     assert Deadline(timeout).has_passed()
     assert Deadline(timeout).left == 0
 

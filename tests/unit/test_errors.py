@@ -21,6 +21,7 @@ from engineio_wsgi.errors import (
     Forbidden,
     FrameError,
     HandshakeRefused,
+    HttpRefusal,
     InvalidRequest,
     PayloadTooLarge,
     PeerError,
@@ -28,7 +29,6 @@ from engineio_wsgi.errors import (
     RequestRefused,
     ServerClosing,
     SocketClosed,
-    UpgradeInvalid,
     UsageError,
     WriteTimeout,
 )
@@ -88,8 +88,9 @@ def test_every_exception_class_of_the_package_is_here() -> None:
 @pytest.mark.parametrize(("kind", "base"), [
     (ConfigurationError, ValueError), (WriteTimeout, TimeoutError), (WriteTimeout, UsageError), (SocketClosed, UsageError),
     (ProtocolError, PeerError), (PayloadTooLarge, ProtocolError), (RequestRefused, PeerError), (Forbidden, RequestRefused),
-    (UpgradeInvalid, RequestRefused), (ServerClosing, RequestRefused), (HandshakeRefused, PeerError), (FrameError, ProtocolError),
-    (InvalidRequest, OSError), (ChunkedError, ValueError),
+    (ServerClosing, RequestRefused), (HandshakeRefused, RequestRefused), (FrameError, ProtocolError), (InvalidRequest, OSError),
+    (ChunkedError, ValueError), (HttpRefusal, PeerError), (RequestRefused, HttpRefusal), (InvalidRequest, HttpRefusal),
+    (PayloadTooLarge, HttpRefusal),
 ])
 def test_what_else_it_is(kind: type[Exception], base: type[Exception]) -> None:
     assert issubclass(kind, base)
@@ -158,9 +159,9 @@ def test_forbidden(refusal: Forbidden, message: str) -> None:
 
 
 def test_an_invalid_upgrade_has_the_status_and_headers_of_the_rfc() -> None:
-    refusal = UpgradeInvalid("426 Upgrade Required", "version 8", [("Sec-WebSocket-Version", "13")])
+    refusal = HandshakeRefused("426 Upgrade Required", "version 8", [("Sec-WebSocket-Version", "13")])
     assert (refusal.code, refusal.status) == (3, "426 Upgrade Required")
-    assert refusal.message == "Bad request: version 8"
+    assert (refusal.message, refusal.detail) == ("Bad request: version 8", "version 8")
     assert refusal.headers == (("Sec-WebSocket-Version", "13"),)
     assert refusal.context == {"name": "TRANSPORT_HANDSHAKE_ERROR", "error": "version 8"}
 

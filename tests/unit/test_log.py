@@ -90,7 +90,7 @@ def test_lines_are_coloured_on_a_terminal_each_scope_alike():
 
 @pytest.mark.usefixtures("levels")
 @pytest.mark.parametrize("debug", ["", "express*", "-engine*"])
-def test_nothing_is_touched_without_a_scope_of_ours(debug: str):
+def test_nothing_changes_without_a_scope_of_this_package(debug: str):
     handlers = list(logging.getLogger("engine").handlers)
     assert set_up_debug({"DEBUG": debug}) is None
     assert set_up_debug({}) is None
@@ -103,7 +103,7 @@ def test_nothing_is_touched_without_a_scope_of_ours(debug: str):
     ("debug", "quiet"),
     [("engine.ws", ["engine", "engine.socket"]), ("engine*,-engine.ws", ["engine.ws"]), ("engine", ["engine.http"])],
 )
-def test_a_scope_that_is_not_chosen_costs_nothing(debug: str, quiet: list[str]):
+def test_a_scope_that_is_not_selected_is_not_enabled(debug: str, quiet: list[str]):
     set_up_debug({"DEBUG": debug}, io.StringIO())
     assert not any(logging.getLogger(name).isEnabledFor(logging.DEBUG) for name in quiet)
 
@@ -140,7 +140,7 @@ def test_a_line_that_cannot_be_written_does_not_fail_its_caller(
     assert [record.name for record in failed] == ["engine"]
 
 
-def test_leaves_is_the_rest():
+def test_leaves_is_true_for_records_that_are_not_written():
     handler = DebugHandler(Scopes("*,-engine.ws"), io.StringIO())
 
     def record(name: str) -> logging.LogRecord:

@@ -14,27 +14,13 @@ MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob(
 #: what is set from outside, by module, and why
 EXCEPTIONS = {
     # objects of others, whose way of being configured this is
-    "cluster/redis/login.py": {"context.check_hostname", "context.verify_mode", "connection._sock"},
-    "contrib/django/database.py": {"_running.count"},
     "contrib/django/handshake.py": {"_let_in.csrf_exempt", "request.resolver_match"},
     "contrib/flask.py": {"app.wsgi_app"},
-    "gunicorn/__init__.py": {"Engine.default_cluster", "worker.notify", "connection.buffer", "request.variables"},
-    "gunicorn/heads.py": {"request.line", "request.command", "request.path", "request.version", "request.variables"},
-    "handoff/accepted_websocket.py": {"websocket.closed"},
     "server.py": {"http_server.application", "http_server.handler_class", "http_server.wrap_socket_and_handle"},
-    # to be replaced by methods of the owner
-    "handoff/departure.py": {"self._websocket.closed"},
-    "cluster/redis/links.py": {"peer.unheard_since", "peer.waits", "conversation.begun_by"},
-    "cluster/incoming.py": {"self._counters.adopted", "self._counters.answered"},
-    "cluster/router.py": {"self.counters.failed", "self.counters.relayed", "self.counters.handed_over"},
-    "engine/engine.py": {"refusal.request"},
-    "http/handler.py": {"connection.buffer", "self._connection.buffer"},
-    "handoff/adopted.py": {"handler.read_ahead", "handler.origin"},
-    "http/body.py": {"connection.buffer", "self._connection.buffer"},
-    "handoff/server_loops.py": {"body.content_length"},
-    "http/response_writer.py": {"head.left"},
-    "metrics.py": {"server.observer"},
-    "engine/middleware.py": {"server.front"},
+    "vendors/gevent_servers.py": {"body.content_length"},
+    "vendors/geventwebsocket_sockets.py": {"websocket.closed"},
+    "vendors/gunicorn_workers.py": {"worker.notify"},
+    "vendors/redis_connections.py": {"context.check_hostname", "context.verify_mode", "connection._sock"},
 }
 
 

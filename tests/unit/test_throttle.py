@@ -10,7 +10,7 @@ def test_a_key_passes_once_a_period():
     assert [throttle.passes("a", now) for now in (0.0, 1.0, 59.9, 60.0, 60.1)] == [True, False, False, True, False]
 
 
-def test_keys_do_not_disturb_one_another():
+def test_keys_are_independent():
     throttle = Throttle(60.0)
     assert throttle.passes("a", 0.0)
     assert throttle.passes("b", 1.0)
@@ -22,7 +22,7 @@ def test_memory_is_bounded():
     assert len(throttle._until) <= MAX_KEYS
 
 
-def test_what_was_held_back_does_not_start_a_new_period():
+def test_a_key_that_does_not_pass_does_not_start_a_period():
     throttle = Throttle(60.0)
     assert throttle.passes("a", 0.0)
     assert not throttle.passes("a", 59.0)
@@ -30,7 +30,7 @@ def test_what_was_held_back_does_not_start_a_new_period():
     assert not throttle.passes("a", 119.9)
 
 
-def test_a_key_is_what_is_equal():
+def test_equal_keys_are_one_key():
     throttle = Throttle(60.0)
     assert throttle.passes(("192.0.2.7", 1), 0.0)
     assert not throttle.passes(("192.0.2.7", 1), 1.0)
@@ -38,7 +38,7 @@ def test_a_key_is_what_is_equal():
     assert throttle.passes(("192.0.2.8", 1), 1.0)
 
 
-def test_a_clock_below_zero_is_a_clock():
+def test_negative_times():
     """A monotonic clock starts anywhere."""
     throttle = Throttle(60.0)
     assert [throttle.passes("a", now) for now in (-100.0, -50.0, -40.0)] == [True, False, True]

@@ -1,8 +1,7 @@
-"""Conversations between two workers: messages with a deadline, and a file descriptor beside one of them.
+"""Channels between two workers of a machine: messages with a deadline, and file descriptors beside them.
 
-Owns the ``SOCK_SEQPACKET`` socket and the cutting of messages into records. A request under way has a channel to itself:
-whoever is slow, stopped or dead holds up nobody else, and who hangs up has given up. One that has been answered leaves the
-channel to the next.
+Owns the ``SOCK_SEQPACKET`` socket, and splits messages into records. Each request has a channel to itself until it is answered,
+so that a slow, stopped or dead worker delays no other request. Closing the channel cancels the request.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import select
 import stat
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 import gevent
 from gevent import monkey
@@ -22,17 +20,17 @@ from gevent.socket import wait_read, wait_write
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.local.names import belongs_to_us
-from engineio_wsgi.cluster.messages import PREFIX_SIZE, BadMessage, Message, Prefix
+from engineio_wsgi.cluster.messages import BadMessage, Message
 from engineio_wsgi.errors import OwnerGone
 from engineio_wsgi.http.hub_thread import has_hub
 
 __all__ = ["PATIENCE", "Channel", "OwnerGone", "connect"]
 
-#: seconds that workers give each other for everything that is no answer of the application's
+#: seconds that another worker has for everything but the application's answer
 PATIENCE = 5.0
-#: bytes of a record: far below what a socket's buffer takes, so that a long message never waits for an empty one
+#: bytes of a record: far fewer than a socket's buffer takes, so that a long message never waits for an empty buffer
 RECORD_SIZE = 32_768
-#: file descriptors that are looked for beside a record; more than one is a mistake, and all are closed
+#: file descriptors that are received beside a record; more than one is an error, and all are closed
 MAX_DESCRIPTORS = 4
 _INT_SIZE = array.array("i").itemsize
 _BESIDE_SIZE = _socket.CMSG_SPACE(MAX_DESCRIPTORS * _INT_SIZE)
@@ -43,15 +41,15 @@ READ, WRITE = 1, 2
 #: what a :class:`TimeoutError` says
 SILENT = "the other worker does not answer"
 _POLL_EVENTS = {READ: select.POLLIN, WRITE: select.POLLOUT}
-_poll: Callable[[], Any] = monkey.get_original("select", "poll")
+_poll: Callable[[], select.poll] = monkey.get_original("select", "poll")
 _sleep_thread: Callable[[float], None] = monkey.get_original("time", "sleep")
 
 
 class Channel:
-    """One end of conversations, one after the other. For one greenlet, or one plain thread, at a time.
+    """One end of a channel. For one greenlet, or one plain thread, at a time.
 
     Args:
-        sock: a connected C socket, not blocking; it belongs to this object.
+        sock: a connected, non-blocking C socket; it belongs to this object.
     """
 
     __slots__ = ("_descriptors", "cut_short", "sock")
@@ -59,7 +57,7 @@ class Channel:
     def __init__(self, sock: _socket.socket) -> None:
         self.sock = sock
         self._descriptors: list[int] = []
-        #: whether a file descriptor did not come since this process has as many as it may have (unix(7), MSG_CTRUNC)
+        #: whether a file descriptor was lost since this process has too many (unix(7), MSG_CTRUNC)
         self.cut_short = False
 
     def send(self, message: Message, deadline: float, descriptor: int | None = None) -> None:
@@ -69,8 +67,8 @@ class Channel:
             deadline: of the monotonic clock.
 
         Raises:
-            OSError: the other side has hung up, or takes nothing (``TimeoutError``).
-            BadMessage: it is too large.
+            OSError: the other side has closed the channel, or does not read (``TimeoutError``).
+            BadMessage: the message is too large.
         """
         data = memoryview(message.encode())
         beside = [] if descriptor is None else [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", [descriptor]))]
@@ -89,20 +87,20 @@ class Channel:
         """The next message. Blocks until all of it has arrived.
 
         Raises:
-            OSError: the other side has hung up (``ConnectionError``), or says nothing (``TimeoutError``).
-            BadMessage: it is none.
+            OSError: the other side has closed the channel (``ConnectionError``), or sends nothing (``TimeoutError``).
+            BadMessage: what has arrived is no message.
         """
         return self._receive_rest(self._receive_record(deadline), deadline)
 
-    def await_conversation(self, patience: float) -> Message | None:
-        """The message that the next conversation begins with; ``None`` if there will be none. Blocks as long as that takes.
+    def await_request(self, patience: float) -> Message | None:
+        """The first message of the next request; ``None`` if the channel was closed. Blocks until then.
 
         Args:
-            patience: seconds that the rest of it may take.
+            patience: seconds that the rest of the message may take after its first record.
 
         Raises:
-            OSError: the other side has hung up in the middle of it, or says no more (``TimeoutError``).
-            BadMessage: it is none.
+            OSError: the other side has closed the channel in the middle of the message, or stopped sending (``TimeoutError``).
+            BadMessage: what has arrived is no message.
         """
         try:
             first = self._receive_record(None)
@@ -111,25 +109,22 @@ class Channel:
         return self._receive_rest(first, monotonic() + patience)
 
     def _receive_rest(self, first: bytes, deadline: float) -> Message:
-        prefix = Prefix.parse(first)
-        pieces = [first[PREFIX_SIZE:]]
-        missing = prefix.head + prefix.body - len(pieces[0])
+        pieces = [first]
+        missing = Message.size_of(first) - len(first)
         while missing > 0:
             pieces.append(self._receive_record(deadline))
             missing -= len(pieces[-1])
-        if missing:
-            raise BadMessage("a message is longer than it says")
-        return Message.decode(prefix, b"".join(pieces))
+        return Message.parse(b"".join(pieces))
 
     def _receive_record(self, deadline: float | None) -> bytes:
         while True:
-            # nobody answers so fast that it would be worth a look before the wait
+            # no answer is so fast that it would be worth to try before the wait
             in_time = _wait(self.sock, READ, deadline)
             try:
                 data, beside, flags, _ = self.sock.recvmsg(RECORD_SIZE, _BESIDE_SIZE, _socket.MSG_CMSG_CLOEXEC)
                 break
             except BlockingIOError:
-                # what has arrived is read even if this process was too late to see it
+                # a record that has arrived is read even if this process is late
                 if not in_time:
                     raise TimeoutError(SILENT) from None
         for level, kind, content in beside:
@@ -145,10 +140,10 @@ class Channel:
         return bytes(data)
 
     def take_descriptor(self) -> int:
-        """The socket whose file descriptor came; it is the caller's now.
+        """The received file descriptor of a socket; it belongs to the caller now.
 
         Raises:
-            BadMessage: there is none, or more than one, or it is something else.
+            BadMessage: there is none, or more than one, or it is no socket's.
         """
         if len(self._descriptors) != 1:
             raise BadMessage(f"{len(self._descriptors)} file descriptors came, and not one")
@@ -157,38 +152,38 @@ class Channel:
         return self._descriptors.pop()
 
     def last_word(self) -> Message | None:
-        """Wait no longer: what has come by now, or ``None``. The other side cannot send anything after that."""
+        """Stop waiting. Returns a message that has arrived by now, or ``None``; then the other side can send no more."""
         with suppress(OSError):
-            # whoever has been late itself finds it here, and the conversation goes on
+            # if this process was late itself, the reply is here, and the channel stays in use
             data = self.sock.recv(RECORD_SIZE)
-            return Message.decode(Prefix.parse(data), data[PREFIX_SIZE:]) if data else None
+            return Message.parse(data) if data else None
         with suppress(OSError):
             self.sock.shutdown(_socket.SHUT_RD)
             data = self.sock.recv(RECORD_SIZE)
-            return Message.decode(Prefix.parse(data), data[PREFIX_SIZE:]) if data else None
+            return Message.parse(data) if data else None
         return None
 
     def hang_up(self) -> None:
-        """End all conversation: whoever waits in it, on either side, gets a ``ConnectionError``."""
+        """Shut the channel down: waits on either side end with a ``ConnectionError``."""
         with suppress(OSError):
             self.sock.shutdown(_socket.SHUT_RDWR)
 
     def close_descriptors(self) -> None:
-        """Give those back that came in a conversation which is over, and that nobody has taken."""
+        """Close received file descriptors that nobody has taken."""
         self.cut_short = False
         while self._descriptors:
             os.close(self._descriptors.pop())
 
     def close(self) -> None:
-        """Give everything back. Harmless if repeated; nobody may be waiting."""
+        """Close the socket and all file descriptors. Harmless if repeated; nobody may be waiting."""
         self.close_descriptors()
         self.sock.close()
 
 
 def _wait(sock: _socket.socket, event: int, deadline: float | None) -> bool:
-    """Block until a socket can be read or written: a greenlet, or a thread without a hub, which shall not get one for that.
+    """Block until a socket can be read or written. A thread without a hub is blocked, and gets no hub for this.
 
-    Returns ``False`` if the deadline passed first; it may be possible all the same.
+    Returns ``False`` if the deadline passed first; the socket may be ready all the same.
     """
     left = None if deadline is None else deadline - monotonic()
     if left is not None and left <= 0:
@@ -205,10 +200,10 @@ def _wait(sock: _socket.socket, event: int, deadline: float | None) -> bool:
 
 
 def connect(address: str, deadline: float) -> Channel:
-    """Begin a conversation with the worker that listens on ``address``. Blocks while its queue is full.
+    """Connect to the worker that listens on ``address``. Blocks while its queue is full.
 
     Raises:
-        OwnerGone: nobody listens, somebody else does, or the queue stays full.
+        OwnerGone: nobody listens, another user's process does, or the queue stays full.
     """
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     try:
@@ -223,7 +218,7 @@ def connect(address: str, deadline: float) -> Channel:
 
 
 def _connect(sock: _socket.socket, address: str, deadline: float) -> None:
-    """It is asked again with pauses: an unconnected Unix socket counts as writable, so there is nothing to wait for."""
+    """Retry with pauses: an unconnected Unix socket counts as writable, so one cannot wait for it."""
     pause = FIRST_RETRY
     while True:
         try:

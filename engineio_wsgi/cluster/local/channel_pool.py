@@ -1,6 +1,6 @@
-"""Channels to other workers that wait for their next conversation: a new one costs both sides more than a small request.
+"""A pool of idle channels to other workers: a new channel costs both sides more than a small request.
 
-Owns how many are kept. They are made by who needs one, and end when either side closes them.
+Owns the number of channels that are kept. Whoever needs one connects it; either side may close it.
 """
 
 from __future__ import annotations
@@ -9,40 +9,40 @@ from collections import deque
 
 from engineio_wsgi.cluster.local.channel import Channel
 
-__all__ = ["IdleChannels"]
+__all__ = ["ChannelPool"]
 
-#: channels that are kept for one worker, and for all. With many workers a few each are left
+#: channels that are kept for one worker, and for all together
 MAX_PER_WORKER = 4
 MAX_KEPT = 64
 
 
-class IdleChannels:
-    """What a worker keeps. Everything here is the hub's."""
+class ChannelPool:
+    """The idle channels of one worker. Only the hub's greenlets may use it."""
 
     def __init__(self) -> None:
         self._channels: dict[str, deque[Channel]] = {}
         self._closed = False
 
     def take(self, worker: str) -> Channel | None:
-        """A channel for a conversation with a worker, if there is one. It may have ended meanwhile."""
+        """An idle channel to a worker, or ``None``. The other side may have closed it meanwhile."""
         try:
             return self._channels[worker].pop()
         except (KeyError, IndexError):
             return None
 
     def keep(self, worker: str, channel: Channel) -> None:
-        """Keep a channel on which nothing is under way."""
+        """Keep a channel whose request has been answered, or close it if there are too many."""
         kept = self._channels.setdefault(worker, deque())
         if self._closed or len(kept) >= MAX_PER_WORKER:
             channel.close()
             return
         kept.append(channel)
         if sum(map(len, self._channels.values())) > MAX_KEPT:
-            # those to workers that have ended are among them
+            # channels to workers that have ended are among them
             self._close_all()
 
     def close(self) -> None:
-        """Keep none any more."""
+        """Close all channels, and keep none from now on."""
         self._closed = True
         self._close_all()
 

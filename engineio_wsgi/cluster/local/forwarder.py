@@ -1,54 +1,55 @@
-"""What a worker does with a request for another worker's session: it gives the connection away, or relays the request.
+"""Forwards requests to workers of this machine: hands the connection over, or relays the request.
 
-Owns the conversation with the session's worker. Which of the two is right for a request is decided in ``routing``.
+Owns the exchange of messages with the session's worker. The router decides which of the two a request needs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 from weakref import WeakSet
+from wsgiref.types import WSGIEnvironment
 
 from gevent import socket
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.local.channel import PATIENCE, Channel, OwnerGone, connect
-from engineio_wsgi.cluster.local.channel_pool import IdleChannels
+from engineio_wsgi.cluster.local.channel_pool import ChannelPool
 from engineio_wsgi.cluster.local.names import Names
 from engineio_wsgi.cluster.local.pump import Pump
-from engineio_wsgi.cluster.messages import Answer, BadMessage, Connection, Kind, Message, Refusal, Request
-from engineio_wsgi.errors import ClientGone, PayloadTooLarge, ProtocolError
+from engineio_wsgi.cluster.messages import BadMessage, Kind, Message, MovedConnection, Refusal, Request, read_answer
+from engineio_wsgi.errors import ClientGone
 from engineio_wsgi.handoff.client_socket import EndWatch
-from engineio_wsgi.handoff.departure import Departure, forget_descriptor
-from engineio_wsgi.http.read_body import read_body
-from engineio_wsgi.http.wsgi_call import Answered
-from engineio_wsgi.runtime.connection import Wire, detach
+from engineio_wsgi.handoff.detachable import Detachable
+from engineio_wsgi.http.body import copy_body
+from engineio_wsgi.http.response import Response
+from engineio_wsgi.runtime.connection import Connection, detach
+from engineio_wsgi.vendors.gevent_sockets import forget_descriptor
 
-__all__ = ["ClientGone", "Courier", "LocalCourier", "RequestCopy"]
-
-
+__all__ = ["ClientGone", "ClientWatch", "Forwarder", "LocalForwarder", "RequestCopy"]
 
 
 class RequestCopy:
-    """A request for other workers to answer. Its body is read once, when it is first asked for, which may block.
+    """A request for another worker. Its body is read once, on the first access to :attr:`message`, which may block.
 
     Args:
         environ: of the request.
-        terms: what workers that send each other requests have in common.
+        fingerprint: the configuration that workers must share to send each other requests.
         sid: the session that it is for.
-        body_limit: bytes of a body, with more of which the session refuses it.
+        body_limit: bytes of the largest body that the session accepts.
     """
 
-    def __init__(self, environ: dict[str, Any], terms: str, sid: str, body_limit: int) -> None:
+    def __init__(self, environ: WSGIEnvironment, fingerprint: str, sid: str, body_limit: int) -> None:
         self.environ = environ
-        self._terms = terms
+        self._fingerprint = fingerprint
         self.sid = sid
         self._body_limit = body_limit
 
     @property
     def texts(self) -> dict[str, str]:
-        """What can be told of the environ."""
+        """The part of the environ that is text."""
         return {key: value for key, value in self.environ.items() if type(value) is str}
 
     @cached_property
@@ -56,53 +57,78 @@ class RequestCopy:
         """The message that asks for an answer."""
         texts = self.texts
         texts["CONTENT_LENGTH"], body = self._read_body()
-        return Request(self._terms, self.sid, texts).message(body)
+        return Request(self._fingerprint, self.sid, texts).message(body)
 
     def _read_body(self) -> tuple[str, bytes]:
-        """``CONTENT_LENGTH`` and body. What is wrong with it is seen by the session, as if it had read it itself."""
-        announced = self.environ.get("CONTENT_LENGTH") or ""
+        """``CONTENT_LENGTH`` and body. If the body is faulty, they are such that the session's worker refuses it, too."""
         if self.environ["REQUEST_METHOD"] != "POST":
-            return announced, b""
-        try:
-            body = read_body(self.environ, self._body_limit)
-        except PayloadTooLarge as error:
-            return str(error.size), b""
-        except ProtocolError:
-            return announced, b""
-        except OSError:
-            return announced or "1", b""
-        return str(len(body)), body
+            return self.environ.get("CONTENT_LENGTH") or "", b""
+        return copy_body(self.environ, self._body_limit)
 
 
-class Courier(Protocol):
-    """A way from this worker to others."""
+class ClientWatch:
+    """Ends the wait for the answer to a request when its client leaves. Raises from a failed wait:
 
-    #: whether any connection can go it, and stay there; if not, only those that become WebSockets
+    - `ClientGone`: the client has left.
+    - `OwnerGone`: the other worker does not answer, or answers with something else.
+
+    Args:
+        environ: of the request.
+        hang_up: ends the wait with an error. Called in the hub; must not block.
+    """
+
+    __slots__ = ("_hang_up", "_left", "_watch")
+
+    def __init__(self, environ: WSGIEnvironment, hang_up: Callable[[], object]) -> None:
+        self._hang_up = hang_up
+        self._left = False
+        self._watch = EndWatch(environ, self._on_end)
+
+    def _on_end(self) -> None:
+        self._left = True
+        self._hang_up()
+
+    def __enter__(self) -> None:
+        """It has been watched since it was made."""
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        """Stop watching."""
+        self._watch.stop()
+        if self._left and error is not None:
+            raise ClientGone from error
+        if isinstance(error, (OSError, BadMessage)):
+            raise OwnerGone(f"it has not answered: {error}") from error
+
+
+class Forwarder(Protocol):
+    """Forwards requests to other workers."""
+
+    #: whether it can hand over any connection; if not, only those that become WebSockets
     moves_connections: ClassVar[bool]
 
-    def hand_over(self, owner: str, connection: Connection, departure: Departure) -> Refusal | None:
-        """Give a connection and its request to their session's worker. Blocks until it has taken them.
+    def hand_over(self, owner: str, connection: MovedConnection, detachable: Detachable) -> Refusal | None:
+        """Hand a connection and its request over to their session's worker. Blocks until that worker has taken them.
 
         Returns:
-            ``None`` if it has: the connection is gone from here. Else it is as it was.
+            ``None`` if it has: the connection has left this process. Otherwise the connection is unchanged.
 
         Raises:
             OwnerGone: there is no such worker, or it does not answer.
         """
         ...
 
-    def relay(self, owner: str, request: RequestCopy) -> Answered | Refusal:
+    def relay(self, owner: str, request: RequestCopy) -> Response | Refusal:
         """Have a request answered by its session's worker. Blocks until it is.
 
         Raises:
-            OwnerGone: there is no such worker, it does not answer, or it has ended meanwhile.
-            ClientGone: the client has left meanwhile.
+            OwnerGone: there is no such worker, or it does not answer.
+            ClientGone: the client has left.
         """
         ...
 
 
-class LocalCourier:
-    """The way to the workers of this machine.
+class LocalForwarder:
+    """Forwards requests to the workers of this machine.
 
     Args:
         names: of their sockets.
@@ -114,49 +140,49 @@ class LocalCourier:
     def __init__(self, names: Names, answer_timeout: float) -> None:
         self._names = names
         self._answer_timeout = answer_timeout
-        self._idle = IdleChannels()
-        #: of TLS connections that became other workers' WebSockets
+        self._channels = ChannelPool()
+        #: of TLS connections that became WebSockets of other workers
         self._tunnels: WeakSet[Pump] = WeakSet()
 
     # -- connections
 
-    def hand_over(self, owner: str, connection: Connection, departure: Departure) -> Refusal | None:
-        """See :class:`Courier`."""
-        if departure.secure:
-            return self._hand_over_secure(owner, connection, departure)
-        refusal = self._offer(owner, connection.message(departure.as_read()), departure.sock.fileno())
+    def hand_over(self, owner: str, connection: MovedConnection, detachable: Detachable) -> Refusal | None:
+        """See :class:`Forwarder`."""
+        if detachable.secure:
+            return self._hand_over_secure(owner, connection, detachable)
+        refusal = self._offer(owner, connection.message(detachable.as_read()), detachable.sock.fileno())
         if refusal is None:
-            wire = departure.leave()
+            wire = detachable.detach()
             forget_descriptor(wire.fileno())
             wire.close()
         return refusal
 
-    def _hand_over_secure(self, owner: str, connection: Connection, departure: Departure) -> Refusal | None:
-        """The same for a TLS WebSocket, which can go nowhere: the other worker gets the end of a pair of sockets."""
+    def _hand_over_secure(self, owner: str, connection: MovedConnection, detachable: Detachable) -> Refusal | None:
+        """The same for a TLS WebSocket, which cannot leave this process: the other worker gets one end of a socket pair."""
         near, far = socket.socketpair()
         with far:
             try:
-                refusal = self._offer(owner, connection.message(departure.as_read()), far.fileno())
+                refusal = self._offer(owner, connection.message(detachable.as_read()), far.fileno())
             except BaseException:
                 near.close()
                 raise
         if refusal is not None:
             near.close()
             return refusal
-        self._tunnels.add(Pump(departure.leave(), Wire(detach(near)), self._answer_timeout))
+        self._tunnels.add(Pump(detachable.detach(), Connection(detach(near)), self._answer_timeout))
         return None
 
     def _offer(self, owner: str, message: Message, descriptor: int | None = None) -> Refusal | None:
         channel, refusal = self._begin(owner, message, descriptor)
-        self._idle.keep(owner, channel)
+        self._channels.keep(owner, channel)
         return refusal
 
     def _begin(self, owner: str, message: Message, descriptor: int | None = None) -> tuple[Channel, Refusal | None]:
-        """Begin a conversation, and learn whether the other worker has taken what it is about."""
+        """Send the first message, and learn whether the other worker has taken the connection or request."""
         try:
-            channel = self._idle.take(owner)
+            channel = self._channels.take(owner)
             if channel is not None:
-                # if that worker has ended it meanwhile, it has taken nothing, which it would have said
+                # if that worker has closed it meanwhile, it has taken nothing: it would have replied
                 with suppress(ConnectionError):
                     return channel, _settle(channel, message, descriptor)
             channel = connect(self._names.address(owner), monotonic() + PATIENCE)
@@ -166,59 +192,43 @@ class LocalCourier:
 
     # -- requests
 
-    def relay(self, owner: str, request: RequestCopy) -> Answered | Refusal:
-        """See :class:`Courier`."""
+    def relay(self, owner: str, request: RequestCopy) -> Response | Refusal:
+        """See :class:`Forwarder`."""
         channel, refusal = self._begin(owner, request.message)
-        answered = self._await_answer(channel, request.environ) if refusal is None else refusal
-        self._idle.keep(owner, channel)
-        return answered
-
-    def _await_answer(self, channel: Channel, environ: dict[str, Any]) -> Answered:
-        left: list[bool] = []
-
-        def leave() -> None:
-            left.append(True)
-            channel.hang_up()
-
-        watch = EndWatch(environ, leave)
-        try:
-            message = channel.receive(monotonic() + self._answer_timeout)
-            answer = Answer.of(message)
-        except BaseException as error:
-            channel.close()
-            if left:
-                raise ClientGone from error
-            if isinstance(error, (OSError, BadMessage)):
-                raise OwnerGone(f"it has not answered: {error}") from error
-            raise
-        finally:
-            watch.stop()
-        return Answered(answer.status, answer.headers, message.body)
+        if refusal is None:
+            try:
+                with ClientWatch(request.environ, channel.hang_up):
+                    answered = read_answer(channel.receive(monotonic() + self._answer_timeout))
+            except BaseException:
+                channel.close()
+                raise
+        self._channels.keep(owner, channel)
+        return answered if refusal is None else refusal
 
     def close(self) -> None:
-        """Keep nothing open any more. Does not block."""
-        self._idle.close()
+        """Close the idle channels and the TLS connections. Does not block."""
+        self._channels.close()
         for pump in list(self._tunnels):
             pump.close()
 
 
 def _settle(channel: Channel, message: Message, descriptor: int | None) -> Refusal | None:
-    """Send the first message of a conversation, and wait for the reply. A channel where that fails is closed."""
+    """Send the first message, and wait for the reply. Closes the channel if that fails."""
     try:
-        reply = _ask(channel, message, descriptor)
+        reply = _exchange(channel, message, descriptor)
         return None if reply.kind is Kind.TAKEN else Refusal.of(reply)
     except BaseException:
         channel.close()
         raise
 
 
-def _ask(channel: Channel, message: Message, descriptor: int | None) -> Message:
+def _exchange(channel: Channel, message: Message, descriptor: int | None) -> Message:
     deadline = monotonic() + PATIENCE
     try:
         channel.send(message, deadline, descriptor)
         return channel.receive(deadline)
     except TimeoutError:
-        # the other worker may have taken it just now, and must not do so later
+        # the other worker may have taken it just now; it must not do so later
         word = channel.last_word()
         if word is None:
             raise TimeoutError(f"it has not answered for {PATIENCE:g} s") from None

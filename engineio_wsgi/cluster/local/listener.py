@@ -1,7 +1,7 @@
 """Unix-socket listener for requests from other workers, with one greenlet for each channel.
 
-Owns who is let in (the same user), how many are inside, and that they can come with one request after the other. Knows nothing
-of what they want.
+Owns the accepted channels, their limit, and the check that the other process runs as the same user. Knows nothing of the
+requests.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ from engineio_wsgi.cluster.messages import BadMessage, Message
 from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.throttle import Throttle
 
-__all__ = ["Doorway"]
+__all__ = ["UnixListener"]
 
 logger = logging.getLogger("engine.cluster")
 
 READ = 1
-#: channels at a time: each carries another worker's request, which has a place there, too, or is kept for the next (few are).
-#: More wait outside
-MAX_VISITORS = 10_000
+#: channels at a time; further ones wait in the kernel's queue. Each carries a request that counts in another worker, too, or is
+#: one of the few idle ones
+MAX_CHANNELS = 10_000
 #: channels that are accepted in one turn of the loop
 MAX_ACCEPTED = 64
-#: seconds until it is tried again where no file could be opened
+#: seconds until the next attempt to accept, after no file descriptor was left
 ACCEPT_PAUSE = 0.1
 #: seconds for which the same complaint is not logged again
 COMPLAINT_PERIOD = 60.0
 
 
-class Doorway:
+class UnixListener:
     """One worker's listening socket. Made in the hub, after any fork.
 
     Args:
         names: of the sockets.
         worker_id: this worker's.
-        receive: takes a conversation, of which this is the first message; called in the channel's greenlet. May raise
-            ``OSError`` and ``BadMessage``, which end the channel.
+        receive: called in the channel's greenlet with each request's first message. May raise ``OSError`` and
+            ``BadMessage``, which close the channel.
 
     Raises:
-        ConfigurationError: there can be no such sockets here.
+        ConfigurationError: such sockets cannot be made here.
         FileExistsError: the id is taken.
     """
 
@@ -54,11 +54,13 @@ class Doorway:
         self._names = names
         self._worker_id = worker_id
         self._receive = receive
-        self._visitors = 0
-        #: channels between two conversations
+        self._channels = 0
+        #: channels between two requests
         self._idle: set[Channel] = set()
         self._complaints = Throttle(COMPLAINT_PERIOD)
-        self._listener = _listen(names, worker_id)
+        # Any: the stub of C sockets does not know `_accept`
+        self._listener: Any = _listen(names, worker_id)
+        # Any: gevent's watchers have no public type
         self._watcher: Any = gevent.get_hub().loop.io(self._listener.fileno(), READ)
         self._watcher.start(self._accept)
 
@@ -70,26 +72,26 @@ class Doorway:
             except BlockingIOError:
                 return
             except OSError as error:
-                # too many files are open, and the loop would say so in each of its turns
+                # too many files are open: the watcher would be called in every turn of the loop
                 self._complain("a worker's connection cannot be accepted: %s", error)
                 self._watcher.stop()
                 gevent.spawn_later(ACCEPT_PAUSE, self._accept_again)
                 return
-            self._welcome(_socket.socket(fileno=number))
-            if self._visitors >= MAX_VISITORS:
+            self._admit(_socket.socket(fileno=number))
+            if self._channels >= MAX_CHANNELS:
                 self._watcher.stop()
                 return
 
-    def _welcome(self, sock: Any) -> None:
+    def _admit(self, sock: _socket.socket) -> None:
         if not belongs_to_us(sock):
             self._complain("a connection of another user's process was closed%s", "")
             sock.close()
             return
         sock.setblocking(False)
-        self._visitors += 1
-        gevent.spawn(self._attend, Channel(sock))
+        self._channels += 1
+        gevent.spawn(self._serve, Channel(sock))
 
-    def _attend(self, channel: Channel) -> None:
+    def _serve(self, channel: Channel) -> None:
         try:
             while (message := self._next(channel)) is not None:
                 self._receive(channel, message)
@@ -97,10 +99,10 @@ class Doorway:
         except BadMessage as error:
             self._complain("a message of another process was refused: %s", error)
         except OSError as error:
-            logger.debug("= another worker hung up: %s", error)
+            logger.debug("= another worker closed its channel: %s", error)
         finally:
             channel.close()
-            self._visitors -= 1
+            self._channels -= 1
             self._accept_again()
 
     def _accept_again(self) -> None:
@@ -108,12 +110,12 @@ class Doorway:
             self._watcher.start(self._accept)
 
     def _next(self, channel: Channel) -> Message | None:
-        """What the next conversation begins with; ``None`` if there is none."""
+        """The first message of the next request; ``None`` if there is none."""
         if self._watcher is None:
             return None
         self._idle.add(channel)
         try:
-            return channel.await_conversation(PATIENCE)
+            return channel.await_request(PATIENCE)
         finally:
             self._idle.discard(channel)
 
@@ -122,7 +124,7 @@ class Doorway:
             logger.warning(text, detail)
 
     def close(self) -> None:
-        """Let nobody in any more; who is inside may finish its request. Harmless if repeated."""
+        """Accept no more channels; requests under way may finish. Harmless if repeated."""
         if self._watcher is None:
             return
         self._watcher.stop()
@@ -141,7 +143,7 @@ class Doorway:
             self._listener.close()
 
 
-def _listen(names: Names, worker_id: str) -> Any:
+def _listen(names: Names, worker_id: str) -> _socket.socket:
     try:
         return names.listen(worker_id)
     except FileExistsError:

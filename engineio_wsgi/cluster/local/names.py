@@ -1,7 +1,7 @@
-"""Where the workers of a machine listen for each other.
+"""The names of the Unix sockets on which the workers of a machine listen.
 
-Owns the names of their Unix sockets, their making, and who may be behind one: the same user, as the kernel says. The name is made
-of the user and the worker's id, so nobody has to keep a list of workers.
+Owns the names, the creation of the sockets, and the check that the process at the other end runs as the same user. A name
+consists of the user and the worker's id, so no list of workers has to be kept.
 """
 
 from __future__ import annotations
@@ -18,47 +18,47 @@ from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Any, Protocol
+from typing import Protocol
 
 from engineio_wsgi.runtime.forks import reserve_names
 
 __all__ = ["AbstractNames", "Folder", "Names", "belongs_to_us", "choose_names", "is_worker_id"]
 
-#: what a session id may begin with; the rest of it is nobody's business here. It becomes a part of a file's name
+#: the beginning of a session id, which becomes a part of a file's name
 _WORKER_ID = re.compile(r"[0-9A-Za-z_-]{4}")
 #: process, user, group (unix(7), SO_PEERCRED)
 _CREDENTIALS = struct.Struct("3i")
-#: workers that wait to be let in
+#: connections that wait to be accepted
 BACKLOG = 1024
 
 
 class Names(Protocol):
-    """A way to turn a worker's id into the address of its socket."""
+    """Turns a worker's id into the address of its socket."""
 
     def address(self, worker_id: str) -> str:
         """The address of a worker's socket."""
         ...
 
-    def listen(self, worker_id: str) -> Any:
-        """A worker's listening C socket, not blocking.
+    def listen(self, worker_id: str) -> _socket.socket:
+        """A worker's listening, non-blocking C socket.
 
         Raises:
             FileExistsError: the id is taken.
-            OSError: there can be no such sockets here.
+            OSError: such sockets cannot be made here.
         """
         ...
 
     def release(self, worker_id: str) -> None:
-        """The worker does not listen any more."""
+        """Free the name of a worker that has closed its socket."""
         ...
 
     def workers(self) -> list[str]:
-        """The ids of those that listen now."""
+        """The ids of the workers that listen now."""
         ...
 
 
 class AbstractNames:
-    """Linux: names that live in no file system, and end with their process.
+    """Abstract names (Linux), which are in no file system, and end with their process.
 
     Args:
         group: of workers that serve each other's sessions.
@@ -69,11 +69,11 @@ class AbstractNames:
         reserve_names(self.address(""))
 
     def address(self, worker_id: str) -> str:
-        """The address of a worker's socket."""
+        """See :class:`Names`."""
         return f"\0{self._prefix}{worker_id}"
 
-    def listen(self, worker_id: str) -> Any:
-        """A worker's listening C socket, not blocking."""
+    def listen(self, worker_id: str) -> _socket.socket:
+        """See :class:`Names`."""
         try:
             return _listen(self.address(worker_id))
         except OSError as error:
@@ -82,10 +82,10 @@ class AbstractNames:
             raise
 
     def release(self, worker_id: str) -> None:
-        """The kernel has done it."""
+        """See :class:`Names`. The kernel has done it."""
 
     def workers(self) -> list[str]:
-        """The ids of those that listen now: the kernel keeps the list."""
+        """See :class:`Names`. The kernel keeps the list."""
         prefix = f"@{self._prefix}"
         table = Path("/proc/net/unix").read_text(errors="replace")
         return sorted({word[len(prefix):] for word in table.split() if word.startswith(prefix)})
@@ -95,7 +95,7 @@ class Folder:
     """A directory that only this user can enter.
 
     Args:
-        path: of the directory; made if it is not there. Nobody else may rename or remove what is beside it.
+        path: of the directory, which is created if it does not exist. No other user may write into its parent.
     """
 
     def __init__(self, path: Path) -> None:
@@ -103,15 +103,15 @@ class Folder:
         reserve_names(f"{path}/")
 
     def address(self, worker_id: str) -> str:
-        """The address of a worker's socket."""
+        """See :class:`Names`."""
         return str(self._path / worker_id)
 
-    def listen(self, worker_id: str) -> Any:
-        """A worker's listening C socket, not blocking. What killed workers have left is swept out.
+    def listen(self, worker_id: str) -> _socket.socket:
+        """See :class:`Names`. Removes the sockets of killed workers.
 
         Raises:
             FileExistsError: the id is taken.
-            OSError: others could put something into the directory, or there can be no such sockets here.
+            OSError: other users can write into the directory, or such sockets cannot be made here.
         """
         with suppress(FileExistsError):
             self._path.mkdir(mode=0o700)
@@ -120,7 +120,7 @@ class Folder:
         for path in self._sockets():
             if not _is_alive(str(path)):
                 path.unlink(missing_ok=True)
-        # it gets its name when it listens: before that, it looks like what a killed worker has left
+        # it gets its name once it listens: before that, it looks like the socket of a killed worker
         unnamed = self._path / f".{worker_id}.{os.getpid()}"
         sock = _listen(str(unnamed))
         try:
@@ -133,19 +133,19 @@ class Folder:
         return sock
 
     def release(self, worker_id: str) -> None:
-        """Remove the socket's file."""
+        """See :class:`Names`. Removes the socket's file."""
         with suppress(OSError):
             os.unlink(self.address(worker_id))
 
     def workers(self) -> list[str]:
-        """The ids of those that listen now."""
+        """See :class:`Names`."""
         return sorted(path.name for path in self._sockets() if _is_alive(str(path)))
 
     def _sockets(self) -> list[Path]:
         return [path for path in self._path.iterdir() if is_worker_id(path.name)] if _is_private(self._path) else []
 
 
-def _listen(address: str) -> Any:
+def _listen(address: str) -> _socket.socket:
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     try:
         sock.setblocking(False)
@@ -158,7 +158,7 @@ def _listen(address: str) -> Any:
 
 
 def _is_private(path: Path) -> bool:
-    """Whether it is a directory that only this user can enter."""
+    """Whether the path is a directory that only this user can enter."""
     try:
         status = path.lstat()
     except FileNotFoundError:
@@ -181,7 +181,7 @@ def _is_alive(address: str) -> bool:
 
 
 def choose_names(group: str) -> Names:
-    """The names that this platform can have, for the workers of a group."""
+    """The names of a group's workers on this platform."""
     if sys.platform == "linux":
         return AbstractNames(group)
     folder = os.environ.get("XDG_RUNTIME_DIR") or gettempdir()
@@ -189,20 +189,20 @@ def choose_names(group: str) -> Names:
 
 
 def _mark(group: str) -> str:
-    """A short name for a group, whose own may be longer than an address: of 108 bytes (unix(7))."""
+    """A short name for a group: an address has no more than 108 bytes (unix(7))."""
     return sha256(group.encode()).hexdigest()[:12]
 
 
 def is_worker_id(text: str) -> bool:
-    """Whether ``text`` can be the id of a worker."""
+    """Whether ``text`` has the form of a worker's id."""
     return _WORKER_ID.fullmatch(text) is not None
 
 
-def belongs_to_us(sock: Any) -> bool:
+def belongs_to_us(sock: _socket.socket) -> bool:
     """Whether the process at the other end of a Unix socket runs as the same user, as far as the kernel can tell."""
     option = getattr(socket, "SO_PEERCRED", None)
     if option is None:
-        # nobody else can have reached the directory that the socket is in
+        # no other user can enter the directory of the socket
         return _is_private(Path(sock.getpeername() or sock.getsockname()).parent)
     _, user, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size))
     return bool(user == os.geteuid())

@@ -1,12 +1,12 @@
-"""A connection whose other half is in another worker: bytes from the one to the other, both ways.
+"""Copies bytes between two connections in both directions, without a greenlet.
 
-Owns both connections until they end, and how long one that takes nothing is waited for. No greenlet waits for them.
+Owns both connections until they end, and the timeout for a side that does not read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import gevent
 
@@ -15,30 +15,30 @@ from engineio_wsgi.runtime.connection import RECV_SIZE
 
 __all__ = ["Pump", "Pumped"]
 
-#: bytes that may wait for one side; then nothing more is read from the other
+#: unsent bytes for one side at which the other is not read any more
 MAX_WAITING = 262_144
 
 
 class Pumped(Protocol):
-    """What is needed of a connection: a part of what a :class:`Wire` is, with the same meanings."""
+    """The part of a :class:`Connection` that a pump needs."""
 
     unsent: int
     lost: OSError | None
 
     def recv(self, size: int) -> bytes:
-        """Read what is there."""
+        """Read the bytes that are there."""
         ...
 
     def watch(self, on_readable: Callable[[], object]) -> None:
-        """Call back when there is something."""
+        """Call back whenever there is something to read."""
         ...
 
     def unwatch(self) -> None:
-        """Do not call back."""
+        """Stop calling back."""
         ...
 
     def call_when_drained(self, callback: Callable[[], object]) -> None:
-        """Call back whenever nothing is unsent any more."""
+        """Call back whenever all bytes have been sent."""
         ...
 
     def write(self, data: bytes) -> None:
@@ -46,7 +46,7 @@ class Pumped(Protocol):
         ...
 
     def linger(self) -> None:
-        """Close politely."""
+        """Close after everything was sent."""
         ...
 
     def close(self) -> None:
@@ -55,11 +55,11 @@ class Pumped(Protocol):
 
 
 class Pump:
-    """Carries what comes from either of two connections to the other until both have ended. Nothing here blocks.
+    """Copies the bytes of each connection to the other until both have ended. Nothing here blocks.
 
     Args:
-        one: a connection; the client's.
-        other: another; who answers the client is behind it.
+        one: the client's connection.
+        other: the connection to the server that answers it.
         patience: seconds a side may leave received data unread.
     """
 
@@ -77,7 +77,7 @@ class Pump:
 
 
 class _Direction:
-    """One of the two ways."""
+    """One of the two directions."""
 
     __slots__ = ("_ended", "_patience", "_pump", "_source", "_target", "_timer")
 
@@ -86,14 +86,14 @@ class _Direction:
         self._source = source
         self._target = target
         self._patience = patience
-        self._timer: Any = None
+        self._timer: DeadlineTimer | None = None
         self._ended = False
 
     def start(self) -> None:
-        """Carry whatever is there, from now on."""
+        """Begin to copy."""
         self._target.call_when_drained(self._resume)
         self._source.watch(self._carry)
-        # TLS may have decrypted more than was asked for: nothing becomes readable for that
+        # TLS may have decrypted more than was read: the socket does not become readable for that
         self._carry()
 
     def _carry(self) -> None:
@@ -114,7 +114,7 @@ class _Direction:
         self._end()
 
     def _await_room(self) -> None:
-        """The source is not read meanwhile, so that its end would not be seen either."""
+        """Wait for the target; the end of the source goes unnoticed meanwhile, since it is not read."""
         if self._timer is None:
             self._timer = DeadlineTimer(gevent.get_hub().loop, self._patience, self._give_up)
 
@@ -137,7 +137,7 @@ class _Direction:
             self._source.watch(self._carry)
 
     def _end(self) -> None:
-        """The source has nothing more to say, or the target does not listen: neither is worth anything to the other."""
+        """The source has ended, or the target has: close both once everything was sent."""
         if self._ended:
             return
         self._ended = True
@@ -149,7 +149,6 @@ class _Direction:
 
     def _finish(self) -> None:
         self._stop_timer()
-        # who has ended one half of a connection has left: half-closed ones are not kept anywhere else. There may be something on
-        # its way to either
+        # half-closed connections are not kept, here as elsewhere. Both may have unsent bytes
         self._source.linger()
         self._target.linger()

@@ -1,6 +1,6 @@
-"""This worker among those of other machines: its links to them, and the calls that need none.
+"""The links of this worker to the workers of other machines, and the calls, which need no link.
 
-Owns the names of the channels, the links to the other workers, and what is answered to whom. Knows Redis only as a bus.
+Owns the names of the channels, the links, and the answers to calls. Knows Redis only as publish and subscribe.
 """
 
 from __future__ import annotations
@@ -17,39 +17,40 @@ from gevent.event import Event
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.local.channel import PATIENCE, OwnerGone
 from engineio_wsgi.cluster.messages import Action, BadMessage, Call, Kind, Message, Result
-from engineio_wsgi.cluster.redis.login import RedisLink, Unreachable
-from engineio_wsgi.cluster.redis.pubsub import Bus, Outgoing
-from engineio_wsgi.cluster.redis.reliable_link import NO_LINK, Conversation, Envelope, Peer
+from engineio_wsgi.cluster.redis.envelope import NO_LINK, Envelope
+from engineio_wsgi.cluster.redis.login import RedisConnector, Unreachable
+from engineio_wsgi.cluster.redis.pubsub import Outgoing, PubSub
+from engineio_wsgi.cluster.redis.reliable_link import Conversation, ReliableLink
 from engineio_wsgi.cluster.rpc import CALL_TIMEOUT
 from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.options.redis_url import RedisLocation
 from engineio_wsgi.throttle import Throttle
 
-__all__ = ["Channels", "Exchange"]
+__all__ = ["Channels", "RedisLinks"]
 
 logger = logging.getLogger("engine.cluster")
 
-#: seconds after Redis was reached in which a worker that does not listen may only not have come back yet
+#: seconds after Redis was reached in which a worker that does not listen may just not have reconnected yet
 GRACE = 3.0
-#: seconds until it is tried again
+#: seconds until messages to it are repeated
 GRACE_PAUSE = 0.1
-#: seconds in which a worker comes back that has lost nothing but its connection
+#: seconds in which a worker reconnects that has only lost its connection
 RETURN_GRACE = 0.3
-#: seconds that a worker may not listen without being forgotten: longer than a request may wait there to be said again
+#: seconds for which a worker may not listen before its link is forgotten: longer than a request may wait to be repeated
 LINK_GRACE = PATIENCE + 1.0
-#: seconds beyond which a loop that is late has stood still, and seconds in which it then hears what it has missed
+#: seconds of delay after which the loop counts as having been blocked, and seconds in which it then receives what it missed
 STANDSTILL, CATCH_UP = 1.0, 0.25
-#: seconds between two looks at each link
+#: seconds between two checks of each link
 LOOK_PERIOD = 2.0
-#: seconds that Redis has to hear that something was taken back; if it does not, it has not heard the message itself either
+#: seconds that Redis has to receive a withdrawal; if it does not, it has not received the withdrawn message either
 FLUSH_TIMEOUT = 1.0
-#: links that may be idle before they are looked through
+#: links after which idle ones are closed
 MAX_IDLE = 256
 #: seconds for which the same complaint is not logged again
 COMPLAINT_PERIOD = 60.0
-#: what the names of those begin with who only make calls: no worker's id does
-GUEST_MARK = "~"
+#: the first character of the names of processes that only make calls; no worker's id begins with it
+CLIENT_MARK = "~"
 
 
 class Channels:
@@ -60,26 +61,26 @@ class Channels:
     """
 
     def __init__(self, group: str) -> None:
-        #: the part by which a Redis Cluster finds the node of all of them
+        #: the part that gives all of them the same slot in a Redis Cluster
         self.slot_key = sha256(group.encode()).hexdigest()[:12]
         self._prefix = f"engineio:{{{self.slot_key}}}:"
-        #: for everybody
-        self.all = self._prefix + "*"
+        #: of all workers
+        self.all = self.of("*")
 
-    def of(self, name: str) -> str:
+    def of(self, name: str) -> bytes:
         """The channel of one worker."""
-        return self._prefix + name
+        return (self._prefix + name).encode("ascii")
 
 
-class Exchange:
-    """One worker's place among those of all machines. Made in the hub, after any fork. Blocks until it listens.
+class RedisLinks:
+    """The links of one worker. Made in the hub, after any fork. Blocks until the worker has subscribed.
 
     Args:
         location: of Redis.
         group: of workers that serve each other's sessions.
         name: this worker's id.
         begun: called with each conversation that another worker begins, and its first message. Must not block.
-        perform: carries out a call of another process. May block; of broadcasts, it must not.
+        perform: carries out a call of another process. May block, except for broadcasts.
         announce: called with the name of an event and its argument. Must not block.
 
     Raises:
@@ -95,21 +96,22 @@ class Exchange:
         self._announce = announce
         self._group = group
         self._channels = Channels(group)
-        self._peers: dict[str, Peer] = {}
+        self._links: dict[str, ReliableLink] = {}
         self._numbers = count(1)
         self._asked: dict[int, _Answers] = {}
         self._complaints = Throttle(COMPLAINT_PERIOD)
-        self._link = RedisLink(location, self._channels.slot_key)
-        #: of the monotonic clock: when the loop was last seen to run, and until when what is begun has to wait
+        self._connector = RedisConnector(location, self._channels.slot_key)
+        #: of the monotonic clock: when the loop last ran, as far as it is known, and until when new conversations wait
         self._awake_at = self._held_until = monotonic()
-        # with no message in it, nobody does anything
-        probe = Envelope(name, NO_LINK, 1, 0, NO_LINK, 0, 0).pack(b"")
-        self._bus = Bus(self._link, [self._channels.of(name), self._channels.all], probe, self._receive, self._come_back,
-                        lambda lost: announce("cluster_lost", lost))
+        # without a message, it has no effect
+        probe = Envelope(name).pack(b"")
+        self._pubsub = PubSub(self._connector, [self._channels.of(name), self._channels.all], probe, self._receive,
+                              self._come_back, lambda lost: announce("cluster_lost", lost))
         try:
-            self._bus.open()
+            self._pubsub.open()
         except Unreachable as error:
             raise ConfigurationError(f"cluster: {error}") from error
+        # Any: gevent's timers have no public type
         self._timer: Any = gevent.get_hub().loop.timer(LOOK_PERIOD, LOOK_PERIOD)
         self._timer.start(self._look)
 
@@ -119,88 +121,75 @@ class Exchange:
         """Begin a conversation with another worker. Does not block.
 
         Raises:
-            OwnerGone: it takes nothing.
+            OwnerGone: too much waits for that worker.
         """
-        conversation = self._peer(worker).begin()
-        try:
-            conversation.begun_by = conversation.send(message)
-        except OwnerGone:
-            conversation.end(tell=False)
-            raise
+        conversation = self._link_to(worker).begin()
+        conversation.open(message)
         return conversation
 
-    def take_back(self, conversation: Conversation) -> None:
-        """End a conversation whose first message shall not take effect any more. Blocks until Redis knows, for a moment."""
-        conversation.take_back()
-        self._bus.flush(FLUSH_TIMEOUT)
+    def withdraw(self, conversation: Conversation) -> None:
+        """End a conversation, and withdraw its first message. Blocks until Redis has the withdrawal, for a second at most."""
+        conversation.withdraw()
+        self._pubsub.flush(FLUSH_TIMEOUT)
 
-    def _peer(self, name: str) -> Peer:
-        peer = self._peers.get(name)
-        if peer is None:
-            if len(self._peers) >= MAX_IDLE:
-                if not self._bus.up:
-                    # whoever makes up ids shall not fill memory meanwhile
+    def _link_to(self, name: str) -> ReliableLink:
+        link = self._links.get(name)
+        if link is None:
+            if len(self._links) >= MAX_IDLE:
+                if not self._pubsub.up:
+                    # invented session ids must not fill the memory meanwhile
                     raise OwnerGone("Redis is away, and too much waits for it")
                 self._sweep()
-            peer = self._peers[name] = Peer(self, name)
-        return peer
+            link = self._links[name] = ReliableLink(self, name)
+        return link
 
     def _sweep(self) -> None:
-        for name, peer in list(self._peers.items()):
-            if peer.idle:
-                peer.close()
-                del self._peers[name]
+        for name, link in list(self._links.items()):
+            if link.idle:
+                link.close()
+                del self._links[name]
 
     def post(self, receiver: str, data: bytes) -> bool:
-        """Carry an envelope to another worker, or lose it. Does not block."""
-
+        """Send an envelope to another worker; it may be lost. Does not block. Returns whether it will be published."""
         asked_at = monotonic()
 
         def heard(listeners: int) -> None:
             if not listeners:
                 self._unheard(receiver, asked_at)
-            elif (peer := self._peers.get(receiver)) is not None:
-                peer.unheard_since = 0.0
+            elif (link := self._links.get(receiver)) is not None:
+                link.note_heard()
 
-        return self._bus.publish(Outgoing(self._channels.of(receiver), data, False, heard))
+        return self._pubsub.publish(Outgoing(self._channels.of(receiver), data, False, heard))
 
     def _unheard(self, name: str, now: float) -> None:
         """Nobody listened to a worker's channel: it is gone, or has only lost its connection to Redis.
 
         Args:
-            now: when Redis was asked, of the monotonic clock. The answer may have been read much later, by a late loop.
+            now: when the message was published, of the monotonic clock. A blocked loop may read Redis' answer much later.
         """
-        peer = self._peers.get(name)
-        if peer is None:
+        link = self._links.get(name)
+        if link is None:
             return
-        peer.unheard_since = peer.unheard_since or now
-        if now - self._bus.up_since > GRACE:
-            # nobody waits for one that may be gone; but what it has said is not forgotten so fast: it may say it again
-            if now - peer.unheard_since > RETURN_GRACE:
-                peer.give_up_unanswered()
-            if not peer.is_known or now - peer.unheard_since > LINK_GRACE:
-                del self._peers[name]
-                peer.close()
+        unheard = link.note_unheard(now)
+        if now - self._pubsub.up_since > GRACE:
+            # no request waits for a worker that may be gone; but its messages are not forgotten so fast: it may repeat them
+            if unheard > RETURN_GRACE:
+                link.give_up_unanswered()
+            if not link.is_known or unheard > LINK_GRACE:
+                del self._links[name]
+                link.close()
                 return
-        if not peer.waits:
-            peer.waits = True
-            gevent.spawn_later(GRACE_PAUSE, self._try_again, peer)
-
-    def _try_again(self, peer: Peer) -> None:
-        peer.waits = False
-        if self._peers.get(peer.name) is peer:
-            peer.try_again()
-            peer.ask_again()
+        link.repeat_after(GRACE_PAUSE)
 
     def begun(self, conversation: Conversation, message: Message) -> None:
-        """Another worker begins a conversation. After a standstill, it may have taken it back since: that is looked for first."""
+        """Another worker begins a conversation. If the loop was blocked, it may have been withdrawn since: that is read first."""
         if self._catches_up():
             gevent.spawn_later(CATCH_UP, self._begun, conversation, message)
         else:
             self._begun(conversation, message)
 
     def _catches_up(self) -> bool:
-        """Whether the loop has stood still a moment ago. Called whenever it runs."""
+        """Whether the loop was blocked a moment ago. Called whenever it runs."""
         now = monotonic()
         if now - self._awake_at > LOOK_PERIOD + STANDSTILL:
             self._held_until = now + CATCH_UP
@@ -209,22 +198,22 @@ class Exchange:
 
     def _look(self) -> None:
         self._catches_up()
-        for peer in list(self._peers.values()):
-            peer.look()
+        for link in list(self._links.values()):
+            link.look()
 
     @property
     def connected(self) -> bool:
         """Whether Redis is there."""
-        return self._bus.up
+        return self._pubsub.up
 
     def _come_back(self, away: float) -> None:
-        """Redis has been away for so many seconds: what was on its way may be lost, in both directions."""
+        """Redis was away for so many seconds: messages in both directions may be lost."""
         self._announce("cluster_back", away)
-        for peer in self._peers.values():
-            peer.post_again()
-            peer.ask_again()
+        for link in self._links.values():
+            link.post_again()
+            link.ask_again()
 
-    # -- what arrives
+    # -- receiving
 
     def _receive(self, data: bytes) -> None:
         try:
@@ -234,7 +223,7 @@ class Exchange:
             if envelope.link == NO_LINK:
                 self._receive_call(envelope, message)
             else:
-                self._peer(envelope.origin).receive(envelope, message)
+                self._link_to(envelope.origin).receive(envelope, message)
         except BadMessage as error:
             if self._complaints.passes(str(error), monotonic()):
                 logger.warning("a message on Redis was refused: %s", error)
@@ -245,7 +234,7 @@ class Exchange:
             if call.group != self._group:
                 raise BadMessage(f"it is for the group {call.group!r}")
             if call.action is Action.BROADCAST:
-                # in the order in which they come
+                # in their order
                 self._answer(envelope, self._perform(call, message.body))
             else:
                 gevent.spawn(self._carry_out, envelope, call, message.body)
@@ -264,34 +253,30 @@ class Exchange:
         if envelope.conversation:
             self._post_call(self._channels.of(envelope.origin), -envelope.conversation, result.message())
 
-    # -- calls: each is carried out once, or not at all if Redis goes away meanwhile
+    # -- calls: each is carried out once; or not at all, if Redis goes away meanwhile
 
-    def _post_call(self, channel: str, number: int, message: Message, heard: Callable[[int], object] | None = None) -> bool:
-        envelope = Envelope(self.name, NO_LINK, 1, 0, NO_LINK, 0, number)
-        # who waits for an answer is told that there is none, and nothing may come of it later
-        return self._bus.publish(Outgoing(channel, envelope.pack(message.encode()), number == 0, heard))
+    def _post_call(self, channel: bytes, number: int, message: Message, heard: Callable[[int], object] | None = None) -> bool:
+        envelope = Envelope(self.name, conversation=number)
+        # a caller that waits for an answer gets an error, so the call must not be carried out later
+        return self._pubsub.publish(Outgoing(channel, envelope.pack(message.encode()), number == 0, heard))
 
     def others(self) -> list[str]:
-        """The ids of the other workers; none while Redis is away. Blocks until they have answered."""
+        """See :class:`Caller`. None while Redis is away."""
         return sorted(self.ask_all(Call(self._group, Action.COUNT).message()))
 
     def ask(self, worker: str, message: Message) -> int:
-        """Have one worker carry out a call. Blocks until it has. Returns how many sessions it concerned.
-
-        Raises:
-            OwnerGone: it does not exist, or has not answered.
-        """
+        """See :class:`Caller`."""
         answers = self._ask(self._channels.of(worker), message, lambda heard: heard)
         if worker not in answers:
             raise OwnerGone("it does not exist, or has not answered")
         return answers[worker]
 
     def ask_all(self, message: Message) -> dict[str, int]:
-        """The same of all others at once; who does not answer is left out."""
-        # this worker hears it, too
+        """See :class:`Caller`."""
+        # this worker receives it, too
         return self._ask(self._channels.all, message, lambda heard: heard - 1)
 
-    def _ask(self, channel: str, message: Message, expected: Callable[[int], int]) -> dict[str, int]:
+    def _ask(self, channel: bytes, message: Message, expected: Callable[[int], int]) -> dict[str, int]:
         answers = _Answers()
         number = next(self._numbers)
         self._asked[number] = answers
@@ -303,28 +288,28 @@ class Exchange:
         return answers.sessions
 
     def tell_all(self, message: Message) -> None:
-        """Have all others carry out a call some time, each after what it was told before. Does not block."""
+        """See :class:`WorkerCaller`."""
         if not self._post_call(self._channels.all, 0, message) and self._complaints.passes("full", monotonic()):
             logger.warning("too much waits for Redis, and broadcasts to other machines are dropped")
 
     def forsake(self) -> None:
-        """In a forked child: the place among the workers is the parent's."""
+        """In a forked child: the connection and the links are the parent's."""
         self._timer.close()
-        self._bus.forsake()
-        self._peers.clear()
+        self._pubsub.forsake()
+        self._links.clear()
 
     def close(self, timeout: float) -> None:
-        """Send what is queued, for ``timeout`` seconds at most, and leave the channels."""
+        """Send queued messages, for ``timeout`` seconds at most, and unsubscribe."""
         self._timer.stop()
         self._timer.close()
-        self._bus.close(timeout)
-        for peer in self._peers.values():
-            peer.close()
-        self._peers.clear()
+        self._pubsub.close(timeout)
+        for link in self._links.values():
+            link.close()
+        self._links.clear()
 
 
 class _Answers:
-    """What came of a call that several were asked for."""
+    """The results of a call, until all are there."""
 
     def __init__(self) -> None:
         self.sessions: dict[str, int] = {}
@@ -332,12 +317,12 @@ class _Answers:
         self.complete = Event()
 
     def expect(self, number: int) -> None:
-        """So many have heard it."""
+        """So many workers have received the call."""
         self._expected = number
         self._look()
 
     def add(self, worker: str, sessions: int) -> None:
-        """One has answered."""
+        """A worker has answered."""
         self.sessions[worker] = sessions
         self._look()
 

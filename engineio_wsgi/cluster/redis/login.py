@@ -1,8 +1,7 @@
-"""Connections to Redis that hold up nobody: redis-py's, over gevent's sockets where there is a hub.
+"""Connections to Redis: redis-py's, over gevent's sockets where there is a hub.
 
-Owns the way to the server that keeps the channels: through Sentinel, or through the nodes of a Redis Cluster. Knows nothing
-of what is said on the channels. redis-py's own pools, and its parser over hiredis, are left out on purpose: they wait for a
-socket in ways that stop every other greenlet.
+Owns the search for the server of the channels: by Sentinel, or by the nodes of a Redis Cluster. Knows nothing of the messages.
+redis-py's pools, and its parser over hiredis, are not used: their waits block all other greenlets.
 """
 
 from __future__ import annotations
@@ -10,11 +9,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from gevent import socket as gevent_socket
-from gevent import ssl as gevent_ssl
-from redis._parsers import _RESP2Parser
 from redis.backoff import NoBackoff
-from redis.connection import Connection, SSLConnection
+from redis.connection import Connection as RedisConnection
+from redis.connection import SSLConnection
 from redis.crc import key_slot
 from redis.exceptions import RedisError
 from redis.retry import Retry
@@ -22,62 +19,45 @@ from redis.retry import Retry
 from engineio_wsgi.errors import Unreachable
 from engineio_wsgi.http.hub_thread import has_hub
 from engineio_wsgi.options.redis_url import RedisLocation
-from engineio_wsgi.runtime.connection import Wire, detach
+from engineio_wsgi.runtime.connection import Connection, detach
 from engineio_wsgi.runtime.forks import hold
+from engineio_wsgi.vendors.redis_connections import GeventConnection, GeventSSLConnection, Parser, detach_socket
 
-__all__ = ["LOST", "TIMEOUT", "RedisLink", "Unreachable", "missing_right"]
+__all__ = ["LOST", "TIMEOUT", "RedisConnector", "RedisPyConnection", "Unreachable", "missing_right"]
 
-#: what it means that a connection is gone; `OSError` where redis-py has let one through
+#: a connection of redis-py. Any: its methods have no types
+RedisPyConnection = Any
+#: the errors of a lost connection; `OSError` where redis-py does not convert one
 LOST = (RedisError, OSError)
-#: what an ACL says of the channels of all groups
+#: the right to the channels of all groups, in an ACL
 CHANNEL_RIGHT = "&engineio:*"
-#: how Redis 6 and 7, and Valkey, name what a user may not do
+#: the command in an error of Redis 6 and 7, and Valkey, about a missing right
 _COMMAND = re.compile(r"the '([a-z|]+)' command")
-#: seconds that Redis has for anything at all
+#: seconds that Redis has for any reply
 TIMEOUT = 5.0
 
 
-class _GeventConnection(Connection):
-    """redis-py's connection over a socket that only the calling greenlet waits for."""
+class _GeventConnection(GeventConnection):
+    """redis-py's connection over a gevent socket, which blocks the calling greenlet only."""
 
-    def _connect(self) -> Any:
-        sock = gevent_socket.create_connection((self.host, self.port), self.socket_connect_timeout)
-        sock.setsockopt(gevent_socket.IPPROTO_TCP, gevent_socket.TCP_NODELAY, 1)
-        sock.settimeout(self.socket_timeout)
+    def on_socket(self, sock: Any) -> None:
         hold(sock)
-        return sock
 
 
-class _GeventSSLConnection(SSLConnection):
-    """The same with TLS. The settings are redis-py's."""
+class _GeventSSLConnection(GeventSSLConnection):
+    """The same with TLS."""
 
-    def _connect(self) -> Any:
-        sock = _GeventConnection._connect(self)  # type: ignore[arg-type]  # it is all that a connection has
-        context = gevent_ssl.SSLContext(gevent_ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = self.check_hostname
-        context.verify_mode = self.cert_reqs
-        context.load_default_certs()
-        if self.ca_certs or self.ca_path or self.ca_data:
-            context.load_verify_locations(self.ca_certs, self.ca_path, self.ca_data)
-        if self.certfile:
-            context.load_cert_chain(self.certfile, self.keyfile, self.certificate_password)
-        try:
-            secure = context.wrap_socket(sock, server_hostname=self.host)
-        except OSError:
-            sock.close()
-            raise
-        hold(secure)
-        return secure
+    def on_socket(self, sock: Any) -> None:
+        hold(sock)
 
 
-class RedisLink:
-    """The way to one Redis. Holds no connection itself.
+class RedisConnector:
+    """Makes connections to one Redis, and keeps none.
 
     Args:
         location: of the server.
-        slot_key: the part of the channels' names by which a Redis Cluster decides which node keeps them.
-        in_hub: whether connections are for greenlets, whichever makes them. If not, it depends on who does: a thread without a
-            hub shall not get one for that.
+        slot_key: the part of the channels' names by which a Redis Cluster chooses their node.
+        in_hub: whether all connections are for greenlets. If not, a thread without a hub gets blocking connections, and no hub.
     """
 
     def __init__(self, location: RedisLocation, slot_key: str, in_hub: bool = True) -> None:
@@ -87,13 +67,11 @@ class RedisLink:
         #: in a Redis Cluster, a channel belongs to a node; elsewhere there is only one
         self.sharded = location.finder == "cluster"
 
-    def connect(self) -> Any:
-        """A connection to the server that keeps the channels: redis-py's. Whoever waits in it waits for :data:`TIMEOUT` at most.
-
-        Blocks.
+    def connect(self) -> RedisPyConnection:
+        """A connection of redis-py to the server of the channels. Blocks, as its methods do, for :data:`TIMEOUT` at most.
 
         Raises:
-            Unreachable: there is none.
+            Unreachable: no server accepts one.
         """
         address, reasons = self._find()
         if address is not None:
@@ -106,17 +84,17 @@ class RedisLink:
                 return connection
         raise Unreachable(f"{self.location} cannot be reached: {'; '.join(reasons)}")
 
-    def open(self, *commands: tuple[str | bytes, ...]) -> tuple[Wire, list[Any]]:
-        """The same, as what redis-py had to do for it has been done: a connection that nothing else reads or writes.
+    def open(self, *commands: tuple[str | bytes, ...]) -> tuple[Connection, list[object]]:
+        """The same, taken from redis-py after it has logged in. Blocks.
 
         Args:
-            commands: what is asked first, one after the other. Commands to which one reply comes, and nothing behind it.
+            commands: to send first, one after the other. Each must have exactly one reply.
 
         Returns:
             The connection, and the replies.
 
         Raises:
-            Unreachable: there is none, or a command is refused.
+            Unreachable: no server accepts one, or a command is refused.
         """
         connection = self.connect()
         replies = [self._reply(connection, command) for command in commands]
@@ -124,14 +102,13 @@ class RedisLink:
         if refusals:
             connection.disconnect()
             raise Unreachable(self.refused(*refusals))
-        # all that was asked for has been read, so nothing has been read ahead
-        sock, connection._sock = connection._sock, None
-        wire = Wire(detach(sock))
+        # all replies have been read, so nothing has been read ahead
+        wire = Connection(detach(detach_socket(connection)))
         hold(wire)
         return wire, replies
 
     @staticmethod
-    def _reply(connection: Any, command: tuple[str | bytes, ...]) -> Any:
+    def _reply(connection: RedisPyConnection, command: tuple[str | bytes, ...]) -> object:
         try:
             connection.send_command(*command)
             return connection.read_response(disable_decoding=True)
@@ -139,11 +116,11 @@ class RedisLink:
             return error
 
     def refused(self, *errors: BaseException) -> str:
-        """One line for the operator: what has failed, and the rights that its user lacks on Redis."""
+        """One line for the operator: the errors, and the rights that the user lacks on Redis."""
         return f"{self.location}: {'; '.join(dict.fromkeys(map(_reason, errors)))}"
 
     def _find(self) -> tuple[tuple[str, int] | None, list[str]]:
-        """The server's address, and what went wrong while it was looked for."""
+        """The server's address, and the errors on the way to it."""
         location = self.location
         if not location.finder:
             return location.addresses[0], []
@@ -157,7 +134,7 @@ class RedisLink:
         return None, reasons
 
     def _ask_sentinel(self, address: tuple[str, int]) -> tuple[str, int]:
-        # a password is the server's: Sentinel has its own, if any, and few give it one
+        # the password is the server's: Sentinel has its own, if any
         reply = self._ask(self._connection(address, "", ""), "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.location.service)
         if not reply:
             raise RedisError(f"it knows no service {self.location.service!r}")
@@ -168,12 +145,12 @@ class RedisLink:
         slot = key_slot(self._slot_key.encode())
         for first, last, (host, port, *_), *_ in self._ask(connection, "CLUSTER", "SLOTS"):
             if first <= slot <= last:
-                # a node that does not know its own name answers with none: it is the one that was asked
+                # a node that does not know its own name leaves it out
                 return host.decode() or address[0], port
         raise RedisError(f"no node serves the slot {slot}")
 
     @staticmethod
-    def _ask(connection: Any, *command: str) -> Any:
+    def _ask(connection: RedisPyConnection, *command: str) -> Any:
         try:
             connection.connect()
             connection.send_command(*command)
@@ -181,14 +158,14 @@ class RedisLink:
         finally:
             connection.disconnect()
 
-    def _connection(self, address: tuple[str, int], username: str, password: str) -> Any:
+    def _connection(self, address: tuple[str, int], username: str, password: str) -> RedisPyConnection:
         plain = not self._in_hub and not has_hub()
         settings: dict[str, Any] = dict(self.location.settings)
-        kind: type[Connection] = Connection if plain else _GeventConnection
+        kind: type[RedisConnection] = RedisConnection if plain else _GeventConnection
         if self.location.secure:
             kind = SSLConnection if plain else _GeventSSLConnection
         return kind(host=address[0], port=address[1], username=username or None, password=password or None, protocol=2,
-                    socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, socket_keepalive=True, parser_class=_RESP2Parser,
+                    socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, socket_keepalive=True, parser_class=Parser,
                     retry=Retry(NoBackoff(), 0), **settings)
 
 
@@ -199,7 +176,7 @@ def _reason(error: BaseException) -> str:
 
 
 def missing_right(text: str) -> str:
-    """What an ACL lacks, in the syntax of ``ACL SETUSER``, by what Redis says; empty if it says something else."""
+    """The right that an error of Redis names as missing, in the syntax of ``ACL SETUSER``; empty for other errors."""
     if "permission" not in text:
         return ""
     command = _COMMAND.search(text)

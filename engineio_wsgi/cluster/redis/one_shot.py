@@ -1,31 +1,32 @@
 """One-shot cluster client over Redis, for processes that are no workers.
 
-Owns the connections of one call. Keeps nothing between two.
+Owns the connections of one call. Keeps nothing between two calls.
 """
 
 from __future__ import annotations
 
 import secrets
-from typing import Any
 
 from redis.exceptions import NoPermissionError
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.messages import Action, BadMessage, Call, Message, Result
-from engineio_wsgi.cluster.redis.links import GUEST_MARK, Channels
-from engineio_wsgi.cluster.redis.login import LOST, RedisLink, Unreachable
-from engineio_wsgi.cluster.redis.reliable_link import NO_LINK, Envelope
+from engineio_wsgi.cluster.redis.envelope import Envelope
+from engineio_wsgi.cluster.redis.links import CLIENT_MARK, Channels
+from engineio_wsgi.cluster.redis.login import LOST, RedisConnector, RedisPyConnection, Unreachable
 from engineio_wsgi.cluster.rpc import CALL_TIMEOUT
+from engineio_wsgi.errors import OwnerGone
 from engineio_wsgi.options.redis_url import RedisLocation
+from engineio_wsgi.vendors.redis_connections import set_timeout
 
-__all__ = ["Guest"]
+__all__ = ["OneShotClient"]
 
-#: random bytes of a guest's name
+#: random bytes of the name under which a client gets its answers
 NAME_BYTES = 8
 
 
-class Guest:
-    """Reaches the workers of all machines. From any thread; with gevent and without it.
+class OneShotClient:
+    """Asks the workers of all machines. From any thread, with gevent and without it.
 
     Args:
         location: of Redis.
@@ -35,46 +36,53 @@ class Guest:
     def __init__(self, location: RedisLocation, group: str) -> None:
         self._group = group
         self._channels = Channels(group)
-        self._link = RedisLink(location, self._channels.slot_key, in_hub=False)
+        self._connector = RedisConnector(location, self._channels.slot_key, in_hub=False)
 
-    def workers(self) -> list[str]:
-        """The ids of all workers. Blocks until they have answered.
+    def others(self) -> list[str]:
+        """See :class:`Caller`.
 
         Raises:
             ConnectionError: Redis cannot be reached.
         """
-        return sorted(self._ask(self._channels.all, Call(self._group, Action.COUNT).message()))
+        return sorted(self.ask_all(Call(self._group, Action.COUNT).message()))
 
     def ask(self, worker: str, message: Message) -> int:
-        """Have one worker carry out a call. Blocks. Returns how many sessions it concerned; 0 if nobody has answered.
+        """See :class:`Caller`.
 
         Raises:
             ConnectionError: Redis cannot be reached.
         """
-        return sum(self._ask(self._channels.of(worker), message).values())
+        results = self._ask(self._channels.of(worker), message)
+        if worker not in results:
+            raise OwnerGone("it does not exist, or has not answered")
+        return results[worker]
 
-    def ask_all(self, message: Message) -> int:
-        """The same of all workers."""
-        return sum(self._ask(self._channels.all, message).values())
+    def ask_all(self, message: Message) -> dict[str, int]:
+        """See :class:`Caller`.
 
-    def _ask(self, channel: str, message: Message) -> dict[str, int]:
-        """How many sessions a call has concerned at each worker that has answered."""
-        name = GUEST_MARK + secrets.token_urlsafe(NAME_BYTES)
-        data = Envelope(name, NO_LINK, 1, 0, NO_LINK, 0, 1).pack(message.encode())
-        verbs = ("SSUBSCRIBE", "SPUBLISH") if self._link.sharded else ("SUBSCRIBE", "PUBLISH")
-        connections: list[Any] = []
+        Raises:
+            ConnectionError: Redis cannot be reached.
+        """
+        return self._ask(self._channels.all, message)
+
+    def _ask(self, channel: bytes, message: Message) -> dict[str, int]:
+        """The results of all workers that answer a call."""
+        name = CLIENT_MARK + secrets.token_urlsafe(NAME_BYTES)
+        data = Envelope(name, conversation=1).pack(message.encode())
+        verbs = ("SSUBSCRIBE", "SPUBLISH") if self._connector.sharded else ("SUBSCRIBE", "PUBLISH")
+        connections: list[RedisPyConnection] = []
         try:
-            connections.append(self._link.connect())
+            connections.append(self._connector.connect())
             listener = connections[0]
             listener.send_command(verbs[0], self._channels.of(name))
             listener.read_response()
-            connections.append(self._link.connect())
+            connections.append(self._connector.connect())
             connections[1].send_command(verbs[1], channel, data)
             return _collect(listener, connections[1].read_response())
         except Unreachable as error:
             raise ConnectionError(str(error)) from error
         except NoPermissionError as error:
-            raise ConnectionError(self._link.refused(error)) from error
+            raise ConnectionError(self._connector.refused(error)) from error
         except LOST as error:
             raise ConnectionError(f"Redis was lost, and nobody knows what was done: {error}") from error
         finally:
@@ -82,14 +90,14 @@ class Guest:
                 connection.disconnect()
 
 
-def _collect(listener: Any, expected: int) -> dict[str, int]:
-    """What so many answer, by their ids; those who do not in time are left out."""
+def _collect(listener: RedisPyConnection, expected: int) -> dict[str, int]:
+    """The results of so many workers, by their ids, without those that do not answer in time."""
     sessions: dict[str, int] = {}
     deadline = monotonic() + CALL_TIMEOUT
     while expected:
         try:
             # the answers that have arrived are read, even if it is late
-            listener._sock.settimeout(max(deadline - monotonic(), 0.001))
+            set_timeout(listener, max(deadline - monotonic(), 0.001))
             _, _, data = listener.read_response(disable_decoding=True)
             envelope, message = Envelope.open(data)
             if message is not None:

@@ -1,7 +1,8 @@
-"""Channels on a Redis that workers of several machines share: one connection to listen, one to speak.
+"""Publishing and subscribing on a Redis that workers of several machines share, over one connection.
 
-Owns both connections, their coming back, and what waits for them: what is said in one turn of the event loop is one pipeline,
-and for each message it is learnt how many have heard it. Knows nothing of what is said.
+Owns the connection, its reconnection, and the messages that wait for it. All messages that are published in one turn of the
+event loop go out as one pipeline, and the publisher learns how many subscribers have received each. Knows nothing of their
+content.
 """
 
 from __future__ import annotations
@@ -13,60 +14,63 @@ from typing import Any, NamedTuple
 
 import gevent
 from gevent.event import AsyncResult, Event
+from hiredis import PushNotification
 
 from engineio_wsgi.clock import monotonic
-from engineio_wsgi.cluster.redis.login import TIMEOUT, RedisLink, Unreachable
-from engineio_wsgi.cluster.redis.resp import RedisWire, command
+from engineio_wsgi.cluster.redis.login import TIMEOUT, RedisConnector, Unreachable
+from engineio_wsgi.cluster.redis.resp import RedisConnection, pack_command
 from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.throttle import Throttle
 
-__all__ = ["Bus", "Outgoing"]
+__all__ = ["Outgoing", "PubSub"]
 
 logger = logging.getLogger("engine.cluster")
 
-#: bytes that Redis has not taken yet; what comes beyond them is dropped
+#: bytes that Redis has not taken yet; messages beyond them are dropped
 MAX_WAITING = 16_000_000
 #: seconds between two attempts to reach Redis, at first and at most
 FIRST_RETRY, LAST_RETRY = 0.05, 1.0
-#: seconds between two looks whether everything has been heard
+#: seconds between two checks whether all messages have been received
 FLUSH_PAUSE = 0.005
 #: seconds for which the same complaint is not logged again
 COMPLAINT_PERIOD = 60.0
+#: switches to RESP3, where one connection may publish and subscribe (Redis 6)
+HELLO = pack_command("HELLO", "3")
 CONFIRMATIONS = (b"subscribe", b"ssubscribe")
 MESSAGES = (b"message", b"smessage")
 
 
 class Outgoing(NamedTuple):
-    """A message on its way.
+    """A message to publish.
 
     Attributes:
         channel: its name.
         data: the message.
-        lasting: whether it is to be sent after Redis has been away. If not, its sender sends it anew by itself.
-        on_heard: called in the hub with the number of those who have heard it; never, if nobody knows.
+        lasting: whether it is published after Redis was away. If not, its sender repeats it.
+        on_heard: called in the hub with the number of its receivers; never, if nobody knows it.
     """
 
-    channel: str
+    channel: bytes
     data: bytes
     lasting: bool
     on_heard: Callable[[int], object] | None = None
 
 
-class Bus:
-    """One worker's connections to Redis. Made in the hub, after any fork; :meth:`open` connects.
+class PubSub:
+    """One worker's connection to Redis. Made in the hub, after any fork; :meth:`open` connects.
 
     Args:
-        link: the way to Redis.
-        channels: to listen to.
-        probe: a message that does nothing. It is published on the first channel, to see whether that is allowed.
+        connector: makes connections to Redis.
+        channels: to subscribe to.
+        probe: a message without effect. It is published on the first channel, to check that this is allowed.
         receive: called in the hub with each message, in their order. Must not block.
         on_up: called each time that Redis has been reached again, with the seconds that it was away. Must not block.
-        on_down: called each time that Redis is lost, with what is known of the reason. Must not block.
+        on_down: called each time that Redis is lost, with the reason as far as it is known. Must not block.
     """
 
-    def __init__(self, link: RedisLink, channels: list[str], probe: bytes, receive: Callable[[bytes], object],
+    def __init__(self, connector: RedisConnector, channels: list[bytes], probe: bytes, receive: Callable[[bytes], object],
                  on_up: Callable[[float], object], on_down: Callable[[Exception], object]) -> None:
-        self._link = link
+        self._connector = connector
         self._channels = channels
         self._probe = probe
         self._receive = receive
@@ -76,42 +80,48 @@ class Bus:
         self._sent: deque[Outgoing] = deque()
         self._waiting = 0
         self._flushing = False
+        # Any: gevent's loops have no public type
         self._loop: Any = gevent.get_hub().loop
-        self._listening = Event()
-        self._missing = 0
+        #: set once all subscriptions are confirmed, or the connection is lost
+        self._settled = Event()
+        self._unconfirmed = 0
         self._lost: AsyncResult = AsyncResult()
-        self._listener: RedisWire | None = None
-        self._speaker: RedisWire | None = None
+        self._connection: RedisConnection | None = None
         #: whether Redis is there
         self.up = False
         #: of the monotonic clock: since when
         self.up_since = 0.0
-        self._publish = b"SPUBLISH" if link.sharded else b"PUBLISH"
+        self._publish, self._subscribe = ("SPUBLISH", "SSUBSCRIBE") if connector.sharded else ("PUBLISH", "SUBSCRIBE")
         self._complaints = Throttle(COMPLAINT_PERIOD)
         self._greenlet = gevent.Greenlet(self._stay)
 
-    # -- connections
+    # -- the connection
 
     def open(self) -> None:
-        """Connect and listen. Blocks until then; what is published meanwhile waits, and messages may arrive before it returns.
+        """Connect and subscribe. Blocks until then; messages may arrive before it returns.
 
         Raises:
             Unreachable: Redis is not there, or does not let this user do what is needed.
-            FileExistsError: somebody listens to the first channel already.
+            FileExistsError: somebody has subscribed to the first channel already.
         """
         self._reach(first=True)
         self._greenlet.start()
 
     def _reach(self, first: bool = False) -> None:
+        wire, (_, listeners) = self._connector.open(("PING",), (self._publish, self._channels[0], self._probe))
         self._lost = AsyncResult()
-        self._missing = len(self._channels)
-        self._listening.clear()
+        self._unconfirmed = len(self._channels)
+        self._settled.clear()
+        self._connection = RedisConnection(wire, TIMEOUT, self._on_reply, self._lose)
         try:
-            wire, (_, listeners) = self._link.open(("PING",), (self._publish, self._channels[0], self._probe))
-            self._speaker = RedisWire(wire, TIMEOUT, self._on_answered, self._lost.set)
             if first and listeners:
-                raise FileExistsError(f"somebody listens to {self._channels[0]} already")
-            self._listen()
+                raise FileExistsError(f"somebody listens to {self._channels[0].decode()} already")
+            # each subscription by itself: in a Redis Cluster, too, all have the same slot
+            self._connection.send(HELLO + b"".join([pack_command(self._subscribe, each) for each in self._channels]))
+            Deadline(TIMEOUT).wait(self._settled)
+            if self._unconfirmed:
+                late = TimeoutError(f"it has not confirmed a subscription for {TIMEOUT:g} s")
+                raise Unreachable(self._connector.refused(self._lost.value or late))
         except BaseException:
             self._hang_up()
             raise
@@ -119,35 +129,24 @@ class Bus:
         self.up_since = monotonic()
         self._flush_soon()
 
-    def _listen(self) -> None:
-        wire, _ = self._link.open()
-        self._listener = RedisWire(wire, TIMEOUT, self._on_listened, self._on_deaf)
-        verb = b"SSUBSCRIBE" if self._link.sharded else b"SUBSCRIBE"
-        for channel in self._channels:
-            self._listener.send(command(verb, channel.encode()))
-        Deadline(TIMEOUT).wait(self._listening)
-        if self._missing:
-            late = TimeoutError(f"it has not confirmed a subscription for {TIMEOUT:g} s")
-            raise Unreachable(self._link.refused(self._lost.value or late))
-
-    def _on_deaf(self, error: Exception) -> None:
-        """The connection to listen with is of no use."""
+    def _lose(self, error: Exception) -> None:
+        """The connection is lost, or of no use."""
         if not self._lost.ready():
             self._lost.set(error)
-        self._listening.set()
+        self._settled.set()
 
     def _hang_up(self) -> None:
         self.up = False
-        for wire in (self._listener, self._speaker):
-            if wire is not None:
-                wire.close()
-        self._listener = self._speaker = None
-        # what was sent may have been heard: who sends it anew knows how to tell, and nothing else is said twice
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        # what was sent may have been received: its sender knows how to find out, and nothing else is sent twice
         self._sent.clear()
         self._queue = deque(each for each in self._queue if each.lasting)
         self._waiting = sum(len(each.data) for each in self._queue)
 
     def _stay(self) -> None:
+        """Reconnect for ever."""
         pause = FIRST_RETRY
         while True:
             lost = self._lost.get()
@@ -156,7 +155,7 @@ class Bus:
             self._on_down(lost)
             if self._complaints.passes(str(lost), monotonic()):
                 logger.warning("Redis is lost (%s): requests for other machines' sessions wait for it", lost)
-            # one that is there and refuses everything shall not be asked all the time
+            # a Redis that is there and refuses everything is not asked all the time
             pause = FIRST_RETRY if monotonic() - self.up_since > LAST_RETRY else min(2 * pause, LAST_RETRY)
             self._reach_again(pause)
             logger.info("Redis is there again")
@@ -173,27 +172,32 @@ class Bus:
             else:
                 return
 
-    # -- listening
+    # -- replies and messages
 
-    def _on_listened(self, reply: Any) -> None:
-        if isinstance(reply, Exception):
-            self._on_deaf(reply)
-        elif not isinstance(reply, list):
-            return  # a sign of life of a connection that has not subscribed yet
-        elif reply[0] in MESSAGES:
-            self._receive(reply[2])
-        elif reply[0] in CONFIRMATIONS:
-            self._missing -= 1
-            if not self._missing:
-                self._listening.set()
+    def _on_reply(self, reply: Any) -> None:
+        """Any: hiredis returns whatever Redis has sent."""
+        if isinstance(reply, PushNotification):
+            if reply[0] in MESSAGES:
+                self._receive(reply[2])
+            elif reply[0] in CONFIRMATIONS:
+                self._unconfirmed -= 1
+                if not self._unconfirmed:
+                    self._settled.set()
+        elif isinstance(reply, int):
+            each = self._sent.popleft()
+            self._waiting -= len(each.data)
+            if each.on_heard is not None:
+                each.on_heard(reply)
+        elif isinstance(reply, Exception):
+            self._lose(reply)
 
-    # -- speaking
+    # -- publishing
 
     def publish(self, outgoing: Outgoing) -> bool:
-        """Send a message. Does not block.
+        """Publish a message. Does not block.
 
         Returns:
-            Whether it will be sent. ``False`` if too much is waiting, or Redis is away and the message does not wait for it.
+            Whether it will be published. ``False`` if too much is waiting, or Redis is away and the message does not wait for it.
         """
         if not (self.up or outgoing.lasting) or self._waiting > MAX_WAITING:
             return False
@@ -211,35 +215,26 @@ class Bus:
     def _flush(self) -> None:
         self._flushing = False
         batch = self._queue
-        if self._speaker is None or not batch:
+        if not self.up or self._connection is None or not batch:
             return
         self._queue = deque()
         self._sent.extend(batch)
-        self._speaker.send(b"".join([command(self._publish, each.channel.encode(), each.data) for each in batch]))
-
-    def _on_answered(self, reply: Any) -> None:
-        if isinstance(reply, int):
-            each = self._sent.popleft()
-            self._waiting -= len(each.data)
-            if each.on_heard is not None:
-                each.on_heard(reply)
-        elif reply != b"PONG":
-            self._lost.set(reply)
+        self._connection.send(b"".join([pack_command(self._publish, each.channel, each.data) for each in batch]))
 
     def flush(self, timeout: float) -> None:
-        """Block until Redis has everything that was published, for ``timeout`` seconds at most."""
+        """Block until Redis has all published messages, for ``timeout`` seconds at most."""
         deadline = Deadline(timeout)
         while self.up and self._waiting and not deadline.has_passed():
             gevent.sleep(FLUSH_PAUSE)
 
     def forsake(self) -> None:
-        """In a forked child: the connections are the parent's. What waits for them is the parent's to say."""
+        """In a forked child: the connection and the messages that wait for it are the parent's."""
         self._greenlet.kill(block=False)
         self._queue.clear()
         self._hang_up()
 
     def close(self, timeout: float) -> None:
-        """Send what waits, for ``timeout`` seconds at most, and hear nothing more. Harmless if repeated."""
+        """Send what waits, for ``timeout`` seconds at most, and receive nothing more. Harmless if repeated."""
         self.flush(timeout)
         gevent.kill(self._greenlet)
         self._hang_up()

@@ -1,7 +1,6 @@
-"""One connection to Redis without a greenlet: commands out, replies in, and whether the server still lives.
+"""One connection to Redis without a greenlet: sends commands, parses replies, and checks that the server still lives.
 
-Owns the connection and the reading of replies, by hiredis' parser, which knows no sockets. Whose connection it is has been
-settled by redis-py before.
+hiredis writes the commands and parses the replies; it knows no sockets. redis-py has opened the connection and logged in.
 """
 
 from __future__ import annotations
@@ -12,42 +11,45 @@ from typing import Any
 import gevent
 import hiredis
 
-from engineio_wsgi.runtime.connection import RECV_SIZE, Wire
+from engineio_wsgi.runtime.connection import RECV_SIZE, Connection
 
-__all__ = ["RedisWire", "command"]
+__all__ = ["RedisConnection", "pack_command"]
 
 
-def command(*words: bytes) -> bytes:
-    """A command's bytes (the Redis serialization protocol)."""
-    return b"*%d\r\n" % len(words) + b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words])
+def pack_command(*words: str | bytes) -> bytes:
+    """The bytes of a command."""
+    # Any: the stub of hiredis knows commands of one word only
+    pack: Any = hiredis.pack_command
+    return bytes(pack(words))
 
 
 #: times ``RECV_SIZE`` that are read in one turn of the loop
 MAX_READS = 256
-#: seconds between two looks whether something was heard
+#: seconds between two checks that something was received
 LOOK_PERIOD = 1.0
-PING = command(b"PING")
+PING = pack_command("PING")
 
 
-class RedisWire:
-    """A connection on which somebody has logged in. Everything here is the hub's.
+class RedisConnection:
+    """A connection that has logged in. Only the hub may use it.
 
     Args:
         wire: the connection.
-        patience: seconds that a server may say nothing; after the first of them it is asked for a sign of life.
+        patience: seconds that the server may be silent; after the first of them it is pinged.
         on_reply: called with each reply, which may be an error. Must not block.
-        on_lost: called once, with the reason, when the connection is of no use any more.
+        on_lost: called once, with the reason, when the connection is lost.
     """
 
-    def __init__(self, wire: Wire, patience: float, on_reply: Callable[[Any], object],
+    def __init__(self, wire: Connection, patience: float, on_reply: Callable[[Any], object],
                  on_lost: Callable[[Exception], object]) -> None:
         self._wire = wire
         self._on_reply = on_reply
         self._on_lost = on_lost
         self._reader = hiredis.Reader()
         self._patience = patience
-        #: looks in a row at which nothing had been heard
+        #: checks in a row that found nothing received
         self._silent = 0
+        # Any: gevent's timers have no public type
         self._timer: Any = gevent.get_hub().loop.timer(LOOK_PERIOD, LOOK_PERIOD)
         self._timer.start(self._look)
         wire.watch(self._read)
@@ -60,14 +62,14 @@ class RedisWire:
             self._lose(error)
 
     def _read(self) -> None:
-        """All that is there: after a pause, what takes a request back may be far behind it, and nobody runs in between."""
+        """Read everything that is there: after a pause, what takes a request back may be far behind the request."""
         wire = self._wire
         try:
             for _ in range(MAX_READS):
                 data = wire.recv(RECV_SIZE)
                 if not data:
                     raise ConnectionResetError("it has closed the connection")
-                self._take(data)
+                self._parse(data)
                 # TLS comes in smaller pieces
                 if wire.closed or (len(data) < RECV_SIZE and not wire.secure):
                     return
@@ -76,7 +78,7 @@ class RedisWire:
         except OSError as error:
             self._lose(error)
 
-    def _take(self, data: bytes) -> None:
+    def _parse(self, data: bytes) -> None:
         self._silent = 0
         self._reader.feed(data)
         try:
@@ -98,7 +100,7 @@ class RedisWire:
         on_lost(error)
 
     def close(self) -> None:
-        """Close it; nothing is called any more. Harmless if repeated."""
+        """Close it; no callback is called any more. Harmless if repeated."""
         self._on_reply = self._on_lost = lambda _: None
         self._timer.stop()
         self._timer.close()

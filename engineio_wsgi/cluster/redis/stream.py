@@ -1,6 +1,6 @@
-"""The bytes of a connection in a conversation between two workers: what a :class:`Wire` is on one machine.
+"""A byte stream in a conversation between two workers, with the interface of a :class:`Connection`.
 
-Owns how much may be on its way: what has not gone on to the client, or to the session, is not followed by more.
+Owns the flow control: the other end says how many bytes it has passed on, to the client or to the session.
 """
 
 from __future__ import annotations
@@ -12,47 +12,48 @@ from typing import Any
 import gevent
 
 from engineio_wsgi.cluster.local.channel import OwnerGone
-from engineio_wsgi.cluster.messages import Kind, Message
+from engineio_wsgi.cluster.messages import Kind, Message, read_number
 from engineio_wsgi.cluster.redis.reliable_link import Conversation
 
 __all__ = ["Stream"]
 
 
 class Stream:
-    """One end of a stream. It has what :func:`pump` needs of a :class:`Wire`, and the same meanings.
+    """One end of a stream: see :class:`Pumped`.
 
     Args:
-        conversation: of the two workers; it belongs to this object now.
+        conversation: it belongs to this object now.
     """
 
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
+        # Any: gevent's loops have no public type
         self._loop: Any = gevent.get_hub().loop
         self._arrived: deque[bytes] = deque()
         self._ended = False
         self._on_readable: Callable[[], object] | None = None
-        #: bytes that have not gone on from the other end yet
+        #: bytes that the other end has not passed on yet
         self.unsent = 0
-        #: why nothing can be written any more
+        #: the reason why nothing can be written any more
         self.lost: OSError | None = None
         self._on_drained: Callable[[], object] | None = None
         conversation.begin_callbacks(self._take)
 
     def _take(self, message: Message | None) -> None:
-        """Something has come; ``None`` is the end."""
+        """A message has arrived; ``None`` is the end."""
         if message is None:
             self._ended = True
             self.lost = ConnectionResetError("the other worker has ended the connection")
         elif message.kind is Kind.DATA:
             self._arrived.append(message.body)
         elif message.kind is Kind.ROOM:
-            self._make_room(message.head.get("bytes"))
+            self._make_room(read_number("".join(message.fields)))
             return
         if self._on_readable is not None:
             self._on_readable()
 
-    def _make_room(self, size: object) -> None:
-        if not isinstance(size, int) or not 0 <= size <= self.unsent:
+    def _make_room(self, size: int) -> None:
+        if size > self.unsent:
             return
         self.unsent -= size
         if not self.unsent and self._on_drained is not None:
@@ -61,7 +62,7 @@ class Stream:
     # -- reading
 
     def watch(self, on_readable: Callable[[], object]) -> None:
-        """Call ``on_readable()`` in the hub, now if there is something, and whenever more comes."""
+        """Call ``on_readable()`` in the hub, soon if there is something to read, and whenever more arrives."""
         self._on_readable = on_readable
         if self._arrived or self._ended:
             self._loop.run_callback(self._fire)
@@ -75,14 +76,14 @@ class Stream:
             self._on_readable()
 
     def recv(self, size: int) -> bytes:
-        """The next bytes, ``b""`` at the end. ``size`` is what the other end has read at a time.
+        """The next bytes, ``b""`` at the end. ``size`` is ignored: the other end limits it.
 
         Raises:
             BlockingIOError: there are none now.
         """
         if self._arrived:
             data = self._arrived.popleft()
-            self._say(Message(Kind.ROOM, {"bytes": len(data)}))
+            self._say(Message(Kind.ROOM, (str(len(data)),)))
             return data
         if self._ended:
             return b""
@@ -91,7 +92,7 @@ class Stream:
     # -- writing
 
     def call_when_drained(self, callback: Callable[[], object]) -> None:
-        """Call ``callback()`` in the hub whenever ``unsent`` comes down to 0."""
+        """Call ``callback()`` in the hub whenever ``unsent`` becomes 0."""
         self._on_drained = callback
 
     def write(self, data: bytes) -> None:
@@ -116,7 +117,7 @@ class Stream:
     # -- the end
 
     def linger(self) -> None:
-        """Close: what was written arrives before the end does."""
+        """Close: written bytes arrive before the end."""
         self.close()
 
     def close(self) -> None:

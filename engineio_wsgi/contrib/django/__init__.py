@@ -1,4 +1,4 @@
-"""Django: an engine whose handlers know the session and the user, through the project's own middleware.
+"""Django: an engine whose handlers have the session and the user, because handshakes pass the project's middlewares.
 
 In the project, ``realtime.py``::
 
@@ -18,8 +18,8 @@ and ``wsgi.py``::
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.settings")
     application = get_wsgi_application("mysite.realtime.engineio")
 
-Options are in the settings: ``ENGINEIO = {"PING_INTERVAL": 25}``. ``INSTALLED_APPS`` with ``"engineio_wsgi.contrib.django"``
-has the command ``runengineio``, and lets ``manage.py check`` look at them.
+Options are in the settings: ``ENGINEIO = {"PING_INTERVAL": 25}``. With ``"engineio_wsgi.contrib.django"`` in ``INSTALLED_APPS``,
+``manage.py`` has the command ``runengineio``, and ``manage.py check`` checks the options.
 """
 
 from __future__ import annotations

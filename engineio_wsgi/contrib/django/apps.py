@@ -1,4 +1,4 @@
-"""The app: for ``INSTALLED_APPS``, with which come the command ``runengineio`` and the check of the settings."""
+"""The app for ``INSTALLED_APPS``: it brings the command ``runengineio`` and the check of the settings."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ class EngineIOConfig(AppConfig):  # type: ignore[misc]
     verbose_name = "Engine.IO"
 
     def ready(self) -> None:
-        """Django calls this when all apps have been loaded."""
+        """Called by Django when all apps are loaded."""
         checks.register(check_settings)

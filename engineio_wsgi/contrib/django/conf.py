@@ -1,9 +1,8 @@
-"""The setting ``ENGINEIO``: the engine's options in Django's spelling. What they may be is `options.Options`'s affair."""
+"""The setting ``ENGINEIO``: the options in capitals. `options.Options` checks the values."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error
@@ -17,11 +16,11 @@ __all__ = ["check_settings", "options_from_settings"]
 SETTING = "ENGINEIO"
 
 
-def options_from_settings() -> dict[str, Any]:
-    """What ``settings.ENGINEIO`` says, for ``Server(**…)``. Every option of the table can be set, in capitals.
+def options_from_settings() -> dict[str, object]:
+    """The options in ``settings.ENGINEIO``, as ``Server(**…)`` takes them.
 
     Raises:
-        ImproperlyConfigured: a setting that does not exist, or has an impossible value; the text names it.
+        ImproperlyConfigured: an option that does not exist, or has an impossible value; the text names it.
     """
     given = getattr(settings, SETTING, {})
     if not isinstance(given, Mapping):
@@ -29,7 +28,7 @@ def options_from_settings() -> dict[str, Any]:
     return {name: value for key, value in given.items() for name, value in [_option(key, value)]}
 
 
-def _option(key: object, value: Any) -> tuple[str, Any]:
+def _option(key: object, value: object) -> tuple[str, object]:
     where = f"settings.{SETTING}[{key!r}]"
     if not isinstance(key, str) or key != key.upper():
         raise ImproperlyConfigured(f"{where}: settings are in capitals, such as 'PING_INTERVAL'")
@@ -41,8 +40,8 @@ def _option(key: object, value: Any) -> tuple[str, Any]:
     return name, value
 
 
-def check_settings(app_configs: object, **kwargs: Any) -> list[CheckMessage]:
-    """What ``manage.py check`` says of the setting."""
+def check_settings(app_configs: object, **kwargs: object) -> list[CheckMessage]:
+    """Check the setting, for ``manage.py check``."""
     try:
         options_from_settings()
     except ImproperlyConfigured as error:

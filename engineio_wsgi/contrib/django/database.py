@@ -1,49 +1,61 @@
-"""Django's database connections round the handlers: fresh before each, closed after it. Knows nothing of the engine.
+"""Django's database connections in handlers: checked before each handler, closed after it. It must not know the engine.
 
-A connection belongs to the thread, or (patched by gevent) to the greenlet that opened it. A greenlet of the engine's runs
-handlers of one session after the other, and one that a handler has spawned just ends: what a handler leaves open, nobody else
-would close. So nothing is kept, whatever ``CONN_MAX_AGE`` says; Django's connection pools are for those who need that.
+A connection belongs to the thread, or (patched by gevent) to the greenlet that opened it. A greenlet of the engine runs the
+handlers of many sessions, and one that a handler has spawned just ends, so nobody else would close what a handler leaves open. So
+no connection is kept, whatever ``CONN_MAX_AGE`` says; to keep connections, use Django's connection pools.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 __all__ = ["call_handler", "while_waiting"]
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 
 class _Running(threading.local):
-    """How many handlers run where this thread's, or greenlet's, connections are: as local as Django's own are."""
+    """The number of handlers that run in this thread, or greenlet; as local as Django's connections are."""
 
     count = 0
+
+    def enter(self) -> None:
+        """A handler begins."""
+        self.count += 1
+
+    def leave(self) -> None:
+        """A handler has ended."""
+        self.count -= 1
 
 
 _running = _Running()
 
 
-def call_handler(handler: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call a handler with connections that work, and close those that it leaves; returns what it returns.
+def call_handler(handler: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a handler with connections that work, and close those that it leaves open. Returns what the handler returns.
 
-    In a handler that runs inside of another, or beside it in an unpatched thread, the outermost or last one closes them.
+    If handlers are nested, or run side by side in an unpatched thread, the last one that ends closes the connections.
     """
     if not _running.count:
         for connection in _outside_transactions():
             connection.close_if_unusable_or_obsolete()
-    _running.count += 1
+    _running.enter()
     try:
         return handler(*args, **kwargs)
     finally:
-        _running.count -= 1
+        _running.leave()
         if not _running.count:
             _close_connections()
 
 
 def while_waiting() -> None:
-    """A handler is about to wait for its client, who may be silent for hours: it keeps a connection in a transaction only."""
+    """Close the connections of a handler that is about to wait for its client, except those in a transaction."""
     if _running.count == 1:
         _close_connections()
 
@@ -53,6 +65,6 @@ def _close_connections() -> None:
         connection.close()
 
 
-def _outside_transactions() -> list[Any]:
-    """The connections of this thread or greenlet, but for those in a transaction: a handler's own, or a test's round it all."""
+def _outside_transactions() -> list[BaseDatabaseWrapper]:
+    """The connections of this thread or greenlet that are not in a transaction, be it a handler's or that of a test case."""
     return [connection for connection in connections.all(initialized_only=True) if not connection.in_atomic_block]

@@ -1,13 +1,13 @@
-"""A handshake as a request of Django's: through the middleware of the project, to a view of ours that lets it in.
+"""A handshake as a request of Django: it passes the middlewares of the project, and ends in a view of ours.
 
-Owns what a middleware's answer means for the client. Knows nothing of sessions.
+Owns the translation of a middleware's response into a refusal. It must not know sessions.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from wsgiref.types import WSGIEnvironment
 
 from django.core.exceptions import DisallowedHost
 from django.core.handlers.base import BaseHandler
@@ -23,16 +23,16 @@ __all__ = ["Admission", "Site", "django_request"]
 View = Callable[..., HttpResponse]
 
 
-def django_request(environ: Mapping[str, Any]) -> HttpRequest:
-    """The request of an environ, without its body and what belongs to its connection: it may be kept."""
+def django_request(environ: WSGIEnvironment) -> HttpRequest:
+    """The request of an environ, without the body and the objects that belong to the connection, so that it may be kept."""
     kept = {key: value for key, value in environ.items() if key not in TRANSIENT}
     return WSGIRequest({**kept, "wsgi.input": io.BytesIO()})
 
 
 class Admission(HttpResponse):  # type: ignore[misc]
-    """The answer to a handshake that all middlewares have let through.
+    """The response to a handshake that no middleware has refused.
 
-    ``request`` is the one that they have handed on, with all that they have put on it.
+    ``request`` is the request as the middlewares have left it.
     """
 
     status_code = 204
@@ -42,25 +42,25 @@ class Admission(HttpResponse):  # type: ignore[misc]
         self.request = request
 
     def set_cookie_headers(self) -> list[tuple[str, str]]:
-        """The cookies that middlewares want set: that of a session which is renewed by each request, for example."""
+        """The cookies that middlewares have set, such as that of a session that each request renews."""
         return [("Set-Cookie", morsel.OutputString()) for morsel in self.cookies.values()]
 
 
 class Site(BaseHandler):  # type: ignore[misc]
-    """The project's middlewares, round one view. Made when Django has been set up; used by all handshakes."""
+    """The project's middlewares around one view. It is made once Django is set up, and serves all handshakes."""
 
     def __init__(self) -> None:
         super().__init__()
         self.load_middleware()
 
-    def admit(self, environ: Mapping[str, Any]) -> Admission:
-        """Ask the middlewares. Blocks as long as they do.
+    def admit(self, environ: WSGIEnvironment) -> Admission:
+        """Call the middlewares. Blocks as long as they do.
 
-        ``request_started`` and ``request_finished`` are not sent: they close the connections of the whole thread, transactions
-        of others and of tests included. Whoever calls this sees to the connections.
+        The signals ``request_started`` and ``request_finished`` are not sent: they would close the connections of the whole
+        thread, those in transactions of others and of tests included. The caller has to close its connections itself.
 
         Raises:
-            Forbidden: the host is none of ``ALLOWED_HOSTS``, or a middleware has answered something of its own.
+            Forbidden: the host is not one of ``ALLOWED_HOSTS``, or a middleware has sent a response of its own.
         """
         set_script_prefix(get_script_name(environ))
         request = django_request(environ)
@@ -71,12 +71,12 @@ class Site(BaseHandler):  # type: ignore[misc]
         raise _refusal(response)
 
     def resolve_request(self, request: HttpRequest) -> ResolverMatch:
-        """Whatever its path is: the engine's is in no urlconf."""
+        """Resolve every path to our view: the engine's path is in no urlconf."""
         request.resolver_match = ResolverMatch(_let_in, (), {}, url_name="engineio")
         return request.resolver_match
 
     def make_view_atomic(self, view: View) -> View:
-        """``ATOMIC_REQUESTS`` is for views that do something; this one needs no transaction."""
+        """Ignore ``ATOMIC_REQUESTS``: our view needs no transaction."""
         return view
 
 
@@ -84,12 +84,12 @@ def _let_in(request: HttpRequest) -> Admission:
     return Admission(request)
 
 
-# the engine's own check is of the Origin header
+# the engine checks the Origin header instead
 _let_in.csrf_exempt = True  # type: ignore[attr-defined]
 
 
 def _check_host(request: HttpRequest) -> None:
-    """No middleware has to ask for the host, so perhaps none does."""
+    """Check the host. It may be that no middleware does."""
     try:
         request.get_host()
     except DisallowedHost as error:

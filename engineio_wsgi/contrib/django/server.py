@@ -1,4 +1,4 @@
-"""`EngineIO`: the server of a Django project, and the WSGI application with it."""
+"""`EngineIO`: the server of a Django project, and the WSGI application of a project with an engine."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import logging
 from functools import cached_property
 from typing import Any
 from weakref import WeakSet
+from wsgiref.types import WSGIApplication
+from wsgiref.types import WSGIEnvironment as Environ
 
 from django.core import wsgi
 from django.core.exceptions import ImproperlyConfigured
@@ -17,7 +19,8 @@ from engineio_wsgi.contrib.django.conf import options_from_settings
 from engineio_wsgi.contrib.django.database import call_handler
 from engineio_wsgi.contrib.django.handshake import Site, django_request
 from engineio_wsgi.contrib.django.socket import DJANGO_REQUEST, DjangoListener, DjangoSocket
-from engineio_wsgi.engine.middleware import Application, Middleware
+from engineio_wsgi.engine.hooks import ADDED_HEADERS
+from engineio_wsgi.engine.middleware import Middleware
 from engineio_wsgi.server import Server
 from engineio_wsgi.session.events import Listener
 
@@ -25,25 +28,20 @@ __all__ = ["EngineIO", "get_wsgi_application", "wrapped"]
 
 logger = logging.getLogger("engine")
 
-Environ = dict[str, Any]
-
-#: the engines in front of an application of this process
+#: the engines that wrap an application in this process
 wrapped: WeakSet[EngineIO] = WeakSet()
-
-#: where a handshake's environ has the cookies that the middlewares want set
-SET_COOKIES = "engineio.django.cookies"
 
 
 class EngineIO(Server):
     """The engine of a Django project.
 
-    A handshake goes through the project's middlewares, once, like any request: ``socket.request`` in the handlers is Django's,
-    with ``session`` and ``user``. A middleware that answers something of its own (403, a redirect to the login page) refuses
-    the handshake with code 4. The host has to be one of ``ALLOWED_HOSTS``. ``allow_request``, ``generate_id`` and the listeners
-    that get a request get Django's, too. What the session does afterwards concerns no middleware.
+    A handshake passes the project's middlewares, once, like any request: ``socket.request`` in the handlers is Django's, with
+    ``session`` and ``user``. A middleware that sends a response of its own (403, a redirect to the login page) refuses the
+    handshake with code 4. The host has to be one of ``ALLOWED_HOSTS``. ``allow_request``, ``generate_id`` and the listeners that
+    get a request get Django's, too. The later requests of a session pass no middleware.
 
     Args:
-        options: go before those of the setting ``ENGINEIO``; see the option table of the documentation.
+        options: override those of the setting ``ENGINEIO``; see the option table of the documentation.
 
     Raises:
         ImproperlyConfigured: a setting that does not exist, or has an impossible value.
@@ -63,9 +61,9 @@ class EngineIO(Server):
     def __init__(self, **options: Any) -> None:
         super().__init__(**{**options_from_settings(), **options})
 
-    def wrap(self, application: Application) -> Middleware:
-        """``application``, which is Django's, with the engine in front of it. Django has to be set up."""
-        assert self._site is not None  # loads the middlewares: what is wrong with one shows here, not at the first client
+    def wrap(self, application: WSGIApplication) -> Middleware:
+        """Django's ``application`` with the engine in front of it. Django has to be set up."""
+        assert self._site is not None  # loads the middlewares now, so that an error in one shows before the first client comes
         wrapped.add(self)
         return super().wrap(application)
 
@@ -73,33 +71,30 @@ class EngineIO(Server):
     def _site(self) -> Site:
         return Site()
 
-    def stand_in(self, listener: Listener) -> Listener:
-        """What is called for ``listener``: database connections are closed after it."""
+    # -- hooks of Server
+
+    def _stand_in(self, listener: Listener) -> Listener:
         return DjangoListener(listener)
 
-    def request_of(self, environ: Environ) -> HttpRequest:
-        """Django's request; one that is no handshake, or was refused, has been through no middleware."""
+    def _request_of(self, environ: Environ) -> HttpRequest:
+        """Django's request. Only the request of an admitted handshake has gone through the middlewares."""
         return environ.get(DJANGO_REQUEST) or django_request(environ)
 
-    def _settle_in_hub(self) -> None:
-        super()._settle_in_hub()
+    def _on_start(self) -> None:
         if not monkey.is_module_patched("threading"):
             logger.warning("gevent has not patched the standard library: all handlers share one database connection, and each "
                            "query blocks every session; start with manage.py runengineio or gunicorn -k gevent, or call "
                            "gevent.monkey.patch_all() before Django is imported")
 
     def _admit(self, environ: Environ) -> str:
-        sid: str = call_handler(super()._admit, environ)
+        sid: str = call_handler(self._admit_by_site, environ)
         return sid
 
-    def _ask_application(self, environ: Environ) -> None:
+    def _admit_by_site(self, environ: Environ) -> str:
         admission = self._site.admit(environ)
         environ[DJANGO_REQUEST] = admission.request
-        environ[SET_COOKIES] = admission.set_cookie_headers()
-        super()._ask_application(environ)
-
-    def _announce_headers(self, headers: list[tuple[str, str]], environ: Environ) -> list[tuple[str, str]]:
-        return super()._announce_headers([*headers, *environ.pop(SET_COOKIES, ())], environ)
+        environ[ADDED_HEADERS] = admission.set_cookie_headers()
+        return super()._admit(environ)
 
 
 def get_wsgi_application(engineio: str) -> Middleware:

@@ -1,4 +1,4 @@
-"""`DjangoSocket`: a session whose request is Django's, and whose handlers leave no database connection behind."""
+"""`DjangoSocket`: a session whose request is Django's, and whose handlers leave no database connection open."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from engineio_wsgi.session.socket import Socket
 
 __all__ = ["DJANGO_REQUEST", "DjangoListener", "DjangoSocket"]
 
-#: where a handshake's environ has the request that has gone through the middlewares
+#: key of a handshake's environ: the request as the middlewares have left it
 DJANGO_REQUEST = "engineio.django.request"
 
 
 class DjangoListener(StandIn):
-    """A listener with database connections of its own."""
+    """A listener whose database connections are closed after it."""
 
     __slots__ = ()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the listener, and close what it leaves open."""
+        """Call the listener, and close the connections that it leaves open."""
         return call_handler(self.listener, *args, **kwargs)
 
 
 class DjangoSocket(Socket):
     """A session of :class:`EngineIO`.
 
-    Listeners, what :meth:`spawn` runs and the callbacks of :meth:`send` begin with database connections that work, and what
-    they leave open is closed when they end. A handler that waits in :meth:`receive`, in ``for message in socket``, in
-    :meth:`flush` or in :meth:`wait_closed` holds a connection only in ``transaction.atomic()``; the next query opens one. So do
-    not wait for the client while reading from ``QuerySet.iterator()`` or a cursor. A loop in what :meth:`spawn` runs that sleeps
-    calls ``django.db.close_old_connections()`` itself, to hold none while it does.
+    Listeners, functions that :meth:`spawn` runs and the callbacks of :meth:`send` begin with database connections that work;
+    connections that they leave open are closed when they end. A handler that waits in :meth:`receive`, ``for message in
+    socket``, :meth:`flush` or :meth:`wait_closed` keeps a connection only in ``transaction.atomic()``; the next query opens a new
+    one. So do not wait for the client while reading from ``QuerySet.iterator()`` or a cursor. A spawned function that sleeps in a
+    loop should call ``django.db.close_old_connections()`` before it sleeps.
     """
 
     __slots__ = ()
@@ -42,8 +42,8 @@ class DjangoSocket(Socket):
     def request(self) -> HttpRequest:
         """Django's request of the handshake, as the project's middlewares have left it: with ``session``, ``user``, …
 
-        What is loaded when it is first used may be used in any handler. The session was saved when the handshake had been
-        answered: a handler that changes it calls ``session.save()`` itself.
+        Lazy attributes, such as ``user``, work in any handler. Django has saved the session with the handshake: a handler that
+        changes the session has to call ``session.save()``.
         """
         return self._environ[DJANGO_REQUEST]
 

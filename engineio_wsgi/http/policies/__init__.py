@@ -1,1 +1,1 @@
-"""What an engine response may say to whom: CORS, allowed hosts, the session cookie, compression."""
+"""Policies of the engine's responses: CORS, allowed hosts, the session cookie, compression."""

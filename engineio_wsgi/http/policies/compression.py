@@ -1,4 +1,4 @@
-"""gzip and deflate of response bodies, as far as the client's ``Accept-Encoding`` wants them (RFC 9110 section 12.5.3)."""
+"""gzip and deflate of response bodies, by the client's ``Accept-Encoding`` (RFC 9110 section 12.5.3)."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from collections.abc import Callable
 from werkzeug.datastructures import Accept
 from werkzeug.http import parse_accept_header
 
-from engineio_wsgi.options.options import HttpCompression
+from engineio_wsgi.options.values import HttpCompression
 
 __all__ = ["choose_coding", "compress"]
 
-#: characters of a header that is looked at; a browser's has about 25. A longer one is not cut, because that could cut off
-#: the ``q=0`` of a coding that the client refuses
+#: characters of a header that is evaluated; a browser's has about 25. A longer one is ignored instead of cut, because a cut could
+#: remove the ``q=0`` of a coding that the client refuses
 MAX_HEADER = 200
 
 CODINGS: dict[str, Callable[[bytes, int], bytes]] = {
     "gzip": lambda body, level: gzip.compress(body, level, mtime=0),
     "deflate": lambda body, level: zlib.compress(body, level),
 }
-#: what browsers and HTTP libraries send: looked up, because parsing it takes longer than the rest of a request. The list is
-#: fixed: nothing that a client sends is added to it
+#: headers of browsers and HTTP libraries, whose result is looked up: parsing them takes longer than the rest of a request. The
+#: list is fixed: no client can add to it
 COMMON = ("gzip, deflate, br, zstd", "gzip, deflate, br", "gzip, deflate", "gzip,deflate", "gzip", "identity")
 
 
 def choose_coding(accept_encoding: str) -> str | None:
-    """The better of the codings that we have, or ``None`` if the client wants the body as it is."""
+    """The supported coding that the client prefers; ``None`` if it wants the body uncompressed."""
     return _CHOSEN[accept_encoding] if accept_encoding in _CHOSEN else _choose(accept_encoding)
 
 
@@ -35,7 +35,7 @@ def _choose(accept_encoding: str) -> str | None:
     accepted = parse_accept_header(accept_encoding, Accept)
     best = max(CODINGS, key=lambda coding: accepted[coding])
     wanted = accepted[best]
-    # what is not mentioned is worth 0; identity counts only where the client ranks it itself
+    # a coding that is not mentioned has the quality 0; identity counts only where the client mentions it
     return best if wanted > 0 and wanted >= accepted.quality("identity") else None
 
 
@@ -43,7 +43,7 @@ _CHOSEN = {common: _choose(common) for common in COMMON}
 
 
 def compress(body: bytes, accept_encoding: str, settings: HttpCompression) -> tuple[bytes, str | None]:
-    """``body``, compressed if that is wanted and worth it, and the coding it is in now."""
+    """``body``, compressed if the client and ``settings`` want it, and its coding or ``None``."""
     if len(body) < settings.threshold or not 0 < len(accept_encoding) <= MAX_HEADER:
         return body, None
     coding = choose_coding(accept_encoding)

@@ -1,10 +1,10 @@
-"""The cookie that carries a session's id, for balancers that look at cookies. The engine itself never reads it."""
+"""The cookie with a session's id, for load balancers that read cookies. The engine itself never reads it."""
 
 from __future__ import annotations
 
 from werkzeug.http import dump_cookie
 
-from engineio_wsgi.options.options import Cookie
+from engineio_wsgi.options.values import Cookie
 
 __all__ = ["session_cookie"]
 

@@ -1,37 +1,40 @@
-"""Which pages may use the engine: the same-origin rule, and the exceptions that the ``cors`` option makes.
+"""The origins whose pages may use the engine: the same origin, and those that the ``cors`` option allows.
 
-Owns the check of the ``Origin`` header and the headers of the Fetch standard's CORS protocol. Pure. It believes the
-environ: behind a proxy, something like werkzeug's ``ProxyFix`` has to have put the public scheme and host there.
+Owns the check of the ``Origin`` header and the headers of the Fetch standard's CORS protocol. No I/O. It trusts the environ:
+behind a proxy, werkzeug's ``ProxyFix`` or the like has to put the public scheme and host there.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from engineio_wsgi.errors import ErrorCode, Forbidden, RequestRefused
+from engineio_wsgi.http.response import Response
 from engineio_wsgi.http.response_head import keep_header
-from engineio_wsgi.http.responses import Response
-from engineio_wsgi.options.options import Cors
+from engineio_wsgi.options.values import Cors
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIEnvironment
 
 __all__ = ["OriginPolicy"]
 
 logger = logging.getLogger("engine")
 
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
-#: what clients that are no browsers write into ``Origin`` for a WebSocket: the same origin as over HTTP
+#: schemes that clients other than browsers write into ``Origin`` for a WebSocket, and those of the same origin over HTTP
 HTTP_SCHEMES = {"ws": "http", "wss": "https"}
 ALLOW_ORIGIN = "Access-Control-Allow-Origin"
 Matcher = Callable[[str], bool]
 
 
 class OriginPolicy:
-    """The ``cors`` option, in force.
+    """Checks origins against the ``cors`` option, and makes the CORS headers.
 
     Args:
-        cors: ``None`` is the same-origin rule, for every transport alike.
+        cors: ``None`` allows the same origin only, for every transport.
     """
 
     def __init__(self, cors: Cors | None) -> None:
@@ -45,12 +48,12 @@ class OriginPolicy:
         for name, value in [*((ALLOW_ORIGIN, each) for each in self._names), *self._constant]:
             keep_header(name, value)
 
-    def check(self, environ: Mapping[str, Any]) -> None:
-        """Let a request pass, or not. Requests without ``Origin`` do not come from a page of another site.
+    def check(self, environ: WSGIEnvironment) -> None:
+        """Check one request. A request without ``Origin`` does not come from a page of another site.
 
         Raises:
             RequestRefused: the header is malformed.
-            Forbidden: the page's origin is not allowed; says which option allows it.
+            Forbidden: the origin is not allowed. The message names the option.
         """
         origin = environ.get("HTTP_ORIGIN")
         if origin is None or self._allows(origin, environ):
@@ -61,19 +64,19 @@ class OriginPolicy:
         raise Forbidden("Forbidden: pages of this origin may not use the engine; the server's option cors allows them",
                         context)
 
-    def _allows(self, origin: str, environ: Mapping[str, Any]) -> bool:
+    def _allows(self, origin: str, environ: WSGIEnvironment) -> bool:
         if not origin.isprintable() or not origin.isascii():
             return False
         if self._anybody or _is_same(origin, environ) or _canonical(origin) in self._names:
             return True
         return any(matches(origin) for matches in self._matchers)
 
-    def _describe(self, environ: Mapping[str, Any]) -> str:
+    def _describe(self, environ: WSGIEnvironment) -> str:
         own = f"{environ.get('wsgi.url_scheme')}://{environ.get('HTTP_HOST', '')}"
         return own if self._cors is None else f"{own}, or {self._cors.origins!r}"
 
-    def headers(self, environ: Mapping[str, Any]) -> list[tuple[str, str]]:
-        """The headers that a response to this request carries."""
+    def headers(self, environ: WSGIEnvironment) -> list[tuple[str, str]]:
+        """The CORS headers of the response to a request."""
         cors = self._cors
         if cors is None:
             return []
@@ -87,18 +90,18 @@ class OriginPolicy:
             headers.append((ALLOW_ORIGIN, origin))
         return headers + self._constant
 
-    def preflight(self, environ: Mapping[str, Any]) -> Response:
-        """The answer to OPTIONS, without what :meth:`headers` adds to every response."""
+    def preflight(self, environ: WSGIEnvironment) -> Response:
+        """The response to OPTIONS, without the headers of :meth:`headers`."""
         cors = self._cors
         headers = [("Content-Length", "0")]
         origin = environ.get("HTTP_ORIGIN")
         if cors is None or (origin is not None and not self._allows(origin, environ)):
-            return "204 No Content", headers, b""
+            return Response("204 No Content", headers, b"")
         headers.append(("Access-Control-Allow-Methods", ", ".join(cors.methods)))
         headers.extend(self._allowed_headers(cors, environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS", "")))
         if cors.max_age is not None:
             headers.append(("Access-Control-Max-Age", str(cors.max_age)))
-        return "204 No Content", headers, b""
+        return Response("204 No Content", headers, b"")
 
     @staticmethod
     def _allowed_headers(cors: Cors, asked: str) -> list[tuple[str, str]]:
@@ -110,13 +113,13 @@ class OriginPolicy:
 
 
 def _constant_headers(cors: Cors) -> list[tuple[str, str]]:
-    """What every page that is let in is told."""
+    """The headers for every allowed origin."""
     headers = [("Access-Control-Allow-Credentials", "true")] if cors.credentials else []
     return [*headers, ("Access-Control-Expose-Headers", ", ".join(cors.expose))] if cors.expose else headers
 
 
-def _is_same(origin: str, environ: Mapping[str, Any]) -> bool:
-    """Whether a page of ``origin`` would have been served by the host that this request went to."""
+def _is_same(origin: str, environ: WSGIEnvironment) -> bool:
+    """Whether ``origin`` is that of the host to which the request was sent."""
     own = f"{environ.get('wsgi.url_scheme')}://{environ.get('HTTP_HOST', '')}"
     if origin != own:
         own = _canonical(own)
@@ -133,12 +136,12 @@ def _canonical(origin: str) -> str:
 
 
 def _configured(origin: str) -> str:
-    """The same for one that somebody has written, where a slash at the end is forgiven; ``file://`` ends with its own."""
+    """The same for a configured origin, which may end with a slash; ``file://`` keeps its own."""
     scheme, separator, host = origin.partition("://")
     return _canonical(scheme + separator + host.removesuffix("/"))
 
 
-def _matcher(origin: Any) -> Matcher:
+def _matcher(origin: re.Pattern[str] | Callable[[str], object]) -> Matcher:
     if isinstance(origin, re.Pattern):
         return lambda got: origin.fullmatch(got) is not None
     return lambda got: _ask(origin, got)

@@ -1,23 +1,26 @@
-"""Which hosts a request may be addressed to: the defence against DNS rebinding, where a page makes its own name lead here.
+"""The hosts to which a request may be addressed: a defence against DNS rebinding (a page's name that resolves to this server).
 
-Owns the check of the ``Host`` header. Pure.
+Owns the check of the ``Host`` header. No I/O.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from engineio_wsgi.errors import Forbidden
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIEnvironment
 
 __all__ = ["HostPolicy"]
 
 
 class HostPolicy:
-    """The ``allowed_hosts`` option, in force.
+    """Checks requests against the ``allowed_hosts`` option.
 
     Args:
-        hosts: names, with or without a port; a name that begins with a dot stands for all below it, too. ``None``: any.
+        hosts: names, with or without a port; a name that begins with a dot includes its subdomains. ``None`` allows all hosts.
     """
 
     def __init__(self, hosts: Iterable[str] | None) -> None:
@@ -26,11 +29,11 @@ class HostPolicy:
         self._names = frozenset(name.removeprefix(".") for name in names)
         self._suffixes = tuple(name for name in names if name.startswith("."))
 
-    def check(self, environ: Mapping[str, Any]) -> None:
-        """Let a request pass, or not.
+    def check(self, environ: WSGIEnvironment) -> None:
+        """Check one request.
 
         Raises:
-            Forbidden: it is addressed to another host; says which option allows it.
+            Forbidden: it is addressed to another host. The message names the option.
         """
         if self._is_open:
             return

@@ -1,6 +1,6 @@
-"""JSONP: a payload as a script that cannot do harm, and out of a form. No I/O, no state.
+"""JSONP: encodes a payload as a script that is safe to load, and decodes it from a form. No I/O, no state.
 
-Source: the reference server's behaviour; ECMA-262 for what may stand in a string literal, HTML for what in a script.
+Source: the reference server's behaviour; ECMA-262 for string literals, HTML for the contents of scripts.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from engineio_wsgi.errors import ProtocolError
 
 __all__ = ["decode_body", "encode_response", "parse_index"]
 
-#: digits of a callback's index; a page opens a handful of sessions, not billions
+#: the maximum number of digits of a callback's index; a page opens few sessions
 MAX_INDEX_DIGITS = 9
 
 _ESCAPED_NEWLINE = re.compile(rb"(\\)?\\n")
 
-#: what JSON leaves as it is, and HTML or older JavaScript would understand otherwise
+#: characters that JSON does not escape, and that have a meaning in HTML
 _ESCAPES = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 
 
 def parse_index(value: str | None) -> int:
-    """The number in ``j``.
+    """Convert the query parameter ``j`` to a number.
 
     Raises:
-        ProtocolError: it has anything but ASCII digits, so that nothing can be injected through it.
+        ProtocolError: it contains anything but ASCII digits, which could inject a script.
     """
     if value and value.isascii() and value.isdigit() and len(value) <= MAX_INDEX_DIGITS:
         return int(value)
@@ -34,16 +34,15 @@ def parse_index(value: str | None) -> int:
 
 
 def encode_response(payload: bytes, index: int) -> bytes:
-    """The script that hands ``payload`` (UTF-8) to the page's function number ``index``."""
+    """The script that calls the page's function number ``index`` with ``payload`` (UTF-8)."""
     literal = json.dumps(payload.decode()).translate(_ESCAPES)
     return f"___eio[{index}]({literal});".encode()
 
 
 def decode_body(form: bytes) -> bytes:
-    r"""The payload in the field ``d`` of a form.
+    r"""Decode the payload in the field ``d`` of a form.
 
-    A form turns every newline into CR LF, so clients escape theirs: ``\n`` stands for a newline, ``\\n`` for a backslash
-    and an n.
+    Forms convert newlines to CR LF, so clients escape them: ``\n`` means a newline, ``\\n`` a backslash and an n.
 
     Raises:
         ProtocolError: there is no such field.

@@ -1,4 +1,4 @@
-"""Protocol revisions 1 to 3: packets and payloads as bytes and back. No I/O, no state.
+"""Protocol revisions 1 to 3: encodes and decodes packets and payloads. No I/O, no state.
 
 Source: the Engine.IO protocol, revision 3, sections "Encoding" and "Payload". Lengths in a text payload count UTF-16 code
 units, because JavaScript's strings do.
@@ -15,11 +15,11 @@ from engineio_wsgi.packet import Packet, PacketType
 
 __all__ = ["decode_packet", "decode_payload", "encode_packet", "encode_payload"]
 
-#: digits that a length may have; more than that is more than any limit
+#: the maximum number of digits of a length; a larger length exceeds every limit
 MAX_DIGITS = 10
-#: the first byte of a packet in a binary payload
+#: the kinds of packets in a binary payload, by the first byte
 TEXT, BINARY = 0, 1
-#: ends the digits of a length in a binary payload
+#: the byte after the digits of a length in a binary payload
 END_OF_LENGTH = 255
 
 TYPES = {str(int(packet_type)): packet_type for packet_type in PacketType}
@@ -27,10 +27,10 @@ TYPES_BY_NUMBER = {int(packet_type): packet_type for packet_type in PacketType}
 
 
 def encode_packet(packet: Packet, binary: bool = True) -> str | bytes:
-    """The content of the WebSocket frame that carries ``packet``.
+    """The content of the WebSocket frame with ``packet``.
 
     Args:
-        binary: whether the client takes binary frames: data stands behind a byte with its type; else it is base64.
+        binary: whether the client accepts binary frames: the packet type is the first byte; if not, binary data is base64.
     """
     if isinstance(packet.data, bytes):
         if not binary:
@@ -40,10 +40,10 @@ def encode_packet(packet: Packet, binary: bool = True) -> str | bytes:
 
 
 def decode_packet(frame: str | bytes) -> Packet:
-    """The packet in a WebSocket frame, or in a payload.
+    """Decode a WebSocket frame, or a part of a payload.
 
     Raises:
-        ProtocolError: it is empty, starts with no packet type, or its base64 is none.
+        ProtocolError: it is empty, does not start with a packet type, or is not valid base64.
     """
     if isinstance(frame, bytes):
         return _decode_binary(frame)
@@ -73,11 +73,11 @@ def _decode_base64(frame: str) -> Packet:
 
 
 def encode_payload(packets: Sequence[Packet], binary: bool = True) -> bytes:
-    """The body that carries ``packets``.
+    """The body with ``packets``.
 
     Args:
-        binary: whether the client takes binary payloads; if it does, and there is binary data, the body is one
-            (``application/octet-stream``), else it is text with base64, as UTF-8.
+        binary: whether the client accepts binary payloads. If it does, and a packet has binary data, the body is a binary payload
+            (``application/octet-stream``); if not, it is text with base64, as UTF-8.
     """
     if binary and any(type(packet.data) is bytes for packet in packets):
         return b"".join(map(_encode_in_binary, packets))
@@ -107,13 +107,13 @@ def _length(kind: int, length: int) -> bytes:
 
 
 def decode_payload(body: bytes, binary: bool = False) -> list[Packet]:
-    """The packets in the body of a POST, however many.
+    """Decode the packets in the body of a POST.
 
     Args:
-        binary: whether the body was announced as ``application/octet-stream``.
+        binary: whether the content type is ``application/octet-stream``.
 
     Raises:
-        ProtocolError: it is empty or not UTF-8, a length is none or too long, or a packet is none.
+        ProtocolError: it is empty or not UTF-8, a length is not a number or too large, or a packet cannot be decoded.
     """
     if not body:
         raise ProtocolError("the payload is empty")
@@ -140,7 +140,7 @@ def _decode_ascii_payload(text: str) -> Iterator[Packet]:
 
 
 def _decode_text_payload(units: bytes) -> Iterator[Packet]:
-    """The same over UTF-16, two bytes a unit, in which the lengths are counted."""
+    """As `_decode_ascii_payload`, over UTF-16 with two bytes for each unit, in which the lengths are counted."""
     position = 0
     colon_unit = ":".encode("utf-16-le")
     while position < len(units):

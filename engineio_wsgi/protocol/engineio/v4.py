@@ -1,4 +1,4 @@
-"""Protocol revision 4: packets and payloads as bytes and back. No I/O, no state.
+"""Protocol revision 4: encodes and decodes packets and payloads. No I/O, no state.
 
 Source: the Engine.IO protocol, revision 4, sections "Packet encoding" and "HTTP long-polling".
 """
@@ -14,17 +14,17 @@ from engineio_wsgi.packet import Packet, PacketType
 
 __all__ = ["decode_packet", "decode_payload", "encode_packet", "encode_payload"]
 
-#: stands between the packets of a payload: the record separator, which JSON cannot contain as such
+#: separates the packets of a payload: the record separator, which JSON contains in escaped form only
 SEPARATOR = b"\x1e"
 
 TYPES = {str(int(packet_type)): packet_type for packet_type in PacketType}
 
 
 def encode_packet(packet: Packet, binary: bool = True) -> str | bytes:
-    """The content of the WebSocket frame that carries ``packet``: binary messages as they are, all else as text.
+    """The content of the WebSocket frame with ``packet``: binary messages unchanged, all others as text.
 
     Args:
-        binary: whether the client takes binary frames; if not (it said ``b64=1``), binary messages are base64 in text.
+        binary: whether the client accepts binary frames; if not (``b64=1``), binary messages are base64 in text.
     """
     if isinstance(packet.data, bytes):
         return packet.data if binary else "b" + b64encode(packet.data).decode()
@@ -32,10 +32,10 @@ def encode_packet(packet: Packet, binary: bool = True) -> str | bytes:
 
 
 def decode_packet(frame: str | bytes) -> Packet:
-    """The packet in a WebSocket frame, or in a payload.
+    """Decode a WebSocket frame, or a part of a payload.
 
     Raises:
-        ProtocolError: it is empty, starts with no packet type, or its base64 is none.
+        ProtocolError: it is empty, does not start with a packet type, or is not valid base64.
     """
     if isinstance(frame, bytes):
         return Packet(PacketType.MESSAGE, frame)
@@ -48,7 +48,7 @@ def decode_packet(frame: str | bytes) -> Packet:
 
 
 def encode_payload(packets: Sequence[Packet], binary: bool = True) -> bytes:
-    """The body that carries ``packets``, as UTF-8. ``binary`` is of no importance: this revision has text payloads only.
+    """The body with ``packets``, as UTF-8. ``binary`` is ignored: this revision has text payloads only.
 
     Lone surrogates, which UTF-8 cannot express, become U+FFFD, as in a browser.
     """
@@ -69,10 +69,10 @@ def _encode_one(packet: Packet) -> bytes:
 
 
 def decode_payload(body: bytes, binary: bool = False) -> list[Packet]:
-    """The packets in the body of a POST, however many.
+    """Decode the packets in the body of a POST.
 
     Raises:
-        ProtocolError: it is not UTF-8, a packet is empty or of no known type, or its base64 is none.
+        ProtocolError: it is not UTF-8, or a packet is empty, of an unknown type, or not valid base64.
     """
     try:
         text = body.decode()

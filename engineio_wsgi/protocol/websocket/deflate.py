@@ -1,49 +1,52 @@
-"""permessage-deflate (RFC 7692): what is agreed on in the handshake, and the two halves of the compression.
+"""permessage-deflate (RFC 7692): its negotiation in the handshake, compression, and decompression.
 
-Owns the extension's parameters and the zlib objects. Knows nothing of frames, nor of what a message means.
+Owns the extension's parameters and the zlib objects. Knows nothing of frames and of the meaning of messages.
 """
 
 from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from engineio_wsgi.errors import ProtocolError
-from engineio_wsgi.protocol.websocket.close_codes import CloseCode, FrameError
+from websockets.exceptions import InvalidHeader, NegotiationError
+from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
+from websockets.frames import CloseCode
+from websockets.headers import build_extension, parse_extension
+from websockets.typing import ExtensionHeader
+
+from engineio_wsgi.errors import FrameError, ProtocolError
 
 __all__ = ["DeflateParameters", "DeflateSettings", "Deflater", "Inflater", "negotiate", "parse_extensions"]
 
 NAME = "permessage-deflate"
 
-#: the end of every compressed message, which does not travel (RFC 7692 section 7.2.1)
+#: the end of every compressed message, which is not sent (RFC 7692 section 7.2.1)
 TAIL = b"\x00\x00\xff\xff"
-#: an empty message, for which zlib would write nothing (section 7.2.3.6)
+#: an empty message, for which zlib writes nothing (section 7.2.3.6)
 EMPTY = b"\x00"
 #: LZ77 window that the server compresses with, as a power of two, and asks clients for: 4 KiB. With 15, zlib takes 128 KB
 #: more for each connection, and messages of a few KiB come out as large
 WINDOW_BITS = 12
-#: zlib cannot write raw deflate with a window of 256 bytes
-MIN_WINDOW_BITS = 9
 MAX_WINDOW_BITS = 15
-#: blocks marked as the last one that a message may contain (section 7.2.3.4 has one); each costs a new zlib object
+#: final blocks that a message may contain (section 7.2.3.4 has one); each needs a new zlib object
 MAX_FINAL_BLOCKS = 64
 
-_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-#: one name, or one parameter with its value, and what separates it from the next
-_ITEM = re.compile(rf'[ \t]*({_TOKEN})[ \t]*(?:=[ \t]*(?:({_TOKEN})|"({_TOKEN})")[ \t]*)?(;|,|\Z)')
-
-Parameters = dict[str, str | None]
+#: zlib cannot write raw deflate with a window of 256 bytes; older versions of websockets agree to it
+SMALLEST_WINDOW = ("server_max_window_bits", "8")
+#: an empty element of a header's list. RFC 9110 section 5.6.1 has recipients ignore it; RFC 6455 section 9.1 has none
+_EMPTY_ELEMENT = re.compile(r"(?:^|,)[ \t]*,")
+#: characters of a malformed header that an error repeats
+MAX_QUOTED = 120
 
 
 class DeflateSettings(Protocol):
-    """What the application decides about compression; the ``Deflate`` option is one.
+    """The application's settings; the ``Deflate`` option is an implementation.
 
     ``threshold`` is the size in bytes from which messages are compressed; ``level`` (0 to 9, -1 for zlib's own choice)
-    and ``memory_level`` (1 to 9) are zlib's; without ``context_takeover`` each message is compressed by itself: larger on
-    the wire, and nothing is kept between messages.
+    and ``memory_level`` (1 to 9) are zlib's; without ``context_takeover`` each message is compressed by itself: it is larger, and
+    nothing is kept between messages.
     """
 
     @property
@@ -65,7 +68,7 @@ class DeflateSettings(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeflateParameters:
-    """What client and server have agreed on, and how the server compresses.
+    """The parameters that client and server agreed on, and the server's zlib settings.
 
     The window bits are powers of two, 8 to 15.
     """
@@ -78,46 +81,24 @@ class DeflateParameters:
     memory_level: int = 8
 
 
-def parse_extensions(header: str) -> list[tuple[str, Parameters | None]]:
+def parse_extensions(header: str) -> list[ExtensionHeader]:
     """The offers in a ``Sec-WebSocket-Extensions`` header, most wanted first, in linear time.
 
-    The parameters of an offer that names one twice are ``None``: it cannot be accepted.
+    Each is a name and its parameters, as pairs of a name and a value or ``None``.
 
     Raises:
         ProtocolError: the header does not conform to RFC 6455 section 9.1.
     """
-    offers: list[tuple[str, Parameters | None]] = []
-    is_name = True
-    for name, value, separator in _items(header):
-        if is_name:
-            if value is not None:
-                raise ProtocolError(f"an extension's name with a value: {name[:40]}")
-            offers.append((name, {}))
-        else:
-            _add_parameter(offers, name, value)
-        is_name = separator != ";"
-    if not is_name:
-        raise ProtocolError("a parameter is missing at the end of Sec-WebSocket-Extensions")
-    return offers
-
-
-def _items(header: str) -> Iterator[tuple[str, str | None, str]]:
-    position, separator = 0, ","
-    while position < len(header) or separator == ";":
-        match = _ITEM.match(header, position)
-        if match is None:
-            raise ProtocolError(f"Sec-WebSocket-Extensions is malformed at {header[position : position + 40]!r}")
-        name, value, quoted, separator = match.groups()
-        yield name, value or quoted, separator
-        position = match.end()
-
-
-def _add_parameter(offers: list[tuple[str, Parameters | None]], name: str, value: str | None) -> None:
-    extension, parameters = offers[-1]
-    if parameters is not None and name in parameters:
-        offers[-1] = extension, None
-    elif parameters is not None:
-        parameters[name] = value
+    header = header.strip(" \t")
+    if not header:
+        return []
+    try:
+        if _EMPTY_ELEMENT.search(header) is None:
+            return parse_extension(header)
+        problem = "an element is empty"
+    except InvalidHeader as error:
+        problem = str(error)
+    raise ProtocolError(f"Sec-WebSocket-Extensions is malformed: {problem[:MAX_QUOTED]}")
 
 
 def negotiate(header: str, settings: DeflateSettings) -> tuple[DeflateParameters, str] | None:
@@ -128,76 +109,42 @@ def negotiate(header: str, settings: DeflateSettings) -> tuple[DeflateParameters
         settings: how the server wants to compress.
 
     Returns:
-        What holds from now on, with the response's ``Sec-WebSocket-Extensions``; ``None`` if no offer is acceptable.
+        The parameters, and the response's ``Sec-WebSocket-Extensions``; ``None`` if no offer is acceptable.
 
     Raises:
         ProtocolError: the header is malformed.
     """
-    for name, parameters in parse_extensions(header):
-        if name.lower() == NAME and parameters is not None:
-            agreed = _accept(parameters, settings)
-            if agreed is not None:
-                return agreed, _describe(agreed, "client_max_window_bits" in parameters)
+    factory = _FACTORIES[settings.context_takeover]
+    for name, offered in parse_extensions(header):
+        if name.lower() != NAME or SMALLEST_WINDOW in offered:
+            continue
+        try:
+            answer, agreed = factory.process_request_params(offered, ())
+        except NegotiationError:
+            # RFC 7692 section 7.1: an offer with anything unknown or invalid in it is declined
+            continue
+        return DeflateParameters(
+            server_no_context_takeover=agreed.local_no_context_takeover,
+            client_no_context_takeover=agreed.remote_no_context_takeover,
+            server_max_window_bits=agreed.local_max_window_bits,
+            client_max_window_bits=agreed.remote_max_window_bits,
+            level=settings.level,
+            memory_level=settings.memory_level,
+        ), build_extension([(factory.name, answer)])
     return None
 
 
-def _accept(offer: Parameters, settings: DeflateSettings) -> DeflateParameters | None:
-    """RFC 7692 section 7.1: an offer with anything unknown or invalid in it is declined."""
-    if not all(name in _IS_VALID and _IS_VALID[name](value) for name, value in offer.items()):
-        return None
-    server_bits = min(WINDOW_BITS, int(offer.get("server_max_window_bits") or MAX_WINDOW_BITS))
-    if server_bits < MIN_WINDOW_BITS:
-        return None
-    client_bits = MAX_WINDOW_BITS
-    if "client_max_window_bits" in offer:
-        client_bits = min(WINDOW_BITS, int(offer["client_max_window_bits"] or MAX_WINDOW_BITS))
-    return DeflateParameters(
-        server_no_context_takeover=not settings.context_takeover or "server_no_context_takeover" in offer,
-        client_no_context_takeover=not settings.context_takeover or "client_no_context_takeover" in offer,
-        server_max_window_bits=server_bits,
-        client_max_window_bits=client_bits,
-        level=settings.level,
-        memory_level=settings.memory_level,
-    )
-
-
-def _is_absent(value: str | None) -> bool:
-    return value is None
-
-
-def _is_window(value: str | None) -> bool:
-    return value in _WINDOWS
-
-
-def _is_window_or_absent(value: str | None) -> bool:
-    return value is None or value in _WINDOWS
-
-
-_WINDOWS = frozenset(map(str, range(8, MAX_WINDOW_BITS + 1)))
-_IS_VALID: dict[str, Callable[[str | None], bool]] = {
-    "server_no_context_takeover": _is_absent,
-    "client_no_context_takeover": _is_absent,
-    "server_max_window_bits": _is_window,
-    "client_max_window_bits": _is_window_or_absent,
+#: by whether messages may refer to the ones before them
+_FACTORIES = {
+    takeover: ServerPerMessageDeflateFactory(
+        server_no_context_takeover=not takeover, client_no_context_takeover=not takeover,
+        server_max_window_bits=WINDOW_BITS, client_max_window_bits=WINDOW_BITS)
+    for takeover in (False, True)
 }
 
 
-def _describe(agreed: DeflateParameters, is_client_window_agreed: bool) -> str:
-    parts = [NAME]
-    if agreed.server_no_context_takeover:
-        parts.append("server_no_context_takeover")
-    if agreed.client_no_context_takeover:
-        parts.append("client_no_context_takeover")
-    if agreed.server_max_window_bits != MAX_WINDOW_BITS:
-        parts.append(f"server_max_window_bits={agreed.server_max_window_bits}")
-    if is_client_window_agreed:
-        # not allowed unless the client has said that it understands it (section 7.1.2.2)
-        parts.append(f"client_max_window_bits={agreed.client_max_window_bits}")
-    return "; ".join(parts)
-
-
 class Deflater:
-    """Compresses a server's messages, one whole message at a time and in the order in which they are sent.
+    """Compresses a server's messages, each as a whole, in the order in which they are sent.
 
     Keeps zlib's state, some tens of KB, between messages only if both sides agreed on context takeover, and from the
     first compressed message on.
@@ -207,7 +154,7 @@ class Deflater:
 
     def __init__(self, parameters: DeflateParameters) -> None:
         self._parameters = parameters
-        self._zlib: Any = None
+        self._zlib: Any = None  # zlib's objects have no public type
 
     def compress(self, payload: bytes) -> bytes:
         """The compressed form of one message, for a frame with the first reserved bit set."""
@@ -219,20 +166,20 @@ class Deflater:
             self._zlib = compressor
         return data[:-4]
 
-    def _new(self) -> Any:
+    def _new(self) -> Any:  # as above
         parameters = self._parameters
         return zlib.compressobj(parameters.level, zlib.DEFLATED, -parameters.server_max_window_bits, parameters.memory_level)
 
 
 class Inflater:
-    """Decompresses a client's messages as they arrive, and never more of one than is accepted.
+    """Decompresses a client's messages while they arrive, up to a limit.
 
     Args:
-        parameters: what was agreed on.
+        parameters: those that were agreed on.
         max_size: bytes of the largest message, decompressed.
 
     For each message: ``start()``, ``inflate(chunk)`` as often as needed, ``finish()``. At most ``max_size + 1`` bytes
-    come out of that: the one too many says that the message is too large, and it has to be given up then.
+    come out of that: one more than allowed says that the message is too large, and the caller has to stop then.
     """
 
     __slots__ = ("_final_blocks", "_is_empty", "_max_size", "_parameters", "_room", "_zlib")
@@ -240,7 +187,7 @@ class Inflater:
     def __init__(self, parameters: DeflateParameters, max_size: int) -> None:
         self._parameters = parameters
         self._max_size = max_size
-        self._zlib: Any = None
+        self._zlib: Any = None  # zlib's objects have no public type
         self.start()
 
     def start(self) -> None:
@@ -250,7 +197,7 @@ class Inflater:
         self._is_empty = True
 
     def inflate(self, chunk: bytes) -> bytes:
-        """What the next bytes of the message contain.
+        """Decompress the next bytes of the message.
 
         Raises:
             FrameError: they are not compressed data (close code 1007).
@@ -263,7 +210,7 @@ class Inflater:
             return output
         parts = [output]
         while self._zlib.eof and self._room:
-            # a block said to be the last one: what follows begins anew
+            # a final block: a new stream follows
             rest = self._zlib.unused_data
             self._start_again()
             if not rest:
@@ -272,7 +219,7 @@ class Inflater:
         return b"".join(parts)
 
     def finish(self) -> bytes:
-        """The last bytes of the message, if there are any left.
+        """The last bytes of the message.
 
         Raises:
             FrameError: as ``inflate`` does.

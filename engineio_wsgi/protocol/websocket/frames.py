@@ -1,7 +1,7 @@
 """WebSocket frames (RFC 6455 section 5): bytes from a peer to messages, messages to bytes for a peer.
 
-Owns the framing and what is kept of frames that have not arrived completely. Knows no I/O, no clock, and nothing of what
-messages mean.
+Owns the framing, and the data of frames that have not arrived completely. Knows no I/O, no clock, and nothing of what messages
+mean.
 """
 
 from __future__ import annotations
@@ -10,12 +10,23 @@ from collections.abc import Callable
 
 try:
     from websockets.speedups import apply_mask
-except ImportError:  # it is written in C, and there are platforms for which it is not built
+except ImportError:  # the C extension is not built for every platform
     from websockets.utils import apply_mask
 
-from engineio_wsgi.protocol.websocket.close_codes import FrameError, is_sendable
+from engineio_wsgi.errors import FrameError
 from engineio_wsgi.protocol.websocket.deflate import Inflater
-from engineio_wsgi.protocol.websocket.items import MAX_CONTROL, Close, Item, Opcode, Ping, Pong, Violation, parse_close, wrong
+from engineio_wsgi.protocol.websocket.items import (
+    MAX_CONTROL,
+    Close,
+    Item,
+    Opcode,
+    Ping,
+    Pong,
+    Violation,
+    is_sendable,
+    parse_close,
+    wrong,
+)
 from engineio_wsgi.protocol.websocket.messages import IncomingMessage
 
 __all__ = [
@@ -36,7 +47,7 @@ __all__ = [
 
 #: frames of one message; Autobahn's longest (9.3.1: 4 MiB by 64 bytes) has half as many, honest clients send a few
 MAX_FRAGMENTS = 131_072
-#: bytes of a close frame's reason, beside its code
+#: bytes of a close frame's reason, without its code
 MAX_REASON = MAX_CONTROL - 2
 
 FINAL = 0x80
@@ -59,7 +70,7 @@ class FrameDecoder:
         max_size: bytes of the largest message, all its frames together and decompressed.
         max_fragments: frames of the longest message.
         inflate: decompresses messages, if permessage-deflate was agreed on.
-        masked: whether the peer is a client, whose frames have to be masked; else none may be.
+        masked: whether the peer is a client, whose frames have to be masked; a server's must not be.
 
     Example::
 
@@ -89,24 +100,24 @@ class FrameDecoder:
         self._max_fragments = max_fragments
         self._inflate = inflate
         self._is_masked = masked
-        #: the message whose frames, or whose frame's payload, have not arrived completely
+        #: the message that has not arrived completely
         self._message: IncomingMessage | None = None
-        #: of the data frame whose payload is arriving: bytes to come, mask for the next of them, whether it is the last
+        #: of the data frame whose payload is arriving: missing bytes, mask for the next of them, whether it is the last frame
         self._remaining = 0
         self._mask = b""
         self._is_final = False
-        #: the beginning of a frame that cannot be understood yet
+        #: the beginning of a frame whose head has not arrived completely
         self._tail = b""
-        #: whether the peer has said its last word, or a wrong one
+        #: whether a close frame or a violation has ended the stream
         self._is_over = False
-        #: bytes of data that the quickest way may be tried with: 0 while anything is unfinished, or nothing is masked
+        #: bytes of data for which the fast path is tried: 0 while a frame or message is unfinished, and for unmasked frames
         self._max_exact = max_size + 6 if masked else 0
 
     def feed(self, data: bytes) -> list[Item]:
-        """Take what was received.
+        """Decode received bytes.
 
         Returns:
-            What it completed, in order. A `Close` or a `Violation` is the last item: what is fed after it is ignored.
+            The items that they complete, in order. A `Close` or a `Violation` is the last item: later bytes are ignored.
         """
         # By far the most usual: exactly one frame of a small message. Without this branch the loop of `_take_whole` needs
         # 420 ns instead of 320 for 32 bytes of text; unmasking and decoding alone take 200 (CPython 3.11).
@@ -125,7 +136,7 @@ class FrameDecoder:
             try:
                 return [payload.decode()]
             except UnicodeDecodeError:
-                # the general way finds out what is to be said about it
+                # the general path finds the reason
                 pass
         elif first == FINAL_BINARY:
             return [payload]
@@ -224,7 +235,7 @@ class FrameDecoder:
         return self._take_payload(data, start, items)
 
     def _check_head(self, first: int, opcode: int, second: int) -> None:
-        """What can be told of a frame by its first two bytes."""
+        """Check the first two bytes of a frame."""
         reserved = first & RESERVED
         if reserved and not (reserved == COMPRESSED and self._inflate is not None and opcode in _MESSAGE_OPCODES):
             raise wrong("reserved bits are set")
@@ -239,7 +250,7 @@ class FrameDecoder:
             self._check_order(opcode)
 
     def _check_order(self, opcode: int) -> None:
-        """A message begins where none is unfinished, and is continued where one is."""
+        """Check that a message begins only after the end of the last one, and that only an unfinished message is continued."""
         if opcode == Opcode.CONTINUATION:
             if self._message is None:
                 raise wrong("there is nothing to continue")
@@ -249,7 +260,7 @@ class FrameDecoder:
             raise wrong("a message begins before the one before it has ended")
 
     def _begin(self, first: int, opcode: int, size: int) -> None:
-        """The head of a data frame is complete."""
+        """Begin a data frame, whose head is complete."""
         message = self._message
         if message is None:
             inflater = self._inflate if first & COMPRESSED else None
@@ -298,11 +309,11 @@ _BINARY_HEADS = tuple(bytes((FINAL_BINARY, size)) for size in range(126))
 
 
 def to_utf8(text: str) -> bytes:
-    """``text`` as UTF-8, with U+FFFD for what cannot be written down: halves of surrogate pairs, as browsers do it."""
+    """``text`` as UTF-8, with U+FFFD for lone halves of surrogate pairs, as in browsers."""
     try:
         return text.encode()
     except UnicodeEncodeError:
-        # two halves that belong together become the character that they mean
+        # two halves that belong together become one character
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
 
 
@@ -334,7 +345,7 @@ def encode_frame(opcode: int, payload: bytes, *, compressed: bool = False) -> by
     """One final, unmasked frame: a server's.
 
     Args:
-        compressed: whether ``payload`` is what `Deflater.compress` returned.
+        compressed: whether ``payload`` is the result of `Deflater.compress`.
     """
     first = bytes((FINAL | (COMPRESSED if compressed else 0) | opcode,))
     size = len(payload)
@@ -346,7 +357,7 @@ def encode_frame(opcode: int, payload: bytes, *, compressed: bool = False) -> by
 
 
 def encode_close(code: int | None = 1000, reason: str = "") -> bytes:
-    """A server's close frame. What is more than 123 bytes of ``reason`` is cut off; ``None`` for a frame without a code.
+    """A server's close frame. ``reason`` is cut off after 123 bytes; with ``None`` as ``code``, the frame is empty.
 
     Raises:
         ValueError: ``code`` must not be sent.

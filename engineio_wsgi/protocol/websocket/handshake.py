@@ -1,24 +1,26 @@
-"""The opening handshake of a WebSocket (RFC 6455 section 4.2): is a request a valid one, and what is answered.
+"""The opening handshake of a WebSocket (RFC 6455 section 4.2): it checks requests and makes the response.
 
-Owns the checks, their refusals, and the response's headers. Looks at a WSGI environ, and knows no I/O.
+Owns the checks, their refusals, and the response's headers. It reads a WSGI environ. No I/O.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
+
+from websockets.utils import accept_key
 
 from engineio_wsgi.errors import HandshakeRefused, ProtocolError
 from engineio_wsgi.protocol.websocket.deflate import parse_extensions
 
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIEnvironment
+
 __all__ = [
     "Handshake",
     "HandshakeRefused",
-    "accept_key",
     "asks_for_websocket",
     "check",
     "choose_protocol",
@@ -27,13 +29,11 @@ __all__ = [
 ]
 
 VERSION = "13"
-#: what RFC 6455 section 1.3 has every server add to the key
-GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 #: 16 bytes in base64
 _KEY = re.compile(r"[+/0-9A-Za-z]{22}==")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-#: what must not be in a header, or it would end there
+#: characters that would end a header
 _LINE_BREAK = re.compile(r"[\r\n\0]")
 
 Headers = list[tuple[str, str]]
@@ -41,23 +41,23 @@ Headers = list[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """What a valid request asks for: its ``key``, the sub-protocols it offers, and the extensions, unparsed."""
+    """A valid request: its ``key``, the sub-protocols that it offers, and its extensions, unparsed."""
 
     key: str
     protocols: tuple[str, ...] = ()
     extensions: str = ""
 
 
-def asks_for_websocket(environ: Mapping[str, Any]) -> bool:
-    """Whether a request is meant to become a WebSocket, be it by a valid handshake or not."""
+def asks_for_websocket(environ: WSGIEnvironment) -> bool:
+    """Whether a request asks for a WebSocket, by a valid handshake or not."""
     return environ.get("REQUEST_METHOD") == "GET" and _has_token(environ, "HTTP_UPGRADE", "websocket")
 
 
-def check(environ: Mapping[str, Any]) -> Handshake:
-    """Find out whether a request is a valid opening handshake.
+def check(environ: WSGIEnvironment) -> Handshake:
+    """Check an opening handshake.
 
     Raises:
-        HandshakeRefused: it is not.
+        HandshakeRefused: it is not valid.
     """
     if environ.get("REQUEST_METHOD") != "GET":
         raise HandshakeRefused("405 Method Not Allowed", "a WebSocket handshake is a GET request", [("Allow", "GET")])
@@ -82,11 +82,11 @@ def check(environ: Mapping[str, Any]) -> Handshake:
     return Handshake(key, _offered_protocols(environ), _offered_extensions(environ))
 
 
-def _has_token(environ: Mapping[str, Any], header: str, token: str) -> bool:
+def _has_token(environ: WSGIEnvironment, header: str, token: str) -> bool:
     return any(member.strip().lower() == token for member in environ.get(header, "").split(","))
 
 
-_REQUIRED: dict[str, Callable[[Mapping[str, Any]], bool]] = {
+_REQUIRED: dict[str, Callable[[WSGIEnvironment], bool]] = {
     "Upgrade: websocket": lambda environ: _has_token(environ, "HTTP_UPGRADE", "websocket"),
     "Connection: Upgrade": lambda environ: _has_token(environ, "HTTP_CONNECTION", "upgrade"),
     "Sec-WebSocket-Key": lambda environ: bool(environ.get("HTTP_SEC_WEBSOCKET_KEY")),
@@ -94,7 +94,7 @@ _REQUIRED: dict[str, Callable[[Mapping[str, Any]], bool]] = {
 }
 
 
-def _offered_protocols(environ: Mapping[str, Any]) -> tuple[str, ...]:
+def _offered_protocols(environ: WSGIEnvironment) -> tuple[str, ...]:
     header = environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL")
     if header is None:
         return ()
@@ -104,7 +104,7 @@ def _offered_protocols(environ: Mapping[str, Any]) -> tuple[str, ...]:
     return protocols
 
 
-def _offered_extensions(environ: Mapping[str, Any]) -> str:
+def _offered_extensions(environ: WSGIEnvironment) -> str:
     header: str = environ.get("HTTP_SEC_WEBSOCKET_EXTENSIONS", "")
     try:
         parse_extensions(header)
@@ -113,13 +113,8 @@ def _offered_extensions(environ: Mapping[str, Any]) -> str:
     return header
 
 
-def accept_key(key: str) -> str:
-    """The ``Sec-WebSocket-Accept`` for a ``Sec-WebSocket-Key``."""
-    return base64.b64encode(hashlib.sha1(key.encode("latin-1") + GUID).digest()).decode()
-
-
 def choose_protocol(offered: Sequence[str], supported: Iterable[str]) -> str | None:
-    """The first of the client's sub-protocols, most wanted first, that is among ``supported``; ``None`` if none is."""
+    """The first of the client's sub-protocols, most wanted first, that is in ``supported``; ``None`` if none is."""
     known = frozenset(supported)
     return next((name for name in offered if name in known), None)
 
@@ -134,8 +129,8 @@ def response_headers(
     """The headers of the 101 response.
 
     Args:
-        protocol: the sub-protocol that was chosen.
-        extensions: what was agreed on, as `negotiate` describes it.
+        protocol: the chosen sub-protocol.
+        extensions: the ``Sec-WebSocket-Extensions`` that `negotiate` returned.
         extra: headers of the application.
     """
     headers = [
@@ -151,10 +146,10 @@ def response_headers(
 
 
 def response_head(headers: Iterable[tuple[str, str]]) -> bytes:
-    """The 101 response with ``headers``, complete.
+    """The whole 101 response with ``headers``.
 
     Raises:
-        ValueError: a header holds a line break, or something that Latin-1 does not.
+        ValueError: a header contains a line break, or characters beyond Latin-1.
     """
     lines = ["HTTP/1.1 101 Switching Protocols"]
     for name, value in headers:

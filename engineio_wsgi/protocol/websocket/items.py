@@ -1,6 +1,6 @@
-"""What there is in a stream of frames besides messages: opcodes, control frames, and the violation that ends it.
+"""The items of a stream of frames besides messages: control frames, and the violation that ends it; opcodes and close codes.
 
-Owns what a control frame's payload means. Knows nothing of how frames are written down.
+Owns the meaning of a control frame's payload. Knows nothing of how frames are encoded.
 """
 
 from __future__ import annotations
@@ -8,16 +8,18 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from engineio_wsgi.protocol.websocket.close_codes import CloseCode, FrameError, is_sendable
+from websockets.frames import EXTERNAL_CLOSE_CODES, CloseCode
 
-__all__ = ["MAX_CONTROL", "Close", "Item", "Opcode", "Ping", "Pong", "Violation", "parse_close", "wrong"]
+from engineio_wsgi.errors import FrameError
+
+__all__ = ["MAX_CONTROL", "Close", "Item", "Opcode", "Ping", "Pong", "Violation", "is_sendable", "parse_close", "wrong"]
 
 #: bytes of a control frame's payload
 MAX_CONTROL = 125
 
 
 class Opcode(enum.IntEnum):
-    """What a frame is (RFC 6455 section 11.8)."""
+    """The kind of a frame (RFC 6455 section 11.8)."""
 
     CONTINUATION = 0x0
     TEXT = 0x1
@@ -36,14 +38,14 @@ class Ping:
 
 @dataclass(frozen=True, slots=True)
 class Pong:
-    """The answer to a ping of that ``payload``, or unasked for."""
+    """The answer to a ping with that ``payload``, or unsolicited."""
 
     payload: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """The peer's last word. ``code`` is ``None`` if it gave none."""
+    """The peer's close frame. ``code`` is ``None`` if it has none."""
 
     code: int | None
     reason: str
@@ -51,21 +53,26 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """What the peer sent is not acceptable: the connection is to be closed with ``code``. ``reason`` is for the log."""
+    """The peer has violated the protocol or a limit: close the connection with ``code``. ``reason`` is for the log."""
 
     code: int
     reason: str
 
 
-#: what comes out of a decoder: ``str`` and ``bytes`` are text and binary messages
+#: the output of a decoder; ``str`` and ``bytes`` are text and binary messages
 Item = str | bytes | Ping | Pong | Close | Violation
+
+
+def is_sendable(code: int) -> bool:
+    """Whether a close frame may carry ``code`` (RFC 6455 section 7.4): a registered code, or 3000 to 4999."""
+    return code in EXTERNAL_CLOSE_CODES or 3000 <= code <= 4999
 
 
 def parse_close(payload: bytes) -> Close:
     """The content of a close frame.
 
     Raises:
-        FrameError: it is not one that may be sent.
+        FrameError: its code must not be sent, or its reason is not UTF-8.
     """
     if not payload:
         return Close(None, "")
@@ -81,5 +88,5 @@ def parse_close(payload: bytes) -> Close:
 
 
 def wrong(reason: str) -> FrameError:
-    """What is raised for frames that are not as RFC 6455 has them (close code 1002)."""
+    """The error for frames that RFC 6455 does not allow (close code 1002)."""
     return FrameError(CloseCode.PROTOCOL_ERROR, reason)

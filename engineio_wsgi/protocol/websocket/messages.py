@@ -1,6 +1,6 @@
-"""A message that is still arriving: its pieces, its bounds, and whether it is valid so far.
+"""A message that is still arriving: its pieces, its limits, and its validity so far.
 
-Owns what is kept of an unfinished message. Knows nothing of how frames are written down.
+Owns the data of an unfinished message. Knows nothing of how frames are encoded.
 """
 
 from __future__ import annotations
@@ -8,12 +8,14 @@ from __future__ import annotations
 import codecs
 from io import BytesIO
 
-from engineio_wsgi.protocol.websocket.close_codes import CloseCode, FrameError
+from websockets.frames import CloseCode
+
+from engineio_wsgi.errors import FrameError
 from engineio_wsgi.protocol.websocket.deflate import Inflater
 
 __all__ = ["IncomingMessage"]
 
-#: the first two bytes of a surrogate, written as UTF-8 does not allow; Python's decoder waits for the third
+#: the first two bytes of an encoded surrogate, which is invalid in UTF-8; Python's decoder waits for the third
 SURROGATE = b"\xed\xa0"
 SURROGATE_END = b"\xee"
 
@@ -26,17 +28,17 @@ class IncomingMessage:
     Args:
         is_text: whether it has to be UTF-8.
         max_size: bytes that it may have, decompressed.
-        max_fragments: frames that it may have, empty ones included.
+        max_fragments: frames that it may have, including empty ones.
         inflater: decompresses it, if it is compressed.
 
-    Whatever makes it invalid is raised as a `FrameError` as soon as the byte that does has arrived.
+    The methods raise a `FrameError` as soon as the byte that makes the message invalid has arrived.
     """
 
     __slots__ = ("_buffer", "_decoder", "_fragments", "_inflater", "_max_announced", "_max_fragments", "_max_size", "_room")
 
     def __init__(self, is_text: bool, max_size: int, max_fragments: int, inflater: Inflater | None) -> None:
-        # Compact however small the pieces are, and its own bytes object becomes a binary message. A StringIO for text
-        # would save decoding twice (7 % for 16 KiB), but keeps each piece as an object of its own.
+        # It is compact for small pieces, and its bytes object becomes a binary message. A StringIO for text would decode once
+        # instead of twice (7 % for 16 KiB), but keeps each piece as an object.
         self._buffer = BytesIO()
         self._decoder = _Utf8Decoder() if is_text else None
         self._fragments = max_fragments
@@ -65,7 +67,7 @@ class IncomingMessage:
         self._keep(chunk if self._inflater is None else self._inflater.inflate(chunk))
 
     def finish(self) -> str | bytes:
-        """All of it has arrived: the message."""
+        """Return the message, which has arrived completely."""
         if self._inflater is not None:
             self._keep(self._inflater.finish())
         self._validate(b"", is_all=True)
@@ -75,7 +77,7 @@ class IncomingMessage:
     def _keep(self, data: bytes) -> None:
         room = self._room = self._room - len(data)
         if room < 0:
-            # the first fault is the one that counts
+            # an earlier fault comes first
             self._validate(data[:room])
             raise self._too_large()
         self._validate(data)

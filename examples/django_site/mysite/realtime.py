@@ -1,4 +1,4 @@
-"""The engine: who connects is the user that Django knows, with the session that Django keeps."""
+"""The engine and its handlers, which have Django's user and session."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ engineio = EngineIO(allow_request=logged_in)
 
 @engineio.on("connection")
 def connected(socket: DjangoSocket) -> None:
-    """Greets the user by name, tells everybody what the user says, and asks the database when it is asked."""
+    """Greet the user, send what the user says to everybody, and count users in the database on request."""
     name = socket.request.user.get_username()
     socket.send(f"hello {name}, this is visit {socket.request.session.get('visits', 0)}")
     for message in socket:

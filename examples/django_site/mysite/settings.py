@@ -1,4 +1,4 @@
-"""Settings of the example: as few as Django's sessions and users need, and the engine's."""
+"""The few settings that Django's sessions and users need, and the engine's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages of the site; the engine's path is not among them, because it is in front of all."""
+"""The pages of the site. The engine's path is not listed, because the engine is in front of Django."""
 
 from __future__ import annotations
 

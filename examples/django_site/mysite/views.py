@@ -9,6 +9,6 @@ from django.shortcuts import render
 
 @login_required
 def home(request: HttpRequest) -> HttpResponse:
-    """The page with the client; it counts its visits in the session, where the engine's handler finds them."""
+    """The page with the client. It counts visits in the session, and the engine's handler reads them."""
     request.session["visits"] = request.session.get("visits", 0) + 1
     return render(request, "home.html")

@@ -1,4 +1,4 @@
-"""What a WSGI server serves: Django, with the engine in front of it."""
+"""The WSGI application: Django with the engine in front of it."""
 
 from __future__ import annotations
 

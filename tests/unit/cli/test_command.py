@@ -423,7 +423,7 @@ def test_debug_prints_each_line_once(run: Run):
 
 
 def test_help_lists_every_option(run: Run):
-    from engineio_wsgi.options.options import simple_options
+    from engineio_wsgi.options.environment import simple_options
 
     for arguments in (("--help",), ("serve", "--help")):
         command = run(*arguments)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engineio_wsgi.engine.admission import Demand, Errand, ask_application, examine
+from engineio_wsgi.engine.admission import CheckedRequest, RequestKind, ask_application, check_request
 from engineio_wsgi.errors import ErrorCode, Forbidden, RequestRefused
 from engineio_wsgi.options.options import Options
 from engineio_wsgi.session.state import SessionState
@@ -34,10 +34,10 @@ def session(transport: str = "polling", protocol: int = 4, state: SessionState =
 
 
 def ask(query: str, *, method: str = "GET", upgrade: bool = False, sessions: dict[str, Any] | None = None,
-        environ: dict[str, str] | None = None, **options: Any) -> Demand:
-    """The demand of a request for ``?query``."""
+        environ: dict[str, str] | None = None, **options: Any) -> CheckedRequest:
+    """The checked request for ``?query``."""
     whole: dict[str, Any] = {"REQUEST_METHOD": method, "QUERY_STRING": query, **(environ or {})}
-    return examine(whole, Options(**options), sessions or {}, upgrade)
+    return check_request(whole, Options(**options), sessions or {}, upgrade)
 
 
 def refusal(query: str, **how: Any) -> RequestRefused:
@@ -52,13 +52,13 @@ def refusal(query: str, **how: Any) -> RequestRefused:
 
 @pytest.mark.parametrize(("transport", "upgrade"), [("polling", False), ("websocket", True)])
 def test_a_handshake(transport: str, upgrade: bool) -> None:
-    demand = ask(f"EIO=4&transport={transport}&t=abc", upgrade=upgrade)
+    checked = ask(f"EIO=4&transport={transport}&t=abc", upgrade=upgrade)
     query = {"EIO": "4", "transport": transport, "t": "abc"}
-    assert demand == Demand(Errand.HANDSHAKE, transport, query, 4, None)
+    assert checked == CheckedRequest(RequestKind.HANDSHAKE, transport, query, 4, None)
 
 
 def test_an_empty_session_id_is_none() -> None:
-    assert ask("EIO=4&transport=polling&sid=").errand is Errand.HANDSHAKE
+    assert ask("EIO=4&transport=polling&sid=").kind is RequestKind.HANDSHAKE
 
 
 @pytest.mark.parametrize("query", ["EIO=4", "EIO=4&transport=", "EIO=4&transport=tobi", "EIO=4&transport=flashsocket",
@@ -157,11 +157,11 @@ def test_an_unknown_session() -> None:
     assert refused.context == {"sid": "b"}
 
 
-@pytest.mark.parametrize(("method", "errand"), [("GET", Errand.POLL), ("POST", Errand.POST)])
-def test_what_a_session_that_polls_asks_for(method: str, errand: Errand) -> None:
+@pytest.mark.parametrize(("method", "kind"), [("GET", RequestKind.POLL), ("POST", RequestKind.POST)])
+def test_what_a_session_that_polls_asks_for(method: str, kind: RequestKind) -> None:
     member = session()
-    demand = ask("EIO=4&transport=polling&sid=a", method=method, sessions={"a": member})
-    assert (demand.errand, demand.session) == (errand, member)
+    checked = ask("EIO=4&transport=polling&sid=a", method=method, sessions={"a": member})
+    assert (checked.kind, checked.session) == (kind, member)
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "HEAD", "OPTIONS"])
@@ -208,14 +208,14 @@ def test_what_a_websocket_session_has_not_read_yet_may_be_a_sign_of_life() -> No
 
 def test_an_upgrade() -> None:
     member = session()
-    demand = ask("EIO=4&transport=websocket&sid=a", upgrade=True, sessions={"a": member})
-    assert (demand.errand, demand.transport, demand.session) == (Errand.UPGRADE, "websocket", member)
+    checked = ask("EIO=4&transport=websocket&sid=a", upgrade=True, sessions={"a": member})
+    assert (checked.kind, checked.transport, checked.session) == (RequestKind.UPGRADE, "websocket", member)
 
 
 def test_upgrades_that_are_not_allowed() -> None:
     refused = refusal("EIO=4&transport=websocket&sid=a", upgrade=True, sessions={"a": session()}, allow_upgrades=False)
     assert refused.context == {"name": "NO_UPGRADE", "option": "allow_upgrades"}
-    assert ask("EIO=4&transport=websocket", upgrade=True, allow_upgrades=False).errand is Errand.HANDSHAKE
+    assert ask("EIO=4&transport=websocket", upgrade=True, allow_upgrades=False).kind is RequestKind.HANDSHAKE
 
 
 def test_a_websocket_for_a_session_that_has_upgraded_is_taken_and_closed_later() -> None:
@@ -267,19 +267,19 @@ QUERIES = st.dictionaries(st.sampled_from(["EIO", "transport", "sid", "j", "t"])
 def test_whatever_is_asked_is_refused_or_fits(query: dict[str, str], method: str, upgrade: bool, member: Any,
                                               allow_eio3: bool) -> None:
     try:
-        demand = ask(urlencode(query), method=method, upgrade=upgrade, sessions={"a": member}, allow_eio3=allow_eio3)
+        checked = ask(urlencode(query), method=method, upgrade=upgrade, sessions={"a": member}, allow_eio3=allow_eio3)
     except RequestRefused as refused:
         assert refused.status == "400 Bad Request"
         return
-    assert demand.transport == query["transport"]
-    if demand.session is None:
-        assert (demand.errand, method) == (Errand.HANDSHAKE, "GET")
+    assert checked.transport == query["transport"]
+    if checked.session is None:
+        assert (checked.kind, method) == (RequestKind.HANDSHAKE, "GET")
         assert not query.get("sid")
-        assert demand.protocol == 4 or allow_eio3
-        assert upgrade == (demand.transport == "websocket")
+        assert checked.protocol == 4 or allow_eio3
+        assert upgrade == (checked.transport == "websocket")
     else:
-        assert (query["sid"], demand.session, demand.protocol) == ("a", member, member.protocol)
-        assert demand.errand is (Errand.UPGRADE if upgrade else {"GET": Errand.POLL, "POST": Errand.POST}[method])
+        assert (query["sid"], checked.session, checked.protocol) == ("a", member, member.protocol)
+        assert checked.kind is (RequestKind.UPGRADE if upgrade else {"GET": RequestKind.POLL, "POST": RequestKind.POST}[method])
 
 
 # -- what the application says
@@ -318,5 +318,5 @@ def test_an_application_that_fails_lets_nobody_in(caplog: pytest.LogCaptureFixtu
     assert refused.value.message == "Forbidden", "why is nobody's business"
     assert refused.value.context["name"] == "ALLOW_REQUEST_FAILED"
     assert isinstance(refused.value.context["error"], ZeroDivisionError)
-    assert "allow_request failed; nobody is let in" in caplog.text
+    assert "allow_request failed; the handshake is refused" in caplog.text
     assert "ZeroDivisionError" in caplog.text

@@ -16,11 +16,11 @@ from geventwebsocket.websocket import Stream
 from geventwebsocket.websocket import WebSocket as PlainWebSocket
 from support.rawwebsocket import TEXT, frame_bytes
 
-from engineio_wsgi.errors import UpgradeInvalid
-from engineio_wsgi.handoff.accepted_websocket import check_handshake, close_accepted, read_ahead, take_over
+from engineio_wsgi.handoff.accepted_websocket import check_handshake, close_accepted, detach_websocket
+from engineio_wsgi.handoff.server_loops import read_ahead
 from engineio_wsgi.protocol.websocket.frames import Close, FrameDecoder, encode_binary, encode_close, encode_text
 from engineio_wsgi.protocol.websocket.handshake import HandshakeRefused
-from engineio_wsgi.runtime.connection import Wire, detach
+from engineio_wsgi.runtime.connection import Connection, detach
 from engineio_wsgi.websocket.websocket import WebSocket
 
 ENVIRON = {
@@ -81,7 +81,7 @@ class Duck:
         self.calls.put(("close", code, message))
 
 
-def read_all(wire: Wire, size: int = 1 << 30) -> bytes:
+def read_all(wire: Connection, size: int = 1 << 30) -> bytes:
     """What comes out of a wire: ``size`` bytes, or all up to its end."""
     data = b""
     while len(data) < size:
@@ -102,7 +102,7 @@ def read_all(wire: Wire, size: int = 1 << 30) -> bytes:
 def test_a_handshake_that_is_none_is_refused_as_the_rfc_has_it() -> None:
     websocket = WebSocket({**ENVIRON, "HTTP_SEC_WEBSOCKET_VERSION": "8"}, lambda first: None)  # type: ignore[arg-type, return-value]
     websocket.refusal = HandshakeRefused("426 Upgrade Required", "version 8", [("Sec-WebSocket-Version", "13")])
-    with pytest.raises(UpgradeInvalid) as refused:
+    with pytest.raises(HandshakeRefused) as refused:
         check_handshake(websocket)
     assert refused.value.status == "426 Upgrade Required"
     assert refused.value.message == "Bad request: version 8"
@@ -119,14 +119,14 @@ def test_what_others_have_accepted_is_not_looked_at(pair: Pair) -> None:
 
 
 def test_our_own_is_accepted_with_the_headers(pair: Pair) -> None:
-    wires: list[Wire] = []
+    wires: list[Connection] = []
 
-    def open_wire(first: bytes) -> Wire:
-        wires.append(Wire(detach(pair.near)))
+    def answer_handshake(first: bytes) -> Connection:
+        wires.append(Connection(detach(pair.near)))
         wires[0].write(first)
         return wires[0]
 
-    connection = take_over(WebSocket(dict(ENVIRON), open_wire), [("X-Cookie", "io")], None)
+    connection = detach_websocket(WebSocket(dict(ENVIRON), answer_handshake), [("X-Cookie", "io")], None)
     assert (connection.wire, connection.deflate, connection.masked, connection.wait) == (wires[0], None, True, None)
     head = pair.far.recv(1000)
     assert head.startswith(b"HTTP/1.1 101 ")
@@ -141,7 +141,7 @@ def test_a_plain_one_loses_nothing_that_was_read_ahead(pair: Pair) -> None:
     pair.far.sendall(b"abcdef")
     assert pair.reader.read(2) == b"ab"
     pair.far.sendall(b"ghi")
-    connection = take_over(pair.plain(), [], None)
+    connection = detach_websocket(pair.plain(), [], None)
     assert (connection.deflate, connection.masked, connection.wait) == (None, True, None)
     pair.far.shutdown(socket.SHUT_WR)
     assert read_all(connection.wire) == b"cdefghi"
@@ -150,7 +150,7 @@ def test_a_plain_one_loses_nothing_that_was_read_ahead(pair: Pair) -> None:
 
 def test_a_plain_ones_owner_has_nothing_to_close_any_more(pair: Pair) -> None:
     websocket = pair.plain()
-    connection = take_over(websocket, [], None)
+    connection = detach_websocket(websocket, [], None)
     assert websocket.closed
     websocket.close()
     pair.near.close()
@@ -200,7 +200,7 @@ class Pumped:
 
     def __init__(self) -> None:
         self.duck = Duck()
-        self.connection = take_over(self.duck, [], None)
+        self.connection = detach_websocket(self.duck, [], None)
         assert self.connection.wait is not None
         self.owner = gevent.spawn(self.connection.wait)
 

@@ -11,7 +11,8 @@ import pytest
 from gevent import socket
 from gevent.event import Event
 
-from engineio_wsgi.handoff.client_socket import EndWatch, buffered_reader, client_socket
+from engineio_wsgi.handoff.client_socket import EndWatch, client_socket
+from engineio_wsgi.vendors.gevent_servers import buffered_reader
 
 
 class Pair:
@@ -78,7 +79,7 @@ def test_a_socket_behind_the_input(pair: Pair) -> None:
     """gevent's pywsgi keeps its buffered reader in the input; of an upgrade, the reader is the input."""
     with pair.near.makefile("rb") as reader:
         for body in (SimpleNamespace(rfile=reader), reader):
-            assert buffered_reader({"wsgi.input": body}) is reader
+            assert buffered_reader(body) is reader
             assert client_socket({"wsgi.input": body}) is pair.near
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engineio_wsgi.http.body import NO_BODY, Body, open_body
-from engineio_wsgi.http.connection import Connection
+from engineio_wsgi.http.connection import HttpConnection
 from engineio_wsgi.http.request_head import CHUNKED, InvalidRequest
 
 TEXT = b"first\nsecond line\n\nlast"
@@ -25,7 +25,7 @@ class Pair:
 
     def __init__(self) -> None:
         self.client, self.socket = socket.socketpair()
-        self.connection = Connection(self.socket)
+        self.connection = HttpConnection(self.socket)
 
     def body(self, length: int, *, timeout: float = 5.0, **variables: str) -> Body:
         return open_body(self.connection, length, timeout, {"SERVER_PROTOCOL": "HTTP/1.1", **variables})

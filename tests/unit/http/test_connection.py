@@ -11,7 +11,7 @@ import pytest
 from gevent import socket
 from support.lateness import block_loop
 
-from engineio_wsgi.http.connection import Connection
+from engineio_wsgi.http.connection import HttpConnection
 
 BIG = b"x" * 4_000_000
 
@@ -26,7 +26,7 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 def test_what_comes_is_received(ends: tuple[socket.socket, socket.socket]) -> None:
     client, server = ends
-    connection = Connection(server)
+    connection = HttpConnection(server)
     for part in (b"one", b"two"):
         receiving = gevent.spawn(connection.receive, 60)
         gevent.sleep(0)
@@ -41,14 +41,14 @@ def test_what_comes_is_received(ends: tuple[socket.socket, socket.socket]) -> No
 def test_the_end_of_the_stream(ends: tuple[socket.socket, socket.socket]) -> None:
     client, server = ends
     client.shutdown(socket.SHUT_WR)
-    connection = Connection(server)
+    connection = HttpConnection(server)
     assert connection.receive(60) == b""
     assert not connection.fill(60)
     connection.close_watchers()
 
 
 def test_nothing_comes(ends: tuple[socket.socket, socket.socket]) -> None:
-    connection = Connection(ends[1])
+    connection = HttpConnection(ends[1])
     for timeout in (0.01, 0.002, 0.03):
         with pytest.raises(TimeoutError):
             connection.receive(timeout)
@@ -58,7 +58,7 @@ def test_nothing_comes(ends: tuple[socket.socket, socket.socket]) -> None:
 
 def test_a_shorter_deadline_is_kept_after_a_longer_one(ends: tuple[socket.socket, socket.socket]) -> None:
     client, server = ends
-    connection = Connection(server)
+    connection = HttpConnection(server)
     client.sendall(b"x")
     assert connection.receive(1000) == b"x"
     with pytest.raises(TimeoutError):
@@ -68,7 +68,7 @@ def test_a_shorter_deadline_is_kept_after_a_longer_one(ends: tuple[socket.socket
 
 def test_a_timer_that_is_due_too_early_is_harmless(ends: tuple[socket.socket, socket.socket]) -> None:
     client, server = ends
-    connection = Connection(server)
+    connection = HttpConnection(server)
     client.sendall(b"x")
     assert connection.receive(0.01) == b"x"
     early = connection._due
@@ -83,7 +83,7 @@ def test_a_timer_that_is_due_too_early_is_harmless(ends: tuple[socket.socket, so
 
 def test_bytes_that_a_late_loop_finds_are_taken(ends: tuple[socket.socket, socket.socket]) -> None:
     client, server = ends
-    connection = Connection(server)
+    connection = HttpConnection(server)
     for part in (b"one", b"two"):
         block_loop(0.1, lambda part=part: client.sendall(part))  # type: ignore[misc]
         assert connection.receive(0.05) == part
@@ -92,7 +92,7 @@ def test_bytes_that_a_late_loop_finds_are_taken(ends: tuple[socket.socket, socke
 
 def test_bytes_that_are_there_need_no_time(ends: tuple[socket.socket, socket.socket]) -> None:
     client, server = ends
-    connection = Connection(server)
+    connection = HttpConnection(server)
     client.sendall(b"x")
     assert connection.receive(0) == b"x"
     with pytest.raises(TimeoutError):
@@ -102,7 +102,7 @@ def test_bytes_that_are_there_need_no_time(ends: tuple[socket.socket, socket.soc
 
 
 def test_a_client_has_its_time_although_the_loop_was_blocked_before(ends: tuple[socket.socket, socket.socket]) -> None:
-    connection = Connection(ends[1])
+    connection = HttpConnection(ends[1])
     gevent.sleep(0)
     time.sleep(0.2)
     began = time.monotonic()
@@ -114,7 +114,7 @@ def test_a_client_has_its_time_although_the_loop_was_blocked_before(ends: tuple[
 
 def test_room_that_a_late_loop_finds_is_used(ends: tuple[socket.socket, socket.socket]) -> None:
     client, server = ends
-    connection = Connection(server)
+    connection = HttpConnection(server)
     room = 0
     with suppress(BlockingIOError):
         while True:
@@ -126,7 +126,7 @@ def test_room_that_a_late_loop_finds_is_used(ends: tuple[socket.socket, socket.s
 
 def test_input_while_nobody_waits_does_not_keep_the_loop_busy(ends: tuple[socket.socket, socket.socket]) -> None:
     client, server = ends
-    connection = Connection(server)
+    connection = HttpConnection(server)
     client.sendall(b"x")
     assert connection.receive(60) == b"x"
     client.sendall(b"y")
@@ -137,7 +137,7 @@ def test_input_while_nobody_waits_does_not_keep_the_loop_busy(ends: tuple[socket
 
 
 def test_what_is_in_the_buffer_need_not_be_waited_for(ends: tuple[socket.socket, socket.socket]) -> None:
-    connection = Connection(ends[1])
+    connection = HttpConnection(ends[1])
     connection.buffer = b"x"
     assert connection.fill(0)
     assert connection.has_input()
@@ -145,7 +145,7 @@ def test_what_is_in_the_buffer_need_not_be_waited_for(ends: tuple[socket.socket,
 
 def test_unread_input_is_seen(ends: tuple[socket.socket, socket.socket]) -> None:
     client, server = ends
-    connection = Connection(server)
+    connection = HttpConnection(server)
     assert not connection.has_input()
     client.sendall(b"x")
     assert connection.has_input()
@@ -154,7 +154,7 @@ def test_unread_input_is_seen(ends: tuple[socket.socket, socket.socket]) -> None
 
 def test_more_than_the_kernel_takes_at_once(ends: tuple[socket.socket, socket.socket]) -> None:
     client, server = ends
-    connection = Connection(server)
+    connection = HttpConnection(server)
     sending = gevent.spawn(connection.send_all, BIG, 60)
     received = 0
     while received < len(BIG):
@@ -164,7 +164,7 @@ def test_more_than_the_kernel_takes_at_once(ends: tuple[socket.socket, socket.so
 
 
 def test_a_client_that_takes_nothing(ends: tuple[socket.socket, socket.socket]) -> None:
-    connection = Connection(ends[1])
+    connection = HttpConnection(ends[1])
     with pytest.raises(TimeoutError):
         connection.send_all(BIG, 0.01)
     assert connection.lost
@@ -173,7 +173,7 @@ def test_a_client_that_takes_nothing(ends: tuple[socket.socket, socket.socket]) 
 def test_a_client_that_is_gone(ends: tuple[socket.socket, socket.socket]) -> None:
     client, server = ends
     client.close()
-    connection = Connection(server)
+    connection = HttpConnection(server)
     with pytest.raises(OSError):
         connection.send_all(b"x", 60)
     assert connection.lost
@@ -181,9 +181,9 @@ def test_a_client_that_is_gone(ends: tuple[socket.socket, socket.socket]) -> Non
 
 def test_letting_go(ends: tuple[socket.socket, socket.socket]) -> None:
     client, server = ends
-    connection = Connection(server)
+    connection = HttpConnection(server)
     connection.buffer = b"read ahead"
-    wire = connection.release()
+    wire = connection.detach()
     assert connection.released
     server.close()
     assert wire.recv(100) == b"read ahead"

@@ -7,7 +7,7 @@ from http.cookies import SimpleCookie
 import pytest
 
 from engineio_wsgi.http.policies.cookies import session_cookie
-from engineio_wsgi.options.options import Cookie
+from engineio_wsgi.options.values import Cookie
 
 
 def attributes(value: str) -> set[str]:

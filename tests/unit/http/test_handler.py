@@ -16,7 +16,7 @@ from support.plain import LogText, PlainServer, client_side, records_of, serving
 from support.rawwebsocket import TEXT, Closed, Refused, WebSocketClient, frame_bytes, handshake_headers
 
 from engineio_wsgi.http.handler import WebSocketHandler
-from engineio_wsgi.options.options import Deflate
+from engineio_wsgi.options.values import Deflate
 
 KEY = "AAAAAAAAAAAAAAAAAAAAAA=="
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engineio_wsgi.errors import PayloadTooLarge, ProtocolError
-from engineio_wsgi.http.read_body import CHUNK, read_body
+from engineio_wsgi.http.body import CHUNK, copy_body, read_body
 
 
 class Input:
@@ -126,3 +126,33 @@ def test_whole_or_refused(data: bytes, limit: int, at_once: int, announced: bool
     else:
         assert read == data
         assert len(data) <= limit
+
+
+# -- for another thread or process
+
+
+@given(data=st.binary(max_size=12), limit=st.integers(0, 12),
+       length=st.one_of(st.none(), st.integers(0, 14).map(str), st.just("1e3")), terminated=st.booleans())
+def test_a_copy_is_read_as_the_original_would_be(data: bytes, limit: int, length: str | None, terminated: bool) -> None:
+    def outcome(source: Input, length: str | None) -> bytes | type[Exception]:
+        try:
+            return body(source, limit, length, terminated)
+        except Exception as error:
+            return type(error)
+
+    environ: dict[str, Any] = {"wsgi.input": Input(data), "wsgi.input_terminated": terminated}
+    if length is not None:
+        environ["CONTENT_LENGTH"] = length
+    copied_length, copied = copy_body(environ, limit)
+    assert len(copied) <= limit
+    assert outcome(Input(copied), copied_length) == outcome(Input(data), length)
+
+
+def test_the_copy_of_a_body_that_breaks_off_breaks_off() -> None:
+    class Broken:
+        def read(self, size: int) -> bytes:
+            raise ConnectionResetError
+
+    length, copied = copy_body({"wsgi.input": Broken(), "wsgi.input_terminated": True}, 100)
+    with pytest.raises(ConnectionAbortedError):
+        body(Input(copied), length=length)

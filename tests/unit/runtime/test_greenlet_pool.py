@@ -13,7 +13,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from engineio_wsgi.runtime.greenlet_pool import Workers
+from engineio_wsgi.runtime.greenlet_pool import GreenletPool
 
 
 @pytest.fixture(autouse=True)
@@ -22,26 +22,26 @@ def all_in_one_slice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engineio_wsgi.runtime.greenlet_pool.SLICE", 60.0)
 
 
-def run(workers: Workers, task) -> None:
+def run(pool: GreenletPool, task) -> None:
     """Run ``task`` from the hub and wait until it has ended or blocked."""
     done = Event()
-    gevent.get_hub().loop.run_callback(lambda: (workers.run(task), done.set()))
+    gevent.get_hub().loop.run_callback(lambda: (pool.run(task), done.set()))
     assert done.wait(60)
 
 
 def test_an_idle_worker_is_used_again():
-    workers = Workers()
+    pool = GreenletPool()
     seen: list[object] = []
-    run(workers, lambda: seen.append(gevent.getcurrent()))
-    run(workers, lambda: seen.append(gevent.getcurrent()))
+    run(pool, lambda: seen.append(gevent.getcurrent()))
+    run(pool, lambda: seen.append(gevent.getcurrent()))
     assert seen[0] is seen[1]
 
 
 def test_a_blocked_task_keeps_its_worker_and_others_go_on():
-    workers = Workers()
+    pool = GreenletPool()
     go, ended, second = Event(), Event(), Event()
-    run(workers, lambda: (go.wait(), ended.set()))
-    run(workers, second.set)
+    run(pool, lambda: (go.wait(), ended.set()))
+    run(pool, second.set)
     assert second.is_set()
     assert not ended.is_set()
     go.set()
@@ -49,27 +49,27 @@ def test_a_blocked_task_keeps_its_worker_and_others_go_on():
 
 
 def test_submit_from_any_greenlet():
-    workers = Workers()
+    pool = GreenletPool()
     done = Event()
-    workers.submit(done.set)
+    pool.submit(done.set)
     assert not done.is_set()
     assert done.wait(60)
 
 
 def order_of(*, nested: bool = False) -> list[str]:
     """The order of two tasks, of what the loop does otherwise, and of a task that the first has submitted."""
-    workers = Workers()
+    pool = GreenletPool()
     order: list[str] = []
     done = Event()
 
     def first() -> None:
         order.append("first")
         if nested:
-            workers.submit(lambda: order.append("nested"))
+            pool.submit(lambda: order.append("nested"))
 
-    workers.submit(first)
+    pool.submit(first)
     gevent.get_hub().loop.run_callback(order.append, "loop")
-    workers.submit(lambda: order.append("second"))
+    pool.submit(lambda: order.append("second"))
     gevent.spawn_later(0.01, done.set)
     assert done.wait(60)
     return order
@@ -90,27 +90,27 @@ def test_the_loop_has_its_turn_when_the_slice_is_used_up(monkeypatch: pytest.Mon
 
 @pytest.mark.complains
 def test_a_task_that_raises_is_logged_and_its_worker_goes_on(caplog):
-    workers = Workers()
+    pool = GreenletPool()
     with caplog.at_level(logging.ERROR, "engine"):
-        run(workers, lambda: 1 / 0)
+        run(pool, lambda: 1 / 0)
     assert "ZeroDivisionError" in caplog.text
     done = Event()
-    run(workers, done.set)
+    run(pool, done.set)
     assert done.is_set()
 
 
 def test_keyboard_interrupt_reaches_the_main_greenlet():
-    workers = Workers()
+    pool = GreenletPool()
 
     def interrupt():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        workers.submit(interrupt)
+        pool.submit(interrupt)
         gevent.sleep(5)
 
 
-# -- what becomes readable in one turn of the loop is read by one worker
+# -- what becomes readable in one turn of the loop is read by one greenlet
 
 
 class Connection:
@@ -134,12 +134,12 @@ class Connection:
         self.log.append(f"uncork {self.name}")
 
 
-def attend(workers: Workers, *connections: Connection, until: int) -> list[str]:
+def attend(pool: GreenletPool, *connections: Connection, until: int) -> list[str]:
     """Have all of them become readable at once; returns their log when it has ``until`` lines."""
 
     def ready() -> None:
         for connection in connections:
-            workers.attend(connection)
+            pool.attend(connection)
 
     gevent.get_hub().loop.run_callback(ready)
     return wait_for(connections[0].log, until)
@@ -156,20 +156,20 @@ def wait_for(lines: list[str], count: int) -> list[str]:
 def test_one_worker_reads_all_and_writes_after_each():
     log: list[str] = []
     connections = [Connection(name, log) for name in "abc"]
-    attend(Workers(), *connections, until=9)
+    attend(GreenletPool(), *connections, until=9)
     assert log == [f"{what} {name}" for name in "abc" for what in ("read", "done", "uncork")]
     assert len({connection.greenlet for connection in connections}) == 1
 
 
 def test_a_listener_that_blocks_holds_up_no_other_connection():
-    workers, log, go = Workers(), [], Event()
+    pool, log, go = GreenletPool(), [], Event()
 
     def block() -> None:
         gevent.get_hub().loop.run_callback(log.append, "loop")
         go.wait()
 
     connections = [Connection("a", log, block), Connection("b", log), Connection("c", log)]
-    attend(workers, *connections, until=9)
+    attend(pool, *connections, until=9)
     assert log == ["read a", "uncork a", "read b", "done b", "uncork b", "read c", "done c", "uncork c", "loop"], (
         "what the blocked one has sent is written, too")
     assert connections[0].greenlet is not connections[1].greenlet
@@ -179,19 +179,19 @@ def test_a_listener_that_blocks_holds_up_no_other_connection():
 
 
 def test_one_that_blocks_after_another():
-    workers, log, go = Workers(), [], Event()
+    pool, log, go = GreenletPool(), [], Event()
     connections = [Connection("a", log), Connection("b", log, go.wait), Connection("c", log, go.wait), Connection("d", log)]
-    attend(workers, *connections, until=10)
+    attend(pool, *connections, until=10)
     assert [entry for entry in log if entry.startswith("uncork")] == ["uncork a", "uncork b", "uncork c", "uncork d"]
     go.set()
     assert sorted(wait_for(log, 12)[-2:]) == ["done b", "done c"]
 
 
 def test_a_worker_that_was_kept_reads_no_more_when_it_goes_on():
-    workers, log, go = Workers(), [], Event()
-    attend(workers, Connection("a", log, go.wait), until=2)
+    pool, log, go = GreenletPool(), [], Event()
+    attend(pool, Connection("a", log, go.wait), until=2)
     go.set()
-    attend(workers, Connection("b", log), until=6)
+    attend(pool, Connection("b", log), until=6)
     assert log == ["read a", "uncork a", "done a", "read b", "done b", "uncork b"]
 
 
@@ -203,7 +203,7 @@ def test_the_loop_has_its_turn_between_two_connections_when_the_slice_is_used_up
         gevent.get_hub().loop.run_callback(log.append, "loop")
         time.sleep(0.001)
 
-    attend(Workers(), Connection("a", log, slow), Connection("b", log), until=7)
+    attend(GreenletPool(), Connection("a", log, slow), Connection("b", log), until=7)
     assert log == ["read a", "done a", "uncork a", "loop", "read b", "done b", "uncork b"]
 
 
@@ -211,7 +211,7 @@ def test_the_loop_has_its_turn_between_two_connections_when_the_slice_is_used_up
 def test_a_connection_whose_reading_fails_holds_up_no_other(caplog: pytest.LogCaptureFixture):
     log: list[str] = []
     with caplog.at_level(logging.ERROR, "engine"):
-        attend(Workers(), Connection("a", log, lambda: 1 / 0), Connection("b", log), until=5)
+        attend(GreenletPool(), Connection("a", log, lambda: 1 / 0), Connection("b", log), until=5)
     assert "ZeroDivisionError" in caplog.text
     assert log == ["read a", "uncork a", "read b", "done b", "uncork b"]
 
@@ -220,7 +220,7 @@ def test_a_connection_whose_reading_fails_holds_up_no_other(caplog: pytest.LogCa
 
 
 def test_a_submitted_task_that_blocks_holds_up_no_other():
-    workers, go = Workers(), Event()
+    pool, go = GreenletPool(), Event()
     order: list[str] = []
 
     def block() -> None:
@@ -228,11 +228,11 @@ def test_a_submitted_task_that_blocks_holds_up_no_other():
         go.wait()
         order.append("first")
 
-    workers.submit(block)
-    workers.submit(lambda: order.append("second"))
-    workers.submit(lambda: order.append("third"))
+    pool.submit(block)
+    pool.submit(lambda: order.append("second"))
+    pool.submit(lambda: order.append("third"))
     assert wait_for(order, 3) == ["second", "third", "loop"]
-    workers.submit(lambda: order.append("fourth"))
+    pool.submit(lambda: order.append("fourth"))
     go.set()
     assert sorted(wait_for(order, 5)[3:]) == ["first", "fourth"], "each of them once"
 
@@ -240,28 +240,28 @@ def test_a_submitted_task_that_blocks_holds_up_no_other():
 @pytest.mark.complains
 @pytest.mark.parametrize("error", [ValueError("x"), gevent.Timeout()])
 def test_a_submitted_task_that_fails_holds_up_no_other(caplog: pytest.LogCaptureFixture, error: BaseException):
-    workers = Workers()
+    pool = GreenletPool()
     done = Event()
 
     def fail() -> None:
         raise error
 
     with caplog.at_level(logging.ERROR, "engine"):
-        workers.submit(fail)
-        workers.submit(done.set)
+        pool.submit(fail)
+        pool.submit(done.set)
         assert done.wait(60)
     assert caplog.text.count("a task of the engine failed") == 1
 
 
 def test_a_task_that_is_killed_ends_no_other(caplog: pytest.LogCaptureFixture):
-    workers = Workers()
+    pool = GreenletPool()
     done = Event()
 
     def expire() -> None:
         raise gevent.GreenletExit
 
-    workers.submit(expire)
-    workers.submit(done.set)
+    pool.submit(expire)
+    pool.submit(done.set)
     assert done.wait(60)
     assert caplog.text == "", "somebody killed what ran there; that is nobody's fault"
 
@@ -271,7 +271,7 @@ def test_a_task_that_is_killed_ends_no_other(caplog: pytest.LogCaptureFixture):
 
 def test_idle_workers_are_kept_up_to_a_bound(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("engineio_wsgi.runtime.greenlet_pool.MAX_IDLE", 3)
-    workers, go = Workers(), Event()
+    pool, go = GreenletPool(), Event()
     greenlets: list[weakref.ref[Any]] = []
 
     def block() -> None:
@@ -279,28 +279,28 @@ def test_idle_workers_are_kept_up_to_a_bound(monkeypatch: pytest.MonkeyPatch):
         go.wait()
 
     for _ in range(10):
-        run(workers, block)
+        run(pool, block)
     assert len(greenlets) == 10
     go.set()
     with gevent.Timeout(60):
-        while len(workers._idle) < 3:
+        while len(pool._idle) < 3:
             gevent.sleep(0.001)
     gevent.sleep(0.001)
     gc.collect()
-    assert len(workers._idle) == 3
+    assert len(pool._idle) == 3
     assert sum(greenlet() is not None for greenlet in greenlets) == 3
 
 
 def test_an_idle_worker_holds_on_to_nothing():
-    workers = Workers()
+    pool = GreenletPool()
 
     class Payload:
         """What a task had to do with."""
 
     payload = Payload()
     gone = weakref.ref(payload)
-    run(workers, lambda kept=payload: repr(kept))
+    run(pool, lambda kept=payload: repr(kept))
     del payload
     gc.collect()
-    assert len(workers._idle) == 1
+    assert len(pool._idle) == 1
     assert gone() is None

@@ -24,13 +24,14 @@ class FakeSession:
     def __init__(self, loop: FakeLoop, timer: HeartbeatTimer, protocol: int = 4) -> None:
         self._loop = loop
         self._start = loop.now
-        self.heard = 0.0
+        self.last_seen = 0.0
         self.stalled_since = 0.0
         self.reading_paused = False
         self.protocol = protocol
         self.pings: list[float] = []
         self.ended: tuple[float, str, str] | None = None
         self.on_ping: Callable[[], object] = int
+        self.inbox = self
         self.heartbeat = Heartbeat(self, timer, INTERVAL, TIMEOUT)
 
     def send_ping(self) -> None:
@@ -47,7 +48,7 @@ class FakeSession:
 
     def hear(self) -> None:
         """Some packet arrives."""
-        self.heard = self._loop.now
+        self.last_seen = self._loop.now
 
     def answer(self) -> None:
         """Have the client answer a ping soon: ``on_ping`` of one that is there."""
@@ -92,8 +93,8 @@ def test_the_first_ping_comes_after_the_interval(beats: Beats) -> None:
     assert session.pings == [INTERVAL]
 
 
-def test_opening_counts_as_life(beats: Beats) -> None:
-    assert beats.session().heard == beats.loop.now
+def test_opening_counts_as_a_packet(beats: Beats) -> None:
+    assert beats.session().last_seen == beats.loop.now
 
 
 def test_the_next_ping_comes_an_interval_after_the_answer(beats: Beats) -> None:
@@ -104,12 +105,12 @@ def test_the_next_ping_comes_an_interval_after_the_answer(beats: Beats) -> None:
     assert session.pings == [INTERVAL, 0.5 + 2 * INTERVAL]
 
 
-def test_silence_ends_the_session_when_the_timeout_has_passed(beats: Beats) -> None:
+def test_an_unanswered_ping_ends_the_session_after_the_timeout(beats: Beats) -> None:
     session = beats.session()
     beats.loop.advance(INTERVAL + TIMEOUT - TICK)
     assert session.ended is None
     beats.loop.advance(TICK)
-    assert session.ended == (INTERVAL + TIMEOUT, PING_TIMEOUT, "nothing was heard for 3.8 s")
+    assert session.ended == (INTERVAL + TIMEOUT, PING_TIMEOUT, "nothing was received for 3.8 s")
     beats.loop.advance(10 * INTERVAL)
     assert session.pings == [INTERVAL]
 
@@ -133,7 +134,7 @@ def test_a_packet_from_before_the_ping_does_not_answer_it(beats: Beats) -> None:
     assert session.ended is not None
 
 
-def test_packets_do_not_put_off_a_ping(beats: Beats) -> None:
+def test_packets_do_not_delay_a_ping(beats: Beats) -> None:
     session = beats.session()
     beats.loop.advance(INTERVAL - TICK)
     session.hear()
@@ -141,7 +142,7 @@ def test_packets_do_not_put_off_a_ping(beats: Beats) -> None:
     assert session.pings == [INTERVAL]
 
 
-def test_a_pong_that_nobody_asked_for_does_not_put_off_a_ping(beats: Beats) -> None:
+def test_a_pong_without_a_ping_does_not_delay_the_next_ping(beats: Beats) -> None:
     session = beats.session()
     beats.loop.advance(INTERVAL / 2)
     session.pong()
@@ -149,7 +150,7 @@ def test_a_pong_that_nobody_asked_for_does_not_put_off_a_ping(beats: Beats) -> N
     assert session.pings == [INTERVAL]
 
 
-def test_a_second_pong_does_not_put_off_the_next_ping(beats: Beats) -> None:
+def test_a_second_pong_does_not_delay_the_next_ping(beats: Beats) -> None:
     session = beats.session()
     beats.loop.advance(INTERVAL)
     session.pong()
@@ -159,7 +160,7 @@ def test_a_second_pong_does_not_put_off_the_next_ping(beats: Beats) -> None:
     assert session.pings == [INTERVAL, 2 * INTERVAL]
 
 
-def test_a_session_that_ends_while_it_is_pinged_beats_no_more(beats: Beats) -> None:
+def test_a_session_that_ends_while_it_is_pinged_has_no_more_deadlines(beats: Beats) -> None:
     session = beats.session()
     session.on_ping = lambda: session.end("transport close")
     beats.loop.advance(10 * (INTERVAL + TIMEOUT))
@@ -176,7 +177,7 @@ def between_ticks(beats: Beats, protocol: int = 4) -> FakeSession:
 
 
 @pytest.mark.parametrize("protocol", [3, 4])
-def test_time_is_up_at_the_deadline_and_not_at_the_tick_behind_it(beats: Beats, protocol: int) -> None:
+def test_a_session_is_overdue_at_the_deadline_and_not_only_at_the_next_tick(beats: Beats, protocol: int) -> None:
     session = between_ticks(beats, protocol)
     beats.loop.advance(INTERVAL + TIMEOUT - TICK / 8)
     assert not session.heartbeat.overdue()
@@ -186,7 +187,7 @@ def test_time_is_up_at_the_deadline_and_not_at_the_tick_behind_it(beats: Beats, 
 
 
 @pytest.mark.parametrize("protocol", [3, 4])
-def test_time_is_not_up_for_who_was_heard(beats: Beats, protocol: int) -> None:
+def test_a_client_that_sent_a_packet_is_not_overdue(beats: Beats, protocol: int) -> None:
     session = between_ticks(beats, protocol)
     beats.loop.advance(INTERVAL + TICK)
     session.hear()
@@ -194,14 +195,14 @@ def test_time_is_not_up_for_who_was_heard(beats: Beats, protocol: int) -> None:
     assert not session.heartbeat.overdue()
 
 
-def test_time_is_not_up_for_who_was_not_pinged(beats: Beats) -> None:
+def test_a_client_that_was_not_pinged_is_not_overdue(beats: Beats) -> None:
     session = between_ticks(beats)
     beats.loop.now += INTERVAL + TIMEOUT  # nothing has fired
     assert not session.heartbeat.overdue()
 
 
 @pytest.mark.parametrize("protocol", [3, 4])
-def test_time_is_not_up_while_the_loop_is_late(beats: Beats, protocol: int) -> None:
+def test_no_client_is_overdue_while_the_loop_is_late(beats: Beats, protocol: int) -> None:
     session = between_ticks(beats, protocol)
     beats.loop.advance(INTERVAL + TIMEOUT - TICK)
     beats.loop.now += 5.0
@@ -211,24 +212,24 @@ def test_time_is_not_up_while_the_loop_is_late(beats: Beats, protocol: int) -> N
     assert not session.heartbeat.overdue(), "late, and a tick has"
 
 
-def test_a_late_ping_leaves_the_client_its_time(beats: Beats) -> None:
+def test_a_late_ping_extends_the_deadline(beats: Beats) -> None:
     session = between_ticks(beats)
     beats.loop.advance(INTERVAL - TICK)
     beats.loop.block(1.5)
     assert len(session.pings) == 1
     beats.loop.advance(TIMEOUT - TICK)
-    assert beats.timer.patience(beats.loop.now) == 0.0
+    assert beats.timer.extension(beats.loop.now) == 0.0
     assert not session.heartbeat.overdue()
 
 
-def test_time_is_not_up_while_reading_is_paused(beats: Beats) -> None:
+def test_no_client_is_overdue_while_reading_is_paused(beats: Beats) -> None:
     session = between_ticks(beats)
     beats.loop.advance(INTERVAL + TIMEOUT)
     session.reading_paused = True
     assert not session.heartbeat.overdue()
 
 
-def test_time_is_up_once(beats: Beats) -> None:
+def test_a_session_that_has_ended_is_not_overdue(beats: Beats) -> None:
     session = between_ticks(beats)
     beats.loop.advance(INTERVAL + TIMEOUT + TICK)
     assert session.ended is not None
@@ -239,7 +240,7 @@ def test_time_is_up_once(beats: Beats) -> None:
 
 
 @pytest.mark.parametrize("protocol", [1, 2, 3])
-def test_an_old_client_is_not_pinged_and_has_both_times(beats: Beats, protocol: int) -> None:
+def test_a_client_of_revision_3_is_not_pinged_and_has_interval_and_timeout(beats: Beats, protocol: int) -> None:
     session = beats.session(protocol)
     beats.loop.advance(INTERVAL + TIMEOUT - TICK)
     assert session.ended is None
@@ -249,7 +250,7 @@ def test_an_old_client_is_not_pinged_and_has_both_times(beats: Beats, protocol: 
     assert session.pings == []
 
 
-def test_an_old_clients_ping_puts_its_deadline_off(beats: Beats) -> None:
+def test_a_ping_of_revision_3_extends_the_deadline(beats: Beats) -> None:
     session = beats.session(3)
     for _ in range(5):
         beats.loop.advance(INTERVAL + TIMEOUT - TICK)
@@ -259,7 +260,7 @@ def test_an_old_clients_ping_puts_its_deadline_off(beats: Beats) -> None:
     assert session.ended is not None
 
 
-def test_any_packet_puts_an_old_clients_deadline_off(beats: Beats) -> None:
+def test_any_packet_of_revision_3_extends_the_deadline(beats: Beats) -> None:
     session = beats.session(3)
     beats.loop.advance(INTERVAL)
     session.hear()
@@ -272,7 +273,7 @@ def test_any_packet_puts_an_old_clients_deadline_off(beats: Beats) -> None:
 # -- whose fault it is
 
 
-def test_a_session_whose_reading_is_paused_is_not_given_up(beats: Beats) -> None:
+def test_a_session_whose_reading_is_paused_is_not_ended(beats: Beats) -> None:
     session = beats.session()
     session.reading_paused = True
     beats.loop.advance(20 * (INTERVAL + TIMEOUT))
@@ -283,7 +284,7 @@ def test_a_session_whose_reading_is_paused_is_not_given_up(beats: Beats) -> None
     assert session.ended is not None
 
 
-def test_a_blocked_loop_puts_deadlines_off_by_as_much(beats: Beats) -> None:
+def test_a_blocked_loop_extends_deadlines_by_as_much(beats: Beats) -> None:
     session = beats.session()
     beats.loop.advance(INTERVAL)
     blocked = TICK + TIMEOUT + 5.0
@@ -296,7 +297,7 @@ def test_a_blocked_loop_puts_deadlines_off_by_as_much(beats: Beats) -> None:
     assert session.ended is not None
 
 
-def test_who_is_heard_after_a_blocked_loop_lives(beats: Beats) -> None:
+def test_a_packet_after_a_blocked_loop_keeps_the_session(beats: Beats) -> None:
     session = beats.session()
     beats.loop.advance(INTERVAL)
     beats.loop.block(TIMEOUT + 5.0)
@@ -306,14 +307,14 @@ def test_who_is_heard_after_a_blocked_loop_lives(beats: Beats) -> None:
     assert len(session.pings) == 2
 
 
-def test_patience_ends(beats: Beats) -> None:
+def test_the_extension_ends(beats: Beats) -> None:
     beats.loop.block(5.0 + TICK)
-    assert beats.timer.patience(beats.loop.now) == 5.0
-    assert beats.timer.patience(beats.loop.now + 3.0) == 2.0
-    assert beats.timer.patience(beats.loop.now + 6.0) == 0.0
+    assert beats.timer.extension(beats.loop.now) == 5.0
+    assert beats.timer.extension(beats.loop.now + 3.0) == 2.0
+    assert beats.timer.extension(beats.loop.now + 6.0) == 0.0
 
 
-def test_only_slots_that_exist_are_stepped_over(beats: Beats) -> None:
+def test_after_a_long_blockage_only_existing_slots_are_visited(beats: Beats) -> None:
     """However far the clock has jumped; those that exist come in their order."""
     first, second = beats.session(), beats.session()
     beats.loop.advance(INTERVAL / 2)
@@ -327,15 +328,15 @@ def test_only_slots_that_exist_are_stepped_over(beats: Beats) -> None:
     assert order[2:] == [third]
 
 
-def test_a_shorter_blockage_does_not_shorten_patience(beats: Beats) -> None:
+def test_a_shorter_blockage_does_not_shorten_the_extension(beats: Beats) -> None:
     beats.loop.block(5.0 + TICK)
     beats.loop.block(0.5)
-    assert beats.timer.patience(beats.loop.now) == 4.5
+    assert beats.timer.extension(beats.loop.now) == 4.5
 
 
-def test_a_loop_that_is_hardly_late_is_no_reason_for_patience(beats: Beats) -> None:
+def test_a_slightly_late_loop_extends_nothing(beats: Beats) -> None:
     beats.loop.block(TICK + TICK)
-    assert beats.timer.patience(beats.loop.now) == 0.0
+    assert beats.timer.extension(beats.loop.now) == 0.0
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -343,7 +344,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if "blocked" in record.getMessage()]
 
 
-def test_a_long_blockage_is_worth_one_line(beats: Beats, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_long_blockage_is_logged_once(beats: Beats, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "engine"):
         beats.loop.block(30.0 + TICK)
         beats.loop.block(20.0)
@@ -354,18 +355,18 @@ def test_a_long_blockage_is_worth_one_line(beats: Beats, caplog: pytest.LogCaptu
     assert len(lines(caplog)) == 2
 
 
-def test_a_short_blockage_is_not(beats: Beats, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_short_blockage_is_not_logged(beats: Beats, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "engine"):
         beats.loop.block(0.9 + TICK)
     assert lines(caplog) == []
-    assert beats.timer.patience(beats.loop.now) > 0
+    assert beats.timer.extension(beats.loop.now) > 0
 
 
 # -- a client that takes nothing
 
 
 @pytest.mark.parametrize("protocol", [3, 4])
-def test_a_client_that_takes_nothing_is_ended_though_it_is_heard(beats: Beats, protocol: int) -> None:
+def test_a_client_that_receives_nothing_is_closed_although_it_sends(beats: Beats, protocol: int) -> None:
     session = beats.session(protocol)
     session.on_ping = session.answer
     session.stalled_since = beats.loop.now
@@ -375,10 +376,10 @@ def test_a_client_that_takes_nothing_is_ended_though_it_is_heard(beats: Beats, p
     assert session.ended is not None
     assert session.ended[1] == TOO_SLOW
     assert INTERVAL + TIMEOUT <= session.ended[0] <= 2 * (INTERVAL + TIMEOUT)
-    assert session.ended[2].startswith("nothing was taken for ")
+    assert session.ended[2].startswith("nothing could be written for ")
 
 
-def test_a_client_that_takes_something_is_not(beats: Beats) -> None:
+def test_a_client_that_receives_something_is_not_closed(beats: Beats) -> None:
     session = beats.session()
     session.on_ping = session.answer
     for _ in range(50):
@@ -387,7 +388,7 @@ def test_a_client_that_takes_something_is_not(beats: Beats) -> None:
     assert session.ended is None
 
 
-def test_what_could_not_be_written_while_the_loop_was_blocked_is_not_the_clients_fault(beats: Beats) -> None:
+def test_time_in_which_the_loop_was_blocked_does_not_count_against_a_slow_client(beats: Beats) -> None:
     session = beats.session()
     session.on_ping = session.answer
     session.stalled_since = beats.loop.now
@@ -421,12 +422,12 @@ def test_a_timer_that_was_stopped_starts_anew(beats: Beats) -> None:
     session = beats.session()
     beats.loop.advance(INTERVAL)
     assert session.pings == [INTERVAL]
-    assert beats.timer.patience(beats.loop.now) == 0.0, "it was stopped, not late"
+    assert beats.timer.extension(beats.loop.now) == 0.0, "it was stopped, not late"
     beats.loop.advance(20 * INTERVAL)
     assert left.pings == []
 
 
-def test_what_was_due_before_fires_at_the_next_tick(beats: Beats) -> None:
+def test_a_deadline_in_the_past_fires_at_the_next_tick(beats: Beats) -> None:
     beats.loop.advance(1.0)
     session = FakeSession(beats.loop, beats.timer)
     beats.timer.slot(beats.loop.now - 0.5).add(session.heartbeat)
@@ -435,7 +436,7 @@ def test_what_was_due_before_fires_at_the_next_tick(beats: Beats) -> None:
 
 
 @pytest.mark.parametrize("protocol", [3, 4])
-def test_a_stopped_heartbeat_is_still(beats: Beats, protocol: int) -> None:
+def test_a_stopped_heartbeat_does_nothing(beats: Beats, protocol: int) -> None:
     session = beats.session(protocol)
     beats.loop.advance(INTERVAL)
     session.heartbeat.stop()
@@ -456,7 +457,7 @@ def test_stopping_another_heartbeat_of_the_same_tick(beats: Beats) -> None:
 
 
 @pytest.mark.complains
-def test_a_heartbeat_that_fails_stops_no_other(beats: Beats, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_heartbeat_does_not_stop_the_others(beats: Beats, caplog: pytest.LogCaptureFixture) -> None:
     def fail() -> None:
         raise ZeroDivisionError
 
@@ -478,13 +479,13 @@ STEPS = st.lists(st.tuples(st.integers(0, 40), st.sampled_from(["packet", "beat"
 
 
 @given(steps=STEPS, protocol=st.sampled_from([3, 4]))
-def test_a_client_is_given_up_when_it_is_silent_and_not_before(steps: list[tuple[int, str]], protocol: int) -> None:
+def test_a_session_ends_only_if_its_client_is_silent(steps: list[tuple[int, str]], protocol: int) -> None:
     """``steps`` are ticks that pass, and what arrives then; after them nothing does."""
     with pytest.MonkeyPatch.context() as patch:
         session = play(Beats(patch), steps, protocol)
     assert session.ended is not None
     when, reason, _ = session.ended
-    silent = when - (session.heard - 1000.0)
+    silent = when - (session.last_seen - 1000.0)
     assert reason == PING_TIMEOUT
     assert (TIMEOUT if protocol == 4 else INTERVAL + TIMEOUT) <= silent
     assert silent <= max(INTERVAL, TIMEOUT) + TIMEOUT + 2 * TICK

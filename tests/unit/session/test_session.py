@@ -1,8 +1,7 @@
-"""A session over a transport that writes and reads when the test says so: turns, the inbox, packets, the upgrade, the end."""
+"""A session over a transport that writes and reads when the test says so: writing, packets, the upgrade, the end."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +10,9 @@ import pytest
 from gevent.event import Event
 from support.fakesession import FakeHost, FakeTransport, opened_session, outcome, quiet, started
 
-from engineio_wsgi.errors import SocketClosed, UsageError
+from engineio_wsgi.errors import SocketClosed
 from engineio_wsgi.packet import Packet, PacketType
-from engineio_wsgi.runtime.observer import Meter
+from engineio_wsgi.session.delivery import OnSlow
 from engineio_wsgi.session.session import Session
 from engineio_wsgi.transports.base import Prepared, TrackedPacket
 
@@ -27,7 +26,7 @@ class Switching(FakeTransport):
         self.calls: list[str] = []
 
     def watch(self, on_readable: object) -> None:
-        """As a `Wire` does."""
+        """As a `Connection` does."""
 
     def open(self) -> None:
         """The session reads from it now."""
@@ -63,188 +62,14 @@ def recorded(session: Any, *events: str) -> list[Any]:
     """What the listeners of ``events`` are called with."""
     log: list[Any] = []
     for event in events:
-        session.on(event, lambda *args, event=event: log.append((event, *args)))
+        session.inbox.on(event, lambda *args, event=event: log.append((event, *args)))
     return log
-
-
-# -- turns
-
-
-def test_a_message_is_delivered_at_once() -> None:
-    session, _ = opened_session()
-    log = recorded(session, "message", "data")
-    session.deliver("a")
-    assert log == [("message", "a"), ("data", "a")]
-
-
-def test_what_arrives_while_a_listener_runs_waits_for_its_end() -> None:
-    session, _ = opened_session()
-    order: list[str] = []
-    go_on = Event()
-
-    @session.on("message")
-    def message(data: str) -> None:
-        order.append(data)
-        if data == "a":
-            go_on.wait(5)
-            order.append("end of a")
-
-    busy = started(session.deliver, "a")
-    session.deliver("b")
-    session.enqueue(["c"])
-    assert order == ["a"]
-    go_on.set()
-    busy.join(5)
-    assert order == ["a", "end of a", "b", "c"]
-
-
-def test_messages_wait_until_there_is_a_listener() -> None:
-    session, transport = opened_session()
-    transport.arrive("a", "b")
-    log = recorded(session, "message")
-    gevent.sleep(0)
-    gevent.sleep(0)
-    assert log == [("message", "a"), ("message", "b")]
-
-
-def test_packet_listeners_see_messages_and_other_packets() -> None:
-    session, _ = opened_session()
-    log = recorded(session, "packet", "heartbeat", "message")
-    session.enqueue(["a"])
-    session.on_packet(Packet(PacketType.PONG))
-    session.run_turn()
-    assert [(event, *(packet.type for packet in rest if isinstance(packet, Packet))) for event, *rest in log] == [
-        ("packet", PacketType.MESSAGE), ("packet", PacketType.PONG), ("heartbeat",), ("message",)]
-
-
-@pytest.mark.complains
-@pytest.mark.parametrize("queued", [False, True])
-def test_a_listener_that_fails_ends_nothing(caplog: pytest.LogCaptureFixture, queued: bool) -> None:
-    session, _ = opened_session()
-    errors: list[BaseException] = []
-    session.on("error", errors.append)
-    session.on("message", lambda data: 1 / 0)
-    if queued:
-        session.enqueue(["a"])
-        session.run_turn()
-    else:
-        session.deliver("a")
-    assert [type(error) for error in errors] == [ZeroDivisionError]
-    assert "a listener (message) failed; the session goes on" in caplog.text
-    assert not session.closed
-
-
-@pytest.mark.complains
-def test_an_error_listener_that_fails_is_not_told_of_itself(caplog: pytest.LogCaptureFixture) -> None:
-    session, _ = opened_session()
-    session.on("error", lambda error: 1 / 0)
-    session.queue_call(lambda: [].pop())
-    session.run_turn()
-    assert caplog.text.count("Traceback") >= 2
-
-
-def test_a_listener_that_finds_the_session_closed_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
-    session, _ = opened_session()
-
-    def send() -> None:
-        raise SocketClosed
-
-    with caplog.at_level(logging.DEBUG, "engine.socket"):
-        session.queue_call(send)
-        session.run_turn()
-    assert [record.levelname for record in caplog.records] == ["DEBUG"]
-
-
-def test_turns_are_timed_where_somebody_wants_to_know() -> None:
-    transport = FakeTransport()
-    transport.meter = meter = Meter()
-    session = over(transport)
-    session.on("message", lambda data: None)
-    session.deliver("a")
-    session.enqueue(["b", "c"])
-    session.run_turn()
-    session.run_turn()
-    assert (meter.messages_in, meter.turns) == (3, 2)
-
-
-def test_waiting_is_none_of_a_turns_time() -> None:
-    transport = FakeTransport()
-    transport.meter = meter = Meter()
-    session = over(transport)
-    done = Event()
-    session.queue_call(lambda: (session.wait_for_message(5), done.set()))
-    gevent.sleep(0)
-    gevent.sleep(0)
-    assert meter.turns == 1
-    transport.arrive("a")
-    assert done.wait(5)
-    gevent.sleep(0)
-    assert meter.turns == 2
-
-
-# -- the inbox
-
-
-def test_a_full_inbox_stops_the_transport_until_it_is_empty() -> None:
-    transport = Switching()
-    session = over(transport, max_inbox=100)
-    transport.arrive("x" * 101, "y")
-    assert (session.reading_paused, transport.calls) == (True, ["pause"])
-    assert session.next_message() == "x" * 101
-    assert session.reading_paused
-    assert session.next_message() == "y"
-    assert (session.reading_paused, transport.calls) == (False, ["pause", "resume"])
-
-
-def test_a_post_waits_for_room() -> None:
-    session, transport = opened_session(max_inbox=100)
-    transport.arrive("x" * 101)
-    waiting = started(session.wait_for_room)
-    session.next_message()
-    assert outcome(waiting) is None
-    transport.arrive("x" * 101)
-    waiting = started(session.wait_for_room)
-    session.end("test")
-    assert outcome(waiting) is None
-
-
-def test_calls_that_a_busy_listener_holds_up_count() -> None:
-    session, _ = opened_session(max_inbox=100)
-    go_on = Event()
-    session.queue_call(go_on.wait, 5)
-    gevent.sleep(0)
-    gevent.sleep(0)
-    for _ in range(3):
-        session.queue_call(print)
-    assert session.reading_paused
-    session.off()
-    session.events.clear()
-    go_on.set()
-    gevent.sleep(0)
-    gevent.sleep(0)
-    assert not session.reading_paused
-
-
-def test_only_one_greenlet_waits_for_a_message() -> None:
-    session, _ = opened_session()
-    waiting = started(session.wait_for_message, 5)
-    with pytest.raises(UsageError):
-        session.wait_for_message(None)
-    session.end("test")
-    assert outcome(waiting) is None
-    assert session.receiver is None
-
-
-def test_a_wait_for_a_message_ends_in_time() -> None:
-    session, _ = opened_session()
-    assert session.wait_for_message(0.001) is None
-    assert session.receiver is None
 
 
 # -- writing
 
 
-def test_packets_of_the_engines_own_wait_for_nobody() -> None:
+def test_packets_of_the_engine_never_block() -> None:
     session, transport = opened_session(max_buffered=100)
     session.send_packet(Packet(PacketType.PONG, "x" * 40))
     session.send_packet(Packet(PacketType.PING))
@@ -256,28 +81,28 @@ def test_packets_of_the_engines_own_wait_for_nobody() -> None:
 
 
 @pytest.mark.parametrize("watched", [False, True])
-def test_a_ping_is_written_at_once_unless_somebody_watches(watched: bool) -> None:
+def test_a_ping_is_written_at_once_unless_the_buffer_is_watched(watched: bool) -> None:
     transport = Switching()
     session = over(transport)
     if watched:
-        session.on("flush", print)
+        session.inbox.on("flush", print)
     session.send_ping()
     assert (transport.calls, len(session.outbox.entries)) == (([], 1) if watched else (["ping"], 0))
 
 
-def test_those_who_watch_are_told_what_was_written() -> None:
+def test_flush_and_drain_listeners_and_callbacks_are_called() -> None:
     session, transport = opened_session()
     log = recorded(session, "flush", "drain")
     called: list[str] = []
     session.append("a", 1)
     session.append(TrackedPacket(Packet(PacketType.MESSAGE, "b"), lambda: called.append("b")), 1)
     transport.take()
-    session.run_turn()
+    session.inbox.run_turn()
     (flush, packets), drain = log
     assert (flush, [packet.data for packet in packets], drain, called) == ("flush", ["a", "b"], ("drain",), ["b"])
 
 
-def test_the_servers_listeners_are_told_with_what_the_application_sees() -> None:
+def test_listeners_of_the_server_are_called_with_the_socket() -> None:
     host: Any = FakeHost()
     log: list[Any] = []
     host.listeners_of = lambda event: (lambda *args: log.append((event, args[0])),) if event in ("flush", "drain") else ()
@@ -287,11 +112,11 @@ def test_the_servers_listeners_are_told_with_what_the_application_sees() -> None
     session.present_as("what the application sees")
     session.append("a", 1)
     transport.take()
-    session.run_turn()
+    session.inbox.run_turn()
     assert log == [("flush", "what the application sees"), ("drain", "what the application sees")]
 
 
-def test_a_client_that_takes_nothing_is_noted_once() -> None:
+def test_the_start_of_a_stall_is_kept() -> None:
     session, _ = opened_session()
     session.append("ab", 2)
     under_way = session.outbox.take()
@@ -305,14 +130,26 @@ def test_a_client_that_takes_nothing_is_noted_once() -> None:
 
 def test_a_broadcast_is_queued_unless_the_buffer_is_full() -> None:
     session, _ = opened_session(max_buffered=10)
-    assert session.send_prepared(Prepared("x" * 10, True))
-    assert not session.send_prepared(Prepared("y", True))
-    assert session.send_prepared(Prepared("z", True))
+    message = Prepared("x" * 10, True)
+    session.send_prepared(message)
+    session.send_prepared(Prepared("left out", True), OnSlow.DROP)
+    assert (session.outbox.entries[-1], session.closed) == (message, False)
+    session.send_prepared(Prepared("y", True))
+    assert session.close_reason == "client too slow"
+    session.send_prepared(Prepared("to nobody", True))
+
+
+def test_the_latest_value_takes_the_place_of_the_one_before() -> None:
+    session, _ = opened_session(max_buffered=10)
+    session.send_prepared(Prepared("x" * 10, True))
+    for number in range(3):
+        session.send_prepared(Prepared(f"price {number}", True, "price"), OnSlow.LATEST)
+    assert [entry.data for entry in session.outbox.entries[-2:]] == ["x" * 10, "price 2"]
 
 
 def test_what_another_thread_sends_is_queued_in_the_hub() -> None:
     session, _ = opened_session()
-    session.on("packet_create", lambda packet: None)
+    session.inbox.on("packet_create", lambda packet: None)
     session.append_from_thread("a", 1)
     assert session.outbox.entries == []
     gevent.sleep(0)
@@ -323,23 +160,35 @@ def test_what_another_thread_sends_is_queued_in_the_hub() -> None:
     assert session.outbox.entries == []
 
 
+def test_a_post_waits_for_room() -> None:
+    session, transport = opened_session(max_inbox=100)
+    transport.arrive("x" * 101)
+    waiting = started(session.wait_for_room)
+    session.inbox.next_message()
+    assert outcome(waiting) is None
+    transport.arrive("x" * 101)
+    waiting = started(session.wait_for_room)
+    session.end("test")
+    assert outcome(waiting) is None
+
+
 # -- packets
 
 
 @pytest.mark.parametrize(("protocol", "sent", "answer"), [(4, PacketType.PONG, []), (3, PacketType.PING, [PacketType.PONG])])
-def test_the_clients_half_of_a_heartbeat(protocol: int, sent: PacketType, answer: list[PacketType]) -> None:
+def test_a_heartbeat_packet_from_the_client(protocol: int, sent: PacketType, answer: list[PacketType]) -> None:
     host: Any = FakeHost()
     session = Session(host, "a", protocol)
     session.open(FakeTransport(), [])
     log = recorded(session, "heartbeat")
     session.on_packet(Packet(sent))
-    session.run_turn()
+    session.inbox.run_turn()
     assert [entry.type for entry in session.outbox.entries if isinstance(entry, Packet)] == answer
     assert log == [("heartbeat",)]
 
 
 @pytest.mark.parametrize(("protocol", "sent"), [(3, PacketType.PONG), (4, PacketType.PING)])
-def test_the_servers_half_of_a_heartbeat_is_not_the_clients(protocol: int, sent: PacketType) -> None:
+def test_a_heartbeat_packet_that_only_the_server_sends(protocol: int, sent: PacketType) -> None:
     host: Any = FakeHost()
     session = Session(host, "a", protocol)
     session.open(FakeTransport(), [])
@@ -353,13 +202,13 @@ def test_a_close_packet() -> None:
     assert not session.closed
     session.on_packet(Packet(PacketType.CLOSE))
     session.on_packet(Packet(PacketType.CLOSE))
-    assert (session.close_reason, session.host.forgotten) == ("transport close", [session])
+    assert (session.close_reason, session.registry.forgotten) == ("transport close", [session])
 
 
 # -- the upgrade
 
 
-def test_a_switch_takes_everything_along() -> None:
+def test_a_switch_moves_unsent_entries_and_the_pause() -> None:
     session, old = opened_session(max_inbox=100)
     old.arrive("x" * 200)
     session.append("unsent", 6)
@@ -374,7 +223,7 @@ def test_a_switch_takes_everything_along() -> None:
     assert new.take() == ["unsent", "b"]
 
 
-def test_a_session_that_waits_for_its_client_may_move_and_then_end() -> None:
+def test_a_closing_session_may_be_upgraded_and_then_ends() -> None:
     session, _ = opened_session()
     session.append("left", 4)
     session.end_when_drained("test")
@@ -385,7 +234,7 @@ def test_a_session_that_waits_for_its_client_may_move_and_then_end() -> None:
     assert (session.close_reason, session.state.upgraded) == ("test", True)
 
 
-def test_the_end_of_a_session_is_that_of_its_upgrade() -> None:
+def test_the_end_of_a_session_abandons_its_upgrade() -> None:
     session, _ = opened_session()
     new: Any = Switching()
     outcomes: list[bool] = []
@@ -399,7 +248,7 @@ def test_the_end_of_a_session_is_that_of_its_upgrade() -> None:
 
 
 @pytest.mark.parametrize("discard", [False, True])
-def test_close_is_told_once(discard: bool) -> None:
+def test_close_listeners_are_called_once(discard: bool) -> None:
     session, transport = opened_session()
     log = recorded(session, "close")
     session.end_from_thread("test", discard)
@@ -411,22 +260,22 @@ def test_close_is_told_once(discard: bool) -> None:
     assert session.socket is None
 
 
-def test_a_session_ends_when_its_client_has_taken_everything() -> None:
+def test_a_closing_session_ends_when_its_client_has_received_everything() -> None:
     session, transport = opened_session()
     session.append("left", 4)
     session.end_when_drained("test")
     assert (session.closing, session.close_reason) == (True, None)
-    session.enqueue(["too late"])
+    session.inbox.enqueue(["too late"])
     transport.take()
-    assert (session.closed, session.close_reason, list(session.inbox)) == (True, "test", [])
+    assert (session.closed, session.close_reason, list(session.inbox.messages)) == (True, "test", [])
 
 
 def test_close_listeners_wait_for_a_listener_that_is_running() -> None:
     session, _ = opened_session()
     log = recorded(session, "close")
     go_on = Event()
-    session.on("message", lambda data: go_on.wait(5))
-    busy = started(session.deliver, "a")
+    session.inbox.on("message", lambda data: go_on.wait(5))
+    busy = started(session.inbox.deliver, "a")
     session.end("test")
     gevent.sleep(0)
     assert log == []
@@ -435,7 +284,7 @@ def test_close_listeners_wait_for_a_listener_that_is_running() -> None:
     assert log == [("close", "test", None)]
 
 
-def test_what_was_spawned_ends_with_the_session() -> None:
+def test_spawned_greenlets_are_killed_when_the_session_ends() -> None:
     session, _ = opened_session()
     task = gevent.Greenlet(gevent.sleep, 1000)
     session.spawn(task)
@@ -446,13 +295,13 @@ def test_what_was_spawned_ends_with_the_session() -> None:
     assert isinstance(quiet(late, gevent.Greenlet(print)), SocketClosed)
 
 
-def test_what_was_under_way_is_what_was_never_sent() -> None:
+def test_entries_under_way_count_as_unsent_in_close_listeners() -> None:
     session, transport = opened_session()
     transport.under_way = ["under way"]
     session.append("a", 1)
     left: list[Any] = []
-    session.on("close", lambda *why: left.extend(session.outbox.entries))
+    session.inbox.on("close", lambda *why: left.extend(session.outbox.entries))
     session.end("test")
-    session.run_turn()
+    session.inbox.run_turn()
     assert left == ["under way", "a"]
     assert session.outbox.entries == []

@@ -52,7 +52,7 @@ def test_a_thread_waits_for_room() -> None:
     assert transport.take() == ["y"]
 
 
-def test_a_thread_gives_up() -> None:
+def test_a_send_from_a_thread_times_out() -> None:
     socket, transport = opened(max_buffered=10)
     socket.send("x" * 10)
     error = in_thread(socket.send, "y", timeout=0.01).get(timeout=60)
@@ -62,7 +62,7 @@ def test_a_thread_gives_up() -> None:
     assert transport.take() == ["x" * 10]
 
 
-def test_a_thread_is_told_what_may_not_be_sent() -> None:
+def test_a_send_of_a_wrong_type_raises_in_a_thread() -> None:
     socket, _ = opened()
 
     def send() -> str:
@@ -74,7 +74,7 @@ def test_a_thread_is_told_what_may_not_be_sent() -> None:
 
 
 @pytest.mark.parametrize("discard", [False, True])
-def test_a_thread_learns_that_the_session_is_closed(discard: bool) -> None:
+def test_a_send_to_a_closed_session_raises_in_a_thread(discard: bool) -> None:
     socket, _ = opened()
     socket.send("left").close(discard)
     assert isinstance(in_thread(socket.send, "y").get(timeout=60), SocketClosed)
@@ -94,7 +94,7 @@ def test_a_thread_closes_the_session_in_the_hubs_thread(discard: bool) -> None:
     assert (transport.closings, threads) == (["enough"], [threading.get_native_id()])
 
 
-def test_a_thread_closes_behind_what_it_sent() -> None:
+def test_a_close_from_a_thread_follows_what_it_sent() -> None:
     socket, transport = opened()
     in_thread(lambda: socket.send("a").send("b").close()).get(timeout=60)
     gevent.sleep(0)

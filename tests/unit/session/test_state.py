@@ -35,7 +35,7 @@ class FakeCandidate(Patient):
         self.wire = self
 
     def watch(self, on_readable: object) -> None:
-        """As a `Wire` does."""
+        """As a `Connection` does."""
 
 
 #: what makes each cause happen; ``TELL`` and ``RELEASE`` come one after the other in a session's last turn
@@ -46,7 +46,7 @@ HAPPEN: dict[Cause, Callable[[Any], object]] = {
     Cause.SWITCH: lambda session: session.switch_transport(Patient()),
     Cause.CLOSE: lambda session: session.end_when_drained("test"),
     Cause.END: lambda session: session.end("test"),
-    Cause.TELL: lambda session: session.run_turn(),
+    Cause.TELL: lambda session: session.inbox.run_turn(),
 }
 
 
@@ -79,7 +79,7 @@ def states_after(state: SessionState, cause: Cause) -> tuple[SessionState, Sessi
         seen.append((before, session.state))
 
     if way[-1:] == [Cause.TELL]:
-        session.on("close", happen)
+        session.inbox.on("close", happen)
     for each in way:
         if each is not Cause.RELEASE:  # it comes with the last turn
             HAPPEN[each](session)
@@ -122,7 +122,7 @@ def test_only_a_session_that_is_opening_can_be_opened() -> None:
 
 
 @pytest.mark.parametrize("state", list(SessionState), ids=lambda state: state.name)
-def test_every_state_is_reached_and_left_towards_the_end(state: SessionState) -> None:
+def test_every_state_can_be_reached_and_leads_to_the_end(state: SessionState) -> None:
     assert way_to(state) is not None
     at = state
     for cause in (Cause.OPEN, Cause.END, Cause.TELL, Cause.RELEASE):
@@ -131,7 +131,7 @@ def test_every_state_is_reached_and_left_towards_the_end(state: SessionState) ->
 
 
 @pytest.mark.parametrize("move", list(MOVES), ids=lambda move: f"{move[0].name}-{move[1].name}")
-def test_no_move_goes_back(move: tuple[SessionState, Cause]) -> None:
+def test_no_move_leads_to_an_earlier_state(move: tuple[SessionState, Cause]) -> None:
     at, to = move[0], MOVES[move]
     assert LIFE.index(at.ready) <= LIFE.index(to.ready)
     assert not (at.upgraded and not to.upgraded), "what has moved has moved"
@@ -155,7 +155,7 @@ def test_no_move_goes_back(move: tuple[SessionState, Cause]) -> None:
     (SessionState.OVER, {"closed", "told", "over"}),
     (SessionState.OVER_UPGRADED, {"closed", "told", "over", "upgraded"}),
 ], ids=[state.name for state in SessionState])
-def test_what_is_known_of_each_state(state: SessionState, flags: set[str]) -> None:
+def test_the_flags_of_each_state(state: SessionState, flags: set[str]) -> None:
     names = ["is_open", "closing", "closed", "told", "over", "upgrading", "upgraded"]
     assert {name for name in names if getattr(state, name)} == flags
 

@@ -49,10 +49,10 @@ class FakeWire:
         self.closings = 0
 
     def call_when_drained(self, callback: Any) -> None:
-        """As a `Wire` does."""
+        """As a `Connection` does."""
 
     def watch(self, on_readable: Any) -> None:
-        """As a `Wire` does."""
+        """As a `Connection` does."""
         self.on_readable = on_readable
 
     def recv(self, size: int) -> bytes:
@@ -63,7 +63,7 @@ class FakeWire:
         return data
 
     def write(self, data: bytes) -> None:
-        """As a `Wire` does."""
+        """As a `Connection` does."""
         if self.lost is not None:
             raise self.lost
         self.written.append(data)
@@ -102,6 +102,7 @@ class FakeSession:
         self.transport: Any = OldTransport()
         self.transport.nudge = lambda: self.old.nudges.append(round(loop.now - 1000.0, 6))
         self.old = self.transport
+        self.inbox = self
 
     def notify(self, event: str, *args: object) -> None:
         """An event of the session."""
@@ -157,8 +158,8 @@ class Attempt:
         self.session = FakeSession(self.loop)
         session: Any = self.session
         wire: Any = self.wire
-        workers: Any = None
-        self.candidate = WebSocketTransport(wire, workers, FrameDecoder(1000, masked=False), protocol)
+        greenlets: Any = None
+        self.candidate = WebSocketTransport(wire, greenlets, FrameDecoder(1000, masked=False), protocol)
         self.upgrade = Upgrade(session, self.candidate, self.loop, TIMEOUT)
         self.upgrade.start()
 
@@ -210,14 +211,14 @@ def test_a_packet(state: UpgradeState, packet: str, protocol: int) -> None:
     attempt.check()
 
 
-def test_the_moves_are_these() -> None:
+def test_the_moves() -> None:
     """Whoever adds a move adds it to the packets that are tried above."""
     assert {(state, f"{packet_type:d}{data!s}"): to for (state, packet_type, data), to in MOVES.items()} == LEGAL
 
 
 @UNFINISHED
 @pytest.mark.parametrize("name", FATAL)
-def test_a_frame_that_ends_it(state: UpgradeState, name: str) -> None:
+def test_frames_that_abandon_the_upgrade(state: UpgradeState, name: str) -> None:
     attempt = Attempt().until(state)
     attempt.arrive(FATAL[name])
     assert attempt.upgrade.state is ABANDONED
@@ -226,7 +227,7 @@ def test_a_frame_that_ends_it(state: UpgradeState, name: str) -> None:
 
 @UNFINISHED
 @pytest.mark.parametrize("name", HARMLESS)
-def test_a_frame_that_changes_nothing(state: UpgradeState, name: str) -> None:
+def test_frames_that_change_nothing(state: UpgradeState, name: str) -> None:
     attempt = Attempt().until(state)
     before = len(attempt.wire.written)
     attempt.arrive(HARMLESS[name])
@@ -235,7 +236,7 @@ def test_a_frame_that_changes_nothing(state: UpgradeState, name: str) -> None:
     attempt.check()
 
 
-def test_a_message_in_binary_is_no_probe() -> None:
+def test_a_binary_message_is_not_a_probe() -> None:
     attempt = Attempt(3)
     attempt.arrive(encode_binary(b"\x02probe"))
     assert attempt.upgrade.state is ABANDONED
@@ -285,7 +286,7 @@ def test_the_switch() -> None:
     attempt.check()
 
 
-def test_everything_in_one_piece() -> None:
+def test_all_packets_in_one_piece() -> None:
     """Nothing says that a client waits for the answer to its probe; what comes behind is the session's, in order."""
     attempt = Attempt()
     attempt.arrive(PROBE + UPGRADE + encode_text("4a") + encode_binary(b"b") + encode_text("3") + encode_text("4c"))
@@ -300,7 +301,7 @@ def test_a_ping_behind_the_upgrade_is_answered_once() -> None:
     assert attempt.wire.written == [encode_text("3probe"), encode_frame(Opcode.PONG, b"x")]
 
 
-def test_what_comes_in_small_pieces() -> None:
+def test_packets_in_small_pieces() -> None:
     attempt = Attempt()
     for byte in PROBE + UPGRADE:
         attempt.arrive(bytes([byte]))
@@ -308,7 +309,7 @@ def test_what_comes_in_small_pieces() -> None:
     attempt.check()
 
 
-def test_nothing_undoes_a_switch() -> None:
+def test_nothing_after_the_switch_reverts_it() -> None:
     attempt = Attempt()
     attempt.arrive(PROBE, UPGRADE)
     attempt.loop.advance(2 * TIMEOUT)
@@ -323,7 +324,7 @@ def test_nothing_undoes_a_switch() -> None:
 
 @UNFINISHED
 @pytest.mark.parametrize("arriving", [b"", ConnectionResetError("reset")], ids=["end", "reset"])
-def test_a_candidate_that_goes_away(state: UpgradeState, arriving: Any) -> None:
+def test_a_candidate_that_is_closed(state: UpgradeState, arriving: Any) -> None:
     attempt = Attempt().until(state)
     attempt.arrive(arriving)
     assert attempt.upgrade.state is ABANDONED
@@ -351,7 +352,7 @@ def test_the_time_limit(state: UpgradeState) -> None:
 
 
 @UNFINISHED
-def test_the_time_limit_is_put_off_when_the_loop_was_late(state: UpgradeState) -> None:
+def test_the_time_limit_is_extended_when_the_loop_was_late(state: UpgradeState) -> None:
     attempt = Attempt().until(state)
     attempt.loop.block(2 * TIMEOUT)
     assert attempt.upgrade.state is state
@@ -370,7 +371,7 @@ def test_the_session_ends(state: UpgradeState) -> None:
 
 
 @UNFINISHED
-def test_what_follows_in_the_same_piece_is_not_looked_at(state: UpgradeState) -> None:
+def test_frames_behind_a_fatal_one_are_ignored(state: UpgradeState) -> None:
     attempt = Attempt().until(state)
     before = len(attempt.wire.written)
     attempt.arrive(encode_text("6") + HARMLESS["ping"] + PROBE + UPGRADE + encode_text("4a"))
@@ -379,7 +380,7 @@ def test_what_follows_in_the_same_piece_is_not_looked_at(state: UpgradeState) ->
     attempt.check()
 
 
-def test_a_polite_client_gets_its_close_frame_back() -> None:
+def test_a_close_frame_is_answered() -> None:
     attempt = Attempt()
     attempt.arrive(encode_close(1000, ""))
     assert attempt.wire.written == [encode_close(1000, "transport close")]

@@ -31,7 +31,7 @@ def connected(limit: int = 100) -> tuple[WriteBuffer, FakeTransport]:
     return buffer, transport
 
 
-def test_what_is_put_in_is_taken_out_in_order_once() -> None:
+def test_entries_are_taken_out_once_and_in_order() -> None:
     buffer, transport = connected()
     buffer.put("a", 1)
     buffer.put(b"bc", 2)
@@ -47,14 +47,14 @@ def test_a_corked_transport_is_not_woken() -> None:
     assert transport.wakes == 0
 
 
-def test_what_a_session_begins_with_does_not_count() -> None:
+def test_the_first_packets_do_not_count() -> None:
     buffer, transport = connected()
     first = Packet(PacketType.OPEN, "{}")
     buffer.begin_with([first])
     assert (buffer.entries, buffer.size, transport.wakes) == ([first], 0, 0)
 
 
-def test_what_was_not_written_goes_before_what_came_later() -> None:
+def test_entries_that_were_not_written_precede_newer_ones() -> None:
     buffer, _ = connected()
     buffer.put("ab", 2)
     taken = buffer.take()
@@ -63,7 +63,7 @@ def test_what_was_not_written_goes_before_what_came_later() -> None:
     assert (buffer.entries, buffer.size) == (["ab", "c"], 3)
 
 
-def test_where_somebody_watches_what_was_taken_counts_until_it_is_counted_again() -> None:
+def test_entries_that_were_taken_out_count_until_a_recount_if_watched() -> None:
     buffer, _ = connected()
     buffer.watch()
     buffer.put("ab", 2)
@@ -73,7 +73,7 @@ def test_where_somebody_watches_what_was_taken_counts_until_it_is_counted_again(
     assert buffer.size == 0
 
 
-def test_what_is_under_way_counts() -> None:
+def test_entries_under_way_count() -> None:
     buffer, _ = connected()
     buffer.put("ab", 2)
     under_way = buffer.take()
@@ -106,5 +106,16 @@ def test_a_cleared_buffer_is_empty() -> None:
     (Packet(PacketType.MESSAGE, "abc"), 3), (Packet(PacketType.PING), OVERHEAD), (Packet(PacketType.PONG, "x"), OVERHEAD + 1),
     (TrackedPacket(Packet(PacketType.MESSAGE, "ab"), print), 2), (Prepared("abcd", True), 4),
 ], ids=["ASCII", "UTF-8", "bytes", "empty", "message", "ping", "pong", "tracked", "prepared"])
-def test_the_bytes_that_an_entry_counts_for(entry: Entry, size: int) -> None:
+def test_the_size_of_an_entry(entry: Entry, size: int) -> None:
     assert entry_size(entry) == size
+
+
+def test_a_value_that_still_waits_is_withdrawn() -> None:
+    buffer, _ = connected()
+    buffer.put("before", 6)
+    buffer.put(Prepared("old", True, "price"), 3)
+    buffer.put(Prepared("other", True, "stock"), 5)
+    buffer.withdraw("price")
+    buffer.withdraw("nothing")
+    assert [getattr(entry, "data", entry) for entry in buffer.entries] == ["before", "other"]
+    assert buffer.size == 11

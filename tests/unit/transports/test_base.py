@@ -9,21 +9,21 @@ from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.transports.base import Entry, Prepared, TrackedPacket, Transport, as_packet, size_of
 
 
-def test_a_transport_is_bound_to_whom_it_serves() -> None:
+def test_a_transport_is_bound_to_its_sink() -> None:
     transport, first, second = Transport(), FakeSink(), FakeSink()
     transport.bind(first)
     transport.bind(second)
     assert (transport.sink, transport.outbox) == (second, second.outbox)
 
 
-def test_a_transport_without_a_connection_has_little_to_do() -> None:
+def test_defaults_of_a_transport_without_a_connection() -> None:
     transport = Transport()
     for nothing in (transport.open, transport.read, transport.pause, transport.resume, transport.nudge, transport.discard):
         assert nothing() is None  # type: ignore[func-returns-value]
     assert (transport.unsent, transport.unsent_entries(), transport.ping()) == (0, [], False)
 
 
-def test_how_it_writes_and_ends_is_each_transports_own() -> None:
+def test_a_transport_has_to_say_how_it_writes_and_closes() -> None:
     transport = Transport()
     for own in (transport.wake, transport.wake_to_close, transport.close):
         with pytest.raises(NotImplementedError):
@@ -33,7 +33,7 @@ def test_how_it_writes_and_ends_is_each_transports_own() -> None:
 @pytest.mark.parametrize(("data", "size"), [
     ("abc", 3), ("äöü", 6), ("😀", 4), ("\ud800", 1), (b"\xff\xff", 2), ("", 0),
 ], ids=repr)
-def test_the_bytes_of_a_message(data: str | bytes, size: int) -> None:
+def test_the_size_of_a_message(data: str | bytes, size: int) -> None:
     assert size_of(data) == size
 
 

@@ -20,7 +20,7 @@ from engineio_wsgi.transports.websocket import WebSocketTransport, message_head
 PONG = Packet(PacketType.PONG)
 
 
-class FakeWorkers:
+class FakeGreenletPool:
     """Reads when something is readable, as the greenlet pool does."""
 
     def attend(self, connection: Any) -> None:
@@ -35,8 +35,8 @@ class Opened:
     def __init__(self, protocol: int = 4, **more: Any) -> None:
         self.wire, self.sink = FakeConnection(), FakeSink()
         wire: Any = self.wire
-        workers: Any = FakeWorkers()
-        self.transport = WebSocketTransport(wire, workers, FrameDecoder(100_000, masked=False), protocol, **more)
+        greenlets: Any = FakeGreenletPool()
+        self.transport = WebSocketTransport(wire, greenlets, FrameDecoder(100_000, masked=False), protocol, **more)
         self.sink.serve(self.transport)
         self.transport.open()
 
@@ -74,7 +74,7 @@ def opened() -> Opened:
     (encode_text("4a")[:2], ["heard", "run"]),
     (encode_frame(Opcode.PONG, b"x"), ["heard", "run"]),
 ], ids=["text", "binary", "pong", "ping", "two", "mixed", "a part", "control"])
-def test_what_arrives_is_reported(opened: Opened, data: bytes, reported: list[Any]) -> None:
+def test_received_frames_are_reported(opened: Opened, data: bytes, reported: list[Any]) -> None:
     assert opened.arrive(data) == reported
 
 
@@ -88,7 +88,7 @@ def test_binary_messages_of_revision_3_have_a_type() -> None:
     (encode_frame(Opcode.CLOSE, b""), "transport close", 1000),
     (b"\xf1\x002", "transport error", 1002),
 ], ids=["no packet", "close", "close without a code", "violation"])
-def test_what_ends_the_session(opened: Opened, data: bytes, reason: str, code: int) -> None:
+def test_frames_that_end_the_session(opened: Opened, data: bytes, reason: str, code: int) -> None:
     log = opened.arrive(data)
     assert ("end", reason) in log
     opened.transport.close()
@@ -100,13 +100,13 @@ def test_what_ends_the_session(opened: Opened, data: bytes, reason: str, code: i
 
 
 @pytest.mark.parametrize("data", [b"", ConnectionResetError()], ids=["end", "reset"])
-def test_a_client_that_is_gone(opened: Opened, data: bytes | OSError) -> None:
+def test_a_lost_connection(opened: Opened, data: bytes | OSError) -> None:
     assert opened.arrive(data) == [("end", "transport close"), "run"]
     opened.transport.close("transport close")
     assert (opened.wire.written, opened.wire.calls[-1]) == ([], "close")
 
 
-def test_a_false_alarm(opened: Opened) -> None:
+def test_a_connection_with_nothing_to_read(opened: Opened) -> None:
     assert opened.arrive(BlockingIOError()) == []
 
 
@@ -175,7 +175,7 @@ def test_long_messages_are_compressed_and_short_ones_are_not() -> None:
     assert deflated.send(Packet(PacketType.MESSAGE, "a" * 200, False)) == encode_text("4" + "a" * 200)
 
 
-def test_all_that_waits_goes_out_in_one_piece_when_the_hub_runs(opened: Opened) -> None:
+def test_all_entries_are_written_with_one_send_when_the_hub_runs(opened: Opened) -> None:
     opened.sink.send("a", "b")
     assert opened.wire.written == []
     gevent.sleep(0)
@@ -183,7 +183,7 @@ def test_all_that_waits_goes_out_in_one_piece_when_the_hub_runs(opened: Opened) 
     assert opened.sink.log == [], "nobody watches"
 
 
-def test_what_was_sent_while_reading_goes_out_when_it_ends(opened: Opened) -> None:
+def test_entries_sent_while_reading_are_written_at_its_end(opened: Opened) -> None:
     opened.transport.corked = True
     opened.sink.send("a")
     opened.transport.uncork()
@@ -191,7 +191,7 @@ def test_what_was_sent_while_reading_goes_out_when_it_ends(opened: Opened) -> No
     assert opened.wire.written == [encode_text("4a")]
 
 
-def test_what_the_kernel_does_not_take_is_under_way(opened: Opened) -> None:
+def test_bytes_that_the_kernel_does_not_accept_are_under_way(opened: Opened) -> None:
     opened.wire.takes = 5
     opened.send("a", "bc", "d")
     assert opened.sink.log == [("stalled", "a", "bc", "d")]
@@ -205,7 +205,7 @@ def test_what_the_kernel_does_not_take_is_under_way(opened: Opened) -> None:
     assert (opened.wire.written[1:], opened.transport.unsent_entries()) == ([encode_text("4later")], [])
 
 
-def test_those_who_watch_are_told(opened: Opened) -> None:
+def test_written_entries_are_reported_if_watched(opened: Opened) -> None:
     opened.sink.outbox.watch()
     opened.send("a")
     assert opened.sink.log == [("written", "a")]
@@ -227,14 +227,14 @@ def test_a_connection_that_is_lost_with_bytes_under_way(opened: Opened) -> None:
     assert opened.transport.unsent_entries() == ["a"]
 
 
-def test_a_ping_goes_out_at_once_unless_something_is_before_it(opened: Opened) -> None:
+def test_a_ping_is_written_at_once_if_nothing_waits(opened: Opened) -> None:
     assert opened.transport.ping()
     assert opened.wire.written == [encode_text("2")]
     opened.sink.send("a")
     assert not opened.transport.ping()
 
 
-def test_a_probe_is_answered_past_the_buffer(opened: Opened) -> None:
+def test_a_probe_is_answered_without_the_write_buffer(opened: Opened) -> None:
     opened.transport.send_now(Packet(PacketType.PONG, "probe"))
     assert opened.wire.written == [encode_text("3probe")]
 
@@ -269,7 +269,7 @@ def test_close_codes(opened: Opened, reason: str, code: int) -> None:
     assert opened.wire.written == [encode_close(code, reason)]
 
 
-def test_a_refusal_says_why(opened: Opened) -> None:
+def test_the_reason_of_a_refusal_is_its_json(opened: Opened) -> None:
     opened.transport.refuse(RequestRefused(ErrorCode.BAD_REQUEST))
     assert opened.wire.written == [encode_close(1008, '{"code":3,"message":"Bad request"}')]
 

@@ -19,7 +19,7 @@ from support.rawwebsocket import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, 
 from engineio_wsgi.errors import UsageError
 from engineio_wsgi.protocol.websocket.frames import Close, FrameDecoder, Item, Ping, Pong
 from engineio_wsgi.protocol.websocket.handshake import HandshakeRefused
-from engineio_wsgi.runtime.connection import Wire, detach
+from engineio_wsgi.runtime.connection import Connection, detach
 from engineio_wsgi.websocket import frame_writer
 from engineio_wsgi.websocket.websocket import WebSocket
 
@@ -79,18 +79,18 @@ class Scene:
         far.settimeout(60)
         self.near = near
         self.client = Client(far)
-        self.wires: list[Wire] = []
+        self.wires: list[Connection] = []
 
-    def open_wire(self, head: bytes) -> Wire:
+    def answer_handshake(self, head: bytes) -> Connection:
         """What the handler does."""
-        wire = Wire(detach(self.near))
+        wire = Connection(detach(self.near))
         self.wires.append(wire)
         wire.write(head)
         return wire
 
     def offer(self, changes: dict[str, str] | None = None, **settings: Any) -> WebSocket:
         """A WebSocket that nobody has used yet."""
-        return WebSocket({**ENVIRON, **(changes or {})}, self.open_wire, **settings)
+        return WebSocket({**ENVIRON, **(changes or {})}, self.answer_handshake, **settings)
 
     def open(self, changes: dict[str, str] | None = None, **settings: Any) -> WebSocket:
         """An accepted one, the response read."""
@@ -182,10 +182,10 @@ def test_a_sub_protocol_of_the_application(scene: Scene) -> None:
 
 
 def test_the_client_has_gone(scene: Scene) -> None:
-    def open_wire(head: bytes) -> Wire:
+    def answer_handshake(head: bytes) -> Connection:
         raise BrokenPipeError("gone")
 
-    websocket = WebSocket(dict(ENVIRON), open_wire)
+    websocket = WebSocket(dict(ENVIRON), answer_handshake)
     with pytest.raises(WebSocketError):
         websocket.accept()
     assert websocket.closed

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from engineio_wsgi.cluster.local.channel import OwnerGone
 from engineio_wsgi.cluster.messages import BadMessage, Kind, Message
-from engineio_wsgi.cluster.redis import reliable_link as peer_module
-from engineio_wsgi.cluster.redis.reliable_link import Conversation, Envelope, Peer
+from engineio_wsgi.cluster.redis import reliable_link as link_module
+from engineio_wsgi.cluster.redis.envelope import Envelope
+from engineio_wsgi.cluster.redis.reliable_link import Conversation, ReliableLink
 
 
 class Side:
@@ -22,7 +23,7 @@ class Side:
         self.name = name
         self.listening = True
         self.way: deque[bytes] = deque()
-        self.peer = Peer(self, other)
+        self.link = ReliableLink(self, other)
         self.heard: list[int] = []
         self.others: list[Conversation] = []
         self.ended = 0
@@ -47,17 +48,17 @@ class Side:
     def take(self, data: bytes) -> None:
         """Something has come from the other side, if this one listens."""
         if self.listening:
-            self.peer.receive(*Envelope.open(data))
+            self.link.receive(*Envelope.open(data))
 
     def come_back(self) -> None:
         """As after a loss of the bus."""
         self.listening = True
-        self.peer.post_again()
-        self.peer.ask_again()
+        self.link.post_again()
+        self.link.ask_again()
 
     def close(self) -> None:
         """Forget everything."""
-        self.peer.close()
+        self.link.close()
 
 
 class Pair:
@@ -65,7 +66,7 @@ class Pair:
 
     def __init__(self) -> None:
         self.left, self.right = Side("left", "right"), Side("right", "left")
-        self.conversation = self.left.peer.begin()
+        self.conversation = self.left.link.begin()
         self.conversation.begin_callbacks(self.left.hear)
         self.said: dict[str, list[int]] = {"left": [], "right": []}
 
@@ -144,9 +145,9 @@ def test_who_has_forgotten_the_link_begins_anew(steps: list[tuple[str, bool, int
             step(pair, *each)
         pair.settle()
         side, other = (pair.left, pair.right) if left else (pair.right, pair.left)
-        side.peer.close()
-        side.peer = Peer(side, other.name)
-        conversation = side.peer.begin()
+        side.link.close()
+        side.link = ReliableLink(side, other.name)
+        conversation = side.link.begin()
         conversation.begin_callbacks(side.hear)
         conversation.send(Message(Kind.REQUEST, body=b"1000"))
         pair.settle()
@@ -165,22 +166,22 @@ def test_a_message_that_was_taken_back_is_not_delivered() -> None:
     pair.right.listening = False
     kinds = (Kind.REQUEST, Kind.DATA, Kind.DATA)
     numbers = [pair.conversation.send(Message(kind, body=b"%d" % number)) for number, kind in enumerate(kinds)]
-    pair.left.peer.withdraw(numbers[1])
-    assert pair.left.peer.is_unacked(numbers[1])
+    pair.left.link.withdraw(numbers[1])
+    assert pair.left.link.is_unacked(numbers[1])
     pair.left.way.clear()
     pair.settle()
     assert pair.right.heard == [0, 2]
-    assert pair.left.peer.idle is False
+    assert pair.left.link.idle is False
     pair.conversation.end()
     for _ in range(2):
         # the second time, it is acknowledged
         pair.settle()
-    assert (pair.right.ended, pair.right.peer.idle, pair.left.peer.idle) == (1, True, True)
+    assert (pair.right.ended, pair.right.link.idle, pair.left.link.idle) == (1, True, True)
     pair.close()
 
 
 def test_nothing_more_is_taken_when_too_much_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peer_module, "MAX_UNACKED", 1000)
+    monkeypatch.setattr(link_module, "MAX_UNACKED", 1000)
     pair = Pair()
     pair.conversation.send(Message(Kind.REQUEST, body=b"1" * 1000))
     with pytest.raises(OwnerGone, match=r"\d+ bytes wait for it"):
@@ -207,7 +208,7 @@ def test_what_is_lost_is_said_again_by_and_by(rest: list[int]) -> None:
     pair.right.way.clear()
     for _ in range(3):
         for side in (pair.left, pair.right):
-            side.peer.look()
+            side.link.look()
         pair.carry(pair.left, pair.right, 100)
         pair.carry(pair.right, pair.left, 100)
     assert pair.right.heard == [0, 1, *rest]
@@ -221,12 +222,12 @@ def test_all_that_was_lost_follows_the_first_of_it() -> None:
         pair.say("left")
     pair.left.way.clear()
     for _ in range(5):
-        pair.left.peer.look()
+        pair.left.link.look()
     said_again = {Envelope.open(data)[0].number for data in pair.left.way}
     assert said_again == {0, 1}, "0: whether anybody is there"
     for _ in range(2):
         pair.carry(pair.left, pair.right, 100)
-        pair.right.peer.look()
+        pair.right.link.look()
         pair.carry(pair.right, pair.left, 100)
     assert pair.right.heard == [0, 1, 2, 3, 4]
     pair.close()
@@ -250,7 +251,7 @@ def test_arbitrary_bytes_raise_nothing_else(data: bytes) -> None:
     try:
         for content in (data, Envelope("right", 1, 1, 1, 0, 0, 1).pack(data)):
             try:
-                side.peer.receive(*Envelope.open(content))
+                side.link.receive(*Envelope.open(content))
             except BadMessage:
                 continue
     finally:

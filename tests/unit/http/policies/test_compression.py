@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from engineio_wsgi.http.policies.compression import choose_coding, compress
-from engineio_wsgi.options.options import HttpCompression
+from engineio_wsgi.options.values import HttpCompression
 
 BODY = b"4hello" * 400
 SETTINGS = HttpCompression(threshold=1024)

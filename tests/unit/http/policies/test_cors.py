@@ -9,7 +9,7 @@ import pytest
 
 from engineio_wsgi.errors import ErrorCode, Forbidden, RequestRefused
 from engineio_wsgi.http.policies.cors import OriginPolicy
-from engineio_wsgi.options.options import Cors
+from engineio_wsgi.options.values import Cors
 
 PAGE = "https://page.example"
 OTHER = "https://other.example"
@@ -246,7 +246,7 @@ def test_exposed_headers() -> None:
 
 
 def preflight(cors: Cors | None, request: dict[str, Any]) -> dict[str, str]:
-    status, headers, body = OriginPolicy(cors).preflight(request)
+    status, headers, body, _ = OriginPolicy(cors).preflight(request)
     assert (status, body) == ("204 No Content", b"")
     assert len(dict(headers)) == len(headers)
     return dict(headers)

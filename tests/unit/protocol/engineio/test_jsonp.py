@@ -46,7 +46,7 @@ def test_indexes(value: str, index: int) -> None:
     "value",
     [None, "", "-1", "+1", " 1", "1 ", "1.5", "1e3", "0x1", "1];alert(1);//", "\u0663", "\u00b2", "1" * 10, "1" * 5000],
 )
-def test_indexes_that_are_none(value: str | None) -> None:
+def test_invalid_indexes(value: str | None) -> None:
     with pytest.raises(ProtocolError):
         parse_index(value)
 

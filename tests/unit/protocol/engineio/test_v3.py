@@ -59,7 +59,7 @@ WRONG_FRAMES = [
 
 
 @pytest.mark.parametrize("frame", WRONG_FRAMES)
-def test_frames_that_are_none(frame: str | bytes) -> None:
+def test_invalid_frames(frame: str | bytes) -> None:
     with pytest.raises(ProtocolError):
         decode_packet(frame)
 
@@ -151,7 +151,7 @@ WRONG_TEXTS = [
 
 
 @pytest.mark.parametrize("body", WRONG_TEXTS, ids=ascii)
-def test_text_payloads_that_are_none(body: bytes) -> None:
+def test_invalid_text_payloads(body: bytes) -> None:
     with pytest.raises(ProtocolError):
         decode_payload(body)
 
@@ -182,12 +182,12 @@ WRONG_BINARIES = [
 
 
 @pytest.mark.parametrize("body", WRONG_BINARIES, ids=ascii)
-def test_binary_payloads_that_are_none(body: bytes) -> None:
+def test_invalid_binary_payloads(body: bytes) -> None:
     with pytest.raises(ProtocolError):
         decode_payload(body, binary=True)
 
 
-def test_what_is_missing_is_told() -> None:
+def test_the_error_of_a_short_payload_has_its_lengths() -> None:
     with pytest.raises(ProtocolError, match="9 was announced, and 2 follow"):
         decode_payload(b"9:4x")
     with pytest.raises(ProtocolError, match="9 was announced, and 2 follow"):
@@ -205,7 +205,7 @@ def test_what_is_missing_is_told() -> None:
         ("\ud83d\ude00", "\U0001f600"),
     ],
 )
-def test_surrogates_become_what_a_browser_makes_of_them(text: str, sent: str) -> None:
+def test_surrogates_are_encoded_as_in_a_browser(text: str, sent: str) -> None:
     packets, cleaned = [Packet(PacketType.MESSAGE, text), BINARY], [Packet(PacketType.MESSAGE, sent), BINARY]
     assert encode_payload(packets, binary=False) == encode_payload(cleaned, binary=False)
     assert encode_payload(packets) == encode_payload(cleaned)

@@ -43,7 +43,7 @@ def test_a_client_without_binary_frames() -> None:
 @pytest.mark.parametrize(
     "frame", ["", "7", "9x", "x", "\u0664", "B", " 4", "b=", "bA", "bAQI", "b AQID", "bAQID!", "b\u00e9"]
 )
-def test_frames_that_are_none(frame: str) -> None:
+def test_invalid_frames(frame: str) -> None:
     with pytest.raises(ProtocolError):
         decode_packet(frame)
     with pytest.raises(ProtocolError):
@@ -71,7 +71,7 @@ def test_payloads(packets: list[Packet], body: bytes, binary: bool) -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"\x1e", b"4x\x1e", b"\x1e4x", b"4\xff", b"4\xed\xa0\x80", b"4\xc0\x80", b"bAQ\xc3\xa9="]
 )
-def test_payloads_that_are_none(body: bytes) -> None:
+def test_invalid_payloads(body: bytes) -> None:
     with pytest.raises(ProtocolError):
         decode_payload(body)
 
@@ -85,7 +85,7 @@ def test_payloads_that_are_none(body: bytes) -> None:
         ("\ud83d\ude00", "\U0001f600"),
     ],
 )
-def test_surrogates_become_what_a_browser_makes_of_them(text: str, sent: str) -> None:
+def test_surrogates_are_encoded_as_in_a_browser(text: str, sent: str) -> None:
     assert encode_payload([HELLO, Packet(PacketType.MESSAGE, text)]) == b"4hello\x1e4" + sent.encode()
 
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import pytest
 from support.rawwebsocket import BINARY, CONTINUATION, PING, TEXT, frame_bytes
 
-from engineio_wsgi.errors import ProtocolError
-from engineio_wsgi.protocol.websocket.close_codes import FrameError
+from engineio_wsgi.errors import FrameError, ProtocolError
 from engineio_wsgi.protocol.websocket.deflate import DeflateParameters, Deflater, Inflater, negotiate, parse_extensions
 from engineio_wsgi.protocol.websocket.frames import FrameDecoder, Ping, Violation
 

@@ -1,7 +1,7 @@
 """``manage.py runengineio``: `runserver` with gevent's server, so that WebSocket works as well as polling.
 
-Owns the process: that gevent patches it before Django is imported, the signals, and the end. Addresses, checks and the
-reloader are `runserver`'s.
+Owns the process: gevent patches it before Django is imported; signals; the end. Addresses, checks and the reloader are those of
+`runserver`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import os
 import signal
 import sys
 from argparse import ArgumentParser
-from collections.abc import Callable, Iterable
-from typing import Any
+from wsgiref.types import WSGIApplication
 
 import gevent
 from django.apps import apps
@@ -27,15 +26,11 @@ from gevent import monkey
 from gevent.event import Event
 
 from engineio_wsgi.contrib.django.server import wrapped
-from engineio_wsgi.engine.engine import join_clusters
-from engineio_wsgi.engine.registry import close_hosts
 from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.log import DebugHandler
-from engineio_wsgi.server import HttpServer
+from engineio_wsgi.server import HttpServer, close_servers, join_clusters
 
 __all__ = ["Command"]
-
-Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 #: seconds that sessions have to fetch what is left when the server is asked to stop
@@ -49,10 +44,10 @@ requests = logging.getLogger("django.server")
 class Command(runserver.Command):  # type: ignore[misc]
     """See the module."""
 
-    help = "Serves the project and its engine with gevent's server, and starts anew when its code changes."
+    help = "Serves the project and its engine with gevent's server, and restarts when the code changes."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """As `runserver`, without what is about its threads."""
+        """The arguments of `runserver`, without those about threads."""
         parser.add_argument("addrport", nargs="?", help="port, or address:port (127.0.0.1:8000)")
         parser.add_argument("--ipv6", "-6", action="store_true", dest="use_ipv6", help="listen on an IPv6 address")
         parser.add_argument("--noreload", action="store_false", dest="use_reloader", help="do not watch the project's code")
@@ -60,21 +55,21 @@ class Command(runserver.Command):  # type: ignore[misc]
                             help="do not serve static files; with DEBUG they are, if django.contrib.staticfiles is installed")
 
     def run_from_argv(self, argv: list[str]) -> None:
-        """From the command line: this process is the command's own, and may be replaced by one that gevent has patched."""
+        """Called from the command line: the process belongs to the command, which may replace it by a patched one."""
         self._owns_process = True
         super().run_from_argv(argv)
 
     _owns_process = False
 
-    def run(self, **options: Any) -> None:
-        """What `runserver` calls with checked arguments. The reloader's first process serves nothing: it starts the others."""
+    def run(self, **options: object) -> None:
+        """Called by `runserver` with checked arguments. The first process of the reloader only starts the others."""
         serves = not options["use_reloader"] or autoreload.DJANGO_AUTORELOAD_ENV in os.environ
         if serves and self._owns_process and not monkey.is_module_patched("threading"):
             _start_patched()
         super().run(**options)
 
-    def inner_run(self, *args: Any, **options: Any) -> None:
-        """Check the project, and serve it until a signal comes. Blocks."""
+    def inner_run(self, *args: object, **options: object) -> None:
+        """Check the project, and serve it. Blocks until SIGINT or SIGTERM."""
         autoreload.raise_last_exception()
         if not options.get("skip_checks"):  # Django 4.2 has no such option here
             self.check(display_num_errors=True)
@@ -95,13 +90,13 @@ class Command(runserver.Command):  # type: ignore[misc]
         for watcher in watchers:
             watcher.cancel()
         if options["use_reloader"]:
-            # this is a thread of the reloader's; only the main one can end the process
+            # this is a thread of the reloader; only the main thread can end the process
             gevent.get_hub().handle_system_error(SystemExit, SystemExit(0))
 
-    def get_handler(self, *args: Any, **options: Any) -> Application:
-        """``settings.WSGI_APPLICATION``, with static files in front of it during development."""
+    def get_handler(self, *args: object, **options: object) -> WSGIApplication:
+        """The application ``settings.WSGI_APPLICATION``; with ``DEBUG``, static files are served in front of it."""
         try:
-            handler: Application = super().get_handler(*args, **options)
+            handler: WSGIApplication = super().get_handler(*args, **options)
         except ImproperlyConfigured as error:
             raise CommandError(str(error)) from error
         if not wrapped:
@@ -111,7 +106,7 @@ class Command(runserver.Command):  # type: ignore[misc]
             return StaticFilesHandler(handler)  # type: ignore[no-any-return]
         return handler
 
-    def _listen(self, application: Application) -> HttpServer:
+    def _listen(self, application: WSGIApplication) -> HttpServer:
         try:
             http = HttpServer((self.addr, int(self.port)), application, log=_RequestLog())
             http.start()
@@ -121,7 +116,7 @@ class Command(runserver.Command):  # type: ignore[misc]
         return http
 
     def on_bind(self, server_port: int) -> None:
-        """Say where it listens."""
+        """Print the address. Called by `runserver`, too."""
         host = f"[{self.addr}]" if ":" in self.addr else self.addr
         self.stdout.write(f"Django {self.get_version()} with settings {settings.SETTINGS_MODULE!r} and its engine listen on "
                           f"http://{host}:{server_port}/\nQuit with Control-C.")
@@ -129,22 +124,22 @@ class Command(runserver.Command):  # type: ignore[misc]
 
 
 class _RequestLog:
-    """What `runserver` prints of each request. The engine's own are left out: a poll has a session's id in its line."""
+    """Logs requests as `runserver` does, except those of the engine: their lines would contain session ids."""
 
     def __init__(self) -> None:
         self._resources = tuple(f'"{method} {server.options.resource}' for server in wrapped for method in ("GET", "POST"))
 
     def write(self, line: str) -> None:
-        """What gevent calls with a line for its log, which begins with the client's address and the time."""
+        """Called by gevent with a line for its log, which begins with the client's address and the time."""
         request = line.partition("] ")[2].rstrip()
         if not request.startswith(self._resources):
             requests.info("%s", request)
 
 
 def _start_patched() -> None:
-    """Start this process anew, patched by gevent before anything of Django's is imported. Does not return.
+    """Replace this process by one that gevent patches before Django is imported. Does not return.
 
-    Django makes the places where it keeps connections when it is imported: patched later, they would be shared.
+    When Django is imported, it makes the thread-local objects that hold connections; patched later, greenlets would share them.
     """
     flags = [f"-W{option}" for option in sys.warnoptions]
     path = os.pathsep.join(filter(None, [sys.path[0], os.environ.get("PYTHONPATH")]))
@@ -152,7 +147,7 @@ def _start_patched() -> None:
 
 
 def _set_up_logging() -> None:
-    """What goes wrong in the engine's handlers is shown like what goes wrong in views, unless the project logs it itself."""
+    """Print errors of handlers as `runserver` prints errors of views, unless the project has set up logging."""
     engine = logging.getLogger("engine")
     printers = [handler for handler in engine.handlers if isinstance(handler, DebugHandler)]
     silent = (logging.NullHandler, DebugHandler)
@@ -167,7 +162,7 @@ def _set_up_logging() -> None:
 
 
 def _stop(http: HttpServer) -> None:
-    """Take no more connections, end the sessions, and let the requests that are under way be answered."""
+    """Accept no more connections, close the sessions, and wait for the requests that are being answered."""
     http.close()
-    close_hosts(GRACE)
+    close_servers(GRACE)
     http.stop(timeout=REQUEST_GRACE)

@@ -12,8 +12,8 @@ from gevent.event import Event
 from support.lateness import block_loop
 
 import engineio_wsgi
-from engineio_wsgi.handoff import adopted as adoption
-from engineio_wsgi.handoff.adopted import Adopter
+from engineio_wsgi.handoff.adopter import Adopter
+from engineio_wsgi.http import roster
 
 
 class Pair:
@@ -122,7 +122,7 @@ def test_close_answers_what_a_client_asks_that_has_just_been_answered(adopting: 
 
 
 def test_close_waits_for_the_rest_of_a_request(adopting: Callable[..., Pair], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adoption, "KEPT_PERIOD", 0.01)
+    monkeypatch.setattr(roster, "KEPT_PERIOD", 0.01)
     pair = adopting()
     pair.adopt(GET[:5])
     gevent.sleep(0)
@@ -134,7 +134,7 @@ def test_close_waits_for_the_rest_of_a_request(adopting: Callable[..., Pair], mo
 
 def test_close_answers_what_has_come_while_the_loop_was_blocked(
         adopting: Callable[..., Pair], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adoption, "KEPT_PERIOD", 0.1)
+    monkeypatch.setattr(roster, "KEPT_PERIOD", 0.1)
     pair = adopting()
     pair.adopt()
     gevent.sleep(0)
@@ -146,7 +146,7 @@ def test_close_answers_what_has_come_while_the_loop_was_blocked(
 def test_connection_that_comes_when_the_server_stops(
         adopting: Callable[..., Pair], monkeypatch: pytest.MonkeyPatch) -> None:
     """It has been accepted, and its greenlet has not begun."""
-    monkeypatch.setattr(adoption, "KEPT_PERIOD", 0.1)
+    monkeypatch.setattr(roster, "KEPT_PERIOD", 0.1)
     pair = adopting()
     greenlet = pair.adopt()
     assert pair.adopter.close(60)

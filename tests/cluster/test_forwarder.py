@@ -16,10 +16,11 @@ from support.lateness import block_loop
 from support.workers import settled
 
 from engineio_wsgi.cluster.local.channel import Channel, OwnerGone
-from engineio_wsgi.cluster.local.forwarder import LocalCourier, RequestCopy
-from engineio_wsgi.cluster.local.listener import Doorway
+from engineio_wsgi.cluster.local.forwarder import LocalForwarder, RequestCopy
+from engineio_wsgi.cluster.local.listener import UnixListener
 from engineio_wsgi.cluster.local.names import AbstractNames
-from engineio_wsgi.cluster.messages import Answer, Kind, Message
+from engineio_wsgi.cluster.messages import Kind, Message, Request, write_answer
+from engineio_wsgi.http.response import Response
 
 OWNER = "abcd"
 
@@ -28,12 +29,12 @@ class Owner:
     """Answers every request with its query, once it is told to."""
 
     def __init__(self) -> None:
-        self.names = AbstractNames(f"courier {os.getpid()}")
+        self.names = AbstractNames(f"forwarder {os.getpid()}")
         self.channels: list[Channel] = []
         self.waiting = 0
         self.go_on = gevent.event.Event()
         self.go_on.set()
-        self.doorway = Doorway(self.names, OWNER, self.receive)
+        self.unix_listener = UnixListener(self.names, OWNER, self.receive)
 
     def receive(self, channel: Channel, message: Message) -> None:
         """Take a request, and answer it."""
@@ -41,8 +42,8 @@ class Owner:
         channel.send(Message(Kind.TAKEN), monotonic() + 5)
         self.waiting += 1
         self.go_on.wait()
-        query: str = message.head["environ"]["QUERY_STRING"]
-        channel.send(Answer("200 OK", []).message(query.encode()), monotonic() + 5)
+        query = Request.of(message).environ["QUERY_STRING"]
+        channel.send(write_answer(Response("200 OK", [], query.encode())), monotonic() + 5)
 
     def wait_for(self, number: int) -> None:
         """Until so many requests have come."""
@@ -55,21 +56,22 @@ def owner() -> Iterator[Owner]:
     """A worker that listens."""
     owner = Owner()
     yield owner
-    owner.doorway.close()
+    owner.unix_listener.close()
 
 
 @pytest.fixture
-def courier(owner: Owner) -> Iterator[LocalCourier]:
+def forwarder(owner: Owner) -> Iterator[LocalForwarder]:
     """The way to it."""
-    courier = LocalCourier(owner.names, 5)
-    yield courier
-    courier.close()
+    forwarder = LocalForwarder(owner.names, 5)
+    yield forwarder
+    forwarder.close()
 
 
-def relay(courier: LocalCourier, query: str, worker: str = OWNER) -> str:
+def relay(forwarder: LocalForwarder, query: str, worker: str = OWNER) -> str:
     """The body of the answer to a request, or why there is none."""
     try:
-        answered: Any = courier.relay(worker, RequestCopy({"REQUEST_METHOD": "GET", "QUERY_STRING": query}, "group", "sid", 1000))
+        request = RequestCopy({"REQUEST_METHOD": "GET", "QUERY_STRING": query}, "group", "sid", 1000)
+        answered: Any = forwarder.relay(worker, request)
     except OwnerGone as error:
         return str(error)
     return str(answered.body.decode())
@@ -80,14 +82,14 @@ def ask(*arguments: Any) -> str:
     return str(gevent.spawn(relay, *arguments).get())
 
 
-def test_requests_after_one_another_share_a_channel(owner: Owner, courier: LocalCourier) -> None:
-    assert [ask(courier, str(number)) for number in range(5)] == ["0", "1", "2", "3", "4"]
+def test_requests_after_one_another_share_a_channel(owner: Owner, forwarder: LocalForwarder) -> None:
+    assert [ask(forwarder, str(number)) for number in range(5)] == ["0", "1", "2", "3", "4"]
     assert len(set(map(id, owner.channels))) == 1
 
 
-def test_requests_at_a_time_have_channels_of_their_own(owner: Owner, courier: LocalCourier) -> None:
+def test_requests_at_a_time_have_channels_of_their_own(owner: Owner, forwarder: LocalForwarder) -> None:
     owner.go_on.clear()
-    asked = [gevent.spawn(relay, courier, str(number)) for number in range(20)]
+    asked = [gevent.spawn(relay, forwarder, str(number)) for number in range(20)]
     owner.wait_for(20)
     owner.go_on.set()
     gevent.joinall(asked, raise_error=True)
@@ -96,21 +98,21 @@ def test_requests_at_a_time_have_channels_of_their_own(owner: Owner, courier: Lo
     assert len(first) == 20
     # a few are kept, and they are the next ones'
     owner.channels.clear()
-    assert [ask(courier, "x") for _ in range(20)] == ["x"] * 20
+    assert [ask(forwarder, "x") for _ in range(20)] == ["x"] * 20
     assert not {id(channel) for channel in owner.channels} - first
 
 
-def test_channel_that_has_ended_meanwhile(owner: Owner, courier: LocalCourier) -> None:
-    ask(courier, "first")
+def test_channel_that_has_ended_meanwhile(owner: Owner, forwarder: LocalForwarder) -> None:
+    ask(forwarder, "first")
     owner.channels[0].hang_up()
-    assert ask(courier, "again") == "again"
+    assert ask(forwarder, "again") == "again"
     assert len(set(map(id, owner.channels))) == 2
 
 
-def test_channel_that_ends_with_a_request_in_it(owner: Owner, courier: LocalCourier) -> None:
-    ask(courier, "first")
+def test_channel_that_ends_with_a_request_in_it(owner: Owner, forwarder: LocalForwarder) -> None:
+    ask(forwarder, "first")
     owner.go_on.clear()
-    asked = gevent.spawn(relay, courier, "second")
+    asked = gevent.spawn(relay, forwarder, "second")
     owner.wait_for(2)
     owner.channels[-1].hang_up()
     assert asked.get() == "it has not answered: the other worker has hung up"
@@ -123,7 +125,7 @@ def test_answer_that_has_come_when_it_is_looked_for_too_late() -> None:
     near.sock.setblocking(False)
     far.send(Message(Kind.TAKEN), monotonic() + 5)
     assert near.last_word() == Message(Kind.TAKEN)
-    far.send(Answer("200 OK", []).message(b"answer"), monotonic() + 5)
+    far.send(write_answer(Response("200 OK", [], b"answer")), monotonic() + 5)
     assert near.receive(monotonic() + 5).body == b"answer"
     assert near.last_word() is None
     with pytest.raises(BrokenPipeError):
@@ -136,7 +138,7 @@ def test_answer_that_has_come_when_it_is_looked_for_too_late() -> None:
 def test_message_that_has_come_while_the_loop_was_blocked(size: int) -> None:
     near, far = (Channel(sock) for sock in plain_socket.socketpair(plain_socket.AF_UNIX, plain_socket.SOCK_SEQPACKET))
     near.sock.setblocking(False)
-    answer = Answer("200 OK", []).message(b"x" * size)
+    answer = write_answer(Response("200 OK", [], b"x" * size))
     block_loop(0.2, lambda: far.send(answer, monotonic() + 60))
     assert near.receive(monotonic() + 0.1) == answer
     near.close()
@@ -163,20 +165,20 @@ def test_room_that_has_come_while_the_loop_was_blocked() -> None:
     far.close()
 
 
-def test_owner_that_has_closed(owner: Owner, courier: LocalCourier) -> None:
-    ask(courier, "first")
-    owner.doorway.close()
-    assert ask(courier, "second") == "nobody answers there any more: Connection refused"
+def test_owner_that_has_closed(owner: Owner, forwarder: LocalForwarder) -> None:
+    ask(forwarder, "first")
+    owner.unix_listener.close()
+    assert ask(forwarder, "second") == "nobody answers there any more: Connection refused"
 
 
-def test_channels_to_workers_that_come_and_go(owner: Owner, courier: LocalCourier) -> None:
+def test_channels_to_workers_that_come_and_go(owner: Owner, forwarder: LocalForwarder) -> None:
     files = len(os.listdir("/proc/self/fd"))
     for number in range(200):
-        doorway = Doorway(owner.names, f"{number:04}", owner.receive)
-        assert ask(courier, "x", f"{number:04}") == "x"
-        doorway.close()
+        unix_listener = UnixListener(owner.names, f"{number:04}", owner.receive)
+        assert ask(forwarder, "x", f"{number:04}") == "x"
+        unix_listener.close()
     gevent.sleep(0)
     assert len(os.listdir("/proc/self/fd")) < files + 100
-    courier.close()
-    # each doorway's end of a channel is closed by its own greenlet
+    forwarder.close()
+    # each unix_listener's end of a channel is closed by its own greenlet
     settled(lambda: len(os.listdir("/proc/self/fd")) <= files)

@@ -1,4 +1,4 @@
-"""http/responses.py: the engine's own responses."""
+"""http/response.py: the engine's own responses."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engineio_wsgi.errors import ErrorCode, Forbidden, PayloadTooLarge, RequestRefused, ServerClosing, UpgradeInvalid
-from engineio_wsgi.http.responses import Response, answer, refused, too_large
-from engineio_wsgi.options.options import HttpCompression
+from engineio_wsgi.errors import ErrorCode, Forbidden, HandshakeRefused, PayloadTooLarge, RequestRefused, ServerClosing
+from engineio_wsgi.http.response import Response, finish, payload, refused
+from engineio_wsgi.options.values import HttpCompression
 
 SETTINGS = HttpCompression(threshold=1024)
 
 
 def headers_of(response: Response) -> dict[str, str]:
     """Its headers by name; none is there twice, and none could become two."""
-    headers = dict(response[1])
-    assert len(headers) == len(response[1])
-    assert all(text.isprintable() for header in response[1] for text in header)
-    assert headers["Content-Length"] == str(len(response[2]))
+    headers = dict(response.headers)
+    assert len(headers) == len(response.headers)
+    assert all(text.isprintable() for header in response.headers for text in header)
+    assert headers["Content-Length"] == str(len(response.body))
     return headers
 
 
 @pytest.mark.parametrize("compression", [SETTINGS, None])
 @pytest.mark.parametrize("content_type", ["text/plain; charset=UTF-8", "application/octet-stream", "text/html"])
 def test_an_answer(content_type: str, compression: HttpCompression | None) -> None:
-    response = answer(b"4hello", content_type, {"HTTP_ACCEPT_ENCODING": "gzip"}, compression)
-    assert (response[0], response[2]) == ("200 OK", b"4hello")
+    response = finish(payload(b"4hello", content_type, True), {"HTTP_ACCEPT_ENCODING": "gzip"}, compression)
+    assert (response.status, response.body) == ("200 OK", b"4hello")
     assert headers_of(response) == {
         "Content-Type": content_type,
         "Cache-Control": "no-store",
@@ -40,8 +40,8 @@ def test_an_answer(content_type: str, compression: HttpCompression | None) -> No
 
 def test_a_compressed_answer() -> None:
     body = b"4" + b"x" * 2000
-    response = answer(body, "text/plain; charset=UTF-8", {"HTTP_ACCEPT_ENCODING": "gzip"}, SETTINGS)
-    assert gzip.decompress(response[2]) == body
+    response = finish(payload(body, "text/plain; charset=UTF-8", True), {"HTTP_ACCEPT_ENCODING": "gzip"}, SETTINGS)
+    assert gzip.decompress(response.body) == body
     headers = headers_of(response)
     assert headers["Content-Encoding"] == "gzip"
     assert headers["Vary"] == "Accept-Encoding"
@@ -49,16 +49,17 @@ def test_a_compressed_answer() -> None:
 
 @pytest.mark.parametrize("environ", [{}, {"HTTP_ACCEPT_ENCODING": "br"}])
 def test_an_answer_that_could_have_been_compressed_varies(environ: dict[str, str]) -> None:
-    response = answer(b"x" * 2000, "text/plain", environ, SETTINGS)
-    assert response[2] == b"x" * 2000
+    response = finish(payload(b"x" * 2000, "text/plain", True), environ, SETTINGS)
+    assert response.body == b"x" * 2000
     headers = headers_of(response)
     assert headers["Vary"] == "Accept-Encoding"
     assert "Content-Encoding" not in headers
 
 
-def test_an_answer_that_must_not_be_compressed() -> None:
-    response = answer(b"x" * 2000, "text/plain", {"HTTP_ACCEPT_ENCODING": "gzip"}, None)
-    assert response[2] == b"x" * 2000
+@pytest.mark.parametrize(("allowed", "compression"), [(True, None), (False, SETTINGS)])
+def test_an_answer_that_must_not_be_compressed(allowed: bool, compression: HttpCompression | None) -> None:
+    response = finish(payload(b"x" * 2000, "text/plain", allowed), {"HTTP_ACCEPT_ENCODING": "gzip"}, compression)
+    assert response.body == b"x" * 2000
     assert "Content-Encoding" not in headers_of(response)
 
 
@@ -75,8 +76,8 @@ def test_an_answer_that_must_not_be_compressed() -> None:
 )
 def test_the_error_table(code: int, message: str) -> None:
     response = refused(RequestRefused(ErrorCode(code)))
-    assert response[0] == ("403 Forbidden" if code == 4 else "400 Bad Request")
-    assert json.loads(response[2]) == {"code": code, "message": message}
+    assert response.status == ("403 Forbidden" if code == 4 else "400 Bad Request")
+    assert json.loads(response.body) == {"code": code, "message": message}
     headers = headers_of(response)
     assert headers["Content-Type"] == "application/json"
     assert headers["Cache-Control"] == "no-store"
@@ -84,26 +85,26 @@ def test_the_error_table(code: int, message: str) -> None:
 
 def test_a_refusal_keeps_its_context_to_itself() -> None:
     response = refused(Forbidden("log in first", {"user": "secret"}))
-    assert json.loads(response[2]) == {"code": 4, "message": "log in first"}
-    assert b"secret" not in response[2]
+    assert json.loads(response.body) == {"code": 4, "message": "log in first"}
+    assert b"secret" not in response.body
 
 
 def test_a_refusals_message_stays_in_the_body() -> None:
     message = 'a"b\r\nSet-Cookie: x=y\r\n\r\n</script>\u2028\ud800'
     response = refused(Forbidden(message))
     headers_of(response)
-    assert json.loads(response[2])["message"] == message
-    assert b"\n" not in response[2]
+    assert json.loads(response.body)["message"] == message
+    assert b"\n" not in response.body
 
 
 def test_a_body_is_spelt_as_the_reference_servers() -> None:
-    assert refused(RequestRefused(ErrorCode(1)))[2] == b'{"code":1,"message":"Session ID unknown"}'
-    assert refused(Forbidden('"\u00fc"'))[2] == '{"code":4,"message":"\\"\u00fc\\""}'.encode()
+    assert refused(RequestRefused(ErrorCode(1))).body == b'{"code":1,"message":"Session ID unknown"}'
+    assert refused(Forbidden('"\u00fc"')).body == '{"code":4,"message":"\\"\u00fc\\""}'.encode()
 
 
 def test_an_explanation_goes_into_a_header() -> None:
     response = refused(RequestRefused(ErrorCode.BAD_REQUEST, "Bad request: the moon is full"))
-    assert response[2] == b'{"code":3,"message":"Bad request"}'
+    assert response.body == b'{"code":3,"message":"Bad request"}'
     assert headers_of(response)["Engineio-Reason"] == "the moon is full"
 
 
@@ -121,26 +122,26 @@ def test_an_explanation_is_a_header_whatever_it_says(text: str) -> None:
 
 
 def test_a_refusal_without_a_body() -> None:
-    status, headers, body = refused(RequestRefused(ErrorCode.BAD_REQUEST, "Bad request: twice", bare=True))
-    assert (status, body) == ("400 Bad Request", b"")
-    assert ("Engineio-Reason", "twice") in headers
-    assert ("Content-Length", "0") in headers
+    response = refused(RequestRefused(ErrorCode.BAD_REQUEST, "Bad request: twice", bare=True))
+    assert (response.status, response.body) == ("400 Bad Request", b"")
+    assert ("Engineio-Reason", "twice") in response.headers
+    assert ("Content-Length", "0") in response.headers
 
 
 def test_a_refusal_with_a_status_of_its_own() -> None:
-    assert refused(ServerClosing())[0] == "503 Service Unavailable"
+    assert refused(ServerClosing()).status == "503 Service Unavailable"
 
 
 def test_a_refusal_with_headers_of_its_own() -> None:
-    response = refused(UpgradeInvalid("426 Upgrade Required", "version 12", [("Sec-WebSocket-Version", "13")]))
-    assert response[0] == "426 Upgrade Required"
+    response = refused(HandshakeRefused("426 Upgrade Required", "version 12", [("Sec-WebSocket-Version", "13")]))
+    assert response.status == "426 Upgrade Required"
     assert headers_of(response)["Sec-WebSocket-Version"] == "13"
 
 
 def test_too_large() -> None:
-    response = too_large(PayloadTooLarge(2_000_000, 1_000_000))
-    assert response[0].startswith("413 ")
-    assert response[2] == b""
+    response = refused(PayloadTooLarge(2_000_000, 1_000_000))
+    assert response.status.startswith("413 ")
+    assert response.body == b""
     reason = headers_of(response)["Engineio-Reason"]
     assert "2000000" in reason and "1000000" in reason
     assert "max_http_buffer_size" in reason

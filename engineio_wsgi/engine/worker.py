@@ -1,0 +1,310 @@
+"""This process as a worker: where requests come in, and which of them other workers have to answer.
+
+Owns the first request, which enters the hub and joins the cluster; forks; the applications that the server is wrapped around. It
+must not know how other workers are reached: for that it gets a `Router`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from threading import Lock
+from typing import Protocol
+from weakref import WeakValueDictionary
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+import gevent
+from gevent.event import AsyncResult
+
+from engineio_wsgi.engine.engine import Engine
+from engineio_wsgi.engine.hooks import Hooks
+from engineio_wsgi.engine.registry import Registry, new_worker_id
+from engineio_wsgi.handoff.client_socket import client_socket
+from engineio_wsgi.handoff.upgrades import can_upgrade
+from engineio_wsgi.http.handler import WebSocketHandler
+from engineio_wsgi.http.hub_thread import call_in_hub, in_plain_thread, start_hub
+from engineio_wsgi.options.options import Options
+from engineio_wsgi.runtime.forks import serve
+from engineio_wsgi.runtime.threads import current_thread, half_patched
+from engineio_wsgi.session.delivery import Delivery
+from engineio_wsgi.session.socket import Socket
+
+__all__ = ["Front", "Reach", "Router", "Worker", "set_default_cluster"]
+
+logger = logging.getLogger("engine")
+
+
+class Reach(Protocol):
+    """A way to the sessions of other workers."""
+
+    def deliver(self, data: str | bytes, delivery: Delivery) -> object:
+        """Send one message to sessions of the other workers."""
+        ...
+
+    def send(self, sid: str, data: str | bytes, compress: bool = True) -> bool:
+        """Send one message to a session. Returns whether its worker has queued it."""
+        ...
+
+    def disconnect(self, sid: str) -> bool:
+        """Close a session. Returns whether there is one."""
+        ...
+
+
+class Router(Reach, Protocol):
+    """What a worker needs of the layer that knows the other workers."""
+
+    worker_id: str
+
+    def route(self, environ: WSGIEnvironment, start_response: StartResponse | None,
+              handler: WebSocketHandler | None) -> Iterable[bytes] | None:
+        """Answer a request for another worker's session; ``None`` if it is to be answered here. May block."""
+        ...
+
+    def forsake(self) -> None:
+        """In a forked child: leave the parent's place among the workers alone."""
+        ...
+
+    def close(self, timeout: float) -> None:
+        """Leave the cluster. Blocks for ``timeout`` seconds at most."""
+        ...
+
+
+class Front(Protocol):
+    """A server in front of an application."""
+
+    @property
+    def application(self) -> WSGIApplication:
+        """The application."""
+        ...
+
+    @property
+    def server(self) -> object:
+        """The server."""
+        ...
+
+
+#: the fronts of this process by their identity: an application need not be hashable
+_fronts: WeakValueDictionary[int, Front] = WeakValueDictionary()
+
+
+class Worker:
+    """The part of a server that belongs to one process.
+
+    Args:
+        join: makes this process one of the workers of a cluster. Raises `ConfigurationError` if it cannot.
+        outside: returns the way to a cluster's workers for a process that is none of them.
+    """
+
+    #: the cluster of a server without the option ``cluster``
+    default_cluster: str | None = None
+
+    def __init__(self, registry: Registry, engine: Engine, hooks: Hooks, join: Callable[[Worker, str], Router],
+                 outside: Callable[[str, str], Reach]) -> None:
+        self._registry = registry
+        self._engine = engine
+        self._hooks = hooks
+        self._join = join
+        self._outside = outside
+        #: the sessions of this process, as the application sees them
+        self.clients: Mapping[str, Socket] = registry.clients
+        self._router: Router | None = None
+        #: guards `start_hub`: one thread starts the hub, the others wait
+        self._starting = Lock()
+        #: the outcome of :meth:`enter_hub`, while it is under way
+        self._entered: AsyncResult | None = None
+        #: ``SERVER_PORT`` of the last request
+        self.port: str | None = ""
+        #: whether the WSGI server runs several processes
+        self._has_siblings = False
+        self._warned = False
+        self._wrapped: WSGIApplication | None = None
+        #: whether the server is wrapped around no more than one application
+        self.has_one_application = True
+        self.configure(registry.options)
+
+    def configure(self, options: Options) -> None:
+        """Use other options. Not after the first request."""
+        self.options = options
+
+    # -- the hub and the cluster
+
+    @property
+    def _group(self) -> str | None:
+        return self.options.cluster or self.default_cluster
+
+    def enter_hub(self) -> None:
+        """Begin to serve in the hub of the calling thread, once; not before the first request, which comes after any fork.
+
+        Blocks while a cluster is joined; requests that come meanwhile wait for the same outcome.
+
+        Raises:
+            ConfigurationError: see :meth:`join_cluster`.
+        """
+        if self._registry.hub is not None:
+            return
+        if self._entered is not None:
+            self._entered.get()
+            return
+        self._entered = entered = AsyncResult()
+        try:
+            self._start()
+        except BaseException as error:
+            entered.set_exception(error)
+            raise
+        else:
+            entered.set(None)
+        finally:
+            self._entered = None
+
+    def _start(self) -> None:
+        missing = half_patched()
+        if missing:
+            logger.warning("gevent has patched some modules and not %s: listeners that use them will block every session; "
+                           "call monkey.patch_all() first of all, or not at all", ", ".join(missing))
+        group = self._group
+        if group is not None:
+            self._router = self._join(self, group)
+        worker_id = new_worker_id() if self._router is None else self._router.worker_id
+        self._registry.start(gevent.get_hub(), worker_id, in_cluster=self._router is not None)
+        self._hooks.on_start()
+
+    def join_cluster(self) -> None:
+        """Be one of the workers from now on, and not only from the first request; nothing without the option ``cluster``.
+
+        Blocks until Redis has answered. Not before any fork.
+
+        Raises:
+            ConfigurationError: Redis cannot be reached, or the platform lacks what workers find each other by.
+        """
+        if self._registry.hub is None and self._group is not None:
+            self.enter_hub()
+
+    def reach(self) -> Reach | None:
+        """The way to the other workers; ``None`` without the option ``cluster``. This process may join the cluster now."""
+        group = self._group
+        if self._registry.hub is None and group is not None and (self._registry.forked or in_plain_thread()):
+            return self._outside(group, self.options.path)
+        self.join_cluster()
+        return self._router
+
+    def warn_of_siblings(self) -> None:
+        """A broadcast has reached the sessions of this process only. Log a warning, once, if there are other processes."""
+        if self._has_siblings and not self._warned:
+            self._warned = True
+            logger.warning("a broadcast reached the clients of this process only, and the WSGI server runs several: set "
+                           "cluster='local' to reach those of all, or call broadcast with local=True")
+
+    def leave_cluster(self, timeout: float) -> None:
+        """Stop serving other workers. Blocks for ``timeout`` seconds at most."""
+        if self._router is not None:
+            self._router.close(timeout)
+
+    def start_anew(self, served: bool) -> None:
+        """In a forked child: drop what belongs to the parent, which stays in its cluster.
+
+        Args:
+            served: whether the parent has served a client.
+        """
+        self._registry.start_anew(served)
+        if self._router is not None:
+            self._router.forsake()
+            self._router = None
+        self._entered = None
+        self._starting = Lock()
+        self.port = ""
+
+    # -- requests
+
+    def handle_request(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request of the engine's: a WSGI application. Blocks as long as a poll has to wait."""
+        if environ.get("SERVER_PORT") != self.port:
+            self.note_listener(environ)
+        registry = self._registry
+        if registry.hub is None:
+            self._enter(environ)
+        handler = environ.pop("engineio.handler", None)
+        if current_thread() != registry.thread and environ.get("wsgi.websocket") is None:
+            return self._answer_from_thread(environ, start_response)
+        if self._router is not None and (routed := self._router.route(environ, start_response, handler)) is not None:
+            return routed
+        return self._engine.handle_request(environ, start_response)
+
+    def _enter(self, environ: WSGIEnvironment) -> None:
+        """The first request: enter the hub, or start one in a thread of its own if the HTTP server has only plain threads."""
+        if not in_plain_thread() or can_upgrade(environ):
+            self.enter_hub()
+            return
+        with self._starting:
+            if self._registry.hub is None:
+                start_hub(self.enter_hub)
+
+    def _answer_from_thread(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Have a request of a plain thread answered in the hub. Blocks until it is."""
+        hub = self._registry.hub
+        assert hub is not None
+        response = call_in_hub(hub.loop, self.answer, environ, self.options.max_http_buffer_size)
+        start_response(response.status, response.headers)
+        return [response.body]
+
+    def answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve a request whose connection is not here, in a greenlet of the hub. Blocks as long as a poll has to wait."""
+        if self._router is not None and (routed := self._router.route(environ, start_response, None)) is not None:
+            return routed
+        return self._engine.answer(environ, start_response)
+
+    def handle_upgrade(self, environ: WSGIEnvironment, websocket: object) -> None:
+        """Serve an accepted WebSocket. Blocks until it is closed, unless its connection can be taken over."""
+        self.note_listener(environ)
+        self.enter_hub()
+        environ["wsgi.websocket"] = websocket
+        handler = environ.pop("engineio.handler", None)
+        if self._router is None or self._router.route(environ, None, handler) is None:
+            self._engine.handle_upgrade(environ, None)
+
+    def note_listener(self, environ: WSGIEnvironment) -> None:
+        """Note that this process serves the listener of a request; a process that is forked from it must not."""
+        self.port = environ.get("SERVER_PORT")
+        self._has_siblings = bool(environ.get("wsgi.multiprocess"))
+        sock = client_socket(environ)
+        if sock is not None:
+            serve(sock)
+
+    # -- what other workers ask for
+
+    def deliver(self, data: str | bytes, delivery: Delivery) -> int:
+        """Send one message to sessions of this process. Returns their number."""
+        self._registry.deliver(data, delivery)
+        return len(self._registry.receivers(delivery.to))
+
+    def announce(self, event: str, argument: object) -> None:
+        """Have the server's listeners of an event called. Does not block."""
+        self._registry.events.announce(event, argument)
+
+    # -- the applications that the server is wrapped around
+
+    def on_wrapped(self, front: Front) -> None:
+        """The server was put in front of an application."""
+        if self._wrapped is None:
+            self._wrapped = front.application
+        elif self._wrapped is not front.application:
+            self.has_one_application = False
+        _fronts[id(front)] = front
+
+    def is_outermost(self, application: WSGIApplication | None) -> bool:
+        """Whether a request to ``application`` reaches this server first; other servers in between do not count.
+
+        Not if the application is not known.
+        """
+        if application is None:
+            return False
+        application = self._hooks.unwrap(application)
+        while (front := _fronts.get(id(application))) is not None:
+            if front.server is self._registry.server:
+                return True
+            application = front.application
+        return False
+
+
+def set_default_cluster(cluster: str) -> None:
+    """Have every server without the option ``cluster`` join ``cluster``. Called by a WSGI server with several workers."""
+    Worker.default_cluster = cluster

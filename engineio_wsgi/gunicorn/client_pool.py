@@ -1,0 +1,23 @@
+"""The places of a gunicorn worker's clients."""
+
+from __future__ import annotations
+
+import gevent
+
+from engineio_wsgi.runtime.connection import Connection
+from engineio_wsgi.vendors.gevent_servers import PlacePool
+
+__all__ = ["ClientPool"]
+
+
+class ClientPool(PlacePool):
+    """The greenlets of a worker's connections. A connection that became a session's WebSocket keeps its place.
+
+    gunicorn's ``worker_connections`` is the number of clients, and a session's WebSocket is one that has no greenlet.
+    """
+
+    def keep_place(self, connection: Connection) -> None:
+        """Keep the place of the calling greenlet, which has given its connection away, until ``connection`` is closed."""
+        greenlet = gevent.getcurrent()
+        if greenlet in self:
+            connection.on_closed(self.keep(greenlet))

@@ -1,0 +1,102 @@
+"""What a process of gunicorn's has to do with the engines in it: join the cluster, and leave its forked children alone."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from functools import partial
+from hashlib import sha256
+from typing import Any, TypeAlias
+
+import gevent
+from greenlet import getcurrent, greenlet
+from gunicorn.errors import AppImportError
+
+from engineio_wsgi.engine.worker import set_default_cluster
+from engineio_wsgi.errors import ConfigurationError
+from engineio_wsgi.runtime.forks import call_in_child, serve
+from engineio_wsgi.server import join_clusters
+from engineio_wsgi.vendors.gunicorn_workers import forget_signals, replace_notify
+
+__all__ = ["LOOK_PERIOD", "GunicornWorker", "join_workers", "note_worker", "warn_of_max_requests"]
+
+logger = logging.getLogger("engine")
+
+#: seconds between two looks at what ends at some time
+LOOK_PERIOD = 0.1
+
+#: gunicorn's settings, which have no types
+Settings: TypeAlias = Any
+#: gunicorn's workers have no types
+GunicornWorker: TypeAlias = Any
+
+#: the worker that this process is
+_workers: list[GunicornWorker] = []
+
+
+def join_workers(cfg: Settings) -> None:
+    """Have several workers serve each other's sessions: those of one gunicorn, and of the one that takes its place (``USR2``).
+
+    A cluster that cannot be joined ends gunicorn.
+
+    Args:
+        cfg: gunicorn's settings.
+
+    Raises:
+        AppImportError: the cluster cannot be joined. gunicorn logs it in one line, and stops.
+    """
+    if cfg.workers > 1:
+        mark = sha256(repr(sorted(map(str, cfg.address))).encode()).hexdigest()[:12]
+        set_default_cluster(f"local:gunicorn-{mark}")
+    try:
+        join_clusters()
+    except ConfigurationError as error:
+        raise AppImportError(str(error)) from error
+
+
+def warn_of_max_requests(cfg: Settings) -> None:
+    """Log a warning if workers end after so many requests.
+
+    Args:
+        cfg: gunicorn's settings.
+    """
+    if cfg.max_requests:
+        logger.warning("max_requests is %d, and each poll and each message of a polling client is a request: the sessions of a "
+                       "worker end with it. Leave max_requests out, or set it far higher", cfg.max_requests)
+
+
+def note_worker(worker: GunicornWorker) -> None:
+    """Note that this process is a worker, and that processes which are forked from it are not.
+
+    Args:
+        worker: gunicorn's.
+    """
+    for listener in worker.sockets:
+        serve(getattr(listener, "sock", listener))
+    _workers[:] = [worker]
+
+
+def _leave_worker(served: bool) -> None:
+    """In a process that was forked from a worker: keep gunicorn's main greenlet, which exists here too, from doing anything.
+
+    Signals get their usual effects: a worker's handlers would only ask that main greenlet to stop.
+    """
+    while _workers:
+        worker = _workers.pop()
+        forget_signals(worker)
+        # the main greenlet calls it in each of its turns; gunicorn's own workers can be reached in no other way
+        replace_notify(worker, partial(_stand_still, getcurrent()))
+
+
+def _stand_still(forker: greenlet) -> None:
+    """Block for as long as the greenlet that has forked this process goes on: nothing else has to be done here.
+
+    Raises:
+        SystemExit: that greenlet has returned to the main loop, or has ended without ending the process.
+    """
+    while forker is not getcurrent() and not forker.dead:
+        gevent.sleep(LOOK_PERIOD)
+    sys.exit(0)
+
+
+call_in_child(_leave_worker)

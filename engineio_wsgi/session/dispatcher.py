@@ -1,0 +1,354 @@
+"""The inbox of a session: the listeners, and what waits until they are called with it.
+
+Owns the listeners, the queues of messages and of other calls, and the rule that at most one greenlet at a time runs listeners of
+a session: a turn. Does not know how packets arrive. Everything here belongs to the hub's thread.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol
+
+import gevent
+from gevent.hub import Waiter
+from greenlet import greenlet
+
+from engineio_wsgi.clock import Loop, monotonic
+from engineio_wsgi.errors import SocketClosed, UsageError
+from engineio_wsgi.log import shorten
+from engineio_wsgi.packet import Packet, PacketType
+from engineio_wsgi.runtime.observer import Meter
+from engineio_wsgi.session.events import Events, Listener
+from engineio_wsgi.session.ports import SessionRegistry
+from engineio_wsgi.session.state import SessionState
+from engineio_wsgi.session.write_buffer import OVERHEAD
+from engineio_wsgi.transports.base import Inbox, Transport, size_of
+
+__all__ = ["LISTENER_ERRORS", "Dispatcher"]
+
+logger = logging.getLogger("engine.socket")
+
+#: exceptions raised by a listener that are logged and not propagated; gevent's timeouts are not an ``Exception``
+LISTENER_ERRORS = (Exception, gevent.Timeout)
+
+_NO_MESSAGES: deque[str | bytes] = deque(maxlen=0)
+_NO_CALLS: deque[tuple[Listener, tuple[object, ...]]] = deque(maxlen=0)
+
+
+class DispatchedSession(Protocol):
+    """What a dispatcher needs of its session."""
+
+    id: str
+    state: SessionState
+    loop: Loop
+    registry: SessionRegistry
+
+    def on_listeners_changed(self, event: str, present: bool) -> None:
+        """Listeners of ``event``, which is not about messages, were added or removed."""
+        ...
+
+    def on_inbox_emptied(self) -> None:
+        """The transport, which was paused, may read again."""
+        ...
+
+    def on_last_turn(self) -> None:
+        """A turn has ended, and the session is closing or closed."""
+        ...
+
+
+class Dispatcher(Events, Inbox):
+    """Calls the listeners of one session, one after the other, with what its client sent.
+
+    Args:
+        session: the session whose listeners these are.
+    """
+
+    __slots__ = (
+        "_session", "_size", "_transport", "_turn_began", "busy", "calls", "closed", "direct_listeners", "greenlet", "last_seen",
+        "message_listeners", "messages", "packet_watched", "reading_paused", "receiver",
+    )
+
+    _transport: Transport
+    reading_paused: bool
+    receiver: Waiter[bool] | None
+
+    def __init__(self, session: DispatchedSession) -> None:
+        super().__init__()
+        self._session = session
+        self.message_listeners: tuple[Listener, ...] = ()
+        #: the listeners that may be called with a message at once, if nothing is queued
+        self.direct_listeners: tuple[Listener, ...] = ()
+        # a deque is 0.7 KB, so idle sessions share empty ones
+        self.messages = _NO_MESSAGES
+        self.calls = _NO_CALLS
+        #: bytes that have been queued since the inbox was last empty
+        self._size = 0
+        #: whether a greenlet runs listeners now
+        self.busy = False
+        #: the greenlet that runs what was queued, if one does
+        self.greenlet: greenlet | None = None
+        self.receiver = None
+        self.reading_paused = False
+        #: whether there are listeners of ``packet``, which are called for messages as well
+        self.packet_watched = False
+        #: whether nothing more is queued, because the session is closing or closed
+        self.closed = False
+        #: the time of the last packet, on the monotonic clock
+        self.last_seen = 0.0
+        #: when the listeners that run now were called, or returned from waiting; only if turns are timed
+        self._turn_began = 0.0
+
+    def connect(self, transport: Transport) -> None:
+        """Pause ``transport`` from now on when too much waits."""
+        self._transport = transport
+
+    def _set(self, event: str, listeners: tuple[Listener, ...]) -> None:
+        super()._set(event, listeners)
+        if event not in ("message", "data", "packet"):
+            self._session.on_listeners_changed(event, bool(listeners))
+            return
+        self.packet_watched = "packet" in self._listeners
+        # tuple + () is the same tuple: 64 bytes less for a session than a copy
+        self.message_listeners = self._listeners.get("message", ()) + self._listeners.get("data", ())
+        self.direct_listeners = () if self.packet_watched or self.closed else self.message_listeners
+        if self.messages and not self.busy:
+            self.submit_turn()
+
+    # -- from the transport
+
+    def hear(self) -> None:
+        """The client is alive: something was received from it."""
+        self.last_seen = monotonic()
+
+    def deliver(self, data: str | bytes) -> None:
+        """Call the listeners with one message, in this greenlet of the pool, unless others are running."""
+        self.last_seen = monotonic()
+        listeners = self.direct_listeners
+        if self.busy or self.messages or not listeners:
+            self.enqueue((data,))
+            self.run_turn()
+            return
+        self.busy = True
+        try:
+            if self._transport.meter is None:
+                for listener in listeners:
+                    listener(data)
+            else:
+                self._transport.meter.deliver(listeners, data, self.last_seen)
+        except LISTENER_ERRORS as error:
+            self._on_listener_failed("message", error)
+        finally:
+            self.busy = False
+        if self.messages or self.calls or self.closed:
+            self.run_turn()
+
+    def enqueue(self, messages: Sequence[str | bytes]) -> None:
+        """Queue messages, in this order. Pauses the transport when too many bytes wait."""
+        if not messages or self.closed:
+            return
+        if self._transport.meter is not None:
+            self._transport.meter.on_messages_in(len(messages))
+        if not self.messages:
+            self.messages = deque()
+        self.messages.extend(messages)
+        if self.packet_watched:
+            for data in messages:
+                self.notify("packet", Packet(PacketType.MESSAGE, data))
+        if self.busy or not self.message_listeners:
+            self._count_in(sum(map(size_of, messages)) + OVERHEAD * len(messages))
+        self.wake_receiver()
+
+    def _count_in(self, size: int) -> None:
+        # counted up only, and reset when the inbox is empty: nothing is counted a second time when it is taken out
+        self._size += size
+        if self._size > self._session.registry.options.max_inbox and not self.reading_paused:
+            self.reading_paused = True
+            self._transport.pause()
+
+    # -- for the greenlet that receives
+
+    def wake_receiver(self) -> None:
+        """Wake the greenlet that waits for a message, if one does."""
+        if self.receiver is not None:
+            self._session.loop.run_callback(self.take_receiver().switch, False)
+
+    def take_receiver(self) -> Waiter[bool]:
+        """Return the `Waiter` of the greenlet that waits for a message; the caller has to switch to it."""
+        receiver, self.receiver = self.receiver, None
+        return receiver
+
+    def next_message(self) -> str | bytes:
+        """Take out the message that has waited longest."""
+        data = self.messages.popleft()
+        if not self.messages:
+            self._on_emptied()
+        return data
+
+    def run_own_call(self) -> bool:
+        """Run a queued call if the running greenlet is the one that has to; returns whether there was one.
+
+        A listener that waits for a message would otherwise hold up the calls that are queued behind it.
+        """
+        if not self.calls or self.greenlet is not gevent.getcurrent():
+            return False
+        self._run_call()
+        return True
+
+    def wait_for_message(self, timeout: float | None) -> None:
+        """Block until there may be a message or a call, or ``timeout`` seconds have passed.
+
+        Raises:
+            UsageError: another greenlet is receiving already.
+        """
+        if self.receiver is not None:
+            raise UsageError("another greenlet is receiving from this session already")
+        self.receiver = waiter = Waiter()
+        timer = None
+        if timeout is not None:
+            timer = self._session.loop.timer(timeout)
+            timer.start(waiter.switch, False)
+        try:
+            readable = self._pause_turn(waiter)
+        finally:
+            if self.receiver is waiter:
+                self.receiver = None
+            if timer is not None:
+                timer.close()
+        if readable:
+            # this greenlet was woken instead of one of the pool, and reads for itself
+            self._transport.read()
+
+    def _pause_turn(self, waiter: Waiter[bool]) -> bool:
+        """Wait. Where turns are timed, this time does not count."""
+        meter = self._transport.meter if self.greenlet is gevent.getcurrent() else None
+        if meter is None:
+            return bool(waiter.get())
+        meter.on_turn(self._turn_began)
+        try:
+            return bool(waiter.get())
+        finally:
+            self._turn_began = monotonic()
+
+    def _on_emptied(self) -> None:
+        """The last message was taken out: the transport may go on reading."""
+        self.messages = _NO_MESSAGES
+        self._size = 0
+        if self.reading_paused:
+            self.reading_paused = False
+            self._session.on_inbox_emptied()
+
+    # -- turns
+
+    def notify(self, event: str, *args: object) -> None:
+        """Queue a call of each listener of ``event``."""
+        for listener in self._listeners.get(event, ()):
+            self.queue_call(listener, *args)
+
+    def queue_call(self, listener: Listener, *args: object) -> None:
+        """Queue the call ``listener(*args)``."""
+        if not self.calls:
+            self.calls = deque()
+        self.calls.append((listener, args))
+        if not self.busy:
+            self.submit_turn()
+        else:
+            # a client could cause any number of calls while a listener is busy
+            self._count_in(OVERHEAD)
+            self.wake_receiver()
+
+    def submit_turn(self) -> None:
+        """Run what is queued soon, in a greenlet of the pool."""
+        self._session.registry.greenlets.submit(self.run_turn)
+
+    def run_turn(self) -> None:
+        """Run what is queued, in this greenlet, until nothing is left. Does nothing if another greenlet does so."""
+        if self.busy:
+            return
+        self.busy = True
+        self.greenlet = gevent.getcurrent()
+        try:
+            if self._transport.meter is None:
+                self._run_queued()
+            else:
+                self._run_timed(self._transport.meter)
+        finally:
+            self.busy = False
+            self.greenlet = None
+        if self.closed:
+            self._session.on_last_turn()
+
+    def _run_timed(self, meter: Meter) -> None:
+        """Run what is queued, and count how long it took."""
+        self._turn_began = monotonic()
+        has_work = bool(self.calls or (self.messages and self.message_listeners))
+        self._run_queued()
+        if has_work:
+            meter.on_turn(self._turn_began)
+
+    def _run_queued(self) -> None:
+        while True:
+            if self.calls:
+                self._run_call()
+            elif self.messages and self.message_listeners and not self._session.state.told:
+                self._run_messages(self.messages)
+            else:
+                break
+        if self._size and not self.messages:
+            self._on_emptied()
+
+    def _run_call(self) -> None:
+        """Run the call that has waited longest."""
+        listener, args = self.calls.popleft()
+        try:
+            listener(*args)
+        except LISTENER_ERRORS as error:
+            self._on_listener_failed(getattr(listener, "__name__", "listener"), error)
+
+    def _run_messages(self, messages: deque[str | bytes]) -> None:
+        """Call the listeners with messages until none is left, or another call is queued."""
+        try:
+            while messages and not self.calls:
+                data = messages.popleft()
+                for listener in self.message_listeners:
+                    listener(data)
+        except LISTENER_ERRORS as error:
+            self._on_listener_failed("message", error)
+        if not self.messages:
+            self._on_emptied()
+
+    def call_each(self, event: str, *args: object) -> None:
+        """Call every listener of ``event`` now; one that fails does not keep the others from being called."""
+        for listener in self._listeners.get(event, ()):
+            try:
+                listener(*args)
+            except LISTENER_ERRORS as error:
+                self._on_listener_failed(event, error)
+
+    def _on_listener_failed(self, event: str, error: BaseException) -> None:
+        if isinstance(error, SocketClosed):
+            logger.debug("= %s: a listener (%s) found the session closed", shorten(self._session.id), event)
+            return
+        logger.exception("a listener (%s) failed; the session goes on", event, exc_info=error)
+        if event != "error":
+            self.call_each("error", error)
+
+    # -- the end
+
+    def close(self) -> None:
+        """Queue no more messages. What is queued is still run; the greenlet that receives is woken."""
+        self.closed = True
+        self.direct_listeners = ()
+        self.wake_receiver()
+
+    def release(self) -> None:
+        """Drop the listeners, and what is queued unless it is being run: nothing of the application's outlives its session."""
+        self._listeners.clear()
+        self.message_listeners = ()
+        if not self.busy:
+            self.clear()
+
+    def clear(self) -> None:
+        """Drop what is queued."""
+        self.messages, self.calls = _NO_MESSAGES, _NO_CALLS

@@ -1,0 +1,65 @@
+"""What is inside gevent's sockets and hubs.
+
+Relies on: ``socket._sock`` (the C socket), ``SSLSocket._sslobj`` (OpenSSL's object; also of the standard library),
+``gevent._hub_local.get_hub_if_exists``, and that gevent's loop with libev leaves an epoll registration to the kernel.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import gevent
+from gevent import monkey
+from gevent._hub_local import get_hub_if_exists
+
+__all__ = ["c_socket", "forget_descriptor", "has_hub", "is_tls", "tls_object"]
+
+
+def c_socket(sock: Any) -> Any:
+    """The C socket inside a gevent socket, whose methods never switch to another greenlet; ``sock`` itself if it is one."""
+    return getattr(sock, "_sock", sock)
+
+
+def tls_object(sock: Any) -> Any:
+    """OpenSSL's object of a TLS socket, with ``read``, ``write`` and ``shutdown``; ``None`` for any other socket."""
+    return getattr(sock, "_sslobj", None)
+
+
+def is_tls(sock: Any) -> bool:
+    """Whether a socket is a TLS socket."""
+    return tls_object(sock) is not None
+
+
+def has_hub() -> bool:
+    """Whether the calling thread has a gevent hub, which any wait outside of gevent would stop. Does not make one."""
+    return get_hub_if_exists() is not None
+
+
+def _epoll() -> Any:
+    """``select.epoll``, which monkey-patching removes from its module, and which other platforms do not have."""
+    return monkey.get_original("select", "epoll")
+
+
+def forget_descriptor(number: int) -> None:
+    """Unregister a file descriptor, which is about to be closed, from the event loop's epoll.
+
+    libev never does: it counts on the kernel, which forgets a file when its last descriptor is closed. Where another process
+    has a descriptor of the same file, the next event on it makes libev build its whole set anew.
+    """
+    loop: Any = gevent.get_hub().loop
+    if loop.backend != "epoll":
+        return
+    try:
+        # the object closes its descriptor when it is collected, and the loop needs its own
+        epoll = _epoll().fromfd(os.dup(loop.fileno()))
+    except OSError:
+        # no file can be opened: the loop is slower once, and nothing else happens
+        return
+    try:
+        epoll.unregister(number)
+    except OSError:
+        # the loop has never watched it
+        return
+    finally:
+        epoll.close()
