@@ -15,7 +15,6 @@ from engineio_wsgi.errors import (
 )
 from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.log import set_up_debug
-from engineio_wsgi.options.options import Cookie, Cors, Deflate, HttpCompression
 from engineio_wsgi.options.values import Cookie, Cors, Deflate, HttpCompression
 from engineio_wsgi.protocol.websocket.batches import accelerated
 from engineio_wsgi.server import Server, attach, listen

@@ -15,6 +15,7 @@ from engineio_wsgi.http.response import error_body
 from engineio_wsgi.log import log_violation, shorten
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.protocol.engineio.codec import codec_of
+from engineio_wsgi.protocol.websocket.batches import accelerated, decode_messages, encode_messages
 from engineio_wsgi.protocol.websocket.deflate import Deflater
 from engineio_wsgi.protocol.websocket.frames import (
     Close,
@@ -68,8 +69,9 @@ class WebSocketTransport(Transport):
         subprotocol: the sub-protocol that was negotiated, if one was.
     """
 
-    __slots__ = ("_binary", "_binary_prefix", "_close_code", "_codec", "_deflate_threshold", "_deflater", "_greenlets",
-                 "_in_flight", "_loop", "_paused", "_scheduled", "feed", "subprotocol", "wire")
+    __slots__ = ("_binary", "_binary_prefix", "_close_code", "_codec", "_decoder", "_deflate_threshold", "_deflater",
+                 "_greenlets", "_in_flight", "_loop", "_paused", "_scheduled", "_takes_batches", "_writes_batches",
+                 "feed", "subprotocol", "wire")
 
     name = "websocket"
     handles_upgrades = True
@@ -83,6 +85,9 @@ class WebSocketTransport(Transport):
         self._greenlets = greenlets
         self._loop = gevent.get_hub().loop
         self.feed = decoder.feed
+        self._decoder = decoder
+        self._takes_batches = accelerated and protocol == 4
+        self._writes_batches = self._takes_batches and binary and deflater is None
         self._codec = codec_of(protocol)
         self._binary = binary
         self._binary_prefix = 0 if protocol == 4 else 1
@@ -148,6 +153,10 @@ class WebSocketTransport(Transport):
             return
         if self.meter is not None:
             self.meter.on_bytes_in(len(data))
+        if self._takes_batches:
+            data = self._read_messages(data)
+            if not data:
+                return
         items = self.feed(data)
         if len(items) == 1:
             # most traffic: one message, which need not be queued
@@ -159,6 +168,22 @@ class WebSocketTransport(Transport):
                 self.inbox.deliver(item)
                 return
         self._read_batch(items)
+
+    def _read_messages(self, data: bytes) -> bytes:
+        """Deliver the plain messages that ``data`` begins with, if it begins with a frame. Returns what is left."""
+        messages: list[str | bytes] = []
+        position = decode_messages(data, self._decoder.plain_limit, messages)
+        if position != len(data):
+            self.inbox.enqueue(messages)
+            return data[position:]
+        if len(messages) == 1:
+            # most traffic: one message, which need not be queued
+            self.inbox.deliver(messages[0])
+            return b""
+        self.inbox.hear()
+        self.inbox.enqueue(messages)
+        self.inbox.run_turn()
+        return b""
 
     def _on_recv_failed(self, error: OSError) -> None:
         if not isinstance(error, BlockingIOError):
@@ -259,9 +284,13 @@ class WebSocketTransport(Transport):
         if wire.unsent or not outbox.entries or self.sink.closed:
             return
         entries = outbox.take()
-        frames = self._frames(entries)
+        frames: list[bytes] = []
+        data = encode_messages(entries) if self._writes_batches else None
+        if data is None:
+            frames = self._frames(entries)
+            data = b"".join(frames)
         try:
-            wire.write(data := b"".join(frames))
+            wire.write(data)
         except OSError as error:
             outbox.put_back(entries)
             self._on_lost_writing(error)
@@ -290,7 +319,8 @@ class WebSocketTransport(Transport):
 
     def _account_for(self, entries: list[Entry], frames: list[bytes]) -> None:
         if self.wire.unsent:
-            self._in_flight = (entries, frames)
+            # a batch that was encoded in one step has no frames yet; they are the same if they are made again
+            self._in_flight = (entries, frames or self._frames(entries))
             self.sink.on_stalled(entries)
         else:
             self.sink.on_written(entries)

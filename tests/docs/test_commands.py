@@ -185,6 +185,8 @@ CHECKS: dict[str, Check] = {
     "systemctl reload": covered_by("tests/deploy/test_deploy_files.py::test_unit_is_told_when_it_is_up", NO_SYSTEMD),
     "systemd-analyze verify": covered_by("tests/deploy/test_deploy_files.py::test_unit_is_one", "run there"),
     "useradd --system engineio": helps("useradd"),
+    "python -m build": helps("python -m build"),
+    'pip install cibuildwheel && cibuildwheel --platform linux': exists("setup.py", NO_DOCKER),
 }  # fmt: skip
 def text_of(page: Path) -> str:
     """What of a page is looked at."""
