@@ -13,8 +13,10 @@ from werkzeug.wrappers import Request
 from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.errors import SocketClosed, WriteTimeout
 from engineio_wsgi.log import shorten
+from engineio_wsgi.options.functions import check_function
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.runtime.threads import current_thread, wait_in_thread
+from engineio_wsgi.session.event_names import SESSION_EVENTS, check_event
 from engineio_wsgi.session.events import HasListeners, Listener
 from engineio_wsgi.session.groups import check_group
 from engineio_wsgi.session.session import Session
@@ -54,6 +56,8 @@ class Socket(HasListeners):
     """
 
     __slots__ = ("__weakref__", "_data", "_environ", "_request", "_session")
+
+    _known_events = SESSION_EVENTS
 
     def __init__(self, session: Session, environ: WSGIEnvironment) -> None:
         self._session = session
@@ -184,7 +188,11 @@ class Socket(HasListeners):
         """Call the listeners of ``event`` now, in this greenlet; returns whether there were any.
 
         An exception that a listener raises is propagated, and the listeners after it are not called.
+
+        Raises:
+            ConfigurationError: there is no such event.
         """
+        check_event(event, SESSION_EVENTS)
         return self._session.inbox.emit(event, *args)
 
     # -- sending
@@ -233,6 +241,7 @@ class Socket(HasListeners):
         packet = Packet(PacketType.MESSAGE, data, compress)
         if callback is None:
             return packet
+        check_function("a callback of send()", callback)
         self._session.outbox.watch()
         return TrackedPacket(packet, self._stand_in(callback))
 
@@ -348,7 +357,9 @@ class Socket(HasListeners):
 
         Raises:
             SocketClosed: it is closed already.
+            ConfigurationError: ``function`` is a coroutine function, or makes a generator: its body would never run.
         """
+        check_function("what spawn() runs", function)
         task = gevent.Greenlet(self._run_spawned, self._stand_in(function), *args, **kwargs)
         self._session.spawn(task)
         return task
