@@ -86,12 +86,13 @@ class SocketClosed(UsageError):
     """The session is closing or closed; nothing more can be sent or received.
 
     ``reason`` is the close reason (see :attr:`Socket.close_reason <engineio_wsgi.Socket>`), or ``None`` while the
-    session is still closing.
+    session is still closing. ``sid`` is the session's id, or ``None`` where it is not known; the text does not show it.
     """
 
-    def __init__(self, message: str = "the session is closed", reason: str | None = None) -> None:
+    def __init__(self, message: str = "the session is closed", reason: str | None = None, sid: str | None = None) -> None:
         super().__init__(message if reason is None else f"{message} ({reason})")
         self.reason = reason
+        self.sid = sid
 
 
 class WriteTimeout(UsageError, TimeoutError):

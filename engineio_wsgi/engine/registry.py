@@ -28,7 +28,7 @@ from engineio_wsgi.runtime.greenlet_pool import GreenletPool
 from engineio_wsgi.runtime.observer import Observer
 from engineio_wsgi.runtime.threads import current_thread, wait_in_thread
 from engineio_wsgi.session.delivery import Delivery
-from engineio_wsgi.session.dispatcher import LISTENER_ERRORS
+from engineio_wsgi.session.dispatcher import LISTENER_ERRORS, failure_text
 from engineio_wsgi.session.groups import Groups
 from engineio_wsgi.session.heartbeat import HeartbeatTimer
 from engineio_wsgi.session.session import Session
@@ -281,9 +281,10 @@ class Registry:
         try:
             self.events.emit("connection", session.socket)
         except LISTENER_ERRORS as error:
-            if not session.closed:
-                logger.exception("a listener (connection) failed; the session is closed")
-                session.end(CloseReason.APPLICATION_ERROR, error)
+            if not session.inbox.is_own(error):
+                logger.exception(failure_text(error, "the session is closed"), "connection")
+                # a client that polls is told so by its next poll
+                session.end_when_drained(CloseReason.APPLICATION_ERROR, error)
             return
         if not session.closed:
             session.inbox.notify("open")

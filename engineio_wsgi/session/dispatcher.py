@@ -26,7 +26,7 @@ from engineio_wsgi.session.state import SessionState
 from engineio_wsgi.session.write_buffer import OVERHEAD
 from engineio_wsgi.transports.base import Inbox, Transport, size_of
 
-__all__ = ["LISTENER_ERRORS", "Dispatcher"]
+__all__ = ["LISTENER_ERRORS", "Dispatcher", "failure_text"]
 
 logger = logging.getLogger("engine.socket")
 
@@ -35,6 +35,14 @@ LISTENER_ERRORS = (Exception, gevent.Timeout)
 
 _NO_MESSAGES: deque[str | bytes] = deque(maxlen=0)
 _NO_CALLS: deque[tuple[Listener, tuple[object, ...]]] = deque(maxlen=0)
+
+
+def failure_text(error: BaseException, outcome: str) -> str:
+    """The text that is logged about a listener's exception, with a placeholder for the listener's name."""
+    if isinstance(error, SocketClosed):
+        return (f"a listener (%s) failed: another session, which it sent to, is closed; {outcome}. In a loop over sessions, "
+                "catch SocketClosed at each send(): those behind the closed one got nothing")
+    return f"a listener (%s) failed; {outcome}"
 
 
 class DispatchedSession(Protocol):
@@ -326,11 +334,17 @@ class Dispatcher(Events, Inbox):
             except LISTENER_ERRORS as error:
                 self._on_listener_failed(event, error)
 
+    def is_own(self, error: BaseException) -> bool:
+        """Whether an exception says that this session has ended, which is no failure of a listener."""
+        if not isinstance(error, SocketClosed) or self._session.state.is_open:
+            return False
+        return error.sid in (None, self._session.id)
+
     def _on_listener_failed(self, event: str, error: BaseException) -> None:
-        if isinstance(error, SocketClosed):
+        if self.is_own(error):
             logger.debug("= %s: a listener (%s) found the session closed", shorten(self._session.id), event)
             return
-        logger.exception("a listener (%s) failed; the session goes on", event, exc_info=error)
+        logger.exception(failure_text(error, "the session goes on"), event, exc_info=error)
         if event != "error":
             self.call_each("error", error)
 

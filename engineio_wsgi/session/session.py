@@ -186,7 +186,7 @@ class Session(Sink):
         # after joining, because another thread may end the session meanwhile
         if not self.state.is_open:
             groups.leave(self, group)
-            raise SocketClosed(reason=self.close_reason)
+            raise SocketClosed(reason=self.close_reason, sid=self.id)
 
     def send_ping(self) -> None:
         """Send a ping."""
@@ -326,11 +326,12 @@ class Session(Sink):
 
     # -- the end
 
-    def end_when_drained(self, reason: str) -> None:
+    def end_when_drained(self, reason: str, description: object = None) -> None:
         """End when the client has received what is buffered, or after ``CLOSE_TIMEOUT`` seconds."""
         if not self._move(Cause.CLOSE):
             return
         self._stop_messages(reason)
+        self.close_description = description
         self.outbox.watch()
         self._tell_progress()
         if self.transport.wake_to_close():
@@ -353,8 +354,9 @@ class Session(Sink):
         if not self._move(Cause.END):
             return
         self._stop_messages(reason)
-        self.close_description = description
-        logger.debug("= %s: %s (%s)", shorten(self.id), reason, description)
+        if description is not None:
+            self.close_description = description
+        logger.debug("= %s: %s (%s)", shorten(self.id), reason, self.close_description)
         self.heartbeat.stop()
         if self._timer is not None:
             self._timer.close()
@@ -391,7 +393,7 @@ class Session(Sink):
             SocketClosed: the session has ended.
         """
         if self.closed:
-            raise SocketClosed(reason=self.close_reason)
+            raise SocketClosed(reason=self.close_reason, sid=self.id)
         if self.spawned is None:
             self.spawned = set()
         self.spawned.add(task)

@@ -267,7 +267,7 @@ class Socket(HasListeners):
 
     def _require_open(self) -> None:
         if not self._session.state.is_open:
-            raise SocketClosed(reason=self.close_reason)
+            raise SocketClosed(reason=self.close_reason, sid=self.id)
 
     def _send_from_thread(self, entry: Entry, size: int, timeout: float | None) -> None:
         outbox = self._session.outbox
@@ -289,7 +289,7 @@ class Socket(HasListeners):
         deadline = Deadline(timeout)
         while session.outbox.size:
             if session.closed:
-                raise SocketClosed("the session ended before everything was written", self.close_reason)
+                raise SocketClosed("the session ended before everything was written", self.close_reason, self.id)
             if session.outbox.entries:
                 session.transport.wake()
             if deadline.has_passed():
@@ -368,8 +368,8 @@ class Socket(HasListeners):
         """Run ``function``. It may find the session closed before it is killed, which is no error."""
         try:
             return function(*args, **kwargs)
-        except SocketClosed:
-            if not self.closed:
+        except SocketClosed as error:
+            if not self._session.inbox.is_own(error):
                 raise
             logger.debug("= %s: a spawned greenlet found the session closed", shorten(self.id))
             return None
