@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
+from engineio_wsgi.options.aliases import find_alias
+
 __all__ = ["argument_hint", "attribute_hint", "module_hint"]
 
 _WORKERS = "one process is served; for several: gunicorn -k engineio_wsgi.gunicorn.Worker -w NUMBER module:app"
@@ -45,6 +47,9 @@ def _flag_hint(flag: str, known: Sequence[str]) -> str:
     if flag in FLAGS:
         return f"; {FLAGS[flag]}"
     similar = difflib.get_close_matches(flag, known, 1, 0.75)
+    alias = find_alias(flag, [each.removeprefix("--").replace("-", "_") for each in known])
+    if alias is not None:
+        return f"; did you mean --{alias.option.replace('_', '-')}?" if alias.option else f"; {alias.text}"
     return f"; did you mean {similar[0]}?" if similar else ""
 
 

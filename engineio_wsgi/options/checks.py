@@ -12,6 +12,7 @@ from dataclasses import fields
 from typing import TypeVar
 
 from engineio_wsgi.options.functions import check_function
+from engineio_wsgi.options.milliseconds import warn_of_milliseconds
 from engineio_wsgi.options.redis_url import REDIS_URLS, RedisLocation, names_redis
 from engineio_wsgi.options.refusals import unknown, wrong
 from engineio_wsgi.options.values import TOKEN, Cookie, Cors, Deflate, HttpCompression
@@ -35,9 +36,10 @@ T = TypeVar("T")
 
 
 def check_seconds(name: str, value: object) -> float:
-    """Seconds, as a float."""
+    """Seconds, as a float. Logs a warning if they look like milliseconds."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not SHORTEST <= value <= LONGEST:
         raise wrong(name, value, f"a number of seconds from {SHORTEST} to {LONGEST}")
+    warn_of_milliseconds(name, value)
     return float(value)
 
 

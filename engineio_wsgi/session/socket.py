@@ -411,5 +411,6 @@ def as_message(data: object) -> str | bytes:
         return str(data)
     if isinstance(data, (bytes, bytearray, memoryview)):
         return bytes(data)
-    raise TypeError(f"a message is str (text) or bytes-like (binary), not {type(data).__name__}")
+    what = "; send json.dumps() of it" if isinstance(data, (dict, list, tuple, int, float, bool, type(None))) else ""
+    raise TypeError(f"a message is str (text) or bytes-like (binary), not {type(data).__name__}{what}")
 

@@ -258,7 +258,7 @@ def test_only_text_and_bytes_are_sent(serve: Any, data: Any) -> None:
     session = open_session(served)
     with pytest.raises(TypeError, match=type(data).__name__):
         served.socket(session.sid).send(data)
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match=type(data).__name__):
         served.server.broadcast(data)
 
 
