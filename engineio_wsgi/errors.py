@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 __all__ = [
     "BadMessage",
+    "CannotListen",
     "ChunkedError",
     "ClientGone",
     "CommandFailed",
@@ -255,6 +256,23 @@ class ClientGone(PeerError):
 
 class OwnerGone(EngineError):
     """The other worker does not exist, or does not answer. The text says which."""
+
+
+class CannotListen(EngineError, OSError):
+    """An address that ``Server.listen`` was given cannot be used. The text says which, and why.
+
+    Args:
+        cause: the system's error, with its number.
+        address: as it was given.
+    """
+
+    def __init__(self, cause: OSError, address: object) -> None:
+        # gevent appends the address
+        reason = (cause.strerror or str(cause)).partition(": (")[0]
+        where = f"port {address}" if isinstance(address, int) else str(address)
+        if isinstance(address, tuple):
+            where = ":".join(map(str, address[:2]))
+        super().__init__(cause.errno, f"cannot listen on {where}: {reason}")
 
 
 class Unreachable(EngineError):
