@@ -26,6 +26,7 @@ __all__ = [
     "HandshakeRefused",
     "HttpRefusal",
     "InvalidRequest",
+    "NoWorkers",
     "OwnerGone",
     "PayloadTooLarge",
     "PeerError",
@@ -273,6 +274,10 @@ class CannotListen(EngineError, OSError):
         if isinstance(address, tuple):
             where = ":".join(map(str, address[:2]))
         super().__init__(cause.errno, f"cannot listen on {where}: {reason}")
+
+
+class NoWorkers(EngineError, ConnectionError):
+    """An emitter's cluster has no workers. The text says which clusters there are."""
 
 
 class Unreachable(EngineError):
