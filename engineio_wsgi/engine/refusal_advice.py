@@ -39,7 +39,7 @@ class RefusalAdvice:
 
     def tell(self, refusal: RequestRefused, environ: Mapping[str, Any]) -> None:
         """Say how a refusal is cured, if an option or a proxy's setting does so."""
-        name = refusal.context.get("name")
+        name = refusal.context.get("name", "PLAIN_WEBSOCKET" if _is_plain_websocket(refusal, environ) else None)
         describe = _CURABLE.get(str(name))
         if describe is not None and self._said.passes(name, monotonic()):
             logger.warning("%s", describe(refusal.context, environ))
@@ -100,10 +100,21 @@ def _jsonp(context: Mapping[str, Any], environ: Mapping[str, Any]) -> str:
     return "a client that polls by JSONP was refused: set the option jsonp=True if there are such clients"
 
 
+def _is_plain_websocket(refusal: RequestRefused, environ: Mapping[str, Any]) -> bool:
+    return refusal.context.get("transport") == "" and "HTTP_SEC_WEBSOCKET_KEY" in environ
+
+
+def _plain_websocket(context: Mapping[str, Any], environ: Mapping[str, Any]) -> str:
+    return (f"a WebSocket client that does not speak Engine.IO was refused at {environ.get('PATH_INFO', '')!a}; expected: the "
+            "query ?EIO=4&transport=websocket, which engine.io-client adds. A plain WebSocket is for "
+            "another path of the application")
+
+
 def _returned(context: Mapping[str, Any], environ: Mapping[str, Any]) -> str:
     return f"allow_request returned {context['returned']}, and the handshake was refused: it must return True or False"
 
 
 _CURABLE: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], str]] = {
     "ORIGIN": _origin, "HOST": _host, "OLD_PROTOCOL": _revision, "JSONP_DISABLED": _jsonp, "ALLOW_REQUEST_RETURNED": _returned,
+    "PLAIN_WEBSOCKET": _plain_websocket,
 }  # fmt: skip

@@ -21,6 +21,7 @@ from engineio_wsgi.log import shorten
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.runtime.observer import Meter
 from engineio_wsgi.session.events import Events, Listener
+from engineio_wsgi.session.first_message import examine_first
 from engineio_wsgi.session.ports import SessionRegistry
 from engineio_wsgi.session.state import SessionState
 from engineio_wsgi.session.write_buffer import OVERHEAD
@@ -74,8 +75,8 @@ class Dispatcher(Events, Inbox):
     """
 
     __slots__ = (
-        "_session", "_size", "_transport", "_turn_began", "busy", "calls", "closed", "direct_listeners", "greenlet", "last_seen",
-        "message_listeners", "messages", "packet_watched", "reading_paused", "receiver",
+        "_examined", "_session", "_size", "_transport", "_turn_began", "busy", "calls", "closed", "direct_listeners", "greenlet",
+        "last_seen", "message_listeners", "messages", "packet_watched", "reading_paused", "receiver",
     )
 
     _transport: Transport
@@ -88,6 +89,8 @@ class Dispatcher(Events, Inbox):
         self.message_listeners: tuple[Listener, ...] = ()
         #: the listeners that may be called with a message at once, if nothing is queued
         self.direct_listeners: tuple[Listener, ...] = ()
+        #: whether the first message has been looked at
+        self._examined = False
         # a deque is 0.7 KB, so idle sessions share empty ones
         self.messages = _NO_MESSAGES
         self.calls = _NO_CALLS
@@ -120,9 +123,13 @@ class Dispatcher(Events, Inbox):
         self.packet_watched = "packet" in self._listeners
         # tuple + () is the same tuple: 64 bytes less for a session than a copy
         self.message_listeners = self._listeners.get("message", ()) + self._listeners.get("data", ())
-        self.direct_listeners = () if self.packet_watched or self.closed else self.message_listeners
+        self._choose_direct_listeners()
         if self.messages and not self.busy:
             self.submit_turn()
+
+    def _choose_direct_listeners(self) -> None:
+        is_direct = self._examined and not self.packet_watched and not self.closed
+        self.direct_listeners = self.message_listeners if is_direct else ()
 
     # -- from the transport
 
@@ -156,6 +163,10 @@ class Dispatcher(Events, Inbox):
         """Queue messages, in this order. Pauses the transport when too many bytes wait."""
         if not messages or self.closed:
             return
+        if not self._examined:
+            self._examined = True
+            self._choose_direct_listeners()
+            examine_first(messages[0], self._session.registry.options.path)
         if self._transport.meter is not None:
             self._transport.meter.on_messages_in(len(messages))
         if not self.messages:

@@ -6,8 +6,11 @@ import logging
 from typing import Any
 
 import pytest
+from support.clients import open_session
 from support.rawhttp import Headers
+from support.rawwebsocket import Closed, Refused, WebSocketClient
 
+from engineio_wsgi.session import first_message
 from engineio_wsgi.throttle import Throttle
 
 pytestmark = pytest.mark.ours
@@ -123,3 +126,51 @@ def test_a_cors_callable_that_returns_an_awaitable_lets_nobody_in(serve: Any, ca
     assert served.connect().get(served.path + HANDSHAKE, [("Origin", "https://evil.example")]).status == 403
     assert "the cors callable failed" in caplog.text
     assert "it returned an awaitable (Awaitable), which nothing awaits" in caplog.text
+
+
+def test_a_plain_websocket(serve: Any, caplog: Any) -> None:
+    served = serve()
+    # gevent-websocket's handler accepts the handshake first
+    with pytest.raises((Refused, Closed)):
+        WebSocketClient.open(served.connect(), served.path).recv()
+    assert warnings(caplog) == [
+        f"a WebSocket client that does not speak Engine.IO was refused at '{served.path}'; expected: the query "
+        "?EIO=4&transport=websocket, which engine.io-client adds. A plain WebSocket is for another path of the application"]
+
+
+# -- the first message
+
+
+@pytest.fixture(autouse=True)
+def nothing_told_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(first_message, "_told", Throttle(60.0))
+
+
+@pytest.mark.parametrize(("sent", "shown"), [("0", "0"), ('0{"token":"secret"}', "0…"), ("0/admin,", "0…")])
+def test_a_socket_io_client(serve: Any, transport: str, caplog: Any, sent: str, shown: str) -> None:
+    served = serve()
+    for _ in range(2):
+        session = open_session(served, transport)
+        session.say(sent)
+        assert session.hear() == sent
+    assert warnings(caplog) == [
+        f"the first message of a session was '{shown}', as from a Socket.IO client: this is an Engine.IO server at /engine.io, "
+        "the transport below Socket.IO, and such a client will report a parse error; use engine.io-client, or serve "
+        "Socket.IO on top"]
+
+
+@pytest.mark.parametrize("sent", ["00", "hello", "", b"0", "10"])
+def test_another_first_message(serve: Any, transport: str, caplog: Any, sent: Any) -> None:
+    session = open_session(serve(), transport)
+    session.say(sent)
+    assert session.hear() == sent
+    session.say("0")
+    assert session.hear() == "0", "the first message only"
+    assert warnings(caplog) == []
+
+
+def test_a_socket_io_server_on_top(serve: Any, transport: str, caplog: Any) -> None:
+    session = open_session(serve(path="/socket.io"), transport)
+    session.say("0")
+    assert session.hear() == "0"
+    assert warnings(caplog) == []
