@@ -182,7 +182,8 @@ class Registry:
         """Begin to serve in the hub of the calling thread."""
         self.thread = current_thread()
         self.greenlets = GreenletPool(hub)
-        self.heartbeat_timer = HeartbeatTimer(hub.loop, min(self.options.ping_interval, self.options.ping_timeout))
+        shortest = min(self.options.ping_interval, self.options.ping_timeout)
+        self.heartbeat_timer = HeartbeatTimer(hub.loop, shortest, self.greenlets.blame)
         self.worker_id = worker_id
         self.in_cluster = in_cluster
         self.forked = False

@@ -15,10 +15,11 @@ import gevent
 from gevent.hub import Waiter
 from greenlet import greenlet
 
-from engineio_wsgi.clock import Loop, monotonic
+from engineio_wsgi.clock import TimedLoop, monotonic
 from engineio_wsgi.errors import SocketClosed, UsageError
 from engineio_wsgi.log import shorten
 from engineio_wsgi.packet import Packet, PacketType
+from engineio_wsgi.runtime.blame import LONG, calling_function, describe_function, stood_still
 from engineio_wsgi.runtime.observer import Meter
 from engineio_wsgi.session.events import Events, Listener
 from engineio_wsgi.session.first_message import examine_first
@@ -33,6 +34,9 @@ logger = logging.getLogger("engine.socket")
 
 #: exceptions raised by a listener that are logged and not propagated; gevent's timeouts are not an ``Exception``
 LISTENER_ERRORS = (Exception, gevent.Timeout)
+
+#: seconds that the rest of a turn of the event loop may take before a message of it is read
+TURN_LENGTH = 0.05
 
 _NO_MESSAGES: deque[str | bytes] = deque(maxlen=0)
 _NO_CALLS: deque[tuple[Listener, tuple[object, ...]]] = deque(maxlen=0)
@@ -51,7 +55,7 @@ class DispatchedSession(Protocol):
 
     id: str
     state: SessionState
-    loop: Loop
+    loop: TimedLoop
     registry: SessionRegistry
 
     def on_listeners_changed(self, event: str, present: bool) -> None:
@@ -215,6 +219,11 @@ class Dispatcher(Events, Inbox):
         self._run_call()
         return True
 
+    def describe(self) -> str:
+        """The names of the ``message`` listeners; if there are none, of the ``connection`` listeners, which receive."""
+        listeners = self.message_listeners or self._session.registry.listeners_of("connection")
+        return f"a listener: {', '.join(map(describe_function, listeners))}" if listeners else "a listener"
+
     def wait_for_message(self, timeout: float | None) -> None:
         """Block until there may be a message or a call, or ``timeout`` seconds have passed.
 
@@ -223,6 +232,7 @@ class Dispatcher(Events, Inbox):
         """
         if self.receiver is not None:
             raise UsageError("another greenlet is receiving from this session already")
+        self._note_blockage()
         self.receiver = waiter = Waiter()
         timer = None
         if timeout is not None:
@@ -238,6 +248,12 @@ class Dispatcher(Events, Inbox):
         if readable:
             # this greenlet was woken instead of one of the pool, and reads for itself
             self._transport.read()
+
+    def _note_blockage(self) -> None:
+        """Note the function that receives if it has blocked the event loop since the last message."""
+        session, now = self._session, monotonic()
+        if now - self.last_seen >= LONG and stood_still(session.loop, now - self.last_seen - TURN_LENGTH):
+            session.registry.greenlets.blame.note(self.last_seen, now, f"a listener: {calling_function()}")
 
     def _pause_turn(self, waiter: Waiter[bool]) -> bool:
         """Wait. Where turns are timed, this time does not count."""

@@ -14,7 +14,7 @@ import gevent
 from gevent.event import Event
 from gevent.hub import Hub
 
-from engineio_wsgi.clock import Loop, monotonic
+from engineio_wsgi.clock import TimedLoop, monotonic
 from engineio_wsgi.deadline import DeadlineTimer
 from engineio_wsgi.errors import SocketClosed
 from engineio_wsgi.log import shorten
@@ -73,7 +73,7 @@ class Session(Sink):
         #: the application's object for this session, until the session is over
         self.socket: Socket | None = None
         hub: Hub = gevent.get_hub()
-        self.loop: Loop = hub.loop
+        self.loop: TimedLoop = hub.loop
         #: the id of the hub's thread
         self.thread: int = hub.thread_ident
         self.state = SessionState.OPENING

@@ -162,6 +162,10 @@ class WebSocketTransport(Transport):
                 return
         self._read_batch(items)
 
+    def describe(self) -> str:
+        """The names of the listeners that reading calls."""
+        return self.inbox.describe()
+
     def _on_recv_failed(self, error: OSError) -> None:
         if not isinstance(error, BlockingIOError):
             self._on_lost(error)
