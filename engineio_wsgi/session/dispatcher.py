@@ -22,7 +22,7 @@ from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.runtime.blame import LONG, calling_function, describe_function, stood_still
 from engineio_wsgi.runtime.observer import Meter
 from engineio_wsgi.session.events import Events, Listener
-from engineio_wsgi.session.first_message import examine_first
+from engineio_wsgi.session.first_message import is_connect_packet, warn_of_socket_io
 from engineio_wsgi.session.ports import SessionRegistry
 from engineio_wsgi.session.state import SessionState
 from engineio_wsgi.session.write_buffer import OVERHEAD
@@ -93,8 +93,8 @@ class Dispatcher(Events, Inbox):
         self.message_listeners: tuple[Listener, ...] = ()
         #: the listeners that may be called with a message at once, if nothing is queued
         self.direct_listeners: tuple[Listener, ...] = ()
-        #: whether the first message has been looked at
-        self._examined = False
+        #: whether the first messages have been looked at; ``None`` as long as the only one may be that of a Socket.IO client
+        self._examined: bool | None = False
         # a deque is 0.7 KB, so idle sessions share empty ones
         self.messages = _NO_MESSAGES
         self.calls = _NO_CALLS
@@ -132,7 +132,7 @@ class Dispatcher(Events, Inbox):
             self.submit_turn()
 
     def _choose_direct_listeners(self) -> None:
-        is_direct = self._examined and not self.packet_watched and not self.closed
+        is_direct = bool(self._examined) and not self.packet_watched and not self.closed
         self.direct_listeners = self.message_listeners if is_direct else ()
 
     # -- from the transport
@@ -168,9 +168,7 @@ class Dispatcher(Events, Inbox):
         if not messages or self.closed:
             return
         if not self._examined:
-            self._examined = True
-            self._choose_direct_listeners()
-            examine_first(messages[0], self._session.registry.options.path)
+            self._examine(messages)
         if self._transport.meter is not None:
             self._transport.meter.on_messages_in(len(messages))
         if not self.messages:
@@ -182,6 +180,12 @@ class Dispatcher(Events, Inbox):
         if self.busy or not self.message_listeners:
             self._count_in(sum(map(size_of, messages)) + OVERHEAD * len(messages))
         self.wake_receiver()
+
+    def _examine(self, messages: Sequence[str | bytes]) -> None:
+        """Look at the first messages. A Socket.IO client sends one, and no other before it is answered."""
+        waits = self._examined is False and len(messages) == 1 and is_connect_packet(messages[0])
+        self._examined = None if waits else True
+        self._choose_direct_listeners()
 
     def _count_in(self, size: int) -> None:
         # counted up only, and reset when the inbox is empty: nothing is counted a second time when it is taken out
@@ -382,6 +386,11 @@ class Dispatcher(Events, Inbox):
         self.closed = True
         self.direct_listeners = ()
         self.wake_receiver()
+
+    def warn_of_strangers(self) -> None:
+        """The session has ended: log a warning if its only message was that of a Socket.IO client."""
+        if self._examined is None:
+            warn_of_socket_io(self._session.registry.options.path)
 
     def release(self) -> None:
         """Drop the listeners, and what is queued unless it is being run: nothing of the application's outlives its session."""

@@ -354,6 +354,7 @@ class Session(Sink):
         if not self._move(Cause.END):
             return
         self._stop_messages(reason)
+        self.inbox.warn_of_strangers()
         if description is not None:
             self.close_description = description
         logger.debug("= %s: %s (%s)", shorten(self.id), reason, self.close_description)
