@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 from engineio_wsgi.emitter import Emitter
 from engineio_wsgi.engine.middleware import Middleware
 from engineio_wsgi.errors import (
@@ -52,3 +55,13 @@ set_up_debug()
 
 #: the protocol revision that the engine speaks first of all
 protocol = 4
+
+
+def __getattr__(name: str) -> Any:
+    """``gunicorn -k engineio_wsgi.gunicorn`` looks for the worker class here: it gets the module, which says what was meant."""
+    if name == "gunicorn":
+        try:
+            return import_module("engineio_wsgi.gunicorn")
+        except ModuleNotFoundError as error:
+            raise AttributeError(str(error)) from error
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-__all__ = ["Loop", "Timer", "monotonic"]
+__all__ = ["Loop", "TimedLoop", "Timer", "monotonic"]
 
 #: what ``time.monotonic`` reads on Linux, by a function that no library replaces
 monotonic: Callable[[], float] = partial(time.clock_gettime, time.CLOCK_MONOTONIC)
@@ -43,4 +43,16 @@ class Loop(Protocol):
 
     def run_callback_threadsafe(self, callback: Callable[..., object], *args: object) -> object:
         """Call ``callback(*args)`` in the hub, soon. For any thread."""
+        ...
+
+
+class TimedLoop(Loop, Protocol):
+    """The same, with the loop's own clock."""
+
+    def now(self) -> float:
+        """The time at which the present turn of the loop began."""
+        ...
+
+    def update_now(self) -> object:
+        """Set that time to the present."""
         ...

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 from engineio_wsgi.cluster.local.names import choose_names, is_worker_id
+from engineio_wsgi.cluster.local.running import AUTOMATIC, running_clusters
 from engineio_wsgi.cluster.messages import Action, Call, Message
 from engineio_wsgi.cluster.rpc import Caller, LocalCaller
 from engineio_wsgi.engine.registry import WORKER_ID_SIZE
-from engineio_wsgi.errors import ConfigurationError, OwnerGone
+from engineio_wsgi.errors import ConfigurationError, NoWorkers, OwnerGone
 from engineio_wsgi.options.options import Options
 from engineio_wsgi.options.redis_url import RedisLocation, group_of, names_redis
 from engineio_wsgi.session.delivery import Delivery
 from engineio_wsgi.session.socket import as_message
 
 __all__ = ["Bystander", "Emitter"]
+
+#: the cluster of a user's workers that have given it no name
+UNNAMED = "local"
 
 
 class Emitter:
@@ -26,7 +31,9 @@ class Emitter:
     Every method blocks until the workers have answered, for 5 seconds at most: in a plain thread it blocks the thread, in a
     greenlet only the greenlet. Any thread may call it. No connection is kept open between two calls.
 
-    Every method raises ``ConnectionError`` if Redis cannot be reached.
+    Every method raises ``ConnectionError`` if Redis cannot be reached. All but :meth:`workers` raise ``NoWorkers``, which is a
+    ``ConnectionError``, if there are no workers. ``"local"`` without a name also finds the workers of gunicorn that serve each
+    other's sessions by themselves, as long as there is one such application of this user under ``path``.
 
     Args:
         cluster: the servers' option ``cluster``.
@@ -45,6 +52,7 @@ class Emitter:
         options = Options.create(cluster=cluster, path=path)
         if options.cluster is None:
             raise ConfigurationError("cluster: expected the value of the servers' option; got None")
+        self._cluster, self._path = options.cluster, options.path
         self._group = group_of(options.cluster, options.path)
         self._caller: Caller = LocalCaller(choose_names(self._group))
         if names_redis(options.cluster):
@@ -53,12 +61,43 @@ class Emitter:
 
             self._caller = OneShotClient(RedisLocation.parse(options.cluster), self._group)
 
+    #: whether it is an error if there are no workers
+    _needs_workers = True
+
     def workers(self) -> list[str]:
         """The ids of all workers."""
+        self._find_cluster()
         return self._caller.others()
+
+    def _find_cluster(self) -> None:
+        """Use the cluster that gunicorn's workers have made by themselves, if it is the only one and the own one has no name."""
+        if self._cluster != UNNAMED:
+            return
+        group = group_of(UNNAMED, self._path)
+        if not choose_names(group).workers():
+            automatic = [each for each in running_clusters(self._path) if each.here and each.cluster.startswith(AUTOMATIC)]
+            group = group_of(automatic[0].cluster, self._path) if len(automatic) == 1 else group
+        self._group = group
+        self._caller = LocalCaller(choose_names(group))
+
+    def _check_reached(self) -> None:
+        """No session was reached: check that the reason is not that there are no workers.
+
+        Raises:
+            NoWorkers: it is.
+        """
+        if self._needs_workers and not self.workers():
+            where = f"the cluster {self._shown_cluster()} under the path {self._path!r} has no workers"
+            others = ", ".join(map(str, running_clusters(self._path))) or "no other"
+            raise NoWorkers(where if names_redis(self._cluster) else f"{where}; of this user, there is {others} on this machine")
+
+    def _shown_cluster(self) -> str:
+        """The option, without a password."""
+        return str(RedisLocation.parse(self._cluster)) if names_redis(self._cluster) else repr(self._cluster)
 
     def count(self) -> int:
         """The number of sessions of all workers; a worker that does not answer is left out."""
+        self._find_cluster()
         return self._ask_all(Call(self._group, Action.COUNT).message())
 
     def send(self, sid: str, data: str | bytes, compress: bool = True) -> bool:
@@ -71,7 +110,9 @@ class Emitter:
         Raises:
             TypeError: ``data`` is neither text nor binary.
         """
-        return self._ask_owner(Call(self._group, Action.SEND, (sid,), compress=compress), as_message(data))
+        message = as_message(data)
+        self._find_cluster()
+        return self._ask_owner(Call(self._group, Action.SEND, (sid,), compress=compress), message)
 
     def broadcast(self, data: str | bytes, *, to: str | None = None, exclude: Iterable[str] = (), compress: bool = True,
                   on_slow: str = "close", key: str | None = None) -> int:
@@ -89,10 +130,13 @@ class Emitter:
         return self._deliver(data, Delivery.create(to, exclude, compress, on_slow, key))
 
     def _deliver(self, data: str | bytes, delivery: Delivery) -> int:
-        return self._ask_all(Call.broadcast(self._group, delivery).message(as_message(data)))
+        message = as_message(data)
+        self._find_cluster()
+        return self._ask_all(Call.broadcast(self._group, delivery).message(message))
 
     def disconnect(self, sid: str) -> bool:
         """Close a session after its client has fetched what waits for it. Returns whether there is such a session."""
+        self._find_cluster()
         return self._ask_owner(Call(self._group, Action.DISCONNECT, (sid,)))
 
     @property
@@ -106,17 +150,23 @@ class Emitter:
 
     def _ask_owner(self, call: Call, data: str | bytes = b"") -> bool:
         owner = call.sids[0][:WORKER_ID_SIZE]
-        try:
-            return is_worker_id(owner) and self._caller.ask(owner, call.message(data)) > 0
-        except OwnerGone:
-            return False
+        with suppress(OwnerGone):
+            if is_worker_id(owner) and self._caller.ask(owner, call.message(data)) > 0:
+                return True
+        self._check_reached()
+        return False
 
     def _ask_all(self, message: Message) -> int:
-        return sum(self._caller.ask_all(message).values())
+        sessions = sum(self._caller.ask_all(message).values())
+        if not sessions:
+            self._check_reached()
+        return sessions
 
 
 class Bystander(Emitter):
-    """The emitter of a server in a process that is none of the workers."""
+    """The emitter of a server in a process that is none of the workers. It is no error if there are no workers yet."""
+
+    _needs_workers = False
 
     def deliver(self, data: str | bytes, delivery: Delivery) -> int:
         """Send one message to sessions of the workers. Returns the number of sessions that it is for."""

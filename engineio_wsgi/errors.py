@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 __all__ = [
     "BadMessage",
+    "CannotListen",
     "ChunkedError",
     "ClientGone",
     "CommandFailed",
@@ -25,6 +26,7 @@ __all__ = [
     "HandshakeRefused",
     "HttpRefusal",
     "InvalidRequest",
+    "NoWorkers",
     "OwnerGone",
     "PayloadTooLarge",
     "PeerError",
@@ -86,12 +88,13 @@ class SocketClosed(UsageError):
     """The session is closing or closed; nothing more can be sent or received.
 
     ``reason`` is the close reason (see :attr:`Socket.close_reason <engineio_wsgi.Socket>`), or ``None`` while the
-    session is still closing.
+    session is still closing. ``sid`` is the session's id, or ``None`` where it is not known; the text does not show it.
     """
 
-    def __init__(self, message: str = "the session is closed", reason: str | None = None) -> None:
+    def __init__(self, message: str = "the session is closed", reason: str | None = None, sid: str | None = None) -> None:
         super().__init__(message if reason is None else f"{message} ({reason})")
         self.reason = reason
+        self.sid = sid
 
 
 class WriteTimeout(UsageError, TimeoutError):
@@ -254,6 +257,27 @@ class ClientGone(PeerError):
 
 class OwnerGone(EngineError):
     """The other worker does not exist, or does not answer. The text says which."""
+
+
+class CannotListen(EngineError, OSError):
+    """An address that ``Server.listen`` was given cannot be used. The text says which, and why.
+
+    Args:
+        cause: the system's error, with its number.
+        address: as it was given.
+    """
+
+    def __init__(self, cause: OSError, address: object) -> None:
+        # gevent appends the address
+        reason = (cause.strerror or str(cause)).partition(": (")[0]
+        where = f"port {address}" if isinstance(address, int) else str(address)
+        if isinstance(address, tuple):
+            where = ":".join(map(str, address[:2]))
+        super().__init__(cause.errno, f"cannot listen on {where}: {reason}")
+
+
+class NoWorkers(EngineError, ConnectionError):
+    """An emitter's cluster has no workers. The text says which clusters there are."""
 
 
 class Unreachable(EngineError):

@@ -29,6 +29,7 @@ from engineio_wsgi.engine.policy_requests import PolicyGate, answer_policy_reque
 from engineio_wsgi.engine.registry import Registry, send_or_not
 from engineio_wsgi.engine.server_events import ServerEvents
 from engineio_wsgi.engine.worker import Reach, Worker
+from engineio_wsgi.errors import CannotListen
 from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.options.environment import from_environ
 from engineio_wsgi.options.options import Options
@@ -315,13 +316,17 @@ class Server:
         Requests outside of the path get 501. ``server_options`` (``ssl_context``, ``spawn``, …) are gevent's.
 
         Raises:
-            OSError: the address cannot be used.
+            CannotListen: the address cannot be used; an ``OSError``.
         """
-        address = ("", address) if isinstance(address, int) else address
-        self._http = HttpServer(address, not_implemented, **server_options)
-        self.attach(self._http)
+        where = ("", address) if isinstance(address, int) else address
+        http = HttpServer(where, not_implemented, **server_options)
+        self.attach(http)
         self._worker.enter_hub()
-        self._http.start()
+        try:
+            http.start()
+        except OSError as error:
+            raise CannotListen(error, address) from None
+        self._http = http
         return self
 
     def serve_forever(self) -> None:

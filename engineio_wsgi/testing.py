@@ -7,6 +7,7 @@ run as they do for a browser. For one thread, with gevent or without: the server
 from __future__ import annotations
 
 import json
+import sys
 from base64 import b64encode
 from collections.abc import Mapping
 from contextlib import suppress
@@ -50,6 +51,8 @@ MAX_MESSAGE = 1 << 30
 MAX_HEAD = 65_536
 #: the default address of the client
 ADDRESS = "127.0.0.1"
+#: the host that Django's test runner allows
+DJANGO_HOST = "testserver"
 END = Packet(PacketType.CLOSE)
 
 
@@ -60,7 +63,7 @@ class Client:
         app: the application as it is deployed: what ``server.wrap`` returned, a Flask application with the extension, ….
         path: the engine's, with a slash at the end if it has one.
         transport: ``"polling"`` or ``"websocket"``; see also :meth:`upgrade`.
-        headers: of every request.
+        headers: of every request. ``Host`` is ``localhost`` by default, and ``testserver`` under Django's test runner.
         cookies: of every request, by name; values may be ``str``, what ``get_cookie`` of Flask's test client returns, or
             Django's test client's ``cookies`` altogether.
         query: what the query of every request holds beside the protocol's.
@@ -83,7 +86,7 @@ class Client:
                  query: Mapping[str, str] | None = None, heartbeat: bool = True, remote_address: str = ADDRESS) -> None:
         self._adopter = Adopter(app)
         self._address = remote_address
-        self._headers = {"Host": "localhost", **_cookie_header(cookies), **(headers or {})}
+        self._headers = {"Host": _default_host(), **_cookie_header(cookies), **(headers or {})}
         self._path = path
         self._query = {**(query or {}), "EIO": "4"}
         self._heartbeat = heartbeat
@@ -435,6 +438,13 @@ def _masked(frame: bytes, size: int) -> bytes:
     """Make a client's frame of a server's frame with ``size`` bytes of payload: it is masked with zeros."""
     head = len(frame) - size
     return frame[:1] + bytes((frame[1] | 0x80,)) + frame[2:head] + bytes(4) + frame[head:]
+
+
+def _default_host() -> str:
+    """``localhost``; in Django's test runner the one host that it allows for its own test client."""
+    django = sys.modules.get("django.conf")
+    is_django = django is not None and django.settings.configured and DJANGO_HOST in django.settings.ALLOWED_HOSTS
+    return DJANGO_HOST if is_django else "localhost"
 
 
 def _handshake_of(packets: list[Packet]) -> dict[str, Any]:

@@ -8,26 +8,27 @@ variable; both come from the declaration of the options. A flag overrides its va
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import re
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 from wsgiref.types import WSGIApplication
 
 import gevent
 from gevent import ssl
 from gevent.event import Event
 
+from engineio_wsgi.cli.hints import argument_hint
 from engineio_wsgi.cli.loading import load_application
+from engineio_wsgi.cli.logs import access_log, add_logging_flags, set_up_logging
+from engineio_wsgi.cli.patching import patch_standard_library
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.demo import demo_application
 from engineio_wsgi.errors import CommandFailed as _Failure
 from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.http.roster import ConnectionRoster, RosteredHandler
-from engineio_wsgi.log import DebugHandler
 from engineio_wsgi.options.environment import from_environ, simple_options
 from engineio_wsgi.options.options import option_defaults
 from engineio_wsgi.runtime.forks import call_in_child
@@ -45,12 +46,23 @@ _SERVE = """Serve module:app, a WSGI application that is wrapped in an engineio_
 variables set the options that the application does not give to its Server(...) itself; Server.from_environ(...) prefers them."""
 BIND = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\s]*)):(?P<port>\d{1,5})")
 
+#: a flag in the text of ``--help``
+FLAG = re.compile(r"(?<![\w-])--?\w[\w-]*")
+
 
 class _Parser(argparse.ArgumentParser):
     """Reports a wrong argument in one line that names ``--help``."""
 
+    _given: Sequence[str] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # as in typeshed, which overloads it
+        """Called by `argparse` with the arguments."""
+        self._given = sys.argv[1:] if args is None else args
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
-        raise _Failure(f"{message} (see {self.prog} --help)", 2)
+        known = FLAG.findall(self.format_help())
+        raise _Failure(f"{message}{argument_hint(message, self._given, known)} (see {self.prog} --help)", 2)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -94,6 +106,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="command", parser_class=_Parser)
     serve = commands.add_parser("serve", help="serve a WSGI application that was wrapped", description=_SERVE, allow_abbrev=False)
     serve.add_argument("application", help="module:app, or a call that makes it: 'module:create_app()'")
+    serve.add_argument("--no-patch", action="store_false", dest="patch",
+                       help="do not call gevent.monkey.patch_all() before the application is imported; its handlers must "
+                            "then not block in the standard library")
     _add_flags(serve, argparse.SUPPRESS)
     serve.set_defaults(load=_load_application)
     return parser
@@ -105,6 +120,7 @@ def _add_flags(parser: argparse.ArgumentParser, default: str | None) -> None:
     parser.add_argument("--bind", metavar="HOST:PORT", type=_address, default=bind, help=f"where to listen ({DEFAULT_BIND})")
     parser.add_argument("--certfile", default=default, help="a PEM certificate: serve HTTPS and wss")
     parser.add_argument("--keyfile", default=default, help="its key, if that is in another file")
+    add_logging_flags(parser, default)
     group = parser.add_argument_group("options of the engine")
     for name, (form, description) in simple_options().items():
         group.add_argument(_flag(name), metavar=form.shown, default=default, help=description.replace("%", "%%"))
@@ -151,11 +167,13 @@ def _load_demo(chosen: argparse.Namespace) -> WSGIApplication:
 
 
 def _load_application(chosen: argparse.Namespace) -> WSGIApplication:
+    if chosen.patch:
+        patch_standard_library()
     return load_application(chosen.application)
 
 
 def _serve(application: WSGIApplication, chosen: argparse.Namespace) -> None:
-    _set_up_logging()
+    set_up_logging(chosen.log_level)
     http = _listen(application, chosen)
     asked_to_stop = Event()
     watchers = [gevent.signal_handler(number, asked_to_stop.set) for number in SIGNALS]
@@ -175,16 +193,6 @@ def _reset_signals(served: bool) -> None:
     """In a forked child: let a signal end the process at once. The child may never run an event loop that could handle it."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
-
-
-def _set_up_logging() -> None:
-    """Log warnings to stderr, unless the application has set up logging. What ``DEBUG`` prints is not printed again."""
-    if logging.getLogger().handlers:
-        return
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    for printer in logging.getLogger("engine").handlers:
-        if isinstance(printer, DebugHandler):
-            logging.getLogger().handlers[0].addFilter(printer.leaves)
 
 
 def _stop(http: _HttpServer) -> None:
@@ -217,7 +225,7 @@ def _ssl_context(chosen: argparse.Namespace) -> ssl.SSLContext:
 def _listen(application: WSGIApplication, chosen: argparse.Namespace) -> _HttpServer:
     secure = {"ssl_context": _ssl_context(chosen)} if chosen.certfile else {}
     try:
-        http = _HttpServer(_split_address(chosen.bind), application, **secure)
+        http = _HttpServer(_split_address(chosen.bind), application, log=access_log(chosen.access_log), **secure)
         http.start()
     except OSError as error:
         reason = re.sub(r": \(.*\)$", "", error.strerror or str(error))  # gevent appends the address

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from types import ModuleType
 from wsgiref.types import WSGIApplication
 
+from engineio_wsgi.cli.hints import attribute_hint, module_hint
 from engineio_wsgi.errors import ConfigurationError
 
 __all__ = ["load_application"]
@@ -32,9 +33,10 @@ def load_application(text: str) -> WSGIApplication:
     """
     module_name, _, expression = text.partition(":")
     name, call = _read(expression or DEFAULT_NAME)
-    found = getattr(_import(module_name), name, None)
+    module = _import(module_name, expression or DEFAULT_NAME)
+    found = getattr(module, name, None)
     if found is None:
-        raise ConfigurationError(f"the module {module_name!r} has no {name!r}")
+        raise ConfigurationError(f"the module {module_name!r} has no {name!r}{attribute_hint(module, name)}")
     if call is not None:
         return _call_factory(text, found, call)
     if not callable(found):
@@ -58,17 +60,17 @@ def _read(expression: str) -> tuple[str, ast.Call | None]:
     return name.id, call
 
 
-def _import(name: str) -> ModuleType:
+def _import(name: str, expression: str) -> ModuleType:
     """Import the user's module. An exception that the module raises keeps its traceback."""
     if not all(part.isidentifier() for part in name.split(".")):
-        raise ConfigurationError(f"{name!r} is not the name of a module")
+        raise ConfigurationError(f"{name!r} is not the name of a module{module_hint(name, expression, sys.modules)}")
     sys.path.insert(0, os.getcwd())
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
-        raise ConfigurationError(f"there is no module {name!r}") from None
+        raise ConfigurationError(f"there is no module {name!r}{module_hint(name, expression, sys.modules)}") from None
 
 
 def _call_factory(text: str, factory: object, call: ast.Call) -> WSGIApplication:

@@ -7,6 +7,7 @@ Only `ask_application` may block.
 from __future__ import annotations
 
 import enum
+import inspect
 import logging
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -104,6 +105,11 @@ def ask_application(allow: Callable[[Request], object], request: Request) -> Non
     except Exception as error:
         logger.exception("allow_request failed; the handshake is refused")
         raise Forbidden(context={"name": "ALLOW_REQUEST_FAILED", "error": error}) from error
+    if allowed is None or inspect.isawaitable(allowed):
+        if inspect.iscoroutine(allowed):
+            allowed.close()  # or Python warns that nobody has awaited it
+        what = "None" if allowed is None else f"an awaitable ({type(allowed).__name__}), which nothing awaits"
+        raise Forbidden(context={"name": "ALLOW_REQUEST_RETURNED", "returned": what})
     if not allowed:
         raise Forbidden()
 
@@ -118,11 +124,12 @@ def _check_revision(query: Mapping[str, str], protocol: int) -> None:
     if protocol:
         return
     asked = query.get("EIO", DEFAULT_REVISION)[:8]
-    raise RequestRefused(
-        ErrorCode.UNSUPPORTED_PROTOCOL_VERSION,
-        f"Unsupported protocol version: the client speaks {ascii(asked)[1:-1]}, this server 4",
-        {"name": "PROTOCOL", "protocol": asked, "served": 4, "option": "allow_eio3"},
-    )
+    context = {"name": "PROTOCOL", "protocol": asked, "served": 4, "option": "allow_eio3"}
+    text = f"Unsupported protocol version: the client speaks {ascii(asked)[1:-1]}, this server 4"
+    if asked in REVISIONS:
+        text += "; the server's option allow_eio3=True adds 1 to 3"
+        context["name"] = "OLD_PROTOCOL"
+    raise RequestRefused(ErrorCode.UNSUPPORTED_PROTOCOL_VERSION, text, context)
 
 
 def _check_transport(environ: WSGIEnvironment, name: str, is_upgrade: bool) -> None:

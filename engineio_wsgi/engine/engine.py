@@ -20,6 +20,7 @@ from engineio_wsgi.engine.registry import Registry
 from engineio_wsgi.engine.upgrades import Upgrades
 from engineio_wsgi.errors import PayloadTooLarge, RequestRefused
 from engineio_wsgi.handoff.upgrades import upgrade_of
+from engineio_wsgi.http.navigation import explain_address, is_navigation
 from engineio_wsgi.http.policies.cors import OriginPolicy
 from engineio_wsgi.http.policies.hosts import HostPolicy
 from engineio_wsgi.http.response import Response, finish, refused
@@ -97,7 +98,7 @@ class Engine:
             response = self._respond(environ)
         except RequestRefused as refusal:
             self._refusals.report(refusal, environ)
-            response = refused(refusal)
+            response = explain_address(refusal) if is_navigation(environ, refusal) else refused(refusal)
         except PayloadTooLarge as error:
             self._refusals.report_too_large(error, environ)
             response = refused(error)

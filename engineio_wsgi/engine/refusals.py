@@ -9,6 +9,7 @@ from wsgiref.types import WSGIEnvironment
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.engine.advice import Advice
 from engineio_wsgi.engine.hooks import Hooks
+from engineio_wsgi.engine.refusal_advice import RefusalAdvice
 from engineio_wsgi.engine.registry import Registry
 from engineio_wsgi.errors import ErrorCode, PayloadTooLarge, RequestRefused
 from engineio_wsgi.log import log_violation, shorten
@@ -31,6 +32,7 @@ class Refusals:
         self._registry = registry
         self._hooks = hooks
         self._advice = advice
+        self._refusal_advice = RefusalAdvice()
         self._logged = Throttle(REFUSAL_PERIOD)
 
     def report(self, refusal: RequestRefused, environ: WSGIEnvironment) -> None:
@@ -55,6 +57,7 @@ class Refusals:
             logger.info("< %s: refused: %d %s %s", address, refusal.code, refusal.message, _loggable(refusal.context))
 
     def _advise(self, refusal: RequestRefused, environ: WSGIEnvironment) -> None:
+        self._refusal_advice.tell(refusal, environ)
         registry = self._registry
         is_unknown = refusal.code is ErrorCode.SESSION_UNKNOWN
         if is_unknown and registry.options.generate_id is None and not registry.in_cluster:

@@ -28,7 +28,7 @@ from engineio_wsgi.runtime.greenlet_pool import GreenletPool
 from engineio_wsgi.runtime.observer import Observer
 from engineio_wsgi.runtime.threads import current_thread, wait_in_thread
 from engineio_wsgi.session.delivery import Delivery
-from engineio_wsgi.session.dispatcher import LISTENER_ERRORS
+from engineio_wsgi.session.dispatcher import LISTENER_ERRORS, failure_text
 from engineio_wsgi.session.groups import Groups
 from engineio_wsgi.session.heartbeat import HeartbeatTimer
 from engineio_wsgi.session.session import Session
@@ -182,7 +182,8 @@ class Registry:
         """Begin to serve in the hub of the calling thread."""
         self.thread = current_thread()
         self.greenlets = GreenletPool(hub)
-        self.heartbeat_timer = HeartbeatTimer(hub.loop, min(self.options.ping_interval, self.options.ping_timeout))
+        shortest = min(self.options.ping_interval, self.options.ping_timeout)
+        self.heartbeat_timer = HeartbeatTimer(hub.loop, shortest, self.greenlets.blame)
         self.worker_id = worker_id
         self.in_cluster = in_cluster
         self.forked = False
@@ -281,9 +282,10 @@ class Registry:
         try:
             self.events.emit("connection", session.socket)
         except LISTENER_ERRORS as error:
-            if not session.closed:
-                logger.exception("a listener (connection) failed; the session is closed")
-                session.end(CloseReason.APPLICATION_ERROR, error)
+            if not session.inbox.is_own(error):
+                logger.exception(failure_text(error, "the session is closed"), "connection")
+                # a client that polls is told so by its next poll
+                session.end_when_drained(CloseReason.APPLICATION_ERROR, error)
             return
         if not session.closed:
             session.inbox.notify("open")

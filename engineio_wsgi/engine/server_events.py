@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import gevent
 
+from engineio_wsgi.session.event_names import SERVER_EVENTS
 from engineio_wsgi.session.events import Events, Listener
 
 __all__ = ["ServerEvents"]
@@ -26,6 +27,8 @@ class ServerEvents(Events):
     """
 
     __slots__ = ("_on_buffers_watched", "_wrap")
+
+    _known_events = SERVER_EVENTS
 
     def __init__(self, wrap: Callable[[Listener], Listener], on_buffers_watched: Callable[[], None]) -> None:
         super().__init__()

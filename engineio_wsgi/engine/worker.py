@@ -25,6 +25,7 @@ from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.http.hub_thread import call_in_hub, in_plain_thread, start_hub
 from engineio_wsgi.options.options import Options
 from engineio_wsgi.runtime.forks import serve
+from engineio_wsgi.runtime.late_patching import warn_of_late_patching
 from engineio_wsgi.runtime.threads import current_thread, half_patched
 from engineio_wsgi.session.delivery import Delivery
 from engineio_wsgi.session.socket import Socket
@@ -161,6 +162,7 @@ class Worker:
         if missing:
             logger.warning("gevent has patched some modules and not %s: listeners that use them will block every session; "
                            "call monkey.patch_all() first of all, or not at all", ", ".join(missing))
+        warn_of_late_patching()
         group = self._group
         if group is not None:
             self._router = self._join(self, group)

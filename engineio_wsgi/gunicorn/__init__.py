@@ -28,4 +28,15 @@ from engineio_wsgi.gunicorn.hooks import post_worker_init, worker_exit
 from engineio_wsgi.gunicorn.limits import LimitWatch
 from engineio_wsgi.gunicorn.worker import GunicornServer, Worker
 
-__all__ = ["ClientPool", "GunicornHandler", "GunicornServer", "LimitWatch", "Worker", "post_worker_init", "worker_exit"]
+__all__ = ["ClientPool", "GunicornHandler", "GunicornServer", "LimitWatch", "Worker", "post_worker_init", "setup",
+           "worker_exit"]
+
+
+def setup() -> None:
+    """Called by gunicorn if ``-k`` names this module instead of :class:`Worker`, as if the module were the worker class.
+
+    Raises:
+        RuntimeError: always; gunicorn prints its text.
+    """
+    raise RuntimeError("engineio_wsgi.gunicorn is a module; the worker is engineio_wsgi.gunicorn.Worker: gunicorn -k "
+                       "engineio_wsgi.gunicorn.Worker module:app")

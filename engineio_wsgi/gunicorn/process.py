@@ -12,6 +12,7 @@ import gevent
 from greenlet import getcurrent, greenlet
 from gunicorn.errors import AppImportError
 
+from engineio_wsgi.cluster.local.running import AUTOMATIC
 from engineio_wsgi.engine.worker import set_default_cluster
 from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.runtime.forks import call_in_child, serve
@@ -47,7 +48,7 @@ def join_workers(cfg: Settings) -> None:
     """
     if cfg.workers > 1:
         mark = sha256(repr(sorted(map(str, cfg.address))).encode()).hexdigest()[:12]
-        set_default_cluster(f"local:gunicorn-{mark}")
+        set_default_cluster(f"{AUTOMATIC}{mark}")
     try:
         join_clusters()
     except ConfigurationError as error:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import TypeVar
 
+from engineio_wsgi.options.functions import check_function
+from engineio_wsgi.options.milliseconds import warn_of_milliseconds
 from engineio_wsgi.options.redis_url import REDIS_URLS, RedisLocation, names_redis
 from engineio_wsgi.options.refusals import unknown, wrong
 from engineio_wsgi.options.values import TOKEN, Cookie, Cors, Deflate, HttpCompression
@@ -34,9 +36,10 @@ T = TypeVar("T")
 
 
 def check_seconds(name: str, value: object) -> float:
-    """Seconds, as a float."""
+    """Seconds, as a float. Logs a warning if they look like milliseconds."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not SHORTEST <= value <= LONGEST:
         raise wrong(name, value, f"a number of seconds from {SHORTEST} to {LONGEST}")
+    warn_of_milliseconds(name, value)
     return float(value)
 
 
@@ -75,6 +78,7 @@ def check_callable(name: str, value: object) -> Callable[..., object] | None:
     """A callable, or ``None``."""
     if value is not None and not callable(value):
         raise wrong(name, value, "a callable that takes the request, or None")
+    check_function(name, value)
     return value
 
 
@@ -100,6 +104,7 @@ def check_transports(name: str, value: object) -> tuple[str, ...]:
 def check_subprotocols(name: str, value: object) -> tuple[str, ...] | Callable[..., object] | None:
     """A list of sub-protocols, a callable, or ``None``."""
     if value is None or callable(value):
+        check_function(name, value)
         return value
     names = tuple(value) if isinstance(value, (list, tuple)) else ("",)
     if not all(isinstance(each, str) and TOKEN.fullmatch(each) for each in names) or len(set(names)) != len(names):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Collection
 
 from engineio_wsgi.errors import ConfigurationError
+from engineio_wsgi.options.aliases import hint
 
 __all__ = ["switched", "unknown", "within", "wrong"]
 
@@ -29,12 +29,10 @@ def switched(name: str, part: str, value: object) -> None:
 
 
 def unknown(name: str, known: Collection[str], what: str = "an option", shown: Callable[[str], str] = str) -> ConfigurationError:
-    """The error of a name that does not exist. It suggests the most similar one, or lists all.
+    """The error of a name that does not exist. It says what is meant by another library's name, suggests one, or lists all.
 
     Args:
         what: the kind of thing that ``name`` is not.
         shown: how a name is written.
     """
-    close = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {shown(close[0])}?" if close else f"there are {', '.join(map(shown, known))}"
-    return ConfigurationError(f"{shown(name)} is not {what}; {hint}")
+    return ConfigurationError(f"{shown(name)} is not {what}; {hint(name, known, shown)}")

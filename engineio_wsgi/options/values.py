@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from engineio_wsgi.options.functions import check_function
 from engineio_wsgi.options.refusals import switched, within, wrong
 
 __all__ = ["TOKEN", "Cookie", "Cors", "Deflate", "HttpCompression"]
@@ -46,6 +47,7 @@ class Cors:
         for origin in self.origins if isinstance(self.origins, tuple) else (self.origins,):
             if not _is_origin(origin):
                 raise wrong("cors", origin, ORIGINS)
+            check_function("cors", origin)
         object.__setattr__(self, "methods", _header_names("methods", self.methods))
         object.__setattr__(self, "expose", _header_names("expose", self.expose))
         if self.headers is not None:

@@ -16,6 +16,7 @@ from gevent.hub import Hub
 from greenlet import GreenletExit, greenlet
 
 from engineio_wsgi.clock import monotonic
+from engineio_wsgi.runtime.blame import LONG, Blame, describe_function
 from engineio_wsgi.runtime.loop import IoLoop
 
 __all__ = ["GreenletPool"]
@@ -41,11 +42,15 @@ class Readable(Protocol):
         """The listeners have returned or wait for something: write what they sent."""
         ...
 
+    def describe(self) -> str:
+        """The names of the listeners, for the log."""
+        ...
+
 
 class GreenletPool:
     """A stack of idle greenlets of one hub. The greenlet that was used last is used next: its memory is warm."""
 
-    __slots__ = ("_hub", "_idle", "_left", "_loop", "_read_by", "_readable", "_slice_ends", "_tasks")
+    __slots__ = ("_hub", "_idle", "_left", "_loop", "_read_by", "_readable", "_slice_ends", "_task", "_tasks", "blame")
 
     def __init__(self, hub: Hub | None = None) -> None:
         self._hub: Hub = hub or gevent.get_hub()
@@ -54,8 +59,11 @@ class GreenletPool:
         self._readable: deque[Readable] = deque()
         self._read_by: Readable | None = None
         self._tasks: deque[Task] = deque()
+        self._task: Task | None = None
         self._left = 0
         self._slice_ends = 0.0
+        #: which function has blocked the event loop
+        self.blame = Blame()
 
     def run(self, task: Task) -> None:
         """Run ``task()`` in a greenlet of the pool until it ends or blocks. Only the hub may call this."""
@@ -77,9 +85,14 @@ class GreenletPool:
     def _run_all(self) -> None:
         """In the hub: run the tasks in one greenlet, and in another one whenever a task has blocked the last."""
         self._left = len(self._tasks)  # tasks that are submitted meanwhile run in the next turn
-        self._slice_ends = monotonic() + SLICE
+        began = monotonic()
+        self._slice_ends = began + SLICE
         while self._left:
             self.run(self._run_queue)
+            if monotonic() - began > LONG:
+                # it was the last task: after each that takes longer than a slice, the loop runs
+                self.blame.note(began, monotonic(), _describe(self._task))
+        self._task = None
         if self._tasks:
             self._loop.run_callback(self._run_all)
 
@@ -88,7 +101,8 @@ class GreenletPool:
         tasks = self._tasks
         while self._left:
             self._left -= 1
-            tasks.popleft()()
+            self._task = task = tasks.popleft()
+            task()
             if self._left and monotonic() > self._slice_ends:
                 self._left = 0
 
@@ -115,6 +129,7 @@ class GreenletPool:
             self.run(self._read_queue)
             kept, self._read_by = self._read_by, None
             if kept is not None:
+                self._note_reading(kept, monotonic())
                 kept.uncork()
         if self._readable:
             self._loop.run_callback(self._read_all)
@@ -130,8 +145,13 @@ class GreenletPool:
                 return
             self._read_by = None
             connection.uncork()
-            if monotonic() > self._slice_ends:
+            if (now := monotonic()) > self._slice_ends:
+                self._note_reading(connection, now)
                 return
+
+    def _note_reading(self, connection: Readable, now: float) -> None:
+        if now > self._slice_ends + LONG:
+            self.blame.note(self._slice_ends - SLICE, now, connection.describe())
 
     def _start(self) -> greenlet:
         """Start another greenlet. It waits for its first task, as for all others: it would keep its arguments alive for ever."""
@@ -165,3 +185,9 @@ class GreenletPool:
         except BaseException as error:
             # KeyboardInterrupt, SystemExit: gevent's way is to raise them in the main greenlet
             self._hub.handle_system_error(type(error), error)
+
+
+def _describe(task: Task | None) -> str:
+    """The name of a task; of a session's turn, the names of its listeners."""
+    describe = getattr(getattr(task, "__self__", None), "describe", None)
+    return str(describe()) if describe is not None else describe_function(task)

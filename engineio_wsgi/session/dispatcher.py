@@ -15,26 +15,39 @@ import gevent
 from gevent.hub import Waiter
 from greenlet import greenlet
 
-from engineio_wsgi.clock import Loop, monotonic
+from engineio_wsgi.clock import TimedLoop, monotonic
 from engineio_wsgi.errors import SocketClosed, UsageError
 from engineio_wsgi.log import shorten
 from engineio_wsgi.packet import Packet, PacketType
+from engineio_wsgi.runtime.blame import LONG, calling_function, describe_function, stood_still
 from engineio_wsgi.runtime.observer import Meter
 from engineio_wsgi.session.events import Events, Listener
+from engineio_wsgi.session.first_message import is_connect_packet, warn_of_socket_io
 from engineio_wsgi.session.ports import SessionRegistry
 from engineio_wsgi.session.state import SessionState
 from engineio_wsgi.session.write_buffer import OVERHEAD
 from engineio_wsgi.transports.base import Inbox, Transport, size_of
 
-__all__ = ["LISTENER_ERRORS", "Dispatcher"]
+__all__ = ["LISTENER_ERRORS", "Dispatcher", "failure_text"]
 
 logger = logging.getLogger("engine.socket")
 
 #: exceptions raised by a listener that are logged and not propagated; gevent's timeouts are not an ``Exception``
 LISTENER_ERRORS = (Exception, gevent.Timeout)
 
+#: seconds that the rest of a turn of the event loop may take before a message of it is read
+TURN_LENGTH = 0.05
+
 _NO_MESSAGES: deque[str | bytes] = deque(maxlen=0)
 _NO_CALLS: deque[tuple[Listener, tuple[object, ...]]] = deque(maxlen=0)
+
+
+def failure_text(error: BaseException, outcome: str) -> str:
+    """The text that is logged about a listener's exception, with a placeholder for the listener's name."""
+    if isinstance(error, SocketClosed):
+        return (f"a listener (%s) failed: another session, which it sent to, is closed; {outcome}. In a loop over sessions, "
+                "catch SocketClosed at each send(): those behind the closed one got nothing")
+    return f"a listener (%s) failed; {outcome}"
 
 
 class DispatchedSession(Protocol):
@@ -42,7 +55,7 @@ class DispatchedSession(Protocol):
 
     id: str
     state: SessionState
-    loop: Loop
+    loop: TimedLoop
     registry: SessionRegistry
 
     def on_listeners_changed(self, event: str, present: bool) -> None:
@@ -66,8 +79,8 @@ class Dispatcher(Events, Inbox):
     """
 
     __slots__ = (
-        "_session", "_size", "_transport", "_turn_began", "busy", "calls", "closed", "direct_listeners", "greenlet", "last_seen",
-        "message_listeners", "messages", "packet_watched", "reading_paused", "receiver",
+        "_examined", "_session", "_size", "_transport", "_turn_began", "busy", "calls", "closed", "direct_listeners", "greenlet",
+        "last_seen", "message_listeners", "messages", "packet_watched", "reading_paused", "receiver",
     )
 
     _transport: Transport
@@ -80,6 +93,8 @@ class Dispatcher(Events, Inbox):
         self.message_listeners: tuple[Listener, ...] = ()
         #: the listeners that may be called with a message at once, if nothing is queued
         self.direct_listeners: tuple[Listener, ...] = ()
+        #: whether the first messages have been looked at; ``None`` as long as the only one may be that of a Socket.IO client
+        self._examined: bool | None = False
         # a deque is 0.7 KB, so idle sessions share empty ones
         self.messages = _NO_MESSAGES
         self.calls = _NO_CALLS
@@ -112,9 +127,13 @@ class Dispatcher(Events, Inbox):
         self.packet_watched = "packet" in self._listeners
         # tuple + () is the same tuple: 64 bytes less for a session than a copy
         self.message_listeners = self._listeners.get("message", ()) + self._listeners.get("data", ())
-        self.direct_listeners = () if self.packet_watched or self.closed else self.message_listeners
+        self._choose_direct_listeners()
         if self.messages and not self.busy:
             self.submit_turn()
+
+    def _choose_direct_listeners(self) -> None:
+        is_direct = bool(self._examined) and not self.packet_watched and not self.closed
+        self.direct_listeners = self.message_listeners if is_direct else ()
 
     # -- from the transport
 
@@ -148,6 +167,8 @@ class Dispatcher(Events, Inbox):
         """Queue messages, in this order. Pauses the transport when too many bytes wait."""
         if not messages or self.closed:
             return
+        if not self._examined:
+            self._examine(messages)
         if self._transport.meter is not None:
             self._transport.meter.on_messages_in(len(messages))
         if not self.messages:
@@ -159,6 +180,12 @@ class Dispatcher(Events, Inbox):
         if self.busy or not self.message_listeners:
             self._count_in(sum(map(size_of, messages)) + OVERHEAD * len(messages))
         self.wake_receiver()
+
+    def _examine(self, messages: Sequence[str | bytes]) -> None:
+        """Look at the first messages. A Socket.IO client sends one, and no other before it is answered."""
+        waits = self._examined is False and len(messages) == 1 and is_connect_packet(messages[0])
+        self._examined = None if waits else True
+        self._choose_direct_listeners()
 
     def _count_in(self, size: int) -> None:
         # counted up only, and reset when the inbox is empty: nothing is counted a second time when it is taken out
@@ -196,6 +223,11 @@ class Dispatcher(Events, Inbox):
         self._run_call()
         return True
 
+    def describe(self) -> str:
+        """The names of the ``message`` listeners; if there are none, of the ``connection`` listeners, which receive."""
+        listeners = self.message_listeners or self._session.registry.listeners_of("connection")
+        return f"a listener: {', '.join(map(describe_function, listeners))}" if listeners else "a listener"
+
     def wait_for_message(self, timeout: float | None) -> None:
         """Block until there may be a message or a call, or ``timeout`` seconds have passed.
 
@@ -204,6 +236,7 @@ class Dispatcher(Events, Inbox):
         """
         if self.receiver is not None:
             raise UsageError("another greenlet is receiving from this session already")
+        self._note_blockage()
         self.receiver = waiter = Waiter()
         timer = None
         if timeout is not None:
@@ -219,6 +252,12 @@ class Dispatcher(Events, Inbox):
         if readable:
             # this greenlet was woken instead of one of the pool, and reads for itself
             self._transport.read()
+
+    def _note_blockage(self) -> None:
+        """Note the function that receives if it has blocked the event loop since the last message."""
+        session, now = self._session, monotonic()
+        if now - self.last_seen >= LONG and stood_still(session.loop, now - self.last_seen - TURN_LENGTH):
+            session.registry.greenlets.blame.note(self.last_seen, now, f"a listener: {calling_function()}")
 
     def _pause_turn(self, waiter: Waiter[bool]) -> bool:
         """Wait. Where turns are timed, this time does not count."""
@@ -326,11 +365,17 @@ class Dispatcher(Events, Inbox):
             except LISTENER_ERRORS as error:
                 self._on_listener_failed(event, error)
 
+    def is_own(self, error: BaseException) -> bool:
+        """Whether an exception says that this session has ended, which is no failure of a listener."""
+        if not isinstance(error, SocketClosed) or self._session.state.is_open:
+            return False
+        return error.sid in (None, self._session.id)
+
     def _on_listener_failed(self, event: str, error: BaseException) -> None:
-        if isinstance(error, SocketClosed):
+        if self.is_own(error):
             logger.debug("= %s: a listener (%s) found the session closed", shorten(self._session.id), event)
             return
-        logger.exception("a listener (%s) failed; the session goes on", event, exc_info=error)
+        logger.exception(failure_text(error, "the session goes on"), event, exc_info=error)
         if event != "error":
             self.call_each("error", error)
 
@@ -341,6 +386,11 @@ class Dispatcher(Events, Inbox):
         self.closed = True
         self.direct_listeners = ()
         self.wake_receiver()
+
+    def warn_of_strangers(self) -> None:
+        """The session has ended: log a warning if its only message was that of a Socket.IO client."""
+        if self._examined is None:
+            warn_of_socket_io(self._session.registry.options.path)
 
     def release(self) -> None:
         """Drop the listeners, and what is queued unless it is being run: nothing of the application's outlives its session."""

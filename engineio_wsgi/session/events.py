@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TypeVar, overload
+from typing import ClassVar, TypeVar, overload
+
+from engineio_wsgi.options.functions import check_function
+from engineio_wsgi.session.event_names import check_event
 
 __all__ = ["Events", "HasListeners", "Listener", "StandIn", "check_listener"]
 
@@ -47,20 +50,32 @@ def _unwrapped(listener: Listener) -> Iterator[Listener]:
         yield listener
 
 
-def check_listener(event: str, listener: object) -> None:
-    """Check that ``listener`` can be one.
+def check_listener(event: str, listener: object, known: frozenset[str] | None = None) -> None:
+    """Check that ``listener`` can be one of ``event``; ``None`` is a listener that is not known yet.
+
+    Args:
+        known: the events that happen; ``None`` if there may be any.
 
     Raises:
-        TypeError: it is not callable.
+        ConfigurationError: there is no such event, or the body of the listener would never run.
+        TypeError: the listener is not callable.
     """
+    if known is not None:
+        check_event(event, known)
+    if listener is None:
+        return
     if not callable(listener):
         raise TypeError(f"a listener of {event!r} must be callable, not {type(listener).__name__}")
+    check_function(f"a listener of {event!r}", listener)
 
 
 class HasListeners:
     """The methods ``on`` and ``once``, which are decorators as well. A subclass says where the listeners are kept."""
 
     __slots__ = ()
+
+    #: the events that happen; ``None`` if there may be any
+    _known_events: ClassVar[frozenset[str] | None] = None
 
     def _add(self, event: str, listener: Listener, once: bool) -> None:
         """Add a listener; ``once``: for the next event only."""
@@ -75,10 +90,15 @@ class HasListeners:
         """With the listener."""
 
     def on(self, event: str, listener: L | None = None) -> L | Callable[[L], L]:
-        """Call ``listener`` at each ``event``; without a listener, return a decorator. Returns the listener."""
+        """Call ``listener`` at each ``event``; without a listener, return a decorator. Returns the listener.
+
+        Raises:
+            ConfigurationError: there is no such event, or the body of the listener would never run.
+            TypeError: the listener is not callable.
+        """
+        check_listener(event, listener, self._known_events)
         if listener is None:
             return lambda decorated: self.on(event, decorated)
-        check_listener(event, listener)
         self._add(event, listener, once=False)
         return listener
 
@@ -92,9 +112,9 @@ class HasListeners:
 
     def once(self, event: str, listener: L | None = None) -> L | Callable[[L], L]:
         """As :meth:`on`, for the next ``event`` only."""
+        check_listener(event, listener, self._known_events)
         if listener is None:
             return lambda decorated: self.once(event, decorated)
-        check_listener(event, listener)
         self._add(event, listener, once=True)
         return listener
 
@@ -134,8 +154,13 @@ class Events(HasListeners):
         """Call the listeners of ``event`` now, in this greenlet. Returns whether there were any.
 
         An exception that a listener raises is propagated, and the listeners after it are not called.
+
+        Raises:
+            ConfigurationError: there is no such event.
         """
         listeners = self._listeners.get(event, ())
+        if not listeners and self._known_events is not None:
+            check_event(event, self._known_events)
         for listener in listeners:
             listener(*args)
         return bool(listeners)

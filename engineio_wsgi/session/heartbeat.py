@@ -12,6 +12,7 @@ from math import ceil
 from typing import Protocol
 
 from engineio_wsgi.clock import Loop, Timer, monotonic
+from engineio_wsgi.runtime.blame import Blame
 from engineio_wsgi.transports.base import CloseReason
 
 __all__ = ["Heartbeat", "HeartbeatTimer"]
@@ -37,12 +38,14 @@ class HeartbeatTimer:
     Args:
         loop: gevent's event loop.
         shortest: the shortest delay of any heartbeat, in seconds.
+        blame: which function has blocked the loop.
     """
 
-    __slots__ = ("_due", "_extended_until", "_loop", "_reached", "_slots", "_started_at", "_tick", "_timer")
+    __slots__ = ("_blame", "_due", "_extended_until", "_loop", "_reached", "_slots", "_started_at", "_tick", "_timer")
 
-    def __init__(self, loop: Loop, shortest: float) -> None:
+    def __init__(self, loop: Loop, shortest: float, blame: Blame | None = None) -> None:
         self._loop = loop
+        self._blame = blame or Blame()
         self._tick = min(TICK, shortest / TICKS)
         self._timer: Timer | None = None
         self._started_at = 0.0
@@ -101,7 +104,8 @@ class HeartbeatTimer:
         if late < LATE:
             return
         if late >= LOGGED and now >= self._extended_until:
-            logger.warning("the event loop was blocked for %.1f s; heartbeats are put off by as much", late)
+            logger.warning("the event loop was blocked for %.1f s%s, and nobody was served; heartbeats are put off by as much. "
+                           "To cure it, %s", late, self._blame.of_last(late), self._blame.cure())
         self._extended_until = max(self._extended_until, now + late)
 
     def is_late(self, now: float) -> bool:

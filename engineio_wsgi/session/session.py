@@ -14,7 +14,7 @@ import gevent
 from gevent.event import Event
 from gevent.hub import Hub
 
-from engineio_wsgi.clock import Loop, monotonic
+from engineio_wsgi.clock import TimedLoop, monotonic
 from engineio_wsgi.deadline import DeadlineTimer
 from engineio_wsgi.errors import SocketClosed
 from engineio_wsgi.log import shorten
@@ -73,7 +73,7 @@ class Session(Sink):
         #: the application's object for this session, until the session is over
         self.socket: Socket | None = None
         hub: Hub = gevent.get_hub()
-        self.loop: Loop = hub.loop
+        self.loop: TimedLoop = hub.loop
         #: the id of the hub's thread
         self.thread: int = hub.thread_ident
         self.state = SessionState.OPENING
@@ -186,7 +186,7 @@ class Session(Sink):
         # after joining, because another thread may end the session meanwhile
         if not self.state.is_open:
             groups.leave(self, group)
-            raise SocketClosed(reason=self.close_reason)
+            raise SocketClosed(reason=self.close_reason, sid=self.id)
 
     def send_ping(self) -> None:
         """Send a ping."""
@@ -326,11 +326,12 @@ class Session(Sink):
 
     # -- the end
 
-    def end_when_drained(self, reason: str) -> None:
+    def end_when_drained(self, reason: str, description: object = None) -> None:
         """End when the client has received what is buffered, or after ``CLOSE_TIMEOUT`` seconds."""
         if not self._move(Cause.CLOSE):
             return
         self._stop_messages(reason)
+        self.close_description = description
         self.outbox.watch()
         self._tell_progress()
         if self.transport.wake_to_close():
@@ -353,8 +354,10 @@ class Session(Sink):
         if not self._move(Cause.END):
             return
         self._stop_messages(reason)
-        self.close_description = description
-        logger.debug("= %s: %s (%s)", shorten(self.id), reason, description)
+        self.inbox.warn_of_strangers()
+        if description is not None:
+            self.close_description = description
+        logger.debug("= %s: %s (%s)", shorten(self.id), reason, self.close_description)
         self.heartbeat.stop()
         if self._timer is not None:
             self._timer.close()
@@ -391,7 +394,7 @@ class Session(Sink):
             SocketClosed: the session has ended.
         """
         if self.closed:
-            raise SocketClosed(reason=self.close_reason)
+            raise SocketClosed(reason=self.close_reason, sid=self.id)
         if self.spawned is None:
             self.spawned = set()
         self.spawned.add(task)

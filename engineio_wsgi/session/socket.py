@@ -13,8 +13,10 @@ from werkzeug.wrappers import Request
 from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.errors import SocketClosed, WriteTimeout
 from engineio_wsgi.log import shorten
+from engineio_wsgi.options.functions import check_function
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.runtime.threads import current_thread, wait_in_thread
+from engineio_wsgi.session.event_names import SESSION_EVENTS, check_event
 from engineio_wsgi.session.events import HasListeners, Listener
 from engineio_wsgi.session.groups import check_group
 from engineio_wsgi.session.session import Session
@@ -54,6 +56,8 @@ class Socket(HasListeners):
     """
 
     __slots__ = ("__weakref__", "_data", "_environ", "_request", "_session")
+
+    _known_events = SESSION_EVENTS
 
     def __init__(self, session: Session, environ: WSGIEnvironment) -> None:
         self._session = session
@@ -184,7 +188,11 @@ class Socket(HasListeners):
         """Call the listeners of ``event`` now, in this greenlet; returns whether there were any.
 
         An exception that a listener raises is propagated, and the listeners after it are not called.
+
+        Raises:
+            ConfigurationError: there is no such event.
         """
+        check_event(event, SESSION_EVENTS)
         return self._session.inbox.emit(event, *args)
 
     # -- sending
@@ -231,6 +239,7 @@ class Socket(HasListeners):
         packet = Packet(PacketType.MESSAGE, data, compress)
         if callback is None:
             return packet
+        check_function("a callback of send()", callback)
         self._session.outbox.watch()
         return TrackedPacket(packet, self._stand_in(callback))
 
@@ -262,7 +271,7 @@ class Socket(HasListeners):
 
     def _require_open(self) -> None:
         if not self._session.state.is_open:
-            raise SocketClosed(reason=self.close_reason)
+            raise SocketClosed(reason=self.close_reason, sid=self.id)
 
     def _wait_in_thread(self, timeout: float | None) -> None:
         outbox = self._session.outbox
@@ -283,7 +292,7 @@ class Socket(HasListeners):
         deadline = Deadline(timeout)
         while session.outbox.size:
             if session.closed:
-                raise SocketClosed("the session ended before everything was written", self.close_reason)
+                raise SocketClosed("the session ended before everything was written", self.close_reason, self.id)
             if session.outbox.entries:
                 session.transport.wake()
             if deadline.has_passed():
@@ -351,7 +360,9 @@ class Socket(HasListeners):
 
         Raises:
             SocketClosed: it is closed already.
+            ConfigurationError: ``function`` is a coroutine function, or makes a generator: its body would never run.
         """
+        check_function("what spawn() runs", function)
         task = gevent.Greenlet(self._run_spawned, self._stand_in(function), *args, **kwargs)
         self._session.spawn(task)
         return task
@@ -360,8 +371,8 @@ class Socket(HasListeners):
         """Run ``function``. It may find the session closed before it is killed, which is no error."""
         try:
             return function(*args, **kwargs)
-        except SocketClosed:
-            if not self.closed:
+        except SocketClosed as error:
+            if not self._session.inbox.is_own(error):
                 raise
             logger.debug("= %s: a spawned greenlet found the session closed", shorten(self.id))
             return None
@@ -403,5 +414,6 @@ def as_message(data: object) -> str | bytes:
         return str(data)
     if isinstance(data, (bytes, bytearray, memoryview)):
         return bytes(data)
-    raise TypeError(f"a message is str (text) or bytes-like (binary), not {type(data).__name__}")
+    what = "; send json.dumps() of it" if isinstance(data, (dict, list, tuple, int, float, bool, type(None))) else ""
+    raise TypeError(f"a message is str (text) or bytes-like (binary), not {type(data).__name__}{what}")
 

@@ -109,6 +109,10 @@ class Inbox:
         """Whether the inbox is full."""
         return False
 
+    def describe(self) -> str:
+        """The names of the application's listeners, for the log."""
+        return "an upgrade"
+
     @property
     def receiver(self) -> Waiter[bool] | None:
         """The `Waiter` of the greenlet that waits for a message, if one does."""

@@ -185,6 +185,10 @@ class WebSocketTransport(Transport):
         self.inbox.run_turn()
         return b""
 
+    def describe(self) -> str:
+        """The names of the listeners that reading calls."""
+        return self.inbox.describe()
+
     def _on_recv_failed(self, error: OSError) -> None:
         if not isinstance(error, BlockingIOError):
             self._on_lost(error)

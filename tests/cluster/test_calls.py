@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -24,6 +25,7 @@ from support.workers import Workers
 import engineio_wsgi
 from engineio_wsgi import ConfigurationError, Emitter
 from engineio_wsgi.cluster.local.names import AbstractNames
+from engineio_wsgi.errors import NoWorkers
 
 UNKNOWN = "zzzz-no-such-session"
 
@@ -208,11 +210,16 @@ def test_emitter_counts(group: Workers, name: str) -> None:
     assert sorted(emitter.workers()) == sorted(session.sid[:4] for session in sessions)
 
 
-def test_emitter_of_another_cluster_reaches_nobody(group: Workers, name: str) -> None:
+def test_emitter_of_another_cluster_says_that_there_are_no_workers(group: Workers, name: str) -> None:
     session = sessions_of(group)[0]
-    for emitter in (Emitter(name + "x"), Emitter(name, path="/chat")):
-        assert (emitter.count(), emitter.workers(), emitter.broadcast("x")) == (0, [], 0)
-        assert emitter.send(session.sid, "x") is False
+    for emitter, path in ((Emitter(name + "x"), "/engine.io"), (Emitter(name, path="/chat"), "/chat")):
+        assert emitter.workers() == []
+        for call in (emitter.count, partial(emitter.broadcast, "x"), partial(emitter.send, session.sid, "x"),
+                     partial(emitter.disconnect, session.sid), partial(emitter.send, "?", "x")):
+            with pytest.raises(NoWorkers, match=f" under the path '{path}' has no workers"):
+                call()
+    assert Emitter(name).send(session.sid, "the first message") is True
+    assert session.hear() == "the first message"
 
 
 @pytest.mark.parametrize("cluster", [None, "elsewhere", 1])

@@ -14,6 +14,7 @@ from support.workers import Nomad, Workers, settled
 
 from engineio_wsgi import Emitter, emitter
 from engineio_wsgi.cluster.local.names import Folder
+from engineio_wsgi.errors import NoWorkers
 
 Start = Callable[..., Workers]
 
@@ -77,8 +78,10 @@ def test_a_worker_that_closes_leaves_nothing(start: Start, folder: Path) -> None
 
 def test_nobody_is_reached_where_nobody_has_been(reach: Emitter) -> None:
     assert reach.workers() == []
-    assert reach.count() == 0
-    assert reach.send("abcdefgh", "x") is False
+    with pytest.raises(NoWorkers):
+        reach.count()
+    with pytest.raises(NoWorkers):
+        reach.send("abcdefgh", "x")
 
 
 @pytest.mark.parametrize("kind", ["open to others", "a file", "a link"])

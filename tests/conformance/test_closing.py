@@ -7,31 +7,13 @@ from typing import Any
 import gevent
 import gevent.event
 import pytest
-from support.clients import PollingSession, Session, WebSocketSession, open_session, probe
+from support.clients import PollingSession, Session, drain, open_session, probe
 
 pytestmark = pytest.mark.ours
 
 
 def socket_of(session: Session) -> Any:
     return session.served.socket(session.sid)
-
-
-def drain(session: Session) -> list[Any]:
-    """Everything that still comes; polling clients go on until they are told to stop."""
-    if isinstance(session, PollingSession):
-        received = list(session.inbox)
-        while "1" not in received:
-            received += session.poll()
-        return [packet for packet in received if packet not in ("1", "6")]
-    assert isinstance(session, WebSocketSession)
-    received = []
-    from support.rawwebsocket import Closed
-
-    try:
-        while True:
-            received.append(session.recv())
-    except Closed:
-        return received
 
 
 def test_close_waits_for_the_write_buffer(serve: Any, transport: str, eio: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -111,6 +112,34 @@ def test_closing_twice_at_the_same_time() -> None:
     closing = [gevent.spawn(engine.close) for _ in range(2)]
     assert session.hear() == "last words"
     assert len(gevent.joinall(closing, timeout=60)) == 2
+
+
+# gevent leaves the socket that it could not bind to the garbage collector
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_an_address_that_is_taken() -> None:
+    import engineio_wsgi
+    from engineio_wsgi.errors import CannotListen
+
+    with gevent.socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        server = engineio_wsgi.Server()
+        with pytest.raises(CannotListen) as refused:
+            server.listen(("127.0.0.1", port))
+        assert str(refused.value) == f"[Errno 98] cannot listen on 127.0.0.1:{port}: Address already in use"
+        assert isinstance(refused.value, OSError)
+        assert refused.value.__suppress_context__, "one traceback is enough"
+        with pytest.raises(CannotListen, match=f"cannot listen on port {port}: Address already in use"):
+            server.listen(port)
+        assert server.address is None
+        with pytest.raises(RuntimeError, match="nothing to serve"):
+            server.serve_forever()
+    server.listen(("127.0.0.1", port))
+    assert server.address[1] == port
+    server.close(timeout=0)
+    del refused
+    gc.collect()
 
 
 # -- attach

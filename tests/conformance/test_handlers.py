@@ -7,7 +7,7 @@ from typing import Any
 import gevent
 import gevent.event
 import pytest
-from support.clients import open_session
+from support.clients import drain, open_session
 
 pytestmark = pytest.mark.ours
 
@@ -258,7 +258,7 @@ def test_only_text_and_bytes_are_sent(serve: Any, data: Any) -> None:
     session = open_session(served)
     with pytest.raises(TypeError, match=type(data).__name__):
         served.socket(session.sid).send(data)
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match=type(data).__name__):
         served.server.broadcast(data)
 
 
@@ -282,12 +282,79 @@ def test_a_connection_listener_that_fails(serve: Any, transport: str, caplog: An
 
     @served.server.on("connection")
     def connection(socket: Any) -> None:
+        socket.send("first")
         raise RuntimeError("boom")
 
     session = open_session(served, transport)
-    assert served.events.wait("close")["reason"] == "application error"
+    # the client learns that its session has ended, over both transports, and gets what was sent before
+    assert drain(session) == ["4first"]
+    closed = served.events.wait("close")
+    assert (closed["reason"], str(closed["description"])) == ("application error", "boom")
     assert "boom" in caplog.text
     assert session.sid not in caplog.text
+
+
+@pytest.mark.complains
+def test_a_listener_that_fails_after_its_session_has_ended(serve: Any, transport: str, caplog: Any) -> None:
+    served = serve(app=None)
+
+    @served.server.on("connection")
+    def connection(socket: Any) -> None:
+        for _ in socket:
+            pass
+        raise RuntimeError("could not save")
+
+    session = open_session(served, transport)
+    session.close()
+    served.events.wait("close")
+    assert "could not save" in caplog.text
+
+
+def test_a_listener_that_finds_its_session_closed(serve: Any, transport: str, caplog: Any) -> None:
+    served = serve(app=None)
+
+    @served.server.on("connection")
+    def connection(socket: Any) -> None:
+        socket.send("goodbye").close()
+        socket.send("too late")
+
+    assert drain(open_session(served, transport)) == ["4goodbye"]
+    assert served.events.wait("close")["reason"] == "forced close"
+    assert not [record for record in caplog.records if record.name.startswith("engine")]
+
+
+@pytest.mark.complains
+@pytest.mark.parametrize("spawned", [False, True])
+def test_a_closed_session_that_ends_a_loop_over_sessions(serve: Any, transport: str, caplog: Any, spawned: bool) -> None:
+    served = serve(app=None)
+    members: list[Any] = []
+    tasks: list[Any] = []
+    started = gevent.event.Event()
+
+    @served.server.on("connection")
+    def connection(socket: Any) -> None:
+        def send_all(data: str) -> None:
+            for member in members:
+                member.send(data)
+
+        def message(data: str) -> None:
+            tasks.append(socket.spawn(send_all, data))
+            started.set()
+
+        members.append(socket)
+        socket.on("message", message if spawned else send_all)
+
+    gone, staying = open_session(served, transport), open_session(served, transport)
+    gone.close()
+    served.events.wait("close")
+    staying.say("hello")
+    if spawned:
+        started.wait(60)
+        tasks[0].join()
+        assert str(tasks[0].exception) == "the session is closed (transport close)"
+    else:
+        assert str(served.events.wait("error")["error"]) == "the session is closed (transport close)"
+        assert "another session, which it sent to, is closed; the session goes on" in caplog.text
 
 
 @pytest.mark.complains

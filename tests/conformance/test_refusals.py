@@ -54,6 +54,28 @@ def test_plain_request(serve: Any, query: str, code: int, context: dict[str, str
     assert served.events.of("connection") == []
 
 
+TAB = [("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8")]
+
+
+@pytest.mark.differs("the reference server answers JSON")
+@pytest.mark.parametrize("headers", [TAB, [*TAB, ("Sec-Fetch-Mode", "navigate")], [("Sec-Fetch-Mode", "navigate")]])
+@pytest.mark.parametrize(("query", "code"), [("", 0), ("?EIO=4&transport=websocket", 3)])
+def test_the_address_in_a_browsers_tab(serve: Any, headers: Any, query: str, code: int) -> None:
+    served = serve()
+    response = served.connect().get(served.path + query, headers)
+    assert (response.status, response.header("Content-Type")) == (400, "text/plain; charset=UTF-8")
+    assert response.text == (
+        "This is the address of an Engine.IO server. It is not a page: clients such as engine.io-client connect to it, from a "
+        f"script of a page. (code {code}: {MESSAGES[code]})\n")
+    assert served.events.wait("connection_error")["code"] == code
+
+
+@pytest.mark.parametrize("headers", [[("Accept", "*/*")], [("Sec-Fetch-Mode", "cors"), *TAB], [("Sec-Fetch-Mode", "websocket")]])
+def test_a_script_gets_json(serve: Any, headers: Any) -> None:
+    served = serve()
+    assert_refused(served.connect().get(served.path, headers), 0)
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
 def test_handshake_by_another_method(serve: Any, method: str) -> None:
     served = serve()

@@ -482,3 +482,66 @@ def test_runserver_serves_polling(start: Callable[..., Site]) -> None:
     session.say("who")
     assert json.loads(session.hear())[0] == "tobi"
     session.close()
+
+
+# -- without a project
+
+SETTINGS = """
+SECRET_KEY = "x"
+DATABASES = {}
+ROOT_URLCONF = "small_tests"
+INSTALLED_APPS = ["engineio_wsgi.contrib.django"]
+MIDDLEWARE = ["django.middleware.common.CommonMiddleware"]
+"""
+TESTS = """
+from django.test import SimpleTestCase
+from engineio_wsgi.contrib.django import EngineIO, get_wsgi_application
+from engineio_wsgi.testing import Client
+
+urlpatterns = []
+engineio = EngineIO()
+
+@engineio.on("connection")
+def connected(socket):
+    socket.send(socket.request.get_host())
+
+class Tests(SimpleTestCase):
+    def test_handshake(self):
+        app = get_wsgi_application("small_tests.engineio")
+        for transport in ("polling", "websocket"):
+            with Client(app, transport=transport) as client:
+                self.assertEqual(client.receive(), "testserver")
+"""
+
+
+def python(*arguments: str, cwd: Path, **more: str) -> Any:
+    """A process of Python, when it has ended."""
+    environ = {**os.environ, "PYTHONPATH": f"{cwd}:{ROOT}", "PYTHONDONTWRITEBYTECODE": "1", **more}
+    return subprocess.run([sys.executable, *arguments], cwd=cwd, env=environ, capture_output=True, text=True)
+
+
+def test_the_client_for_tests_under_djangos_test_runner(tmp_path: Path) -> None:
+    (tmp_path / "small_settings.py").write_text(SETTINGS)
+    (tmp_path / "small_tests.py").write_text(TESTS)
+    done = python("-m", "django", "test", "small_tests", cwd=tmp_path, DJANGO_SETTINGS_MODULE="small_settings")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "OK"), done.stderr
+
+
+@pytest.mark.parametrize("module", ["engineio_wsgi.contrib.django", "engineio_wsgi.contrib.django.server"])
+def test_without_django(tmp_path: Path, module: str) -> None:
+    done = python("-c", f"import sys; sys.modules['django'] = None; import {module}", cwd=tmp_path)
+    assert done.stderr.splitlines()[-1] == (
+        "ModuleNotFoundError: engineio_wsgi.contrib.django needs Django: pip install 'engineio-wsgi[django]'")
+
+
+@pytest.mark.parametrize("more", [(), ("--noreload",)], ids=["reloader", "noreload"])
+def test_an_address_that_is_taken(database: Path, more: tuple[str, ...]) -> None:
+    with gevent.socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        command = [sys.executable, "manage.py", "runengineio", *more, f"127.0.0.1:{port}"]
+        done = subprocess.run(command, cwd=PROJECT, env=environment(database), capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == f"CommandError: cannot listen on 127.0.0.1:{port}: Address already in use"
+    assert "Traceback" not in done.stderr

@@ -251,6 +251,15 @@ def run_without(module: str, *code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=300)
 
 
+def test_module_of_the_worker_instead_of_the_worker(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "gunicorn", "-k", "engineio_wsgi.gunicorn", "-b", "127.0.0.1:0", "app:app"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300,
+                           env={**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)})
+    assert ended.returncode == 1
+    assert ended.stderr.strip() == ("Error: engineio_wsgi.gunicorn is a module; the worker is engineio_wsgi.gunicorn.Worker: "
+                                    "gunicorn -k engineio_wsgi.gunicorn.Worker module:app")
+
+
 def test_missing_packaging() -> None:
     ended = run_without("packaging", f"sys.argv = ['gunicorn', '-k', {OURS!r}, '-b', '127.0.0.1:0', 'app:app']",
                         "from gunicorn.app.wsgiapp import run", "run()")

@@ -87,7 +87,10 @@ def test_every_command_of_a_page_has_its_file() -> None:
 def texts_of_the_package() -> list[str]:
     """All strings of the package, with … for what is put in."""
     trees = [ast.parse(path.read_text()) for path in (ROOT / "engineio_wsgi").rglob("*.py")]
-    strings = [node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    strings = [node.value for node in nodes if isinstance(node, ast.Constant)]
+    strings += ["".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+                for node in nodes if isinstance(node, ast.JoinedStr)]
     return [re.sub(r"%[-.\d]*[a-z]", "…", text) for text in strings if isinstance(text, str)]
 
 

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 from support import codec
 from support.codec import Packet
 from support.rawhttp import PLAIN_TEXT, Headers, HttpConnection, Response
-from support.rawwebsocket import WebSocketClient
+from support.rawwebsocket import Closed, WebSocketClient
 from support.serving import Served
 
 
@@ -235,3 +235,19 @@ def upgrade(polling: PollingSession) -> WebSocketSession:
     candidate.send("5")
     polling.disconnect()
     return candidate
+
+
+def drain(session: Session) -> list[Any]:
+    """Everything that still comes; polling clients go on until they are told to stop."""
+    if isinstance(session, PollingSession):
+        received = list(session.inbox)
+        while "1" not in received:
+            received += session.poll()
+        return [packet for packet in received if packet not in ("1", "6")]
+    assert isinstance(session, WebSocketSession)
+    received = []
+    try:
+        while True:
+            received.append(session.recv())
+    except Closed:
+        return received

@@ -22,10 +22,13 @@ from typing import Protocol
 
 from engineio_wsgi.runtime.forks import reserve_names
 
-__all__ = ["AbstractNames", "Folder", "Names", "belongs_to_us", "choose_names", "is_worker_id"]
+__all__ = ["AbstractNames", "Folder", "Names", "belongs_to_us", "choose_names", "is_worker_id", "listening_names", "short_mark",
+           "user_prefix"]
 
 #: the beginning of a session id, which becomes a part of a file's name
 _WORKER_ID = re.compile(r"[0-9A-Za-z_-]{4}")
+#: a group of this machine that has a name, and the path after it
+_NAMED = re.compile(r"local:([0-9A-Za-z._-]{1,64})/")
 #: process, user, group (unix(7), SO_PEERCRED)
 _CREDENTIALS = struct.Struct("3i")
 #: connections that wait to be accepted
@@ -57,6 +60,17 @@ class Names(Protocol):
         ...
 
 
+def user_prefix() -> str:
+    """The prefix of the names of all workers of this user."""
+    return f"engineio_wsgi/{os.geteuid()}/"
+
+
+def listening_names(prefix: str) -> list[str]:
+    """The abstract names that begin with ``prefix``, without it."""
+    table = Path("/proc/net/unix").read_text(errors="replace")
+    return sorted({word[len(prefix) + 1:] for word in table.split() if word.startswith(f"@{prefix}")})
+
+
 class AbstractNames:
     """Abstract names (Linux), which are in no file system, and end with their process.
 
@@ -65,7 +79,7 @@ class AbstractNames:
     """
 
     def __init__(self, group: str) -> None:
-        self._prefix = f"engineio_wsgi/{os.geteuid()}/{_mark(group)}/"
+        self._prefix = f"{user_prefix()}{_mark(group)}/"
         reserve_names(self.address(""))
 
     def address(self, worker_id: str) -> str:
@@ -86,9 +100,7 @@ class AbstractNames:
 
     def workers(self) -> list[str]:
         """See :class:`Names`. The kernel keeps the list."""
-        prefix = f"@{self._prefix}"
-        table = Path("/proc/net/unix").read_text(errors="replace")
-        return sorted({word[len(prefix):] for word in table.split() if word.startswith(prefix)})
+        return listening_names(self._prefix)
 
 
 class Folder:
@@ -185,12 +197,18 @@ def choose_names(group: str) -> Names:
     if sys.platform == "linux":
         return AbstractNames(group)
     folder = os.environ.get("XDG_RUNTIME_DIR") or gettempdir()
-    return Folder(Path(folder) / f"engineio_wsgi-{os.geteuid()}-{_mark(group)}")
+    return Folder(Path(folder) / f"engineio_wsgi-{os.geteuid()}-{short_mark(group)}")
+
+
+def short_mark(group: str) -> str:
+    """A short name for a group: an address has no more than 108 bytes (unix(7))."""
+    return sha256(group.encode()).hexdigest()[:12]
 
 
 def _mark(group: str) -> str:
-    """A short name for a group: an address has no more than 108 bytes (unix(7))."""
-    return sha256(group.encode()).hexdigest()[:12]
+    """The short name after the ``NAME`` of ``local:NAME``, so that `running_clusters` can tell it: 77 bytes at most."""
+    name = _NAMED.match(group)
+    return f"{name[1]}~{short_mark(group)}" if name else short_mark(group)
 
 
 def is_worker_id(text: str) -> bool:

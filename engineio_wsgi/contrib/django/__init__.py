@@ -24,6 +24,14 @@ Options are in the settings: ``ENGINEIO = {"PING_INTERVAL": 25}``. With ``"engin
 
 from __future__ import annotations
 
+try:
+    import django  # noqa: F401
+except ModuleNotFoundError as missing:
+    if missing.name != "django":
+        raise
+    raise ModuleNotFoundError("engineio_wsgi.contrib.django needs Django: pip install 'engineio-wsgi[django]'",
+                              name=missing.name) from None
+
 from engineio_wsgi.contrib.django.server import EngineIO, get_wsgi_application
 from engineio_wsgi.contrib.django.socket import DjangoSocket
 

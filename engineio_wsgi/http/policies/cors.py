@@ -6,6 +6,7 @@ behind a proxy, werkzeug's ``ProxyFix`` or the like has to put the public scheme
 
 from __future__ import annotations
 
+import inspect
 import logging
 import re
 from collections.abc import Callable
@@ -61,8 +62,8 @@ class OriginPolicy:
         if not origin.isprintable() or not origin.isascii():
             raise RequestRefused(ErrorCode.BAD_REQUEST, context={"name": "INVALID_ORIGIN", "origin": ascii(origin)[:120]})
         context = {"name": "ORIGIN", "origin": origin[:120], "wanted": self._describe(environ), "option": "cors"}
-        raise Forbidden("Forbidden: pages of this origin may not use the engine; the server's option cors allows them",
-                        context)
+        # with its code, it has to fit into a WebSocket's close frame: 123 bytes
+        raise Forbidden("Forbidden: this origin may not use the engine; see the option cors, or behind a proxy ProxyFix", context)
 
     def _allows(self, origin: str, environ: WSGIEnvironment) -> bool:
         if not origin.isprintable() or not origin.isascii():
@@ -149,7 +150,10 @@ def _matcher(origin: re.Pattern[str] | Callable[[str], object]) -> Matcher:
 
 def _ask(allows: Callable[[str], object], origin: str) -> bool:
     try:
-        return bool(allows(origin))
+        allowed = allows(origin)
+        if inspect.isawaitable(allowed):
+            raise TypeError(f"it returned an awaitable ({type(allowed).__name__}), which nothing awaits")
+        return bool(allowed)
     except Exception:
         logger.exception("the cors callable failed; the origin is refused")
         return False

@@ -86,6 +86,28 @@ def create_nothing():
 def create_any(*arguments, **named):
     return app
 """
+#: its handlers wait for each other
+BLOCKING = """
+import threading
+import engineio_wsgi
+from gevent import monkey
+from site_app import inner
+
+server = engineio_wsgi.Server()
+app = server.wrap(inner)
+go_on = threading.Event()
+
+@server.on("connection")
+def connected(socket):
+    for message in socket:
+        if message == "patched?":
+            socket.send(str(monkey.is_module_patched("time")))
+        elif message == "go on":
+            go_on.set()
+        else:
+            go_on.wait()
+            socket.send("waited")
+"""
 #: together more than the kernel's buffers take
 FLOOD, COUNT = "x" * 600_000, 20
 
@@ -93,7 +115,7 @@ FLOOD, COUNT = "x" * 600_000, 20
 class Command:
     """A running ``python -m engineio_wsgi``."""
 
-    def __init__(self, *arguments: str, cwd: Path, **environment: str) -> None:
+    def __init__(self, *arguments: str, cwd: Path, stderr: int = subprocess.PIPE, **environment: str) -> None:
         inherited = {name: value for name, value in os.environ.items() if name != "DEBUG" and not name.startswith("ENGINEIO_")}
         package = str(Path(engineio_wsgi.__file__).parents[1])
         self.process = subprocess.Popen(
@@ -101,7 +123,7 @@ class Command:
             cwd=cwd,
             env={**inherited, "PYTHONPATH": package, "PYTHONWARNINGS": "error", **environment},
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             text=True,
         )
 
@@ -136,7 +158,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
     """Starts the command in a folder with a module ``site_app``, whose server has the options ``settings``."""
     running: list[Command] = []
 
-    def start(*arguments: str, settings: str = "", **environment: str) -> Command:
+    def start(*arguments: str, settings: str = "", **environment: Any) -> Command:
         (tmp_path / "site_app.py").write_text(APPLICATION.replace("SETTINGS", settings))
         (tmp_path / "wrapped_app.py").write_text(WRAPPERS)
         (tmp_path / "broken_app.py").write_text("import not_installed_anywhere\n")
@@ -307,6 +329,63 @@ def test_an_application_without_an_engine_is_served(run: Run):
     assert command.end(signal.SIGTERM) == (0, "")
 
 
+@pytest.mark.parametrize("patched", [True, False])
+def test_the_standard_library_is_patched_before_the_application_is_imported(run: Run, tmp_path: Path, patched: bool):
+    """A handler waits for a thing of the standard library's that another session's handler brings about."""
+    (tmp_path / "blocking_app.py").write_text(BLOCKING)
+    command = run("serve", "blocking_app:app", "--bind", "127.0.0.1:0", *(() if patched else ("--no-patch",)))
+    served = command.served()
+    first, second = open_session(served, "websocket"), open_session(served, "websocket")
+    if patched:
+        first.say("wait")
+        second.say("go on")
+        assert first.hear() == "waited"
+    first.say("patched?")
+    assert first.hear() == str(patched)
+    first.close()
+    second.close()
+    assert command.end(signal.SIGTERM) == (0, "")
+
+
+def test_refusals_and_requests_are_logged_where_it_is_asked_for(run: Run):
+    command = run(*serve("--log-level", "info", "--access-log"))
+    served = command.served()
+    session = open_session(served, "polling")
+    assert served.connect().get("/engine.io/?EIO=4&transport=carrier-pigeon").status == 400
+    session.close()
+    _, errors = command.end(signal.SIGTERM)
+    assert "INFO engine: < 127.0.0.1: refused: 0 Transport unknown {'transport': 'carrier-pigeon'}" in errors
+    assert '"GET /engine.io/?EIO=4&transport=carrier-pigeon HTTP/1.1" 400 ' in errors
+    assert f"&sid={session.sid[:6]}... HTTP/1.1" in errors
+    assert session.sid not in errors
+
+
+@pytest.mark.parametrize("more", [(), ("--no-access-log", "--log-level", "warning")], ids=["default", "off"])
+def test_a_terminal_gets_refusals_and_requests(run: Run, more: tuple[str, ...]):
+    terminal, other_end = os.openpty()
+    command = run(*serve(*more), stderr=other_end)
+    os.close(other_end)
+    assert command.get("/engine.io/?EIO=4&transport=carrier-pigeon").status == 400
+    command.process.send_signal(signal.SIGTERM)
+    command.process.wait(timeout=120)
+    printed = b""
+    with suppress(OSError):
+        while chunk := os.read(terminal, 4096):
+            printed += chunk
+    os.close(terminal)
+    assert (b"refused: 0 Transport unknown" in printed) == (not more)
+    assert (b'"GET /engine.io/?EIO=4&transport=carrier-pigeon HTTP/1.1" 400 ' in printed) == (not more)
+
+
+def test_an_application_with_logging_of_its_own_keeps_it(run: Run, tmp_path: Path):
+    (tmp_path / "logging_app.py").write_text("import logging\nlogging.basicConfig(format='own %(message)s')\n"
+                                             "from site_app import app")
+    command = run("serve", "logging_app:app", "--bind", "127.0.0.1:0", "--log-level", "info")
+    assert command.get("/engine.io/?EIO=4&transport=carrier-pigeon").status == 400
+    _, errors = command.end(signal.SIGTERM)
+    assert errors == "own < 127.0.0.1: refused: 0 Transport unknown {'transport': 'carrier-pigeon'}\n"
+
+
 def test_the_attribute_is_app_unless_it_is_named(run: Run):
     command = run("serve", "site_app", "--bind", "127.0.0.1:0")
     assert command.get("/").text == "inner"
@@ -330,6 +409,20 @@ WRONG = [
     (("--nope",), "unrecognized arguments: --nope"),
     (("nope",), "argument command: invalid choice: 'nope'"),
     (("serve",), "the following arguments are required: application"),
+    (("serve", "site_app.py"), "there is no module 'site_app.py'; did you mean 'site_app:app'?"),
+    (("serve", "./site_app.py:server"), "'./site_app.py' is not the name of a module; did you mean 'site_app:server'?"),
+    (("serve", "site_app.app"), "there is no module 'site_app.app'; did you mean 'site_app:app'?"),
+    (("serve", "site_app:ap"), "the module 'site_app' has no 'ap'; did you mean 'site_app:app'?"),
+    (("serve", "site_app:application"), "the module 'site_app' has no 'application'; did you mean 'site_app:app'?"),
+    (("serve", "site_app:app", "--port", "8000"), "unrecognized arguments: --port 8000; did you mean --bind HOST:PORT?"),
+    (("--host", "0.0.0.0"), "argument command: invalid choice: '0.0.0.0' (choose from 'serve'); did you mean --bind HOST:PORT?"),
+    (("serve", "site_app:app", "-w", "4"), "unrecognized arguments: -w 4; one process is served; for several: gunicorn -k "
+     "engineio_wsgi.gunicorn.Worker -w NUMBER module:app"),
+    (("serve", "site_app:app", "--ping-intervall", "5"), "unrecognized arguments: --ping-intervall 5; did you mean "
+     "--ping-interval?"),
+    (("site_app:app", "--bind", "127.0.0.1:0"), "argument command: invalid choice: 'site_app:app' (choose from 'serve'); did you "
+     "mean serve site_app:app?"),
+    (("serve", "site_app:app", "--log-level", "loud"), "argument --log-level: invalid choice: 'loud'"),
     (("serve", "site_app:app", "--bind", "nowhere"), "argument --bind: 'nowhere' is not HOST:PORT"),
     (("--bind", "127.0.0.1:65536"), "argument --bind: '127.0.0.1:65536' is not HOST:PORT"),
     (("--ping-interval",), "argument --ping-interval: expected one argument"),

@@ -134,6 +134,8 @@ def test_an_old_revision_has_to_be_allowed(query: str) -> None:
     refused = refusal(f"{query}transport=polling")
     assert refused.code is ErrorCode.UNSUPPORTED_PROTOCOL_VERSION
     assert refused.context["option"] == "allow_eio3"
+    asked = query[4:5] or "3"
+    assert refused.explanation == f"the client speaks {asked}, this server 4; the server's option allow_eio3=True adds 1 to 3"
 
 
 @pytest.mark.parametrize("asked", ["0", "5", "44", "-4", "4.0", "04", " 4", "", "x"])
@@ -293,11 +295,24 @@ def test_the_application_lets_in(said: object) -> None:
     assert asked == [request]
 
 
-@pytest.mark.parametrize("said", [False, None, 0, ""])
+@pytest.mark.parametrize("said", [False, 0, ""])
 def test_the_application_refuses(said: object) -> None:
     with pytest.raises(Forbidden) as refused:
         ask_application(lambda request: said, object())
     assert (refused.value.message, refused.value.context) == ("Forbidden", {})
+
+
+async def _coroutine() -> bool:
+    return True
+
+
+@pytest.mark.parametrize(("allow", "returned"), [
+    (lambda request: None, "None"), (lambda request: _coroutine(), "an awaitable (coroutine), which nothing awaits"),
+])
+def test_the_application_says_nothing(allow: Any, returned: str) -> None:
+    with pytest.raises(Forbidden) as refused:
+        ask_application(allow, object())
+    assert (refused.value.message, refused.value.context["returned"]) == ("Forbidden", returned)
 
 
 def test_the_application_refuses_in_its_own_words() -> None:

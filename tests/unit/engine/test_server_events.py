@@ -26,17 +26,18 @@ def events(watched: list[str] | None = None) -> ServerEvents:
 
 def test_a_listener_is_called_through_the_stand_in_of_the_server() -> None:
     those, heard = events(), []
-    listener = those.on("said", heard.append)
-    those.emit("said", "a")
-    assert (heard, those.listeners("said")) == (["A"], [listener])
+    listener = those.on("shop:said", heard.append)
+    those.emit("shop:said", "a")
+    assert (heard, those.listeners("shop:said")) == (["A"], [listener])
 
 
 def test_whether_an_event_has_listeners() -> None:
     those = events()
-    listener = those.on("said", str)
-    assert ("said" in those, "done" in those, len(those.registered("said")), those.registered("done")) == (True, False, 1, ())
-    those.off("said", listener)
-    assert "said" not in those
+    listener = those.on("shop:said", str)
+    assert ("shop:said" in those, "shop:done" in those) == (True, False)
+    assert (len(those.registered("shop:said")), those.registered("shop:done")) == (1, ())
+    those.off("shop:said", listener)
+    assert "shop:said" not in those
 
 
 @pytest.mark.parametrize(("event", "expected"), [("flush", ["watched"]), ("drain", ["watched"]), ("connection", [])])
@@ -48,9 +49,9 @@ def test_buffers_are_watched_for_some_events(event: str, expected: list[str]) ->
 
 def test_an_announcement_does_not_block_the_caller() -> None:
     those, heard = events(), []
-    those.on("lost", heard.append)
-    those.announce("lost", "a")
-    those.announce("no listeners", "b")
+    those.on("shop:lost", heard.append)
+    those.announce("shop:lost", "a")
+    those.announce("shop:no-listeners", "b")
     assert heard == []
     gevent.idle()
     assert heard == ["A"]
@@ -60,11 +61,11 @@ def test_an_announcement_does_not_block_the_caller() -> None:
 def test_a_listener_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     those = events()
 
-    @those.on("lost")
+    @those.on("shop:lost")
     def fail(_: str) -> None:
         raise ValueError("of the test")
 
     with caplog.at_level(logging.ERROR, "engine"):
-        those.emit_safely("lost", "a")
-    assert "a listener (lost) failed" in caplog.text
+        those.emit_safely("shop:lost", "a")
+    assert "a listener (shop:lost) failed" in caplog.text
     assert "of the test" in caplog.text

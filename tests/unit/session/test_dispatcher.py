@@ -124,16 +124,35 @@ def test_a_failing_error_listener_is_not_called_again(caplog: pytest.LogCaptureF
     assert caplog.text.count("Traceback") >= 2
 
 
-def test_a_listener_may_find_the_session_closed(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("known", [True, False])
+def test_a_listener_may_find_the_session_closed(caplog: pytest.LogCaptureFixture, known: bool) -> None:
     session, _ = opened_session()
 
     def send() -> None:
-        raise SocketClosed
+        session.end_when_drained("forced close")
+        raise SocketClosed(sid=session.id if known else None)
 
     with caplog.at_level(logging.DEBUG, "engine.socket"):
         session.inbox.queue_call(send)
         session.inbox.run_turn()
-    assert [record.levelname for record in caplog.records] == ["DEBUG"]
+    assert {record.levelname for record in caplog.records} == {"DEBUG"}
+    assert "a listener (send) found the session closed" in caplog.text
+
+
+@pytest.mark.complains
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_listener_that_finds_another_session_closed_has_failed(caplog: pytest.LogCaptureFixture, ended: bool) -> None:
+    session, _ = opened_session()
+
+    def send() -> None:
+        if ended:
+            session.end_when_drained("forced close")
+        raise SocketClosed(sid="another")
+
+    session.inbox.queue_call(send)
+    session.inbox.run_turn()
+    assert "another session, which it sent to, is closed; the session goes on" in caplog.text
+    assert "catch SocketClosed at each send()" in caplog.text
 
 
 def test_turns_are_timed_if_a_meter_counts() -> None:

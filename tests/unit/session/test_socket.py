@@ -108,6 +108,14 @@ def test_what_may_not_be_sent(data: Any, how: dict[str, Any]) -> None:
     assert (socket.buffered, transport.wakes) == (0, 0)
 
 
+@pytest.mark.parametrize(("data", "hint"), [({"a": 1}, "; send json.dumps() of it"), (["a"], "; send json.dumps() of it"),
+                                            (None, "; send json.dumps() of it"), (object(), "")])
+def test_what_json_can_say_is_to_be_sent_as_json(data: Any, hint: str) -> None:
+    with pytest.raises(TypeError) as refused:
+        as_message(data)
+    assert str(refused.value) == f"a message is str (text) or bytes-like (binary), not {type(data).__name__}{hint}"
+
+
 @pytest.mark.parametrize(("data", "size"), [("abc", 3), ("äöü", 6), ("😀", 4), (b"\xff\xff", 2), (bytearray(5), 5)], ids=repr)
 def test_buffered_counts_bytes(data: Any, size: int) -> None:
     socket, transport = opened()

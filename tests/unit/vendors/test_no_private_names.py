@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[3] / "engineio_wsgi"
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if path.parent.name != "vendors")
 #: attributes of the standard library that are public although they begin with an underscore
-PUBLIC = {"_replace", "_asdict", "_fields"}
+PUBLIC = {"_replace", "_asdict", "_fields", "_exit"}
 
 #: by module: names of packages that are no vendors of the server, and why they are used there
 EXCEPTIONS = {

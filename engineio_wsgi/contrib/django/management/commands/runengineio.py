@@ -78,10 +78,15 @@ class Command(runserver.Command):  # type: ignore[misc]
         _set_up_logging()
         handler = self.get_handler(*args, **options)
         try:
-            join_clusters()
-        except ConfigurationError as error:
-            raise CommandError(str(error)) from None
-        http = self._listen(handler)
+            _join_clusters()
+            http = self._listen(handler)
+        except CommandError as error:
+            if not options["use_reloader"]:
+                raise
+            # this is a thread of the reloader's, which would print a traceback, and wait for the code to change
+            self.stderr.write(f"CommandError: {error}")
+            self.stderr.flush()
+            os._exit(1)
         asked_to_stop = Event()
         watchers = [gevent.signal_handler(number, asked_to_stop.set) for number in SIGNALS]
         self.on_bind(http.server_port)
@@ -121,6 +126,13 @@ class Command(runserver.Command):  # type: ignore[misc]
         self.stdout.write(f"Django {self.get_version()} with settings {settings.SETTINGS_MODULE!r} and its engine listen on "
                           f"http://{host}:{server_port}/\nQuit with Control-C.")
         self.stdout.flush()
+
+
+def _join_clusters() -> None:
+    try:
+        join_clusters()
+    except ConfigurationError as error:
+        raise CommandError(str(error)) from None
 
 
 class _RequestLog:

@@ -1,0 +1,81 @@
+"""What somebody meant who has written a command line as for another program. Pure, but for a look whether a file exists."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+
+from engineio_wsgi.options.aliases import find_alias
+
+__all__ = ["argument_hint", "attribute_hint", "module_hint"]
+
+_WORKERS = "one process is served; for several: gunicorn -k engineio_wsgi.gunicorn.Worker -w NUMBER module:app"
+#: flags of other servers' commands (flask, gunicorn, uvicorn, waitress, daphne, runserver)
+FLAGS = {
+    **dict.fromkeys(("--port", "-p", "--host", "--listen", "-l", "-b", "--address"), "did you mean --bind HOST:PORT?"),
+    **dict.fromkeys(("--workers", "-w", "--threads", "-k", "--worker-class"), _WORKERS),
+    **dict.fromkeys(("--verbose", "-v"), "did you mean --log-level info?"),
+    **dict.fromkeys(("--ssl-certfile", "--cert"), "did you mean --certfile?"),
+    **dict.fromkeys(("--ssl-keyfile", "--key"), "did you mean --keyfile?"),
+    **dict.fromkeys(("--app", "-a"), "give the application without a flag: serve module:app"),
+    "--reload": "the code is not watched; start the command anew",
+    "--debug": "did you mean --log-level debug?",
+}
+#: what applications are usually called
+USUAL = ("app", "application", "wsgi_app", "wsgi")
+
+
+def argument_hint(message: str, given: Sequence[str], known: Sequence[str]) -> str:
+    """What a wrong argument may stand for, as a text that begins with ``"; "``; empty if that is not known.
+
+    Args:
+        message: argparse's.
+        given: all arguments.
+        known: the flags that there are.
+    """
+    unknown = [flag for argument in given if (flag := argument.partition("=")[0]).startswith("-") and flag not in known]
+    if unknown and message.startswith(("unrecognized arguments: ", "argument command: invalid choice: ")):
+        return _flag_hint(unknown[0], known)
+    command = re.match("argument command: invalid choice: '([^']*(?::|[.]py)[^']*)'", message)
+    return f"; did you mean serve {command[1]}?" if command else ""
+
+
+def _flag_hint(flag: str, known: Sequence[str]) -> str:
+    if flag in FLAGS:
+        return f"; {FLAGS[flag]}"
+    similar = difflib.get_close_matches(flag, known, 1, 0.75)
+    alias = find_alias(flag, [each.removeprefix("--").replace("-", "_") for each in known])
+    if alias is not None:
+        return f"; did you mean --{alias.option.replace('_', '-')}?" if alias.option else f"; {alias.text}"
+    return f"; did you mean {similar[0]}?" if similar else ""
+
+
+def module_hint(name: str, attribute: str, modules: Mapping[str, ModuleType]) -> str:
+    """What somebody meant who names a file, or a module and its application with a dot; empty if that is not known.
+
+    Args:
+        name: of the module that is not there.
+        attribute: what was to be got out of it.
+        modules: those that have been imported.
+    """
+    path = name.removesuffix(".py")
+    if path != name or "/" in name:
+        parts = [part for part in re.split(r"[/\\]", path) if part != "."]
+        is_there = Path(f"{path}.py").is_file() or path != name
+        meant = ".".join(parts)
+        return f"; did you mean '{meant}:{attribute}'?" if is_there and all(map(str.isidentifier, meant.split("."))) else ""
+    parent, _, last = name.rpartition(".")
+    if parent in modules and hasattr(modules[parent], last):
+        return f"; did you mean '{parent}:{last}'?"
+    return ""
+
+
+def attribute_hint(module: ModuleType, name: str) -> str:
+    """Which application of a module is meant by a name that it does not have; empty if that is not known."""
+    callables = [each for each, value in vars(module).items() if callable(value) and not each.startswith("_")]
+    usual = [each for each in USUAL if each in callables]
+    similar = difflib.get_close_matches(name, callables, 1) or usual
+    return f"; did you mean '{module.__name__}:{similar[0]}'?" if similar else ""

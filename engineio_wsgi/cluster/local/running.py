@@ -1,0 +1,54 @@
+"""The clusters of this user that run on this machine, for an emitter whose own cluster has no workers.
+
+Knows the abstract names of Linux only; on other platforms, it finds nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from typing import NamedTuple
+
+from engineio_wsgi.cluster.local.names import listening_names, short_mark, user_prefix
+
+__all__ = ["AUTOMATIC", "Running", "running_clusters"]
+
+#: the beginning of the name of the cluster that gunicorn's workers make by themselves
+AUTOMATIC = "local:gunicorn-"
+
+
+class Running(NamedTuple):
+    """A cluster that has workers.
+
+    Attributes:
+        cluster: the option ``cluster`` of its servers.
+        workers: their number.
+        here: whether it has the path that was asked for.
+    """
+
+    cluster: str
+    workers: int
+    here: bool
+
+    def __str__(self) -> str:
+        count = "1 worker" if self.workers == 1 else f"{self.workers} workers"
+        return f"{self.cluster!r} ({count}{'' if self.here else ', under another path'})"
+
+
+def running_clusters(path: str) -> list[Running]:
+    """The clusters that have a name, and the one without a name if it has this path.
+
+    Args:
+        path: the servers' option ``path``.
+    """
+    if sys.platform != "linux":
+        return []
+    found = Counter(name.rpartition("/")[0] for name in listening_names(user_prefix()))
+    clusters: list[Running] = []
+    for mark, workers in found.items():
+        name, _, short = mark.rpartition("~")
+        cluster = f"local:{name}" if name else "local"
+        here = short == short_mark(f"{cluster}{path}")
+        if name or here:
+            clusters.append(Running(cluster, workers, here))
+    return clusters

@@ -1,0 +1,120 @@
+"""Lines for the operator about refusals that an option or a proxy's setting cures: what came, what was expected, and the cure.
+
+Each kind is written once a minute, at WARNING on the logger ``engine``. Looks at refusals and environs only.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from engineio_wsgi.clock import monotonic
+from engineio_wsgi.errors import RequestRefused
+from engineio_wsgi.throttle import Throttle
+
+__all__ = ["RefusalAdvice", "origin_cure"]
+
+logger = logging.getLogger("engine")
+
+#: seconds for which the same kind of refusal is not told again
+PERIOD = 60.0
+#: names of this machine, which a browser takes for different origins
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+#: what a proxy adds to a request
+FORWARDED = ("HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_HOST", "HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED", "HTTP_X_REAL_IP",
+             "HTTP_VIA")
+
+PROXY_FIX = ("wrap the application in werkzeug's ProxyFix(app, x_for=1, x_proto=1, x_host=1), and have the proxy set "
+             "X-Forwarded-Proto and X-Forwarded-Host")
+
+
+class RefusalAdvice:
+    """What has been said of refusals lately."""
+
+    __slots__ = ("_said",)
+
+    def __init__(self) -> None:
+        self._said = Throttle(PERIOD)
+
+    def tell(self, refusal: RequestRefused, environ: Mapping[str, Any]) -> None:
+        """Say how a refusal is cured, if an option or a proxy's setting does so."""
+        name = refusal.context.get("name", "PLAIN_WEBSOCKET" if _is_plain_websocket(refusal, environ) else None)
+        describe = _CURABLE.get(str(name))
+        if describe is not None and self._said.passes(name, monotonic()):
+            logger.warning("%s", describe(refusal.context, environ))
+
+
+def origin_cure(origin: str, environ: Mapping[str, Any]) -> str:
+    """What is to be done so that pages of ``origin`` may use the engine at which this request has arrived."""
+    own_scheme, own_host = environ.get("wsgi.url_scheme", ""), environ.get("HTTP_HOST", "").lower()
+    scheme, _, host = origin.lower().partition("://")
+    if scheme == "https" and own_scheme == "http" and _without_port(host) == _without_port(own_host):
+        return f"a proxy speaks TLS for this server, which does not know of it: {PROXY_FIX}"
+    told = _first(environ, "HTTP_X_FORWARDED_HOST")
+    if told and _without_port(told) == _without_port(host):
+        return f"a proxy speaks for this server, which does not believe it: {PROXY_FIX}"
+    behind_proxy = any(environ.get(name) for name in FORWARDED)
+    if behind_proxy and not told and _is_internal(own_host) and not _is_internal(host):
+        return f"a proxy speaks for this server, and does not tell which host was asked for: {PROXY_FIX}"
+    if _without_port(host) in LOOPBACK and _without_port(own_host) in LOOPBACK and _port(host) == _port(own_host):
+        return f"to a browser, these are two origins: open the page and the engine under one name, or set cors={origin!r}"
+    return f"if pages of that site may use the engine, set the option cors={origin!r}"
+
+
+def _first(environ: Mapping[str, Any], name: str) -> str:
+    """The first of several values of a header: what the client itself has asked for."""
+    return str(environ.get(name, "")).partition(",")[0].strip().lower()
+
+
+def _without_port(host: str) -> str:
+    name, colon, port = host.rpartition(":")
+    return name if colon and port.isdigit() else host
+
+
+def _port(host: str) -> str:
+    return host.removeprefix(_without_port(host))
+
+
+def _is_internal(host: str) -> bool:
+    """Whether it is the name of an upstream rather than of a site: ``127.0.0.1:8000``, ``backend``."""
+    name = _without_port(host)
+    return name in LOOPBACK or "." not in name
+
+
+def _origin(context: Mapping[str, Any], environ: Mapping[str, Any]) -> str:
+    return (f"a page of {context['origin']} was refused; expected: {context['wanted']}; "
+            f"{origin_cure(context['origin'], environ)}")
+
+
+def _host(context: Mapping[str, Any], environ: Mapping[str, Any]) -> str:
+    return f"a request to the host {context['host']!a} was refused: if it is this server's, add it to the option allowed_hosts"
+
+
+def _revision(context: Mapping[str, Any], environ: Mapping[str, Any]) -> str:
+    return (f"a client of revision {context['protocol']} of the protocol was refused; expected: 4. For clients of Socket.IO 2 "
+            "and older (Engine.IO 3), set the option allow_eio3=True")
+
+
+def _jsonp(context: Mapping[str, Any], environ: Mapping[str, Any]) -> str:
+    return "a client that polls by JSONP was refused: set the option jsonp=True if there are such clients"
+
+
+def _is_plain_websocket(refusal: RequestRefused, environ: Mapping[str, Any]) -> bool:
+    return refusal.context.get("transport") == "" and "HTTP_SEC_WEBSOCKET_KEY" in environ
+
+
+def _plain_websocket(context: Mapping[str, Any], environ: Mapping[str, Any]) -> str:
+    return (f"a WebSocket client that does not speak Engine.IO was refused at {environ.get('PATH_INFO', '')!a}; expected: the "
+            "query ?EIO=4&transport=websocket, which engine.io-client adds. A plain WebSocket is for "
+            "another path of the application")
+
+
+def _returned(context: Mapping[str, Any], environ: Mapping[str, Any]) -> str:
+    return f"allow_request returned {context['returned']}, and the handshake was refused: it must return True or False"
+
+
+_CURABLE: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], str]] = {
+    "ORIGIN": _origin, "HOST": _host, "OLD_PROTOCOL": _revision, "JSONP_DISABLED": _jsonp, "ALLOW_REQUEST_RETURNED": _returned,
+    "PLAIN_WEBSOCKET": _plain_websocket,
+}  # fmt: skip

@@ -1,0 +1,73 @@
+"""Which function has blocked the event loop: noted where it is noticed first, for the line that is logged about it.
+
+Costs nothing as long as nothing takes long. A function that blocks after it has waited for something of gevent's is not found.
+"""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+from gevent import monkey
+
+from engineio_wsgi.clock import TimedLoop, monotonic
+
+__all__ = ["LONG", "Blame", "calling_function", "describe_function", "stood_still"]
+
+#: seconds of the event loop that are worth a note
+LONG = 1.0
+#: the folder of the engine's own code
+PACKAGE = str(Path(__file__).parents[1])
+
+IN_PATCHED = "run what computes in gevent.get_hub().threadpool, or in another process"
+IN_UNPATCHED = ("if it waits in the standard library, call gevent.monkey.patch_all() before any other import, as engineio-wsgi "
+                "serve does; if it computes, run it in gevent.get_hub().threadpool")
+
+
+class Blame:
+    """The last function that has kept the event loop of a hub from going on."""
+
+    __slots__ = ("_until", "_what")
+
+    def __init__(self) -> None:
+        self._until = 0.0
+        self._what = ""
+
+    def note(self, since: float, now: float, what: str) -> None:
+        """``what`` has run since ``since``, and nothing else has."""
+        if now - since >= LONG:
+            self._until, self._what = now, what
+
+    def of_last(self, seconds: float) -> str:
+        """The function that has blocked the loop within so many seconds, as a part of a sentence; empty if it is not known."""
+        return f" by {self._what}" if self._what and monotonic() - self._until < seconds else ""
+
+    @staticmethod
+    def cure() -> str:
+        """The advice against it, as a part of a sentence."""
+        return IN_PATCHED if monkey.is_module_patched("time") else IN_UNPATCHED
+
+
+def stood_still(loop: TimedLoop, seconds: float) -> bool:
+    """Whether the present turn of the loop has lasted for so many seconds."""
+    before = loop.now()
+    loop.update_now()
+    return loop.now() - before >= seconds
+
+
+def calling_function() -> str:
+    """The function of the application that has called the engine, and where it is."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        frame = frame.f_back
+    return "" if frame is None else f"{frame.f_code.co_qualname} ({frame.f_code.co_filename}:{frame.f_lineno})"
+
+
+def describe_function(function: Any) -> str:  # it is looked into without knowing its type
+    """The name of a listener, and where it begins."""
+    while (wrapped := getattr(function, "listener", None)) is not None:
+        function = wrapped
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    return name if code is None else f"{name} ({code.co_filename}:{code.co_firstlineno})"

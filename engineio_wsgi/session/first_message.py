@@ -1,0 +1,36 @@
+"""A look at the first messages of a session: whether a Socket.IO client has come to an engine that has no Socket.IO on top."""
+
+from __future__ import annotations
+
+import logging
+
+from engineio_wsgi.clock import monotonic
+from engineio_wsgi.throttle import Throttle
+
+__all__ = ["is_connect_packet", "warn_of_socket_io"]
+
+logger = logging.getLogger("engine")
+
+#: seconds for which it is not told again
+PERIOD = 60.0
+#: the end of the path under which a Socket.IO server is usually served
+SOCKET_IO = "socket.io"
+
+_told = Throttle(PERIOD)
+
+
+def is_connect_packet(data: str | bytes) -> bool:
+    """Whether Socket.IO's clients connect with such a message: ``0``, ``0{…}``, ``0/namespace,``."""
+    return isinstance(data, str) and data[:1] == "0" and data[1:2] in ("", "{", "/")
+
+
+def warn_of_socket_io(path: str) -> None:
+    """A session has ended whose only message was such a one: write one line a minute.
+
+    Args:
+        path: the engine's. Under one that ends with ``socket.io``, a Socket.IO server of the application's own may be on top.
+    """
+    if not path.endswith(SOCKET_IO) and _told.passes("Socket.IO", monotonic()):
+        logger.warning("the one message of a session was that with which Socket.IO clients connect: this is an Engine.IO server "
+                       "at %s, the transport below Socket.IO, and such a client reports a parse error; use engine.io-client, or "
+                       "serve Socket.IO on top", path)
