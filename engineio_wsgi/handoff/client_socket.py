@@ -25,7 +25,7 @@ TLS_ALERTS = (b"\x15\x03", b"\x17\x03")
 TLS13_ALERT_SIZE = 19
 
 
-def client_socket(environ: WSGIEnvironment) -> Any:
+def client_socket(environ: WSGIEnvironment) -> Any:  # of gevent or any other library
     """The socket that a request came on; ``None`` if the server does not show it."""
     for key in ("engineio.socket", "gunicorn.socket", "gunicorn.sock"):
         if environ.get(key) is not None:
