@@ -34,7 +34,7 @@ __all__ = [
 PYWSGI = "gevent/"
 
 
-def buffered_reader(body: object) -> Any:  # `pywsgi.Input` has no types
+def buffered_reader(body: object) -> Any:  # the reader of `pywsgi.Input`, which has no types
     """A connection's buffered reader, which pywsgi keeps in ``wsgi.input``; for an upgrade, it is ``wsgi.input`` itself."""
     return getattr(body, "rfile", body)
 
@@ -49,12 +49,12 @@ def is_pywsgi_input(body: object, software: str) -> bool:
     return type(body) is Input or (type(body) is BufferedReader and software.startswith(PYWSGI))
 
 
-def is_untouched(body: Any) -> bool:  # as above
+def is_untouched(body: Any) -> bool:  # `pywsgi.Input`, which has no types, or anything else
     """Whether nothing of a request's body has been read, and the body is not in chunks."""
     return type(body) is not Input or not (body.position or body.chunked_input)
 
 
-def skip_body(body: Any) -> None:  # as above
+def skip_body(body: Any) -> None:  # the same
     """Keep pywsgi from reading the rest of a request's body in order to discard it."""
     if type(body) is Input:
         body.content_length = body.position
