@@ -164,15 +164,15 @@ class RequestRefused(HttpRefusal):
         headers: what the response has to carry.
     """
 
-    def __init__(self, code: ErrorCode, message: str | None = None, context: Mapping[str, Any] | None = None, *,
+    def __init__(self, code: ErrorCode, message: str | None = None, context: Mapping[str, object] | None = None, *,
                  bare: bool = False, status: str | None = None, headers: Sequence[tuple[str, str]] = ()) -> None:
         super().__init__(status or code.status, message or code.message, headers)
         self.code = code
         self.bare = bare
         self.message = message or code.message
-        self.context = dict(context or {})
+        self.context: dict[str, Any] = dict(context or {})  # each key has a type of its own
         #: the ``werkzeug.wrappers.Request`` that was refused; set before ``connection_error`` is emitted
-        self.request: Any = None
+        self.request: Any = None  # a framework's integration sets its own request
 
     def attach_request(self, request: object) -> None:
         """Tell the listeners of ``connection_error`` which request was refused: werkzeug's, or a framework's."""
@@ -220,7 +220,7 @@ class Forbidden(RequestRefused):
             return True
     """
 
-    def __init__(self, why: str | None = None, context: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, why: str | None = None, context: Mapping[str, object] | None = None) -> None:
         super().__init__(ErrorCode.FORBIDDEN, why, context)
 
 

@@ -11,13 +11,14 @@ import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import gevent
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.errors import ErrorCode
+from engineio_wsgi.runtime.loop import Watcher
 from engineio_wsgi.runtime.observer import TURN_BOUNDS, Meter, Observer
 from engineio_wsgi.session.socket import Socket
 from engineio_wsgi.transports.base import CloseReason
@@ -158,7 +159,7 @@ class _Recorder(Observer):
         self._path = options.path
         self._transports = options.transports
         self._instruments = instruments
-        self._timer: Any = None
+        self._timer: Watcher | None = None
         self._begin()
         instruments.recorders.append(self)
         self._upgrade_durations = instruments.upgrade_durations.labels(self._path)

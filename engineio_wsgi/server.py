@@ -30,6 +30,7 @@ from engineio_wsgi.engine.registry import Registry, send_or_not
 from engineio_wsgi.engine.server_events import ServerEvents
 from engineio_wsgi.engine.worker import Reach, Worker
 from engineio_wsgi.errors import CannotListen
+from engineio_wsgi.handoff.accepted_websocket import AnyWebSocket
 from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.options.environment import from_environ
 from engineio_wsgi.options.options import Options
@@ -54,7 +55,7 @@ CLOSE_MARGIN = 1.0
 class HttpServer(WSGIServer):  # type: ignore[misc]
     """gevent's server with our handler. A client that fails in its TLS handshake is logged without a traceback."""
 
-    def __init__(self, listener: Address, application: WSGIApplication, **options: Any) -> None:
+    def __init__(self, listener: Address, application: WSGIApplication, **options: object) -> None:
         options.setdefault("handler_class", WebSocketHandler)
         options.setdefault("log", None)
         super().__init__(listener, application, **options)
@@ -118,7 +119,7 @@ class Server:
 
     _socket_class: ClassVar[type[Socket]] = Socket
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, **options: object) -> None:
         self._events = ServerEvents(self._stand_in, lambda: self._registry.watch_buffers())
         hooks = Hooks(admit=self._admit, generate_id=self.generate_id, request_of=self._request_of,
                       make_socket=self._socket_class, unwrap=self._unwrap, on_start=self._on_start)
@@ -130,7 +131,7 @@ class Server:
         servers.add(self)
 
     @classmethod
-    def from_environ(cls, **defaults: Any) -> Self:
+    def from_environ(cls, **defaults: object) -> Self:
         """A server whose options come from ``ENGINEIO_…`` environment variables; ``defaults`` hold where there is none.
 
         Raises:
@@ -196,7 +197,7 @@ class Server:
         return len(self._registry.clients)
 
     @property
-    def address(self) -> Any:
+    def address(self) -> Any:  # its form depends on the family of the socket
         """The address that :meth:`listen` got, with the port that was chosen if it was 0; ``None`` before."""
         return None if self._http is None else self._http.address
 
@@ -250,7 +251,7 @@ class Server:
         """The listeners of ``event``, in the order in which they are called."""
         return self._events.listeners(event)
 
-    def emit(self, event: str, *args: Any) -> bool:
+    def emit(self, event: str, *args: object) -> bool:
         """Call the listeners of ``event`` now, in this greenlet; returns whether there were any.
 
         An exception of a listener reaches the caller, and the listeners after it are not called.
@@ -275,7 +276,7 @@ class Server:
         """Serve one request of the engine's: a WSGI application. Blocks as long as a poll has to wait."""
         return self._worker.handle_request(environ, start_response)
 
-    def handle_upgrade(self, environ: WSGIEnvironment, websocket: Any) -> None:
+    def handle_upgrade(self, environ: WSGIEnvironment, websocket: AnyWebSocket) -> None:
         """Serve an accepted WebSocket: of this package, of gevent-websocket, or any object with the same methods.
 
         Blocks until the WebSocket is closed, unless its connection can be taken over.
@@ -310,7 +311,7 @@ class Server:
             http_server.set_handle(PolicyGate(self.handle_socket, http_server.handle))
         return self
 
-    def listen(self, address: Address, **server_options: Any) -> Self:
+    def listen(self, address: Address, **server_options: object) -> Self:
         """Listen on ``address`` (a port, ``(host, port)``, ``"host:port"`` or a listening socket) and start.
 
         Requests outside of the path get 501. ``server_options`` (``ssl_context``, ``spawn``, …) are gevent's.
@@ -481,11 +482,11 @@ def _start_anew(served: bool) -> None:
 call_in_child(_start_anew)
 
 
-def listen(address: Address, **options: Any) -> Server:
+def listen(address: Address, **options: object) -> Server:
     """A new :class:`Server` that listens on ``address``, and answers 501 to everything outside of its path."""
     return Server(**options).listen(address)
 
 
-def attach(http_server: WSGIServer, **options: Any) -> Server:
+def attach(http_server: WSGIServer, **options: object) -> Server:
     """A new :class:`Server` on an HTTP server of gevent's; see :meth:`Server.attach`."""
     return Server(**options).attach(http_server)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from secrets import token_bytes
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 from urllib.parse import urlencode
 from wsgiref.types import WSGIApplication
 
@@ -42,6 +42,9 @@ from engineio_wsgi.server import servers
 from engineio_wsgi.session.socket import Socket, as_message
 
 __all__ = ["Client", "Refused"]
+
+#: the content of an open packet, in which each key has a type of its own
+Handshake: TypeAlias = dict[str, Any]
 
 #: seconds in which the server has to do its part
 PATIENCE = 10.0
@@ -99,7 +102,7 @@ class Client:
         try:
             opened = self._carrier.open()
             #: the content of the open packet: ``sid``, ``upgrades``, ``pingInterval``, …
-            self.handshake: dict[str, Any] = _handshake_of(opened)
+            self.handshake: Handshake = _handshake_of(opened)
         except BaseException:
             self._carrier.end()
             raise
@@ -447,7 +450,7 @@ def _default_host() -> str:
     return DJANGO_HOST if is_django else "localhost"
 
 
-def _handshake_of(packets: list[Packet]) -> dict[str, Any]:
+def _handshake_of(packets: list[Packet]) -> Handshake:
     """The content of the open packet, which is the first of a session.
 
     Raises:
@@ -455,7 +458,7 @@ def _handshake_of(packets: list[Packet]) -> dict[str, Any]:
     """
     if not packets or packets[0].type is not PacketType.OPEN:
         raise ProtocolError(f"a session does not begin with {packets[:1]!r}")
-    opened: dict[str, Any] = json.loads(packets[0].data)
+    opened: Handshake = json.loads(packets[0].data)
     return opened
 
 

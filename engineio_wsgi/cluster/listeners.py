@@ -12,6 +12,7 @@ from wsgiref.types import WSGIApplication, WSGIEnvironment
 
 import gevent
 from gevent.baseserver import BaseServer
+from gevent.server import StreamServer
 
 from engineio_wsgi.cluster.messages import MovedConnection
 from engineio_wsgi.handoff.adopter import ConnectionAdopter
@@ -45,12 +46,11 @@ class ServerAdopter(ConnectionAdopter):
     So a handler finds the attributes that it needs of its server, such as gunicorn's worker.
     """
 
-    # Any, here and below: a server of gevent's or gunicorn's, whose attributes have no types
-    def __init__(self, server: Any) -> None:
+    def __init__(self, server: StreamServer) -> None:
         super().__init__(server.handler_class)
         self.server = server
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Any:  # whatever the server has
         return getattr(self.__dict__["server"], name)
 
     @property
@@ -78,7 +78,7 @@ class Listener:
         kind: the same for servers that serve in the same way; empty if only the address identifies the server.
     """
 
-    def __init__(self, server: Any, front: Front) -> None:
+    def __init__(self, server: StreamServer, front: Front) -> None:
         self.server = server
         self._front = front
         self.address = repr(server.socket.getsockname())
@@ -122,7 +122,7 @@ class Listener:
 class OwnListener(Listener):
     """A server with our handler."""
 
-    def __init__(self, server: Any, front: Front) -> None:
+    def __init__(self, server: StreamServer, front: Front) -> None:
         super().__init__(server, front)
         self.adopter = ServerAdopter(server)
 
@@ -151,7 +151,7 @@ class Listeners:
 
     def __init__(self, front: Front) -> None:
         self._front = front
-        self._known: dict[Any, Listener] = {}
+        self._known: dict[StreamServer, Listener] = {}
 
     def of(self, environ: WSGIEnvironment, handler: WebSocketHandler | None) -> Listener | None:
         """The server that has accepted a request, which is known from now on; ``None`` if it cannot be determined.
@@ -169,7 +169,7 @@ class Listeners:
         known = self._known.get(server)
         return known if known is not None or not isinstance(server, BaseServer) else self._learn(server)
 
-    def _learn(self, server: Any) -> Listener | None:
+    def _learn(self, server: StreamServer) -> Listener | None:
         self._known = {known: listener for known, listener in self._known.items() if not listener.over}
         if server.closed:
             return None
@@ -200,7 +200,7 @@ def hops_of(environ: Mapping[str, object], sock: object) -> int:
     return hops if isinstance(hops, int) else 0
 
 
-def _kind_of(server: Any) -> str:
+def _kind_of(server: StreamServer) -> str:
     if type(server).__module__ not in PLAIN_SERVERS:
         return ""
     handler = server.handler_class

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 import gevent
@@ -33,6 +33,7 @@ from engineio_wsgi.http.query import parse_query
 from engineio_wsgi.log import shorten
 from engineio_wsgi.options.redis_url import RedisLocation, group_of, names_redis
 from engineio_wsgi.protocol.websocket.handshake import asks_for_websocket
+from engineio_wsgi.runtime.loop import IoLoop
 from engineio_wsgi.runtime.threads import current_thread
 from engineio_wsgi.session.delivery import Delivery
 from engineio_wsgi.session.socket import as_message
@@ -93,8 +94,7 @@ class Cluster:
         self._unix_listener = self._open(location)
         self._own_mark = "sid=" + self.worker_id
         self._thread = current_thread()
-        # Any: gevent's loops have no public type
-        self._loop: Any = gevent.get_hub().loop
+        self._loop: IoLoop = gevent.get_hub().loop
 
     def _open(self, location: RedisLocation | None) -> UnixListener:
         """Choose an id that no other worker has, and listen under it."""

@@ -145,7 +145,7 @@ class EngineIO(Server):
 
     _socket_class = FlaskSocket
 
-    def __init__(self, app: flask.Flask | None = None, **options: Any) -> None:
+    def __init__(self, app: flask.Flask | None = None, **options: object) -> None:
         super().__init__(**options)
         self._given = options
         self._app: flask.Flask | None = None
@@ -199,7 +199,7 @@ class EngineIO(Server):
             logger.warning("a handler changed flask.session, and nothing saves it: change it in a view; for what belongs to one "
                            "connection there is socket.data")
 
-    def _app_of(self, environ: Mapping[str, Any]) -> flask.Flask:
+    def _app_of(self, environ: Mapping[str, Any]) -> flask.Flask:  # as `WSGIEnvironment`
         app: flask.Flask | None = environ.get(APPLICATION, self._app)
         if app is None:
             raise UsageError("this EngineIO has no application yet: call init_app(app)")
@@ -247,7 +247,7 @@ class _ContextListener(StandIn):
         #: ``None`` if the request is one of the arguments
         self.environ = environ
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> object:
         """Call the listener."""
         with self.engineio.context(_environ_in(args) if self.environ is None else self.environ):
             return self.listener(*args, **kwargs)
@@ -268,7 +268,7 @@ def _without_connection(environ: Mapping[str, object]) -> Environ:
     return {key: value for key, value in environ.items() if key not in TRANSIENT}
 
 
-def options_from_config(config: Mapping[str, object]) -> dict[str, Any]:
+def options_from_config(config: Mapping[str, object]) -> dict[str, object]:
     """The options in ``app.config``: every key that begins with ``ENGINEIO_``.
 
     Raises:

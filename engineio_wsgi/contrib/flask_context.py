@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import flask.globals
 import gevent
@@ -23,9 +23,12 @@ __all__ = ["HandlerContext", "SessionWatch", "outside_context"]
 
 logger = logging.getLogger("engine")
 
+#: one of Flask's proxies. Any: Flask types it as what is behind it
+Proxy: TypeAlias = Any
+
 #: Flask before 3.2 has two kinds of context; 3.2 has one, and warns if `request_ctx` is used
-_request_ctx: Any = vars(flask.globals).get("request_ctx", flask.globals.app_ctx)
-_app_ctx: Any = flask.globals.app_ctx
+_request_ctx: Proxy = vars(flask.globals).get("request_ctx", flask.globals.app_ctx)
+_app_ctx: Proxy = flask.globals.app_ctx
 
 #: the innermost handler that runs in this greenlet or thread
 _running: ContextVar[HandlerContext | None] = ContextVar("engineio.flask.running", default=None)
@@ -127,7 +130,7 @@ def outside_context() -> Iterator[None]:
         handler.enter_again()
 
 
-def _current(proxy: Any) -> object:
+def _current(proxy: Proxy) -> object:
     """The context behind one of Flask's proxies; ``None`` without one. The method is werkzeug's, the type Flask's own."""
     return proxy._get_current_object() if proxy else None
 

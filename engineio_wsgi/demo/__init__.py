@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from importlib.resources import files
-from typing import Any
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from engineio_wsgi.server import Server
 from engineio_wsgi.session.socket import Socket
@@ -27,13 +27,13 @@ MAX_LINE = 500
 HISTORY = 20
 
 
-def demo_application(server: Server) -> Callable[..., Iterable[bytes]]:
+def demo_application(server: Server) -> WSGIApplication:
     """The demo's WSGI application, with its listeners on ``server``."""
     _Chat(server)
     return server.wrap(_serve_file)
 
 
-def _serve_file(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+def _serve_file(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     name, content_type = FILES.get(environ.get("PATH_INFO", ""), (None, ""))
     if name is None or environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
         start_response("404 Not Found", [("Content-Type", "text/plain"), ("Content-Length", "10")])

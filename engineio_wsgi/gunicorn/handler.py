@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from types import MappingProxyType, SimpleNamespace
-from typing import Any, Protocol
+from typing import Protocol
 from wsgiref.types import WSGIEnvironment
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.gunicorn.heads import HeadReader, Reading, is_in, preface_size
 from engineio_wsgi.http.connection import HttpConnection
 from engineio_wsgi.http.request_head import InvalidRequest, RequestHead
+from engineio_wsgi.http.response_writer import ExceptionInfo
 from engineio_wsgi.http.roster import RosteredHandler
+from engineio_wsgi.vendors.gunicorn_workers import GunicornSettings
 
 __all__ = ["GunicornHandler", "ServingWorker"]
+
+
+class GunicornLog(Protocol):
+    """What the handler needs of gunicorn's ``Logger``."""
+
+    def access(self, resp: object, req: object, environ: WSGIEnvironment, request_time: timedelta, /) -> object:
+        """Write a line to the access log. ``req`` may be the headers of the request as pairs."""
+        ...
+
+    def exception(self, msg: str, /) -> object:
+        """Log the exception that is being handled, with its traceback."""
+        ...
 
 
 class ServingWorker(Protocol):
     """What the handler needs of the worker whose server it serves."""
 
-    #: gunicorn's settings, which have no types
-    cfg: Any
-    #: gunicorn's logger, which has no types
-    log: Any
+    #: gunicorn's settings
+    cfg: GunicornSettings
+    #: gunicorn's logger
+    log: GunicornLog
     #: whether the worker goes on
     alive: bool
     #: reads the heads of requests
@@ -41,11 +55,11 @@ class GunicornHandler(RosteredHandler):
     PEER, UNIX = "engineio.peer", "unix"
 
     #: values that the environs of an adopted connection have; of another connection none
-    origin: Mapping[str, Any] = MappingProxyType({})
+    origin: Mapping[str, object] = MappingProxyType({})
 
     #: what the connection's last request said, and what its proxy said of the client
     _reading: Reading | None = None
-    _proxied: Mapping[str, Any] | None = None
+    _proxied: dict[str, object] | None = None
     #: the PROXY header that has just been read; ``None`` before it has been looked for
     _preface: bytes | None = None
     _trusted: bool | None = None
@@ -89,7 +103,7 @@ class GunicornHandler(RosteredHandler):
             self._note_client(reading.proxied)
         return reading.request
 
-    def _note_client(self, said: Mapping[str, Any]) -> None:
+    def _note_client(self, said: Mapping[str, object]) -> None:
         """Note the client that a PROXY header names. A proxy's own health check names none: that is the proxy's."""
         self._proxied = {"PROXY_PROTOCOL": said["proxy_protocol"]}
         if said["client_addr"] is not None:
@@ -123,7 +137,8 @@ class GunicornHandler(RosteredHandler):
             self._worker.cfg.pre_request(self._worker, original)
         super().run_application()
 
-    def start_response(self, status: str, headers: Any, exc_info: Any = None) -> Callable[[bytes], None]:
+    def start_response(self, status: str, headers: Sequence[tuple[str, str]],
+                       exc_info: ExceptionInfo | None = None) -> Callable[[bytes], None]:
         """PEP 3333's ``start_response``.
 
         A client that a stopping worker refuses reaches the next worker by a new connection: so this one is closed.

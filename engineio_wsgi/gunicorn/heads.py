@@ -15,6 +15,7 @@ from urllib.parse import unquote_to_bytes
 
 from engineio_wsgi.http.request_head import HeadLimits, InvalidRequest, RequestHead, build_head, parse_head
 from engineio_wsgi.vendors.gunicorn_parser import FAILURE, STATUSES, UNLIMITED, ParseException, parse
+from engineio_wsgi.vendors.gunicorn_workers import GunicornSettings
 
 __all__ = ["HeadReader", "Reading", "is_in", "preface_size"]
 
@@ -22,9 +23,7 @@ BAD_REQUEST = "400 Bad Request"
 URI_TOO_LONG = "414 URI Too Long"
 HEADERS_TOO_LARGE = "431 Request Header Fields Too Large"
 
-#: gunicorn's settings, which have no types
-Settings: TypeAlias = Any
-#: gunicorn's object for a request, which has no types
+#: gunicorn's ``Request``, which has no types
 GunicornRequest: TypeAlias = Any
 #: a client's address: a tuple that begins with the host, or for a Unix socket anything else
 Address: TypeAlias = object
@@ -40,7 +39,7 @@ UNDERSCORED = re.compile(rb"\n[^:\n_]*_")
 SIGNATURE, FIXED_SIZE, WORD = b"\r\n\r\n\0\r\nQUIT\n", 16, b"PROXY "
 #: bytes of the longest PROXY header in text (version 1)
 MAX_WORDS = 107
-_NOTHING: Mapping[str, Any] = {}
+_NOTHING: Mapping[str, object] = {}
 
 
 class Reading(NamedTuple):
@@ -54,9 +53,9 @@ class Reading(NamedTuple):
     """
 
     request: RequestHead
-    additions: Mapping[str, Any] = _NOTHING
+    additions: Mapping[str, object] = _NOTHING
     original: GunicornRequest = None
-    proxied: Mapping[str, Any] | None = None
+    proxied: Mapping[str, object] | None = None
 
 
 def is_in(address: Address, allowed: list[str]) -> bool:
@@ -101,7 +100,7 @@ class HeadReader:
         RuntimeError: the parser that the setting ``http_parser`` names is not installed.
     """
 
-    def __init__(self, cfg: Settings) -> None:
+    def __init__(self, cfg: GunicornSettings) -> None:
         self._cfg = cfg
         self._script_name = os.environ.get("SCRIPT_NAME", "")
         self._field_size = cfg.limit_request_field_size or MAX_HEAD
@@ -214,14 +213,14 @@ class HeadReader:
         return Reading(request, additions, original, original.proxy_protocol_info)
 
 
-def _wants_requests(cfg: Settings) -> bool:
+def _wants_requests(cfg: GunicornSettings) -> bool:
     """Whether each request needs gunicorn's object: for a hook or a log line, or because a setting names the parser."""
     hooks = (cfg.settings[name] for name in ("pre_request", "post_request"))
     return (any(hook.get() is not hook.default for hook in hooks) or cfg.loglevel.lower() == "debug"
             or getattr(cfg, "http_parser", "auto") != "auto")
 
 
-def _proxy_mode(cfg: Settings) -> str:
+def _proxy_mode(cfg: GunicornSettings) -> str:
     """The setting ``proxy_protocol``, which in older gunicorns only says whether there is a PROXY header."""
     mode = cfg.proxy_protocol
     return mode if isinstance(mode, str) else ("v1" if mode else "off")

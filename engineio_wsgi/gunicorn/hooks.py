@@ -8,9 +8,10 @@ import gevent
 from gunicorn.workers.ggevent import GeventWorker
 
 from engineio_wsgi.gunicorn.limits import LimitWatch
-from engineio_wsgi.gunicorn.process import LOOK_PERIOD, GunicornWorker, join_workers, note_worker, warn_of_max_requests
+from engineio_wsgi.gunicorn.process import LOOK_PERIOD, join_workers, note_worker, warn_of_max_requests
 from engineio_wsgi.gunicorn.worker import NOTIFY_PERIOD, RESERVE, Worker
 from engineio_wsgi.server import close_servers
+from engineio_wsgi.vendors.gunicorn_workers import GunicornWorker
 
 __all__ = ["post_worker_init", "worker_exit"]
 

@@ -6,7 +6,6 @@ import logging
 import sys
 from functools import partial
 from hashlib import sha256
-from typing import Any, TypeAlias
 
 import gevent
 from greenlet import getcurrent, greenlet
@@ -17,25 +16,20 @@ from engineio_wsgi.engine.worker import set_default_cluster
 from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.runtime.forks import call_in_child, serve
 from engineio_wsgi.server import join_clusters
-from engineio_wsgi.vendors.gunicorn_workers import forget_signals, replace_notify
+from engineio_wsgi.vendors.gunicorn_workers import GunicornSettings, GunicornWorker, forget_signals, replace_notify
 
-__all__ = ["LOOK_PERIOD", "GunicornWorker", "join_workers", "note_worker", "warn_of_max_requests"]
+__all__ = ["LOOK_PERIOD", "join_workers", "note_worker", "warn_of_max_requests"]
 
 logger = logging.getLogger("engine")
 
 #: seconds between two looks at what ends at some time
 LOOK_PERIOD = 0.1
 
-#: gunicorn's settings, which have no types
-Settings: TypeAlias = Any
-#: gunicorn's workers have no types
-GunicornWorker: TypeAlias = Any
-
 #: the worker that this process is
 _workers: list[GunicornWorker] = []
 
 
-def join_workers(cfg: Settings) -> None:
+def join_workers(cfg: GunicornSettings) -> None:
     """Have several workers serve each other's sessions: those of one gunicorn, and of the one that takes its place (``USR2``).
 
     A cluster that cannot be joined ends gunicorn.
@@ -55,7 +49,7 @@ def join_workers(cfg: Settings) -> None:
         raise AppImportError(str(error)) from error
 
 
-def warn_of_max_requests(cfg: Settings) -> None:
+def warn_of_max_requests(cfg: GunicornSettings) -> None:
     """Log a warning if workers end after so many requests.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from engineio_wsgi.vendors.gunicorn_workers import GunicornSettings
 
 __all__ = ["REFUSED", "refusal"]
 
@@ -29,14 +29,14 @@ REFUSED = {
     "websocket_max_message_size": f"{_ASGI}; set max_http_buffer_size of the engine's Server(...)",
 }
 #: values that are accepted beside the default, because they ask for what is done anyway
-_HARMLESS: dict[str, tuple[Any, ...]] = {"sendfile": (False,)}
+_HARMLESS: dict[str, tuple[object, ...]] = {"sendfile": (False,)}
 
 
-def refusal(cfg: Any) -> str | None:
+def refusal(cfg: GunicornSettings) -> str | None:
     """One line about the first setting that cannot be honoured: its name, the reason, and what to do; ``None`` if there is none.
 
     Args:
-        cfg: gunicorn's settings, which have no types; an older gunicorn has fewer.
+        cfg: gunicorn's settings; an older gunicorn has fewer.
     """
     for name, reason in REFUSED.items():
         setting = cfg.settings.get(name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
 
 import gevent
 from gevent.event import Event
@@ -45,8 +44,7 @@ class GunicornServer(HttpServer):
         options: of :class:`gevent.pywsgi.WSGIServer`.
     """
 
-    # gevent's options have no types
-    def __init__(self, listener: socket, worker: Worker, **options: Any) -> None:
+    def __init__(self, listener: socket, worker: Worker, **options: object) -> None:
         self.worker = worker
         self.roster = ConnectionRoster()
         super().__init__(listener, worker.wsgi, log=worker.log, error_log=worker.log, **options)
@@ -68,7 +66,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     wsgi_handler = GunicornHandler
 
     # gunicorn's own arguments, which change with its versions
-    def __init__(self, *args: Any, **settings: Any) -> None:
+    def __init__(self, *args: object, **settings: object) -> None:
         super().__init__(*args, **settings)
         refused = refusal(self.cfg)
         if refused is not None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
 from wsgiref.types import WSGIApplication, WSGIEnvironment
 
 import gevent
@@ -17,6 +16,7 @@ from gevent.pywsgi import LoggingLogAdapter, SecureEnviron
 from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.http.roster import ConnectionRoster, RosteredHandler
 from engineio_wsgi.runtime.forks import hold, serve
+from engineio_wsgi.runtime.loop import IoLoop
 
 __all__ = ["Adopter", "ConnectionAdopter"]
 
@@ -25,7 +25,7 @@ class _AdoptedHandler(RosteredHandler):
     """Serves one adopted connection. For the arguments see :meth:`ConnectionAdopter.adopt`."""
 
     def __init__(self, sock: gevent_socket.socket, address: object, adopter: ConnectionAdopter, *, read_ahead: bytes,
-                 origin: Mapping[str, Any], instead: WSGIApplication | None) -> None:
+                 origin: Mapping[str, object], instead: WSGIApplication | None) -> None:
         super().__init__(sock, address, adopter)
         self.read_ahead = read_ahead
         #: values that the environs of its requests have instead of the server's
@@ -58,7 +58,7 @@ class ConnectionAdopter:
         self._handler_class: type[_AdoptedHandler] = type("AdoptedHandler", (_AdoptedHandler, handler_class), {})
 
     def adopt(self, sock: gevent_socket.socket | int, address: object, *, read_ahead: bytes = b"",
-              environ: Mapping[str, Any] | None = None, instead: WSGIApplication | None = None) -> gevent.Greenlet:
+              environ: Mapping[str, object] | None = None, instead: WSGIApplication | None = None) -> gevent.Greenlet:
         """Serve a connection until it ends, in a greenlet of its own. Does not block.
 
         Args:
@@ -114,9 +114,8 @@ class Adopter(ConnectionAdopter):
     environ_class = dict
     secure_environ_class = SecureEnviron
 
-    # a log is any object with ``write``: pywsgi has no type for it
-    def __init__(self, application: WSGIApplication, *, log: Any = None, error_log: Any = None,
-                 environ: Mapping[str, Any] | None = None, handler_class: type[WebSocketHandler] = WebSocketHandler,
+    def __init__(self, application: WSGIApplication, *, log: object = None, error_log: object = None,
+                 environ: Mapping[str, object] | None = None, handler_class: type[WebSocketHandler] = WebSocketHandler,
                  limit: int | None = None) -> None:
         super().__init__(handler_class)
         self.application = application
@@ -131,9 +130,10 @@ class Adopter(ConnectionAdopter):
         }  # fmt: skip
 
     @property
-    def loop(self) -> Any:
+    def loop(self) -> IoLoop:
         """The event loop, to which the handler reports failures of the application."""
-        return gevent.get_hub().loop
+        loop: IoLoop = gevent.get_hub().loop
+        return loop
 
     @property
     def full(self) -> bool:
@@ -145,6 +145,6 @@ class Adopter(ConnectionAdopter):
         return dict(self._environ)
 
 
-def _as_stream(log: Any) -> Any:
+def _as_stream(log: object) -> object:
     """A log as something with ``write``, or ``None``."""
     return LoggingLogAdapter(log) if hasattr(log, "log") and not hasattr(log, "write") else log

@@ -10,6 +10,7 @@ from wsgiref.types import WSGIEnvironment
 import gevent
 from gevent.event import Event
 
+from engineio_wsgi.runtime.loop import Watcher
 from engineio_wsgi.vendors.gevent_servers import buffered_reader, reader_socket
 from engineio_wsgi.vendors.gevent_sockets import c_socket, is_tls
 
@@ -24,7 +25,7 @@ TLS_ALERTS = (b"\x15\x03", b"\x17\x03")
 TLS13_ALERT_SIZE = 19
 
 
-def client_socket(environ: WSGIEnvironment) -> Any:
+def client_socket(environ: WSGIEnvironment) -> Any:  # of gevent or any other library
     """The socket that a request came on; ``None`` if the server does not show it."""
     for key in ("engineio.socket", "gunicorn.socket", "gunicorn.sock"):
         if environ.get(key) is not None:
@@ -32,7 +33,7 @@ def client_socket(environ: WSGIEnvironment) -> Any:
     return reader_socket(buffered_reader(environ.get("wsgi.input")))
 
 
-def primed(sock: Any) -> bytes:
+def primed(sock: object) -> bytes:
     """The bytes of a `PrimedSocket` that have not been received yet; none of any other socket."""
     data: bytes = getattr(sock, "primed", b"")
     return data
@@ -59,7 +60,7 @@ class EndWatch:
         self._on_end = on_end
         self._socket = c_socket(sock)
         self._tls = is_tls(sock)
-        self._watcher: Any = None
+        self._watcher: Watcher | None = None
         number = -1 if sock is None else sock.fileno()
         if number >= 0:
             self._watcher = gevent.get_hub().loop.io(number, READ)

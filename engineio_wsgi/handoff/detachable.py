@@ -6,8 +6,10 @@ Owns the Protocol, and the choice of what implements it for a request. The imple
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Protocol
 from wsgiref.types import StartResponse, WSGIEnvironment
+
+from gevent.socket import socket as GeventSocket
 
 from engineio_wsgi.handoff.server_loops import OwnLoop, PlainWebSocketLoop, loop_of
 from engineio_wsgi.http.handler import WebSocketHandler
@@ -30,7 +32,7 @@ class Detachable(Protocol):
     accepted: bool
 
     @property
-    def sock(self) -> Any:  # gevent has no types
+    def sock(self) -> GeventSocket:
         """The socket: gevent's or the C one; of a TLS connection, the TLS socket."""
         ...
 

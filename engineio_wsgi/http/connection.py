@@ -12,6 +12,8 @@ from math import inf
 from typing import Any
 
 import gevent
+from gevent.hub import Hub
+from gevent.socket import socket as GeventSocket
 from greenlet import getcurrent, greenlet
 
 from engineio_wsgi.clock import monotonic
@@ -38,13 +40,13 @@ class HttpConnection:
     __slots__ = ("_arrivals", "_deadline", "_due", "_greenlet", "_hub", "_owner", "_parked", "_timer", "_watcher", "_watching",
                  "buffer", "lost", "raw", "recv", "send")
 
-    def __init__(self, sock: Any, read_ahead: bytes = b"") -> None:  # gevent's sockets have no types
+    def __init__(self, sock: GeventSocket, read_ahead: bytes = b"") -> None:
         self._owner = sock
-        self._hub: Any = gevent.get_hub()  # gevent and greenlet have no types
+        self._hub: Hub = gevent.get_hub()
         self._arrivals = arrivals_of(self._hub)
-        self._greenlet: Any = None
+        self._greenlet: Any = None  # a `greenlet` while it is parked, which is checked before each use
         #: the C socket, or the TLS socket, to watch for the client's end
-        self.raw: Any = sock
+        self.raw: _socket.socket = sock
         stream: Stream
         if is_tls(sock):
             stream = detach(sock)

@@ -13,6 +13,7 @@ from time import time
 from typing import TYPE_CHECKING, Any
 from wsgiref.util import FileWrapper
 
+from gevent.socket import socket as GeventSocket
 from geventwebsocket.exceptions import WebSocketError
 from geventwebsocket.handler import Client
 from geventwebsocket.handler import WebSocketHandler as PlainWebSocketHandler
@@ -85,16 +86,16 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
     #: bytes of the connection that were read before
     read_ahead = b""
 
-    # both are ``None`` between requests, which no method that uses them has to check
+    # Any: both are ``None`` between requests, which no method that uses them has to check
     environ: Any = None
-    application: Any = None
+    application: Any = None  # as above
     _request: RequestHead | None = None
     #: the bytes of the request's head
     _head_read = b""
     #: whether the connection was detached together with its unanswered request
     handed_off = False
 
-    def __init__(self, sock: Any, address: Any, server: Any) -> None:  # as pywsgi's, which has no types
+    def __init__(self, sock: GeventSocket, address: object, server: Any) -> None:  # see `Responder.server`
         # pywsgi's own constructor would make a buffered reader, of 5 KB
         self.socket = sock
         self.client_address = address

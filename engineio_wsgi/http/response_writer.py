@@ -36,7 +36,7 @@ class Responder:
     ApplicationError = AssertionError
 
     server: Any  # gevent's, or one that has its attributes
-    client_address: Any  # as ``accept`` returned it
+    client_address: object  # as ``accept`` returned it
     command: str | None = None
     request_version: str = "HTTP/1.1"
     requestline: str | None = None
@@ -148,7 +148,8 @@ class Responder:
         self._connection.send_all(data, self.write_timeout)
         self.response_length += len(data)
 
-    def handle_error(self, kind: Any, value: Any, traceback: Any) -> None:  # as pywsgi's, which has no types
+    def handle_error(self, kind: type[BaseException] | None, value: BaseException | None,
+                     traceback: TracebackType | None) -> None:
         """Log a failure of the application, and answer 500 if nothing was sent yet."""
         log_failure(self, kind, value, traceback)
         self._answer("500 Internal Server Error", (), "Internal Server Error")

@@ -10,15 +10,15 @@ import _socket
 import contextlib
 import ssl
 from collections.abc import Callable
-from typing import Any
 
 import gevent
 from gevent.event import Event
+from gevent.socket import socket as GeventSocket
 
 from engineio_wsgi.deadline import Deadline, DeadlineTimer
 from engineio_wsgi.runtime.forks import hold
 from engineio_wsgi.runtime.loop import READ, WRITE, IoLoop, Stream, Watcher
-from engineio_wsgi.vendors.gevent_sockets import c_socket, is_tls, tls_object
+from engineio_wsgi.vendors.gevent_sockets import TlsObject, c_socket, tls_object
 
 __all__ = ["Connection", "detach"]
 
@@ -34,25 +34,23 @@ class _TlsStream:
 
     __slots__ = ("_socket", "_tls")
 
-    def __init__(self, tls_socket: Any) -> None:  # gevent's sockets have no types
+    def __init__(self, tls_socket: GeventSocket, tls: TlsObject) -> None:
         self._socket = tls_socket
-        self._tls = tls_object(tls_socket)
+        self._tls = tls
 
     def recv(self, size: int) -> bytes:
         try:
-            data: bytes = self._tls.read(size)
+            return self._tls.read(size)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
             raise BlockingIOError from error
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
             return b""
-        return data
 
     def send(self, data: bytes | memoryview) -> int:
         try:
-            sent: int = self._tls.write(data)
+            return self._tls.write(data)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
             raise BlockingIOError from error
-        return sent
 
     def fileno(self) -> int:
         number: int = self._socket.fileno()
@@ -68,14 +66,15 @@ class _TlsStream:
         self._socket.close()
 
 
-def detach(sock: Any) -> Stream:  # gevent's sockets have no types
+def detach(sock: GeventSocket) -> Stream:
     """Take the connection out of a gevent or stdlib socket, whose own ``close`` then closes nothing.
 
     Returns a non-blocking C socket. For a TLS socket, whose state cannot leave its object, it returns an adapter, and the caller
     has to keep the former owner from closing the socket.
     """
-    if is_tls(sock):
-        return _TlsStream(sock)
+    tls = tls_object(sock)
+    if tls is not None:
+        return _TlsStream(sock, tls)
     raw = _socket.socket(fileno=sock.detach())
     raw.setblocking(False)
     return raw

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Any
 
 import gevent
 from gevent.exceptions import ConcurrentObjectUseError
@@ -20,7 +19,7 @@ class ReadWaiter:
     __slots__ = ("_waiter",)
 
     def __init__(self) -> None:
-        self._waiter: Any = None  # gevent's Waiter, which has no types
+        self._waiter: Waiter | None = None
 
     def wait(self, connection: Connection, timeout: float | None = None) -> None:
         """Block the greenlet.

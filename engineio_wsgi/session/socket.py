@@ -63,7 +63,7 @@ class Socket(HasListeners):
         self._session = session
         self._environ = {key: value for key, value in environ.items() if key not in TRANSIENT}
         self._request: Request | None = None
-        self._data: dict[Any, Any] | None = None
+        self._data: dict[Any, Any] | None = None  # as of `data`, below
 
     def __repr__(self) -> str:
         return f"<Socket {self.id[:6]}… {self.ready_state}>"

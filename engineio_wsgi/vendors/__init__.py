@@ -3,5 +3,5 @@
 Owns every use of them, one module for each part of a vendor, so that a change of theirs is mended in one place.
 `tests/unit/vendors` has a test for each name and behaviour, which fails when a vendor changes it. This room is below all others,
 because connections, the HTTP server and the hand-off need the same names: it imports nothing of this package.
-Most of these packages have no types: their objects are `Any` here.
+Most of these packages have no types: Protocols say what is used of their objects.
 """

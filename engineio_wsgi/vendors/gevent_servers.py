@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from io import BufferedReader
+from types import TracebackType
 from typing import Any
 
 from gevent import Greenlet
 from gevent.pool import Group, Pool
 from gevent.pywsgi import Input, WSGIHandler
 from gevent.server import StreamServer
+from gevent.socket import socket as GeventSocket
 
 __all__ = [
     "PlacePool",
@@ -32,33 +34,33 @@ __all__ = [
 PYWSGI = "gevent/"
 
 
-def buffered_reader(body: Any) -> Any:
+def buffered_reader(body: object) -> Any:  # the reader of `pywsgi.Input`, which has no types
     """A connection's buffered reader, which pywsgi keeps in ``wsgi.input``; for an upgrade, it is ``wsgi.input`` itself."""
     return getattr(body, "rfile", body)
 
 
-def reader_socket(reader: Any) -> Any:
+def reader_socket(reader: object) -> GeventSocket | None:
     """The socket that a buffered reader reads from; ``None`` if it reads from something else."""
     return getattr(getattr(reader, "raw", None), "_sock", None)
 
 
-def is_pywsgi_input(body: Any, software: str) -> bool:
+def is_pywsgi_input(body: object, software: str) -> bool:
     """Whether a ``wsgi.input`` is pywsgi's. For an upgrade it is a plain reader, as werkzeug's and wsgiref's always are."""
     return type(body) is Input or (type(body) is BufferedReader and software.startswith(PYWSGI))
 
 
-def is_untouched(body: Any) -> bool:
+def is_untouched(body: Any) -> bool:  # `pywsgi.Input`, which has no types, or anything else
     """Whether nothing of a request's body has been read, and the body is not in chunks."""
     return type(body) is not Input or not (body.position or body.chunked_input)
 
 
-def skip_body(body: Any) -> None:
+def skip_body(body: Any) -> None:  # the same
     """Keep pywsgi from reading the rest of a request's body in order to discard it."""
     if type(body) is Input:
         body.content_length = body.position
 
 
-def accepted_in(greenlet: Any) -> tuple[StreamServer, Any, Any] | None:
+def accepted_in(greenlet: object) -> tuple[StreamServer, GeventSocket, object] | None:
     """The server that started a greenlet with a connection, the connection's socket, and the client's address.
 
     gevent's servers spawn ``_handle_and_close_when_done(handle, close, (sock, address))``; ``close`` is the server's method.
@@ -72,12 +74,13 @@ def accepted_in(greenlet: Any) -> tuple[StreamServer, Any, Any] | None:
     return None
 
 
-def log_failure(handler: WSGIHandler, kind: Any, value: Any, traceback: Any) -> None:
+def log_failure(handler: WSGIHandler, kind: type[BaseException] | None, value: BaseException | None,
+                traceback: TracebackType | None) -> None:
     """Report an exception of the application as pywsgi does: with its traceback and the environ."""
     handler._log_error(kind, value, traceback)
 
 
-def discards_lines(log: Any) -> bool:
+def discards_lines(log: object) -> bool:
     """Whether a server's log is what pywsgi makes of ``log=None``."""
     return type(log).__name__ == "_NoopLog"
 

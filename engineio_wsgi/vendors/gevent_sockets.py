@@ -7,26 +7,56 @@ Relies on: ``socket._sock`` (the C socket), ``SSLSocket._sslobj`` (OpenSSL's obj
 from __future__ import annotations
 
 import os
-from typing import Any
+from _socket import socket as CSocket
+from typing import TYPE_CHECKING, Protocol
 
 import gevent
 from gevent import monkey
 from gevent._hub_local import get_hub_if_exists
 
-__all__ = ["c_socket", "forget_descriptor", "has_hub", "is_tls", "tls_object"]
+if TYPE_CHECKING:
+    from select import epoll
+
+__all__ = ["TlsObject", "c_socket", "forget_descriptor", "has_hub", "is_tls", "tls_object"]
 
 
-def c_socket(sock: Any) -> Any:
+class TlsObject(Protocol):
+    """What is used of OpenSSL's object."""
+
+    def read(self, size: int, /) -> bytes:
+        """Up to ``size`` bytes."""
+        ...
+
+    def write(self, data: bytes | memoryview, /) -> int:
+        """Send what the kernel takes; returns how many bytes."""
+        ...
+
+    def shutdown(self) -> object:
+        """End the sending side."""
+        ...
+
+
+class _EpollLoop(Protocol):
+    """What is used of gevent's loop with libev."""
+
+    backend: str
+
+    def fileno(self) -> int:
+        """The descriptor of its epoll."""
+        ...
+
+
+def c_socket(sock: CSocket) -> CSocket:
     """The C socket inside a gevent socket, whose methods never switch to another greenlet; ``sock`` itself if it is one."""
     return getattr(sock, "_sock", sock)
 
 
-def tls_object(sock: Any) -> Any:
+def tls_object(sock: object) -> TlsObject | None:
     """OpenSSL's object of a TLS socket, with ``read``, ``write`` and ``shutdown``; ``None`` for any other socket."""
     return getattr(sock, "_sslobj", None)
 
 
-def is_tls(sock: Any) -> bool:
+def is_tls(sock: object) -> bool:
     """Whether a socket is a TLS socket."""
     return tls_object(sock) is not None
 
@@ -36,9 +66,10 @@ def has_hub() -> bool:
     return get_hub_if_exists() is not None
 
 
-def _epoll() -> Any:
+def _epoll() -> type[epoll]:
     """``select.epoll``, which monkey-patching removes from its module, and which other platforms do not have."""
-    return monkey.get_original("select", "epoll")
+    original: type[epoll] = monkey.get_original("select", "epoll")
+    return original
 
 
 def forget_descriptor(number: int) -> None:
@@ -47,19 +78,19 @@ def forget_descriptor(number: int) -> None:
     libev never does: it counts on the kernel, which forgets a file when its last descriptor is closed. Where another process
     has a descriptor of the same file, the next event on it makes libev build its whole set anew.
     """
-    loop: Any = gevent.get_hub().loop
+    loop: _EpollLoop = gevent.get_hub().loop
     if loop.backend != "epoll":
         return
     try:
         # the object closes its descriptor when it is collected, and the loop needs its own
-        epoll = _epoll().fromfd(os.dup(loop.fileno()))
+        watched = _epoll().fromfd(os.dup(loop.fileno()))
     except OSError:
         # no file can be opened: the loop is slower once, and nothing else happens
         return
     try:
-        epoll.unregister(number)
+        watched.unregister(number)
     except OSError:
         # the loop has never watched it
         return
     finally:
-        epoll.close()
+        watched.close()

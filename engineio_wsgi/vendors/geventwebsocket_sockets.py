@@ -6,8 +6,10 @@ from writing.
 
 from __future__ import annotations
 
-from typing import Any, TypeGuard
+from io import BufferedReader
+from typing import TypeGuard
 
+from gevent.socket import socket as GeventSocket
 from geventwebsocket.websocket import WebSocket
 
 __all__ = ["is_plain", "mark_closed", "reader_of", "socket_of"]
@@ -18,14 +20,15 @@ def is_plain(websocket: object) -> TypeGuard[WebSocket]:
     return isinstance(websocket, WebSocket)
 
 
-def socket_of(websocket: WebSocket) -> Any:
+def socket_of(websocket: WebSocket) -> GeventSocket:
     """The socket of its connection."""
     return websocket.handler.socket
 
 
-def reader_of(websocket: WebSocket) -> Any:
+def reader_of(websocket: WebSocket) -> BufferedReader:
     """The buffered reader over that socket."""
-    return websocket.handler.rfile
+    reader: BufferedReader = websocket.handler.rfile
+    return reader
 
 
 def mark_closed(websocket: WebSocket) -> None:

@@ -6,11 +6,11 @@ Relies on: ``gunicorn.http.message.Request(cfg, unreader, peer_addr, req_number)
 
 from __future__ import annotations
 
-from typing import Any
-
 from gunicorn.http.errors import ParseException
 from gunicorn.http.message import Request
 from gunicorn.http.unreader import IterUnreader
+
+from engineio_wsgi.vendors.gunicorn_workers import GunicornSettings
 
 __all__ = ["FAILURE", "STATUSES", "UNLIMITED", "ParseException", "parse"]
 
@@ -28,14 +28,14 @@ STATUSES = {
 class _Request(Request):  # type: ignore[misc]  # gunicorn has no types
     """gunicorn's request, where ``limit_request_field_size`` 0 means no limit, as its documentation says."""
 
-    def parse(self, unreader: Any) -> Any:
+    def parse(self, unreader: IterUnreader) -> object:
         """What gunicorn calls when the limits are set."""
         if not self.cfg.limit_request_field_size:
             self.limit_request_field_size = UNLIMITED
         return super().parse(unreader)
 
 
-def parse(cfg: Any, data: bytes, peer: Any, number: int) -> Any:
+def parse(cfg: GunicornSettings, data: bytes, peer: object, number: int) -> Request:
     """Have gunicorn parse a head.
 
     Args:

@@ -7,8 +7,6 @@ socket in ways that stop every other greenlet.
 
 from __future__ import annotations
 
-from typing import Any
-
 from gevent import socket as gevent_socket
 from gevent import ssl as gevent_ssl
 from redis._parsers import _RESP2Parser as Parser
@@ -20,10 +18,10 @@ __all__ = ["GeventConnection", "GeventSSLConnection", "Parser", "detach_socket",
 class GeventConnection(Connection):
     """redis-py's connection over a socket for which only the calling greenlet waits."""
 
-    def on_socket(self, sock: Any) -> None:
+    def on_socket(self, sock: gevent_socket.socket) -> None:
         """Called with each socket that the connection opens, the TLS one included. For subclasses."""
 
-    def _connect(self) -> Any:
+    def _connect(self) -> gevent_socket.socket:
         sock = _open(self)
         self.on_socket(sock)
         return sock
@@ -32,10 +30,10 @@ class GeventConnection(Connection):
 class GeventSSLConnection(SSLConnection):
     """The same with TLS. The settings are redis-py's."""
 
-    def on_socket(self, sock: Any) -> None:
+    def on_socket(self, sock: gevent_socket.socket) -> None:
         """Called with each socket that the connection opens, the TLS one included. For subclasses."""
 
-    def _connect(self) -> Any:
+    def _connect(self) -> gevent_socket.socket:
         sock = _open(self)
         self.on_socket(sock)
         try:
@@ -46,7 +44,7 @@ class GeventSSLConnection(SSLConnection):
         self.on_socket(secure)
         return secure
 
-    def _context(self) -> Any:
+    def _context(self) -> gevent_ssl.SSLContext:
         context = gevent_ssl.SSLContext(gevent_ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = self.check_hostname
         context.verify_mode = self.cert_reqs
@@ -58,14 +56,14 @@ class GeventSSLConnection(SSLConnection):
         return context
 
 
-def _open(connection: Connection) -> Any:
+def _open(connection: Connection) -> gevent_socket.socket:
     sock = gevent_socket.create_connection((connection.host, connection.port), connection.socket_connect_timeout)
     sock.setsockopt(gevent_socket.IPPROTO_TCP, gevent_socket.TCP_NODELAY, 1)
     sock.settimeout(connection.socket_timeout)
     return sock
 
 
-def detach_socket(connection: Connection) -> Any:
+def detach_socket(connection: Connection) -> gevent_socket.socket:
     """The socket of a connection, which the connection does not use any more. What it has read ahead is lost."""
     sock, connection._sock = connection._sock, None
     return sock

@@ -60,7 +60,7 @@ class UnixListener:
         self._complaints = Throttle(COMPLAINT_PERIOD)
         # Any: the stub of C sockets does not know `_accept`
         self._listener: Any = _listen(names, worker_id)
-        # Any: gevent's watchers have no public type
+        # Any: a `Watcher`, or ``None`` once closed, which the callbacks of a watcher need not check
         self._watcher: Any = gevent.get_hub().loop.io(self._listener.fileno(), READ)
         self._watcher.start(self._accept)
 

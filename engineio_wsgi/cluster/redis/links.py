@@ -9,7 +9,6 @@ import logging
 from collections.abc import Callable
 from hashlib import sha256
 from itertools import count
-from typing import Any
 
 import gevent
 from gevent.event import Event
@@ -25,6 +24,7 @@ from engineio_wsgi.cluster.rpc import CALL_TIMEOUT
 from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.options.redis_url import RedisLocation
+from engineio_wsgi.runtime.loop import Watcher
 from engineio_wsgi.throttle import Throttle
 
 __all__ = ["Channels", "RedisLinks"]
@@ -111,8 +111,7 @@ class RedisLinks:
             self._pubsub.open()
         except Unreachable as error:
             raise ConfigurationError(f"cluster: {error}") from error
-        # Any: gevent's timers have no public type
-        self._timer: Any = gevent.get_hub().loop.timer(LOOK_PERIOD, LOOK_PERIOD)
+        self._timer: Watcher = gevent.get_hub().loop.timer(LOOK_PERIOD, LOOK_PERIOD)
         self._timer.start(self._look)
 
     # -- links

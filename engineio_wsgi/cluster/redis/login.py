@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from gevent.socket import socket as GeventSocket
 from redis.backoff import NoBackoff
 from redis.connection import Connection as RedisConnection
 from redis.connection import SSLConnection
@@ -40,14 +41,14 @@ TIMEOUT = 5.0
 class _GeventConnection(GeventConnection):
     """redis-py's connection over a gevent socket, which blocks the calling greenlet only."""
 
-    def on_socket(self, sock: Any) -> None:
+    def on_socket(self, sock: GeventSocket) -> None:
         hold(sock)
 
 
 class _GeventSSLConnection(GeventSSLConnection):
     """The same with TLS."""
 
-    def on_socket(self, sock: Any) -> None:
+    def on_socket(self, sock: GeventSocket) -> None:
         hold(sock)
 
 
@@ -150,7 +151,7 @@ class RedisConnector:
         raise RedisError(f"no node serves the slot {slot}")
 
     @staticmethod
-    def _ask(connection: RedisPyConnection, *command: str) -> Any:
+    def _ask(connection: RedisPyConnection, *command: str) -> Any:  # the reply, whose form depends on the command
         try:
             connection.connect()
             connection.send_command(*command)
@@ -160,6 +161,7 @@ class RedisConnector:
 
     def _connection(self, address: tuple[str, int], username: str, password: str) -> RedisPyConnection:
         plain = not self._in_hub and not has_hub()
+        # Any: each setting of redis-py has a type of its own
         settings: dict[str, Any] = dict(self.location.settings)
         kind: type[RedisConnection] = RedisConnection if plain else _GeventConnection
         if self.location.secure:

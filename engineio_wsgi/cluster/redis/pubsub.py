@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import gevent
 from gevent.event import AsyncResult, Event
@@ -20,6 +20,7 @@ from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.redis.login import TIMEOUT, RedisConnector, Unreachable
 from engineio_wsgi.cluster.redis.resp import RedisConnection, pack_command
 from engineio_wsgi.deadline import Deadline
+from engineio_wsgi.runtime.loop import IoLoop
 from engineio_wsgi.throttle import Throttle
 
 __all__ = ["Outgoing", "PubSub"]
@@ -80,8 +81,7 @@ class PubSub:
         self._sent: deque[Outgoing] = deque()
         self._waiting = 0
         self._flushing = False
-        # Any: gevent's loops have no public type
-        self._loop: Any = gevent.get_hub().loop
+        self._loop: IoLoop = gevent.get_hub().loop
         #: set once all subscriptions are confirmed, or the connection is lost
         self._settled = Event()
         self._unconfirmed = 0
@@ -174,8 +174,8 @@ class PubSub:
 
     # -- replies and messages
 
-    def _on_reply(self, reply: Any) -> None:
-        """Any: hiredis returns whatever Redis has sent."""
+    def _on_reply(self, reply: object) -> None:
+        """A reply, or a message: hiredis returns whatever Redis has sent."""
         if isinstance(reply, PushNotification):
             if reply[0] in MESSAGES:
                 self._receive(reply[2])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import gevent
 from gevent.event import Event
@@ -21,6 +21,7 @@ from engineio_wsgi.cluster.local.channel import OwnerGone
 from engineio_wsgi.cluster.messages import BadMessage, Kind, Message
 from engineio_wsgi.cluster.redis.envelope import NO_LINK, Envelope
 from engineio_wsgi.deadline import Deadline
+from engineio_wsgi.runtime.loop import Watcher
 
 __all__ = ["Conversation", "EnvelopeSender", "ReliableLink"]
 
@@ -201,8 +202,7 @@ class ReliableLink:
         self._other_link = NO_LINK
         self._arrived = 0
         self._arrived_size = 0
-        # Any: gevent's timers have no public type
-        self._ack_timer: Any = None
+        self._ack_timer: Watcher | None = None
         self._ack_wanted = False
         self._asked_again_at = -1
         self._last_conversation = 0

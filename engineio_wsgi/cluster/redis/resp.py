@@ -12,6 +12,7 @@ import gevent
 import hiredis
 
 from engineio_wsgi.runtime.connection import RECV_SIZE, Connection
+from engineio_wsgi.runtime.loop import Watcher
 
 __all__ = ["RedisConnection", "pack_command"]
 
@@ -40,7 +41,7 @@ class RedisConnection:
         on_lost: called once, with the reason, when the connection is lost.
     """
 
-    def __init__(self, wire: Connection, patience: float, on_reply: Callable[[Any], object],
+    def __init__(self, wire: Connection, patience: float, on_reply: Callable[[object], object],
                  on_lost: Callable[[Exception], object]) -> None:
         self._wire = wire
         self._on_reply = on_reply
@@ -49,8 +50,7 @@ class RedisConnection:
         self._patience = patience
         #: checks in a row that found nothing received
         self._silent = 0
-        # Any: gevent's timers have no public type
-        self._timer: Any = gevent.get_hub().loop.timer(LOOK_PERIOD, LOOK_PERIOD)
+        self._timer: Watcher = gevent.get_hub().loop.timer(LOOK_PERIOD, LOOK_PERIOD)
         self._timer.start(self._look)
         wire.watch(self._read)
 
@@ -101,7 +101,7 @@ class RedisConnection:
 
     def close(self) -> None:
         """Close it; no callback is called any more. Harmless if repeated."""
-        self._on_reply = self._on_lost = lambda _: None
+        self._on_lost = self._on_reply = lambda _: None
         self._timer.stop()
         self._timer.close()
         self._wire.close()

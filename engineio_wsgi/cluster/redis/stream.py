@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 import gevent
 
 from engineio_wsgi.cluster.local.channel import OwnerGone
 from engineio_wsgi.cluster.messages import Kind, Message, read_number
 from engineio_wsgi.cluster.redis.reliable_link import Conversation
+from engineio_wsgi.runtime.loop import IoLoop
 
 __all__ = ["Stream"]
 
@@ -27,8 +27,7 @@ class Stream:
 
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
-        # Any: gevent's loops have no public type
-        self._loop: Any = gevent.get_hub().loop
+        self._loop: IoLoop = gevent.get_hub().loop
         self._arrived: deque[bytes] = deque()
         self._ended = False
         self._on_readable: Callable[[], object] | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from functools import cached_property
-from typing import Any
 from weakref import WeakSet
 from wsgiref.types import WSGIApplication
 from wsgiref.types import WSGIEnvironment as Environ
@@ -58,7 +57,7 @@ class EngineIO(Server):
 
     _socket_class = DjangoSocket
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, **options: object) -> None:
         super().__init__(**{**options_from_settings(), **options})
 
     def wrap(self, application: WSGIApplication) -> Middleware:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from django.http import HttpRequest
 
 from engineio_wsgi.contrib.django.database import call_handler, while_waiting
@@ -21,7 +19,7 @@ class DjangoListener(StandIn):
 
     __slots__ = ()
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> object:
         """Call the listener, and close the connections that it leaves open."""
         return call_handler(self.listener, *args, **kwargs)
 

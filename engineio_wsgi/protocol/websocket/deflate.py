@@ -143,6 +143,18 @@ _FACTORIES = {
 }
 
 
+class Compressor(Protocol):
+    """What is used of zlib's object, which has no public type."""
+
+    def compress(self, data: bytes, /) -> bytes:
+        """Compress some data; returns what is ready."""
+        ...
+
+    def flush(self, mode: int, /) -> bytes:
+        """The rest, up to a boundary."""
+        ...
+
+
 class Deflater:
     """Compresses a server's messages, each as a whole, in the order in which they are sent.
 
@@ -154,19 +166,19 @@ class Deflater:
 
     def __init__(self, parameters: DeflateParameters) -> None:
         self._parameters = parameters
-        self._zlib: Any = None  # zlib's objects have no public type
+        self._zlib: Compressor | None = None
 
     def compress(self, payload: bytes) -> bytes:
         """The compressed form of one message, for a frame with the first reserved bit set."""
         if not payload:
             return EMPTY
         compressor = self._zlib or self._new()
-        data: bytes = compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)
+        data = compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)
         if not self._parameters.server_no_context_takeover:
             self._zlib = compressor
         return data[:-4]
 
-    def _new(self) -> Any:  # as above
+    def _new(self) -> Compressor:
         parameters = self._parameters
         return zlib.compressobj(parameters.level, zlib.DEFLATED, -parameters.server_max_window_bits, parameters.memory_level)
 
@@ -187,7 +199,7 @@ class Inflater:
     def __init__(self, parameters: DeflateParameters, max_size: int) -> None:
         self._parameters = parameters
         self._max_size = max_size
-        self._zlib: Any = None  # zlib's objects have no public type
+        self._zlib: Any = None  # zlib's object, which has no public type; ``None`` between messages
         self.start()
 
     def start(self) -> None:

@@ -130,6 +130,15 @@ def test_a_worker_has_the_attributes_that_ours_reads() -> None:
     assert {"nr", "max_requests", "alive", "worker_connections", "sockets", "cfg", "log", "pid"} <= {*dir(worker)}
 
 
+def test_gunicorn_has_what_the_protocols_name() -> None:
+    config = Config()
+    assert [name for name in vendors.GunicornSettings.__annotations__ if not hasattr(config, name)] == []
+    assert all(hasattr(setting, "default") and callable(setting.get) for setting in config.settings.values())
+    worker = GeventWorker(0, 0, [], SimpleNamespace(), 30, config, None)
+    worker.tmp.close()
+    assert [name for name in vendors.GunicornWorker.__annotations__ if not hasattr(worker, name)] == []
+
+
 def test_the_helpers_of_a_workers_server() -> None:
     assert "SERVER_SOFTWARE" in base_environ(Config())
     assert list(inspect.signature(gunicorn_sock.ssl_context).parameters) == ["conf"]
