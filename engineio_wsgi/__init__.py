@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from types import ModuleType
 
 from engineio_wsgi.emitter import Emitter
 from engineio_wsgi.engine.middleware import Middleware
@@ -57,7 +57,7 @@ set_up_debug()
 protocol = 4
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> ModuleType:
     """``gunicorn -k engineio_wsgi.gunicorn`` looks for the worker class here: it gets the module, which says what was meant."""
     if name == "gunicorn":
         try:

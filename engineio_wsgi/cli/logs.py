@@ -6,7 +6,7 @@ import argparse
 import logging
 import re
 import sys
-from typing import Any, TextIO
+from typing import TextIO
 
 from engineio_wsgi.log import SHOWN, DebugHandler
 
@@ -29,7 +29,7 @@ class AccessLog:
         self._stream.flush()
 
 
-def add_logging_flags(parser: argparse.ArgumentParser, default: Any) -> None:
+def add_logging_flags(parser: argparse.ArgumentParser, default: object) -> None:
     """The flags about what is printed."""
     parser.add_argument("--log-level", metavar="LEVEL", choices=LEVELS, type=str.lower, default=default,
                         help="the least level of the log lines that are printed: debug, info, warning, error or critical "

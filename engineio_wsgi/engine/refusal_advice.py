@@ -8,12 +8,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
+from wsgiref.types import WSGIEnvironment
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.errors import RequestRefused
 from engineio_wsgi.throttle import Throttle
 
 __all__ = ["RefusalAdvice", "origin_cure"]
+
+#: what a refusal says of the request. Any: the values depend on the refusal
+Context = Mapping[str, Any]
 
 logger = logging.getLogger("engine")
 
@@ -37,7 +41,7 @@ class RefusalAdvice:
     def __init__(self) -> None:
         self._said = Throttle(PERIOD)
 
-    def tell(self, refusal: RequestRefused, environ: Mapping[str, Any]) -> None:
+    def tell(self, refusal: RequestRefused, environ: WSGIEnvironment) -> None:
         """Say how a refusal is cured, if an option or a proxy's setting does so."""
         name = refusal.context.get("name", "PLAIN_WEBSOCKET" if _is_plain_websocket(refusal, environ) else None)
         describe = _CURABLE.get(str(name))
@@ -45,7 +49,7 @@ class RefusalAdvice:
             logger.warning("%s", describe(refusal.context, environ))
 
 
-def origin_cure(origin: str, environ: Mapping[str, Any]) -> str:
+def origin_cure(origin: str, environ: WSGIEnvironment) -> str:
     """What is to be done so that pages of ``origin`` may use the engine at which this request has arrived."""
     own_scheme, own_host = environ.get("wsgi.url_scheme", ""), environ.get("HTTP_HOST", "").lower()
     scheme, _, host = origin.lower().partition("://")
@@ -62,7 +66,7 @@ def origin_cure(origin: str, environ: Mapping[str, Any]) -> str:
     return f"if pages of that site may use the engine, set the option cors={origin!r}"
 
 
-def _first(environ: Mapping[str, Any], name: str) -> str:
+def _first(environ: WSGIEnvironment, name: str) -> str:
     """The first of several values of a header: what the client itself has asked for."""
     return str(environ.get(name, "")).partition(",")[0].strip().lower()
 
@@ -82,39 +86,39 @@ def _is_internal(host: str) -> bool:
     return name in LOOPBACK or "." not in name
 
 
-def _origin(context: Mapping[str, Any], environ: Mapping[str, Any]) -> str:
+def _origin(context: Context, environ: WSGIEnvironment) -> str:
     return (f"a page of {context['origin']} was refused; expected: {context['wanted']}; "
             f"{origin_cure(context['origin'], environ)}")
 
 
-def _host(context: Mapping[str, Any], environ: Mapping[str, Any]) -> str:
+def _host(context: Context, environ: WSGIEnvironment) -> str:
     return f"a request to the host {context['host']!a} was refused: if it is this server's, add it to the option allowed_hosts"
 
 
-def _revision(context: Mapping[str, Any], environ: Mapping[str, Any]) -> str:
+def _revision(context: Context, environ: WSGIEnvironment) -> str:
     return (f"a client of revision {context['protocol']} of the protocol was refused; expected: 4. For clients of Socket.IO 2 "
             "and older (Engine.IO 3), set the option allow_eio3=True")
 
 
-def _jsonp(context: Mapping[str, Any], environ: Mapping[str, Any]) -> str:
+def _jsonp(context: Context, environ: WSGIEnvironment) -> str:
     return "a client that polls by JSONP was refused: set the option jsonp=True if there are such clients"
 
 
-def _is_plain_websocket(refusal: RequestRefused, environ: Mapping[str, Any]) -> bool:
+def _is_plain_websocket(refusal: RequestRefused, environ: WSGIEnvironment) -> bool:
     return refusal.context.get("transport") == "" and "HTTP_SEC_WEBSOCKET_KEY" in environ
 
 
-def _plain_websocket(context: Mapping[str, Any], environ: Mapping[str, Any]) -> str:
+def _plain_websocket(context: Context, environ: WSGIEnvironment) -> str:
     return (f"a WebSocket client that does not speak Engine.IO was refused at {environ.get('PATH_INFO', '')!a}; expected: the "
             "query ?EIO=4&transport=websocket, which engine.io-client adds. A plain WebSocket is for "
             "another path of the application")
 
 
-def _returned(context: Mapping[str, Any], environ: Mapping[str, Any]) -> str:
+def _returned(context: Context, environ: WSGIEnvironment) -> str:
     return f"allow_request returned {context['returned']}, and the handshake was refused: it must return True or False"
 
 
-_CURABLE: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], str]] = {
+_CURABLE: dict[str, Callable[[Context, WSGIEnvironment], str]] = {
     "ORIGIN": _origin, "HOST": _host, "OLD_PROTOCOL": _revision, "JSONP_DISABLED": _jsonp, "ALLOW_REQUEST_RETURNED": _returned,
     "PLAIN_WEBSOCKET": _plain_websocket,
 }  # fmt: skip

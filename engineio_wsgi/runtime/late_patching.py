@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from types import ModuleType
-from typing import Any
 
 from gevent import events, monkey
 
@@ -30,7 +29,7 @@ KNOWING = frozenset({
 #: modules that one line names
 MAX_NAMED = 3
 
-_watching: list[Any] = []
+_watching: list[Callable[[object], None]] = []
 
 
 def warn_of_late_patching() -> None:
