@@ -2,6 +2,6 @@
 
 from setuptools import Extension, setup
 
-BATCHES = "engineio_wsgi/protocol/websocket/_batches"
+BATCHES = "engineio_wsgi/protocol/websocket/c_batches"
 
 setup(ext_modules=[Extension(BATCHES.replace("/", "."), [f"{BATCHES}.c"], optional=True)])

@@ -3,7 +3,7 @@
 Owns the plain case, which is nearly all traffic: whole, final, masked and uncompressed frames of less than 64 KiB from a
 client, and ``str`` and ``bytes`` for it. Everything else is left to `FrameDecoder`, and to the encoders next to it.
 
-What is written here in Python is the reference for ``_batches.c``. It is used where no C compiler was there when the package
+What is written here in Python is the reference for ``c_batches.c``. It is used where no C compiler was there when the package
 was installed, and where the environment has ``ENGINEIO_PURE=1``.
 """
 
@@ -92,7 +92,7 @@ if TYPE_CHECKING or os.environ.get("ENGINEIO_PURE", "") not in ("", "0"):
     decode_messages, encode_messages, accelerated = decode_in_python, encode_in_python, False
 else:
     try:
-        from engineio_wsgi.protocol.websocket._batches import decode_messages, encode_messages
+        from engineio_wsgi.protocol.websocket.c_batches import decode_messages, encode_messages
     except ImportError:  # there was no compiler
         decode_messages, encode_messages, accelerated = decode_in_python, encode_in_python, False
     else:

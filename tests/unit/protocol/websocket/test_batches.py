@@ -128,6 +128,6 @@ def test_the_environment_can_ask_for_python(value: str, pure: bool) -> None:
     program = "import engineio_wsgi; print(engineio_wsgi.accelerated)"
     result = subprocess.run([sys.executable, "-c", program], env={**os.environ, "ENGINEIO_PURE": value}, capture_output=True,
                             text=True, check=True)
-    built = subprocess.run([sys.executable, "-c", "import engineio_wsgi.protocol.websocket._batches"], capture_output=True,
+    built = subprocess.run([sys.executable, "-c", "import engineio_wsgi.protocol.websocket.c_batches"], capture_output=True,
                            check=False).returncode == 0
     assert result.stdout.strip() == str(built and not pure)

@@ -240,11 +240,11 @@ static PyModuleDef_Slot slots[] = {
 };
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "engineio_wsgi.protocol.websocket._batches", NULL, 0, functions, slots, NULL, NULL, NULL,
+    PyModuleDef_HEAD_INIT, "engineio_wsgi.protocol.websocket.c_batches", NULL, 0, functions, slots, NULL, NULL, NULL,
 };
 
 PyMODINIT_FUNC
-PyInit__batches(void)
+PyInit_c_batches(void)
 {
     return PyModuleDef_Init(&definition);
 }
