@@ -51,19 +51,33 @@ class RefusalAdvice:
 
 def origin_cure(origin: str, environ: WSGIEnvironment) -> str:
     """What is to be done so that pages of ``origin`` may use the engine at which this request has arrived."""
-    own_scheme, own_host = environ.get("wsgi.url_scheme", ""), environ.get("HTTP_HOST", "").lower()
-    scheme, _, host = origin.lower().partition("://")
-    if scheme == "https" and own_scheme == "http" and _without_port(host) == _without_port(own_host):
-        return f"a proxy speaks TLS for this server, which does not know of it: {PROXY_FIX}"
-    told = _first(environ, "HTTP_X_FORWARDED_HOST")
-    if told and _without_port(told) == _without_port(host):
-        return f"a proxy speaks for this server, which does not believe it: {PROXY_FIX}"
-    behind_proxy = any(environ.get(name) for name in FORWARDED)
-    if behind_proxy and not told and _is_internal(own_host) and not _is_internal(host):
-        return f"a proxy speaks for this server, and does not tell which host was asked for: {PROXY_FIX}"
+    fault = _fault_of_proxy(origin, environ)
+    if fault is not None:
+        return f"{fault}: {PROXY_FIX}"
+    host, own_host = _host_of(origin), environ.get("HTTP_HOST", "").lower()
     if _without_port(host) in LOOPBACK and _without_port(own_host) in LOOPBACK and _port(host) == _port(own_host):
         return f"to a browser, these are two origins: open the page and the engine under one name, or set cors={origin!r}"
     return f"if pages of that site may use the engine, set the option cors={origin!r}"
+
+
+def _fault_of_proxy(origin: str, environ: WSGIEnvironment) -> str | None:
+    """Why the server does not know the address that the browser has; ``None`` if no proxy seems to be the reason."""
+    host, own_host = _without_port(_host_of(origin)), environ.get("HTTP_HOST", "").lower()
+    is_tls = origin.lower().startswith("https:") and environ.get("wsgi.url_scheme", "") == "http"
+    if is_tls and host == _without_port(own_host):
+        return "a proxy speaks TLS for this server, which does not know of it"
+    told = _first(environ, "HTTP_X_FORWARDED_HOST")
+    if told and _without_port(told) == host:
+        return "a proxy speaks for this server, which does not believe it"
+    behind_proxy = any(environ.get(name) for name in FORWARDED)
+    if behind_proxy and not told and _is_internal(own_host) and not _is_internal(_host_of(origin)):
+        return "a proxy speaks for this server, and does not tell which host was asked for"
+    return None
+
+
+def _host_of(origin: str) -> str:
+    """The host of an origin, with its port."""
+    return origin.lower().partition("://")[2]
 
 
 def _first(environ: WSGIEnvironment, name: str) -> str:

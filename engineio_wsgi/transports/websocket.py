@@ -153,11 +153,12 @@ class WebSocketTransport(Transport):
             return
         if self.meter is not None:
             self.meter.on_bytes_in(len(data))
-        if self._takes_batches:
-            data = self._read_messages(data)
-            if not data:
-                return
-        items = self.feed(data)
+        if self._takes_batches and not (data := self._read_messages(data)):
+            return
+        self._read_items(self.feed(data))
+
+    def _read_items(self, items: list[Item]) -> None:
+        """Deliver decoded ``items``."""
         if len(items) == 1:
             # most traffic: one message, which need not be queued
             item = items[0]
