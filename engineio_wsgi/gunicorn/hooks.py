@@ -28,7 +28,7 @@ def post_worker_init(worker: GunicornWorker) -> None:
         warn_of_max_requests(worker.cfg)
         if isinstance(worker, GeventWorker):
             note_worker(worker)
-            join_workers(worker.cfg)
+            join_workers(worker)
         gevent.spawn(_watch_worker, worker)
 
 

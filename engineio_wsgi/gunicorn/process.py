@@ -29,19 +29,21 @@ LOOK_PERIOD = 0.1
 _workers: list[GunicornWorker] = []
 
 
-def join_workers(cfg: GunicornSettings) -> None:
+def join_workers(worker: GunicornWorker) -> None:
     """Have several workers serve each other's sessions: those of one gunicorn, and of the one that takes its place (``USR2``).
 
-    A cluster that cannot be joined ends gunicorn.
+    They are those that listen on the same addresses. A cluster that cannot be joined ends gunicorn.
 
     Args:
-        cfg: gunicorn's settings.
+        worker: gunicorn's.
 
     Raises:
         AppImportError: the cluster cannot be joined. gunicorn logs it in one line, and stops.
     """
-    if cfg.workers > 1:
-        mark = sha256(repr(sorted(map(str, cfg.address))).encode()).hexdigest()[:12]
+    if worker.cfg.workers > 1:
+        # not the settings' addresses: with port 0, several gunicorns would have the same
+        addresses = sorted(repr(listener.getsockname()) for listener in worker.sockets)
+        mark = sha256("".join(addresses).encode()).hexdigest()[:12]
         set_default_cluster(f"{AUTOMATIC}{mark}")
     try:
         join_clusters()

@@ -87,7 +87,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     def load_wsgi(self) -> None:
         """What gunicorn calls to get the application."""
         super().load_wsgi()
-        join_workers(self.cfg)
+        join_workers(self)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """What gunicorn calls on SIGTERM."""

@@ -80,7 +80,8 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     running = SecureServer(tmp_path_factory.mktemp("server"), request.param, certificate)
     yield running
     running.stop()
-    assert not running.complaints(), running.logs()
+    # one of the tests is a page of another origin
+    assert [line for line in running.complaints() if "WARNING engine: a page of" not in line] == [], running.logs()
 
 
 @pytest.fixture

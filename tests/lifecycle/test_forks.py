@@ -244,7 +244,7 @@ def test_the_parent_goes_on_and_the_child_serves_nobody(start: Start, tmp_path: 
     end_child(server, tmp_path, child, way)
     clients.talk()
     assert not (tmp_path / "closed").exists()
-    assert not server.complaints()
+    assert not server.complaints(), server.logs()
 
 
 @pytest.mark.parametrize("how", ["local", "redis"])
@@ -270,7 +270,7 @@ def test_a_child_reaches_the_sessions_by_the_cluster(start: Start, tmp_path: Pat
     end_child(server, tmp_path, child)
     assert (emitter.workers(), emitter.count()) == (workers, 2)
     clients.talk()
-    assert not server.complaints()
+    assert not server.complaints(), server.logs()
 
 
 @pytest.mark.parametrize("kind", ["ours", "serve", OURS, "gevent"])
