@@ -64,7 +64,7 @@ class Cluster:
     """The cluster that this process is a worker of. Made in the hub, after any fork.
 
     Args:
-        host: the engine.
+        host: the `Worker` of this process.
         cluster: the option ``cluster``.
 
     Raises:

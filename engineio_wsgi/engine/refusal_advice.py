@@ -23,7 +23,7 @@ Context = Mapping[str, Any]
 
 logger = logging.getLogger("engine")
 
-#: seconds for which the same kind of refusal is not told again
+#: seconds for which the same kind of refusal is not logged again
 PERIOD = 60.0
 #: names of this machine, which a browser takes for different origins
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
@@ -33,7 +33,7 @@ PROXY_FIX = ("wrap the application in werkzeug's ProxyFix(app, x_for=1, x_proto=
 
 
 class RefusalAdvice:
-    """What has been said of refusals lately."""
+    """Logs how to cure refusals, each kind at most once a minute."""
 
     __slots__ = ("_said",)
 
@@ -49,7 +49,7 @@ class RefusalAdvice:
 
 
 def origin_cure(origin: str, environ: WSGIEnvironment) -> str:
-    """What is to be done so that pages of ``origin`` may use the engine at which this request has arrived."""
+    """How to let pages of ``origin`` use the engine that has received this request."""
     fault = _fault_of_proxy(origin, environ)
     if fault is not None:
         return f"{fault}: {PROXY_FIX}"
