@@ -1,4 +1,4 @@
-"""The error tree: whose fault it was, and what the wire is told.
+"""The error tree: whose fault an error is, and what the client is sent about it.
 
 Owns every exception class of the package and the handshake error table. Knows no I/O and imports nothing of the
 package, so that every other room may raise from here.
@@ -102,11 +102,11 @@ class WriteTimeout(UsageError, TimeoutError):
 
 
 class ConnectionDetached(EngineError, OSError):
-    """No error: how a loop of another server's is left after its connection has become a WebSocket, or another worker's.
+    """Not an error: it ends the loop of another server after its connection has become a WebSocket or moved to another worker.
 
-    gevent's ``pywsgi`` and gunicorn's gevent workers know no other way to let go of a connection. It leaves the WSGI
-    application, and the server takes it for a client that has gone, by its ``errno``. Who traces all that leaves an
-    application is told to ignore it, by this class or its name.
+    gevent's ``pywsgi`` and gunicorn's gevent workers release a connection only when an exception leaves the WSGI application.
+    Because of its ``errno``, they treat it as a client that has disconnected. Configure tools that report every exception of an
+    application to ignore this class.
     """
 
 
@@ -156,10 +156,10 @@ class RequestRefused(HttpRefusal):
 
     Args:
         code: the line of the table.
-        message: more than the table's text. The body has it only for code 4, where it is the answer of whoever refused; else it
-            explains, and goes into the response header ``Engineio-Reason``.
+        message: a text instead of the table's. With code 4 the client gets it in the body; with any other code, the body has the
+            table's text, and the response header ``Engineio-Reason`` explains it.
         context: what lets an operator find the cause; goes to ``connection_error`` and the log, never to the client.
-        bare: whether the response has no body, as the reference server's to a request that its polling transport refuses.
+        bare: whether the response has no body. The reference server sends none if its polling transport refuses a request.
         status: of the response; ``None`` for the code's.
         headers: what the response has to carry.
     """
@@ -180,12 +180,12 @@ class RequestRefused(HttpRefusal):
 
     @property
     def public_message(self) -> str:
-        """The message that the client gets: the table's text, except where somebody forbids something in their own words."""
+        """The message in the response's body: the table's text, except for code 4."""
         return self.message if self.code is ErrorCode.FORBIDDEN else self.code.message
 
     @property
     def explanation(self) -> str:
-        """What the message says beyond the one that the client gets; may be empty."""
+        """What :attr:`message` says beyond :attr:`public_message`; may be empty."""
         return "" if self.message == self.public_message else self.message.removeprefix(f"{self.code.message}: ")
 
 
@@ -227,7 +227,7 @@ class Forbidden(RequestRefused):
 class FrameError(ProtocolError):
     """The peer's frames are not what RFC 6455 or 7692 allow, or more than is accepted.
 
-    ``code`` is the close code that tells it so.
+    ``code`` is the close code that is sent to the peer.
     """
 
     def __init__(self, code: int, reason: str) -> None:
@@ -238,8 +238,7 @@ class FrameError(ProtocolError):
 class InvalidRequest(HttpRefusal, OSError):
     """A request that is not valid HTTP, or beyond the HTTP server's limits. The connection is closed after the response.
 
-    It is an ``OSError`` because an application meets it where it reads ``wsgi.input``, and frameworks know that
-    reading can fail so.
+    It is an ``OSError`` because reading ``wsgi.input`` may raise it, and frameworks expect an ``OSError`` there.
     """
 
 
@@ -252,7 +251,7 @@ class BadMessage(PeerError):
 
 
 class ClientGone(PeerError):
-    """Nobody waits for the answer any more."""
+    """The client has left, so the answer is not needed any more."""
 
 
 class OwnerGone(EngineError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Self, TypeAlias, TypeVar, overload
+from typing import Any, ClassVar, Self, TypeAlias
 from weakref import WeakSet
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -36,14 +36,13 @@ from engineio_wsgi.options.environment import from_environ
 from engineio_wsgi.options.options import Options
 from engineio_wsgi.runtime.forks import call_in_child, serve
 from engineio_wsgi.session.delivery import Delivery
-from engineio_wsgi.session.events import Listener
+from engineio_wsgi.session.event_names import SERVER_EVENTS
+from engineio_wsgi.session.events import HasListeners, Listener
 from engineio_wsgi.session.socket import Socket, as_message
 
 __all__ = ["Address", "HttpServer", "Server", "attach", "close_servers", "join_clusters", "listen", "servers"]
 
 logger = logging.getLogger("engine")
-
-L = TypeVar("L", bound=Listener)
 
 #: a port, ``(host, port)``, ``"host:port"`` or a listening socket
 Address: TypeAlias = int | str | tuple[str, int] | GeventSocket
@@ -84,7 +83,7 @@ class _TlsGate:
             return None
 
 
-class Server:
+class Server(HasListeners):
     """An Engine.IO server.
 
     Args:
@@ -117,6 +116,7 @@ class Server:
     ``_configure(options)`` replaces the options; before the first request only.
     """
 
+    _known_events = SERVER_EVENTS
     _socket_class: ClassVar[type[Socket]] = Socket
 
     def __init__(self, **options: object) -> None:
@@ -219,29 +219,9 @@ class Server:
 
     # -- listeners
 
-    @overload
-    def on(self, event: str) -> Callable[[L], L]:
-        """As a decorator."""
-
-    @overload
-    def on(self, event: str, listener: L) -> L:
-        """With the listener."""
-
-    def on(self, event: str, listener: L | None = None) -> L | Callable[[L], L]:
-        """Call ``listener`` at each ``event``; without one, a decorator. Returns the listener."""
-        return self._events.on(event) if listener is None else self._events.on(event, listener)
-
-    @overload
-    def once(self, event: str) -> Callable[[L], L]:
-        """As a decorator."""
-
-    @overload
-    def once(self, event: str, listener: L) -> L:
-        """With the listener."""
-
-    def once(self, event: str, listener: L | None = None) -> L | Callable[[L], L]:
-        """As :meth:`on`, for the next ``event`` only."""
-        return self._events.once(event) if listener is None else self._events.once(event, listener)
+    def _add(self, event: str, listener: Listener, once: bool) -> None:
+        add = self._events.once if once else self._events.on
+        add(event, listener)
 
     def off(self, event: str | None = None, listener: Listener | None = None) -> None:
         """Remove one listener, all of an event, or (without arguments) all. Unknown ones are ignored."""
@@ -254,7 +234,10 @@ class Server:
     def emit(self, event: str, *args: object) -> bool:
         """Call the listeners of ``event`` now, in this greenlet; returns whether there were any.
 
-        An exception of a listener reaches the caller, and the listeners after it are not called.
+        An exception that a listener raises is propagated, and the listeners after it are not called.
+
+        Raises:
+            ConfigurationError: there is no such event.
         """
         return self._events.emit(event, *args)
 

@@ -70,7 +70,7 @@ class Client:
         cookies: of every request, by name; values may be ``str``, what ``get_cookie`` of Flask's test client returns, or
             Django's test client's ``cookies`` altogether.
         query: what the query of every request holds beside the protocol's.
-        heartbeat: whether pings are answered; a test of what happens without says ``False``.
+        heartbeat: whether pings are answered; ``False`` is for tests of what happens if they are not.
         remote_address: the client's, as the application sees it.
 
     Raises:
@@ -136,7 +136,7 @@ class Client:
         Raises:
             SocketClosed: the session has ended.
             Refused: the server has not taken them.
-            TypeError: something else was to be sent.
+            TypeError: a message has another type.
         """
         packets = [Packet(PacketType.MESSAGE, as_message(each)) for each in data]
         if self._ended:
@@ -182,7 +182,7 @@ class Client:
         """Upgrade a polling session to WebSocket. Blocks until the upgrade is done.
 
         Raises:
-            Refused: the server does not want that.
+            Refused: the server refused the upgrade.
         """
         candidate = self._websocket()
         self._upgrading = True
@@ -256,7 +256,7 @@ class Client:
         if packet.type is PacketType.MESSAGE:
             self._inbox.put(packet)
         elif packet.type is PacketType.PING and self._heartbeat:
-            # the session may have ended meanwhile; the answer is of no use then
+            # the session may have ended meanwhile, and then the answer is not needed
             with suppress(Refused, SocketClosed):
                 self._carrier.send([Packet(PacketType.PONG, packet.data)])
         elif packet.type is PacketType.CLOSE:

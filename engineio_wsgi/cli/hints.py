@@ -1,4 +1,4 @@
-"""What somebody meant who has written a command line as for another program. Pure, but for a look whether a file exists."""
+"""Hints for wrong command lines, such as those of other programs. The only I/O is a check whether a file exists."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ USUAL = ("app", "application", "wsgi_app", "wsgi")
 
 
 def argument_hint(message: str, given: Sequence[str], known: Sequence[str]) -> str:
-    """What a wrong argument may stand for, as a text that begins with ``"; "``; empty if that is not known.
+    """The hint for a wrong argument, as a text that begins with ``"; "``; empty if there is none.
 
     Args:
         message: argparse's.
@@ -54,7 +54,7 @@ def _flag_hint(flag: str, known: Sequence[str]) -> str:
 
 
 def module_hint(name: str, attribute: str, modules: Mapping[str, ModuleType]) -> str:
-    """What somebody meant who names a file, or a module and its application with a dot; empty if that is not known.
+    """The hint for the name of a file, or for a module and its application with a dot between them; empty if there is none.
 
     Args:
         name: of the module that is not there.
@@ -74,7 +74,7 @@ def module_hint(name: str, attribute: str, modules: Mapping[str, ModuleType]) ->
 
 
 def attribute_hint(module: ModuleType, name: str) -> str:
-    """Which application of a module is meant by a name that it does not have; empty if that is not known."""
+    """The hint for a name that a module does not have: a similar name, or that of its application; empty if there is none."""
     callables = [each for each, value in vars(module).items() if callable(value) and not each.startswith("_")]
     usual = [each for each in USUAL if each in callables]
     similar = difflib.get_close_matches(name, callables, 1) or usual

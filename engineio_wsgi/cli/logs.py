@@ -39,7 +39,7 @@ def add_logging_flags(parser: argparse.ArgumentParser, default: object) -> None:
 
 
 def access_log(wanted: bool | None) -> AccessLog | None:
-    """The log of requests, if there is to be one: by default, where somebody sees it."""
+    """The log of requests, or ``None``. ``wanted`` is ``None`` by default: there is a log if stderr is a terminal."""
     is_wanted = sys.stderr.isatty() if wanted is None else wanted
     return AccessLog(sys.stderr) if is_wanted else None
 

@@ -10,7 +10,7 @@ __all__ = ["patch_standard_library"]
 
 
 def patch_standard_library() -> None:
-    """Patch what gevent can patch, before the application is imported; nothing if somebody has done so already."""
+    """Patch what gevent can patch, before the application is imported. Does nothing if it is patched already."""
     if monkey.is_module_patched("threading"):
         return
     with warnings.catch_warnings():

@@ -48,7 +48,7 @@ MOMENT = 0.1
 
 
 class Host(Front, SessionsHere, Protocol):
-    """The part of an engine that the cluster needs."""
+    """The part of this process's `Worker` that the cluster needs."""
 
     options: Options
 
@@ -96,7 +96,7 @@ class Receiver:
     """Takes connections, requests and calls from other workers.
 
     Args:
-        host: the engine.
+        host: the `Worker` of this process.
         group: of workers that serve each other's sessions.
         counters: to count them in.
     """

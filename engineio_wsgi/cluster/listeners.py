@@ -30,7 +30,7 @@ PLAIN_SERVERS = ("gevent.pywsgi", "engineio_wsgi.server")
 
 
 class Front(Protocol):
-    """The part of an engine that listeners need."""
+    """The part of this process's `Worker` that listeners need."""
 
     #: whether the engine is wrapped around no more than one application
     has_one_application: bool
@@ -71,7 +71,7 @@ class Listener:
 
     Args:
         server: a running one.
-        front: the engine.
+        front: the `Worker` of this process.
 
     Attributes:
         address: that it listens on.
@@ -146,7 +146,7 @@ class Listeners:
     """The known servers of this process.
 
     Args:
-        front: the engine.
+        front: the `Worker` of this process.
     """
 
     def __init__(self, front: Front) -> None:

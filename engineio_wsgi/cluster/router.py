@@ -27,9 +27,11 @@ from engineio_wsgi.engine.registry import WORKER_ID_SIZE, new_worker_id
 from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.handoff.client_socket import client_socket
 from engineio_wsgi.handoff.detachable import Detachable, detachable_of
+from engineio_wsgi.handoff.server_loops import NO_NAMES
 from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.http.hub_thread import wait_for_hub
 from engineio_wsgi.http.query import parse_query
+from engineio_wsgi.http.request_head import PROXY_KEYS
 from engineio_wsgi.log import shorten
 from engineio_wsgi.options.redis_url import RedisLocation, group_of, names_redis
 from engineio_wsgi.protocol.websocket.handshake import asks_for_websocket
@@ -50,10 +52,6 @@ T = TypeVar("T")
 
 #: attempts to find an id that no other worker has; there are 16 million
 MAX_ATTEMPTS = 8
-#: the names of a server that is not known
-NO_NAMES = ("", "")
-#: added by proxies, whose connections carry requests of many clients and must stay where they are
-FORWARDED = ("HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_REAL_IP", "HTTP_X_FORWARDED_PROTO")
 #: the part of an environ that belongs to the connection: its scheme and server, and its client as a proxy has named it
 ORIGIN = ("wsgi.url_scheme", "SERVER_NAME", "SERVER_PORT", "PROXY_PROTOCOL", "PROXY_ADDR", "PROXY_PORT", "engineio.peer")
 #: how often a connection may change its worker: one that needs more carries requests of many clients, whatever its headers say
@@ -66,7 +64,7 @@ class Cluster:
     """The cluster that this process is a worker of. Made in the hub, after any fork.
 
     Args:
-        host: the engine.
+        host: the `Worker` of this process.
         cluster: the option ``cluster``.
 
     Raises:
@@ -317,6 +315,9 @@ class Cluster:
 
 
 def _may_leave(environ: WSGIEnvironment, listener: Listener | None) -> bool:
-    """Whether another worker can serve a connection as this one does, and all its requests are likely for the same session."""
-    return (listener is not None and listener.moves and not any(name in environ for name in FORWARDED)
+    """Whether another worker can serve a connection as this one does, and all its requests are likely for the same session.
+
+    The connection of a proxy carries the requests of many clients.
+    """
+    return (listener is not None and listener.moves and not any(name in environ for name in PROXY_KEYS)
             and hops_of(environ, client_socket(environ)) < MAX_HOPS)

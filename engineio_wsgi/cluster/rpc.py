@@ -75,7 +75,7 @@ class Caller(Protocol):
         """Ask one worker. Returns how many sessions the call concerned.
 
         Raises:
-            OwnerGone: the worker does not exist, or has not answered; nobody knows then whether it has carried out the call.
+            OwnerGone: the worker does not exist, or has not answered; in that case it may have carried out the call.
         """
         ...
 

@@ -107,7 +107,7 @@ def ask_application(allow: Callable[[Request], object], request: Request) -> Non
         raise Forbidden(context={"name": "ALLOW_REQUEST_FAILED", "error": error}) from error
     if allowed is None or inspect.isawaitable(allowed):
         if inspect.iscoroutine(allowed):
-            allowed.close()  # or Python warns that nobody has awaited it
+            allowed.close()  # or Python warns that it was never awaited
         what = "None" if allowed is None else f"an awaitable ({type(allowed).__name__}), which nothing awaits"
         raise Forbidden(context={"name": "ALLOW_REQUEST_RETURNED", "returned": what})
     if not allowed:

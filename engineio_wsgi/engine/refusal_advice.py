@@ -12,6 +12,8 @@ from wsgiref.types import WSGIEnvironment
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.errors import RequestRefused
+from engineio_wsgi.http.policies.hosts import without_port
+from engineio_wsgi.http.request_head import PROXY_KEYS
 from engineio_wsgi.throttle import Throttle
 
 __all__ = ["RefusalAdvice", "origin_cure"]
@@ -21,20 +23,17 @@ Context = Mapping[str, Any]
 
 logger = logging.getLogger("engine")
 
-#: seconds for which the same kind of refusal is not told again
+#: seconds for which the same kind of refusal is not logged again
 PERIOD = 60.0
 #: names of this machine, which a browser takes for different origins
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
-#: what a proxy adds to a request
-FORWARDED = ("HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_HOST", "HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED", "HTTP_X_REAL_IP",
-             "HTTP_VIA")
 
 PROXY_FIX = ("wrap the application in werkzeug's ProxyFix(app, x_for=1, x_proto=1, x_host=1), and have the proxy set "
              "X-Forwarded-Proto and X-Forwarded-Host")
 
 
 class RefusalAdvice:
-    """What has been said of refusals lately."""
+    """Logs how to cure refusals, each kind at most once a minute."""
 
     __slots__ = ("_said",)
 
@@ -50,26 +49,26 @@ class RefusalAdvice:
 
 
 def origin_cure(origin: str, environ: WSGIEnvironment) -> str:
-    """What is to be done so that pages of ``origin`` may use the engine at which this request has arrived."""
+    """How to let pages of ``origin`` use the engine that has received this request."""
     fault = _fault_of_proxy(origin, environ)
     if fault is not None:
         return f"{fault}: {PROXY_FIX}"
     host, own_host = _host_of(origin), environ.get("HTTP_HOST", "").lower()
-    if _without_port(host) in LOOPBACK and _without_port(own_host) in LOOPBACK and _port(host) == _port(own_host):
+    if without_port(host) in LOOPBACK and without_port(own_host) in LOOPBACK and _port(host) == _port(own_host):
         return f"to a browser, these are two origins: open the page and the engine under one name, or set cors={origin!r}"
     return f"if pages of that site may use the engine, set the option cors={origin!r}"
 
 
 def _fault_of_proxy(origin: str, environ: WSGIEnvironment) -> str | None:
     """Why the server does not know the address that the browser has; ``None`` if no proxy seems to be the reason."""
-    host, own_host = _without_port(_host_of(origin)), environ.get("HTTP_HOST", "").lower()
+    host, own_host = without_port(_host_of(origin)), environ.get("HTTP_HOST", "").lower()
     is_tls = origin.lower().startswith("https:") and environ.get("wsgi.url_scheme", "") == "http"
-    if is_tls and host == _without_port(own_host):
+    if is_tls and host == without_port(own_host):
         return "a proxy speaks TLS for this server, which does not know of it"
     told = _first(environ, "HTTP_X_FORWARDED_HOST")
-    if told and _without_port(told) == host:
+    if told and without_port(told) == host:
         return "a proxy speaks for this server, which does not believe it"
-    behind_proxy = any(environ.get(name) for name in FORWARDED)
+    behind_proxy = any(environ.get(name) for name in PROXY_KEYS)
     if behind_proxy and not told and _is_internal(own_host) and not _is_internal(_host_of(origin)):
         return "a proxy speaks for this server, and does not tell which host was asked for"
     return None
@@ -85,18 +84,13 @@ def _first(environ: WSGIEnvironment, name: str) -> str:
     return str(environ.get(name, "")).partition(",")[0].strip().lower()
 
 
-def _without_port(host: str) -> str:
-    name, colon, port = host.rpartition(":")
-    return name if colon and port.isdigit() else host
-
-
 def _port(host: str) -> str:
-    return host.removeprefix(_without_port(host))
+    return host.removeprefix(without_port(host))
 
 
 def _is_internal(host: str) -> bool:
     """Whether it is the name of an upstream rather than of a site: ``127.0.0.1:8000``, ``backend``."""
-    name = _without_port(host)
+    name = without_port(host)
     return name in LOOPBACK or "." not in name
 
 

@@ -51,7 +51,7 @@ CLOSE_LISTENERS_TIMEOUT, LOOK_PERIOD = 2.0, 0.01
 SESSION_ID_BYTES = 15
 
 
-class Receiver(Protocol):
+class Recipient(Protocol):
     """A session that messages are sent to."""
 
     def send(self, data: str | bytes, *, compress: bool = True, timeout: float | None = None) -> object:
@@ -59,7 +59,7 @@ class Receiver(Protocol):
         ...
 
 
-def send_or_not(session: Receiver, data: str | bytes, compress: bool) -> bool:
+def send_or_not(session: Recipient, data: str | bytes, compress: bool) -> bool:
     """Send a message to a session of this process. Blocks while the write buffer is full, for `ROOM_TIMEOUT` seconds at most.
 
     Returns whether the message was queued.

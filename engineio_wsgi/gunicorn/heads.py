@@ -13,15 +13,21 @@ from ipaddress import ip_address, ip_network
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import unquote_to_bytes
 
-from engineio_wsgi.http.request_head import HeadLimits, InvalidRequest, RequestHead, build_head, parse_head
+from engineio_wsgi.http.request_head import (
+    BAD_REQUEST,
+    HEADERS_TOO_LARGE,
+    URI_TOO_LONG,
+    HeadLimits,
+    InvalidRequest,
+    RequestHead,
+    build_head,
+    parse_head,
+)
 from engineio_wsgi.vendors.gunicorn_parser import FAILURE, STATUSES, UNLIMITED, ParseException, parse
 from engineio_wsgi.vendors.gunicorn_workers import GunicornSettings
 
 __all__ = ["HeadReader", "Reading", "is_in", "preface_size"]
 
-BAD_REQUEST = "400 Bad Request"
-URI_TOO_LONG = "414 URI Too Long"
-HEADERS_TOO_LARGE = "431 Request Header Fields Too Large"
 
 #: gunicorn's ``Request``, which has no types
 GunicornRequest: TypeAlias = Any

@@ -1,4 +1,4 @@
-"""What a process of gunicorn's has to do with the engines in it: join the cluster, and leave its forked children alone."""
+"""The engines in gunicorn's processes: workers join the cluster, and a process forked from a worker does nothing."""
 
 from __future__ import annotations
 

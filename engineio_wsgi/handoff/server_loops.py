@@ -39,7 +39,7 @@ DETACHED = "the connection was taken from this server's loop, which ends here; t
 
 
 def read_ahead(reader: BufferedReader, sock: GeventSocket) -> bytes:
-    """What a buffered reader has read from its socket and not given to anybody. It stays there. Does not block."""
+    """The bytes that a buffered reader has read from its socket and not returned yet. They stay there. Does not block."""
     timeout = sock.gettimeout()
     sock.settimeout(0)
     try:

@@ -229,11 +229,6 @@ class HttpConnection:
 
     # -- the end
 
-    @property
-    def released(self) -> bool:
-        """Whether the connection was detached."""
-        return self._owner is None
-
     def detach(self, pending: bytes | None = None) -> Connection:
         """Give the connection away. Nothing else of this object works afterwards.
 

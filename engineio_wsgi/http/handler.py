@@ -385,7 +385,7 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
         return self._head_read + self._connection.buffer
 
     def detach(self, pending: bytes = b"") -> Connection:
-        """Give the connection away without sending anything. Whoever gets it answers the request that is being answered.
+        """Give the connection away without sending anything. Its new owner answers the current request.
 
         Args:
             pending: bytes that are read first from the result; nothing else that was read before is.

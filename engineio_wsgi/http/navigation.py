@@ -14,7 +14,7 @@ TEXT = ("This is the address of an Engine.IO server. It is not a page: clients s
 
 
 def is_navigation(environ: WSGIEnvironment, refusal: RequestRefused) -> bool:
-    """Whether somebody has opened the address itself, and not a client that understands the refusal."""
+    """Whether a request comes from a browser's address bar, and not from a client that understands the refusal."""
     if refusal.code is not ErrorCode.TRANSPORT_UNKNOWN and "missing" not in refusal.context:
         return False
     mode = environ.get("HTTP_SEC_FETCH_MODE")
@@ -23,7 +23,7 @@ def is_navigation(environ: WSGIEnvironment, refusal: RequestRefused) -> bool:
 
 
 def explain_address(refusal: RequestRefused) -> Response:
-    """The refusal for somebody who reads it: its status, and one line of text."""
+    """The refusal for a person: its status, and one line of text."""
     body = TEXT.format(code=int(refusal.code), message=refusal.code.message).encode()
     headers = [("Content-Type", "text/plain; charset=UTF-8"), NO_STORE, NO_SNIFF, ("Content-Length", str(len(body)))]
     return Response(refusal.status, [*headers, *refusal.headers], body)

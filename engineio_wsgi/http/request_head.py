@@ -17,8 +17,8 @@ from engineio_wsgi.errors import InvalidRequest
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
 
-__all__ = ["CHUNKED", "HeadLimits", "HeadParser", "InvalidRequest", "RequestHead", "build_head", "check_partial_head",
-           "fill_environ", "parse_head"]
+__all__ = ["BAD_REQUEST", "CHUNKED", "HEADERS_TOO_LARGE", "PROXY_KEYS", "URI_TOO_LONG", "HeadLimits", "HeadParser",
+           "InvalidRequest", "RequestHead", "build_head", "check_partial_head", "fill_environ", "parse_head"]
 
 #: ``RequestHead.length`` of a chunked body
 CHUNKED = -1

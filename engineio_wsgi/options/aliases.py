@@ -93,7 +93,7 @@ def find_alias(name: str, known: Collection[str]) -> Alias | None:
 
 
 def hint(name: str, known: Collection[str], shown: Callable[[str], str] = str) -> str:
-    """What somebody meant by an option that does not exist.
+    """The hint for an option that does not exist.
 
     Args:
         known: the options that there are.

@@ -1,4 +1,4 @@
-"""What an application gives to be called: functions whose body would never run are refused when they are given."""
+"""Checks the functions that an application passes: one whose body would never run is refused at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from engineio_wsgi.errors import ConfigurationError
 
 __all__ = ["check_function"]
 
-#: by the kind of function: why none is called as a listener is
+#: for each kind of function whose body a call does not run: what it is
 _NEVER_RUN: tuple[tuple[Callable[[Any], bool], str], ...] = (
     (inspect.iscoroutinefunction, "a coroutine function (async def), and nothing awaits it"),
     (inspect.isasyncgenfunction, "an asynchronous generator function, and nothing iterates over it"),
@@ -22,7 +22,7 @@ def check_function(what: str, function: object) -> None:
     """Refuse a function whose body would never run when it is called.
 
     Args:
-        what: it is to be: begins the text.
+        what: the purpose of the function, with which the error's text begins.
 
     Raises:
         ConfigurationError: it is a coroutine function, or one that makes a generator.

@@ -8,7 +8,7 @@ __all__ = ["warn_of_milliseconds"]
 
 logger = logging.getLogger("engine")
 
-#: seconds: nobody waits longer for an answer to a ping
+#: seconds; a longer time is hardly meant for a ping
 HOUR = 3600.0
 
 _said: set[tuple[str, float]] = set()

@@ -29,7 +29,7 @@ def switched(name: str, part: str, value: object) -> None:
 
 
 def unknown(name: str, known: Collection[str], what: str = "an option", shown: Callable[[str], str] = str) -> ConfigurationError:
-    """The error of a name that does not exist. It says what is meant by another library's name, suggests one, or lists all.
+    """The error of a name that does not exist. It explains another library's name, suggests a similar one, or lists all.
 
     Args:
         what: the kind of thing that ``name`` is not.

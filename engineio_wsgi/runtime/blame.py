@@ -1,6 +1,6 @@
-"""Which function has blocked the event loop: noted where it is noticed first, for the line that is logged about it.
+"""Remembers which function has blocked the event loop, for the warning about it.
 
-Costs nothing as long as nothing takes long. A function that blocks after it has waited for something of gevent's is not found.
+Costs nothing as long as nothing blocks. A function that blocks after it has waited for something of gevent's is not found.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from engineio_wsgi.clock import TimedLoop, monotonic
 
 __all__ = ["LONG", "Blame", "calling_function", "describe_function", "stood_still"]
 
-#: seconds of the event loop that are worth a note
+#: seconds for which a function has to block the event loop to be remembered
 LONG = 1.0
 #: the folder of the engine's own code
 PACKAGE = str(Path(__file__).parents[1])
@@ -35,12 +35,12 @@ class Blame:
         self._what = ""
 
     def note(self, since: float, now: float, what: str) -> None:
-        """``what`` has run since ``since``, and nothing else has."""
+        """Remember ``what``, which has run from ``since`` to ``now`` without a pause, if that was long."""
         if now - since >= LONG:
             self._until, self._what = now, what
 
     def of_last(self, seconds: float) -> str:
-        """The function that has blocked the loop within so many seconds, as a part of a sentence; empty if it is not known."""
+        """The function that blocked the loop within the last ``seconds``, as a part of a sentence; empty if it is not known."""
         return f" by {self._what}" if self._what and monotonic() - self._until < seconds else ""
 
     @staticmethod
@@ -65,7 +65,7 @@ def calling_function() -> str:
 
 
 def describe_function(function: Any) -> str:  # it is looked into without knowing its type
-    """The name of a listener, and where it begins."""
+    """The name of a listener, and the file and line where it begins."""
     while (wrapped := getattr(function, "listener", None)) is not None:
         function = wrapped
     code = getattr(getattr(function, "__func__", function), "__code__", None)

@@ -119,7 +119,7 @@ class Connection:
     def __init__(self, sock: Stream, pending: bytes = b"") -> None:
         self._sock = sock
         self._loop: IoLoop = gevent.get_hub().loop
-        #: bytes that were read before, and that nobody has received yet
+        #: bytes that were read before, and that `recv` has not returned yet
         self._read_ahead = pending
         self._reader: Watcher | None = None
         self._writer: Watcher | None = None

@@ -179,7 +179,7 @@ class GreenletPool:
         try:
             task()
         except GreenletExit:
-            pass  # somebody has killed the task; the greenlet goes on
+            pass  # the task was killed; the greenlet goes on
         except (Exception, gevent.Timeout):
             logger.exception("a task of the engine failed")
         except BaseException as error:

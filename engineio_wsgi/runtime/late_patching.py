@@ -22,7 +22,7 @@ BLOCKING = {
     "time": ("sleep",), "socket": ("socket", "create_connection"), "ssl": ("SSLContext", "SSLSocket"),
     "select": ("select", "poll"), "subprocess": ("Popen",), "queue": ("SimpleQueue",),
 }  # fmt: skip
-#: packages that have the original functions on purpose, or use them before anybody is served
+#: packages that have the original functions on purpose, or use them only before the server serves
 KNOWING = frozenset({
     "gevent", "greenlet", "engineio_wsgi", "gunicorn", "pytest", "_pytest", "pluggy", "pydevd", "debugpy", "coverage",
 })
@@ -33,7 +33,7 @@ _watching: list[Callable[[object], None]] = []
 
 
 def warn_of_late_patching() -> None:
-    """Write one line if modules have functions that gevent has patched since; and, from now on, if it is asked to patch."""
+    """Log a warning if modules have functions that gevent has patched since, and from now on when gevent patches later."""
     users = list(early_users())
     if users:
         more = f" and {len(users) - MAX_NAMED} more" if len(users) > MAX_NAMED else ""
@@ -45,7 +45,7 @@ def warn_of_late_patching() -> None:
 
 
 def early_users() -> Iterator[str]:
-    """The modules that have taken a function before it was patched, and what it is: ``shop.orders (time.sleep)``."""
+    """The modules that imported a function before it was patched, with that function: ``shop.orders (time.sleep)``."""
     originals = dict(_originals())
     if not originals:
         return

@@ -27,7 +27,7 @@ def check_event(event: object, known: frozenset[str]) -> None:
     """Refuse the name of an event that never happens.
 
     Args:
-        known: the events of whatever it is registered with: :data:`SERVER_EVENTS` or :data:`SESSION_EVENTS`.
+        known: the events of the object that it is registered with: :data:`SERVER_EVENTS` or :data:`SESSION_EVENTS`.
 
     Raises:
         ConfigurationError: it is none of them, and has no colon, which the names of an application's own events have.

@@ -1,4 +1,4 @@
-"""A look at the first messages of a session: whether a Socket.IO client has come to an engine that has no Socket.IO on top."""
+"""Detects Socket.IO clients, by a session's first message, at an engine that has no Socket.IO on top."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["is_connect_packet", "warn_of_socket_io"]
 
 logger = logging.getLogger("engine")
 
-#: seconds for which it is not told again
+#: seconds for which the warning is not repeated
 PERIOD = 60.0
 #: the end of the path under which a Socket.IO server is usually served
 SOCKET_IO = "socket.io"
@@ -20,12 +20,12 @@ _told = Throttle(PERIOD)
 
 
 def is_connect_packet(data: str | bytes) -> bool:
-    """Whether Socket.IO's clients connect with such a message: ``0``, ``0{…}``, ``0/namespace,``."""
+    """Whether Socket.IO's clients connect with this message: ``0``, ``0{…}``, ``0/namespace,``."""
     return isinstance(data, str) and data[:1] == "0" and data[1:2] in ("", "{", "/")
 
 
 def warn_of_socket_io(path: str) -> None:
-    """A session has ended whose only message was such a one: write one line a minute.
+    """Log a warning, at most once a minute: a session has ended whose only message was a Socket.IO client's.
 
     Args:
         path: the engine's. Under one that ends with ``socket.io``, a Socket.IO server of the application's own may be on top.

@@ -1,4 +1,4 @@
-"""Groups of sessions: who is in which, in this process.
+"""Groups: which sessions of this process are in which group.
 
 Owns both directions of the membership. Knows nothing of other workers, and nothing of what is sent to a group.
 """

@@ -62,7 +62,7 @@ class WriteBuffer:
     def take(self) -> list[Entry]:
         """Take all entries out, to write them.
 
-        If nobody watches, they count as written from now on; call :meth:`recount` with those that the kernel did not accept.
+        Unless watched, they count as written from now on; call :meth:`recount` with those that the kernel did not accept.
         """
         entries = self.entries
         self.entries = []

@@ -231,7 +231,7 @@ class PollingTransport(Transport):
             waiter.switch(False)
 
     def nudge(self) -> None:
-        """Response the waiting GET with a ``noop``."""
+        """Answer the waiting GET with a ``noop``."""
         self._release()
 
     def discard(self) -> None:

@@ -41,7 +41,7 @@ def parse(cfg: GunicornSettings, data: bytes, peer: object, number: int) -> Requ
     Args:
         cfg: gunicorn's.
         data: the head, with the PROXY header before it if there is one.
-        peer: the address of whoever is connected.
+        peer: the address that is connected: the client's, or a proxy's.
         number: of the request on its connection; only before the first one is a PROXY header looked for.
 
     Returns:

@@ -118,7 +118,7 @@ class Channel:
 
     def _receive_record(self, deadline: float | None) -> bytes:
         while True:
-            # no answer is so fast that it would be worth to try before the wait
+            # no answer is so fast that a try before the wait would succeed
             in_time = _wait(self.sock, READ, deadline)
             try:
                 data, beside, flags, _ = self.sock.recvmsg(RECORD_SIZE, _BESIDE_SIZE, _socket.MSG_CMSG_CLOEXEC)
@@ -169,13 +169,13 @@ class Channel:
             self.sock.shutdown(_socket.SHUT_RDWR)
 
     def close_descriptors(self) -> None:
-        """Close received file descriptors that nobody has taken."""
+        """Close received file descriptors that were not taken."""
         self.cut_short = False
         while self._descriptors:
             os.close(self._descriptors.pop())
 
     def close(self) -> None:
-        """Close the socket and all file descriptors. Harmless if repeated; nobody may be waiting."""
+        """Close the socket and all file descriptors. Harmless if repeated; no greenlet may be waiting."""
         self.close_descriptors()
         self.sock.close()
 
@@ -203,7 +203,7 @@ def connect(address: str, deadline: float) -> Channel:
     """Connect to the worker that listens on ``address``. Blocks while its queue is full.
 
     Raises:
-        OwnerGone: nobody listens, another user's process does, or the queue stays full.
+        OwnerGone: no process listens, another user's process does, or the queue stays full.
     """
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     try:

@@ -1,6 +1,6 @@
 """A pool of idle channels to other workers: a new channel costs both sides more than a small request.
 
-Owns the number of channels that are kept. Whoever needs one connects it; either side may close it.
+Owns the number of channels that are kept. The caller connects new ones; either side may close one.
 """
 
 from __future__ import annotations

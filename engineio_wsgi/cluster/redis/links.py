@@ -161,7 +161,7 @@ class RedisLinks:
         return self._pubsub.publish(Outgoing(self._channels.of(receiver), data, False, heard))
 
     def _unheard(self, name: str, now: float) -> None:
-        """Nobody listened to a worker's channel: it is gone, or has only lost its connection to Redis.
+        """No connection listened to a worker's channel: the worker is gone, or has only lost its connection to Redis.
 
         Args:
             now: when the message was published, of the monotonic clock. A blocked loop may read Redis' answer much later.
@@ -206,7 +206,7 @@ class RedisLinks:
         return self._pubsub.up
 
     def _come_back(self, away: float) -> None:
-        """Redis was away for so many seconds: messages in both directions may be lost."""
+        """Redis was away for ``away`` seconds: messages in both directions may be lost."""
         self._announce("cluster_back", away)
         for link in self._links.values():
             link.post_again()

@@ -48,7 +48,7 @@ class Outgoing(NamedTuple):
         channel: its name.
         data: the message.
         lasting: whether it is published after Redis was away. If not, its sender repeats it.
-        on_heard: called in the hub with the number of its receivers; never, if nobody knows it.
+        on_heard: called in the hub with the number of its receivers; not called if that is not known.
     """
 
     channel: bytes
@@ -102,7 +102,7 @@ class PubSub:
 
         Raises:
             Unreachable: Redis is not there, or does not let this user do what is needed.
-            FileExistsError: somebody has subscribed to the first channel already.
+            FileExistsError: another connection has subscribed to the first channel already.
         """
         self._reach(first=True)
         self._greenlet.start()
@@ -130,7 +130,7 @@ class PubSub:
         self._flush_soon()
 
     def _lose(self, error: Exception) -> None:
-        """The connection is lost, or of no use."""
+        """The connection is lost, or cannot be used."""
         if not self._lost.ready():
             self._lost.set(error)
         self._settled.set()

@@ -1,8 +1,8 @@
 """Django's database connections in handlers: checked before each handler, closed after it. It must not know the engine.
 
 A connection belongs to the thread, or (patched by gevent) to the greenlet that opened it. A greenlet of the engine runs the
-handlers of many sessions, and one that a handler has spawned just ends, so nobody else would close what a handler leaves open. So
-no connection is kept, whatever ``CONN_MAX_AGE`` says; to keep connections, use Django's connection pools.
+handlers of many sessions, and a spawned one just ends, so nothing else would close the connections that a handler leaves open.
+Therefore no connection is kept, whatever ``CONN_MAX_AGE`` says; to keep connections, use Django's connection pools.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ _let_in.csrf_exempt = True  # type: ignore[attr-defined]
 
 
 def _check_host(request: HttpRequest) -> None:
-    """Check the host. It may be that no middleware does."""
+    """Check the host, which the project's middlewares need not do."""
     try:
         request.get_host()
     except DisallowedHost as error:

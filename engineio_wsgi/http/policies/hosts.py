@@ -13,7 +13,7 @@ from engineio_wsgi.errors import Forbidden
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
 
-__all__ = ["HostPolicy"]
+__all__ = ["HostPolicy", "without_port"]
 
 
 class HostPolicy:
@@ -38,13 +38,14 @@ class HostPolicy:
         if self._is_open:
             return
         host = environ.get("HTTP_HOST", "").lower()
-        name = _without_port(host).removesuffix(".")
+        name = without_port(host).removesuffix(".")
         if host in self._names or name in self._names or (self._suffixes and name.endswith(self._suffixes)):
             return
         raise Forbidden("Forbidden: this host is not served; the server's option allowed_hosts names those that are",
                         {"name": "HOST", "host": host[:120], "option": "allowed_hosts"})
 
 
-def _without_port(host: str) -> str:
+def without_port(host: str) -> str:
+    """A host without its port."""
     name, colon, port = host.rpartition(":")
     return name if colon and port.isdigit() else host

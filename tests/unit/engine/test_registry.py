@@ -166,9 +166,9 @@ def test_another_thread_waits_for_the_hub(started: Registry) -> None:
 
 @pytest.mark.parametrize(("error", "sent"), [(None, True), (SocketClosed(), False), (WriteTimeout("full"), False)])
 def test_whether_a_message_was_queued(error: Exception | None, sent: bool) -> None:
-    class Receiver:
+    class Recipient:
         def send(self, data: str | bytes, *, compress: bool = True, timeout: float | None = None) -> None:
             if error is not None:
                 raise error
 
-    assert send_or_not(Receiver(), "hello", True) is sent
+    assert send_or_not(Recipient(), "hello", True) is sent
