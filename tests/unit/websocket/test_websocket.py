@@ -488,7 +488,7 @@ def test_the_client_disappears(scene: Scene) -> None:
     assert scene.wires[0].closed
 
 
-def test_sending_to_nobody(scene: Scene) -> None:
+def test_sending_after_the_client_has_gone(scene: Scene) -> None:
     websocket = scene.open()
     scene.client.sock.close()
     with pytest.raises(WebSocketError, match="dead"):
