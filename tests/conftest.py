@@ -1,4 +1,4 @@
-"""Fixtures of the suites that talk to a running server; see support/ for what they are made of."""
+"""Fixtures of the suites that talk to a running server. Their parts are in support/."""
 
 from __future__ import annotations
 
@@ -58,17 +58,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Against the reference server and in a cluster, only what is meant to be the same there is run."""
+    """Deselect the tests that do not apply to the server under test: the reference server, or a worker of a cluster."""
     left_out = [item for item in items if not _is_meant(item)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
 
 
-#: the markers of tests that are not for everything which carries an engine
+#: by the server under test: the markers of the tests that do not apply to it
 _NOT_FOR = {
     "reference": ("ours", "differs", "own_handler"),
     "stock": ("own_handler",),
-    # their listeners are not the owner's, so that what is for it is relayed
+    # their listeners are not the owner's, so requests for the owner are relayed
     "gunicorn": ("alone", "near"),
     "gevent": ("alone", "own_loop", "near"),
     "gevent_pywsgi": ("alone", "own_loop", "near"),
@@ -78,7 +78,7 @@ _NOT_FOR = {
 
 
 def _is_meant(item: Any) -> bool:
-    """Whether a test is for what carries its engine. Of those that serve none, nothing can cross."""
+    """Whether a test applies to its server. With ``TEST_CROSSING``, tests without a server do not run."""
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
     handler = parameters.get("handler", "reference" if REFERENCE else "nothing")
     if CROSSING and handler == "nothing":
@@ -88,19 +88,19 @@ def _is_meant(item: Any) -> bool:
 
 @pytest.fixture(params=HANDLERS)
 def handler(request: pytest.FixtureRequest) -> str:
-    """What carries the engine: our own handler, gevent-websocket's, or what the other workers of a cluster run under."""
+    """The server under test: our own handler, gevent-websocket's, or the server of the other workers of a cluster."""
     return str(request.param)
 
 
 @pytest.fixture(params=["polling", "websocket"])
 def transport(request: pytest.FixtureRequest) -> str:
-    """The transport of a test that is run over each."""
+    """The transport, for tests that run over both."""
     return str(request.param)
 
 
 @pytest.fixture(params=[4, 3], ids=["eio4", "eio3"])
 def eio(request: pytest.FixtureRequest) -> int:
-    """The protocol revision of a test that is run over each."""
+    """The protocol revision, for tests that run with both."""
     return int(request.param)
 
 
@@ -118,7 +118,7 @@ class _Complaints(logging.Handler):
 
 @pytest.fixture(autouse=True)
 def no_complaints(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A bad client is no reason for a traceback: no error is logged and no greenlet dies of one."""
+    """Check that no error was logged and no greenlet failed: a bad client must not cause a traceback."""
     hub: Any = gevent.get_hub()
     failures: list[str] = []
     complaints = _Complaints()
@@ -145,20 +145,20 @@ def no_complaints(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def nothing_told_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What one test's clients have done is news again in the next one."""
+    """Forget the violations that were logged, so that each test's are logged again."""
     monkeypatch.setattr("engineio_wsgi.log._violations", Throttle(VIOLATION_PERIOD))
 
 
 @pytest.fixture(autouse=True)
 def hang_up() -> Iterator[None]:
-    """No connection of a test's client outlives the test."""
+    """Close the connections of a test's clients after the test."""
     yield
     HttpConnection.close_all()
 
 
 @pytest.fixture(autouse=True)
 def deadline(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Whoever hangs fails."""
+    """Fail a test that hangs."""
     marker = request.node.get_closest_marker("deadline")
     with gevent.Timeout(marker.args[0] if marker else DEADLINE):
         yield
@@ -192,7 +192,7 @@ def serve(handler: str, request: pytest.FixtureRequest) -> Iterator[Serve]:
 
 @pytest.fixture(scope="session")
 def outposts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Outposts]]:
-    """The workers of a kind."""
+    """A factory of workers under a kind of server, which are started once."""
     started: dict[str, Outposts] = {}
 
     def start(kind: str) -> Outposts:
@@ -208,7 +208,7 @@ def outposts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str
 
 @pytest.fixture(scope="session")
 def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """One for all tests that do it no harm."""
+    """A Redis for all tests that neither stop nor reconfigure it."""
     server = RedisServer(tmp_path_factory.mktemp("redis"))
     yield server
     server.kill()

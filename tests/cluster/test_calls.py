@@ -251,7 +251,7 @@ GARBAGE: dict[str, list[str]] = {
 
 
 @pytest.mark.parametrize("name", ["local"], indirect=True)
-def test_calls_that_are_none(group: Workers, name: str) -> None:
+def test_malformed_calls_are_refused(group: Workers, name: str) -> None:
     session = sessions_of(group)[0]
     address = AbstractNames(f"{name}/engine.io").address(session.sid[:4])
     for fields in GARBAGE.values():

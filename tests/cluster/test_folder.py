@@ -76,7 +76,7 @@ def test_a_worker_that_closes_leaves_nothing(start: Start, folder: Path) -> None
     settled(lambda: not list(folder.iterdir()))
 
 
-def test_nobody_is_reached_where_nobody_has_been(reach: Emitter) -> None:
+def test_an_unused_directory_has_no_workers(reach: Emitter) -> None:
     assert reach.workers() == []
     with pytest.raises(NoWorkers):
         reach.count()

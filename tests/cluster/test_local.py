@@ -451,7 +451,7 @@ def test_garbage_on_the_unix_socket(pair: tuple[Workers, Worker, Worker], beside
     assert "a message of another process was refused" in group.log()
 
 
-def test_file_beside_a_connection_that_is_none(pair: tuple[Workers, Worker, Worker]) -> None:
+def test_a_moved_file_that_is_no_socket_is_refused(pair: tuple[Workers, Worker, Worker]) -> None:
     group, owner, _ = pair
     session = Nomad(owner).open()
     before = owner.ask()["files"]

@@ -1,4 +1,4 @@
-"""A connection whose other half is elsewhere: a side that takes nothing is not waited for for ever."""
+"""The pump between two connections: it waits only so long for a side that reads nothing."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_everything_arrives_before_the_end(ends: tuple[Sockets, Sockets]) -> Non
     assert one.recv(1) == b""
 
 
-def test_who_takes_nothing_is_given_up(ends: tuple[Sockets, Sockets]) -> None:
+def test_a_side_that_reads_nothing_is_closed(ends: tuple[Sockets, Sockets]) -> None:
     start(ends, 0.1)
     (_, one), (_, other) = ends
     with pytest.raises((BrokenPipeError, ConnectionResetError)):
@@ -71,7 +71,7 @@ def test_close(ends: tuple[Sockets, Sockets]) -> None:
     assert one.recv(1) == other.recv(1) == b""
 
 
-def test_what_is_on_its_way_arrives_although_the_client_says_something(ends: tuple[Sockets, Sockets]) -> None:
+def test_bytes_under_way_arrive_although_the_client_sends(ends: tuple[Sockets, Sockets]) -> None:
     start(ends, 30)
     (_, client), (_, server) = ends
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

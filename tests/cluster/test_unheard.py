@@ -67,7 +67,7 @@ def begin(one: RedisLinks, pubsub: FakePubSub) -> tuple[Conversation, Any]:
 
 
 @pytest.mark.parametrize(("asked_again_after", "lasts"), [(0.1, True), (links.LINK_GRACE + 1, False)])
-def test_nobody_listens(clock: Clock, pubsub: FakePubSub, asked_again_after: float, lasts: bool) -> None:
+def test_a_channel_without_listeners(clock: Clock, pubsub: FakePubSub, asked_again_after: float, lasts: bool) -> None:
     location: Any = type("Location", (), {"finder": ""})
     one = RedisLinks(location, "group", "me", lambda *_: None, lambda *_: Any, lambda *_: None)
     conversation, first = begin(one, pubsub)

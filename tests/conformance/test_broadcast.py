@@ -56,7 +56,7 @@ def test_a_closed_session_is_no_obstacle(serve: Any) -> None:
     assert here.hear_many(2) == ["x", "y"]
 
 
-def test_nobody_there(serve: Any) -> None:
+def test_a_broadcast_without_sessions(serve: Any) -> None:
     serve(app="silent").server.broadcast("x")
 
 

@@ -1,4 +1,4 @@
-"""Every end of a session: once, with the right reason, and nobody keeps waiting."""
+"""The ends of a session: each happens once, has the right reason, and wakes all waiting greenlets."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_discard_of_a_close_that_waits(serve: Any) -> None:
     assert session.served.events.wait("close")["reason"] == "forced close"
 
 
-def test_a_close_that_waits_for_a_client_in_vain(serve: Any) -> None:
+def test_a_close_whose_client_never_reads(serve: Any) -> None:
     session = open_session(serve(app="silent", ping_interval=0.1, ping_timeout=0.1))
     socket = socket_of(session)
     socket.send("never read")
@@ -118,7 +118,7 @@ def test_sending_after_the_end(serve: Any, transport: str) -> None:
 
 
 @pytest.mark.complains
-def test_everyone_who_waits_is_woken(serve: Any) -> None:
+def test_all_waiting_greenlets_are_woken(serve: Any) -> None:
     import engineio_wsgi
 
     served = serve(app=None, max_buffered=1000)

@@ -75,7 +75,7 @@ def test_other_threads_may_join_and_leave(serve: Any) -> None:
 
 
 @pytest.mark.parametrize("group", [None, 7, ""])
-def test_names_that_are_none(serve: Any, group: Any) -> None:
+def test_invalid_group_names_are_refused(serve: Any, group: Any) -> None:
     served = serve(app="silent")
     session = open_session(served, "websocket")
     with pytest.raises((TypeError, ValueError), match="the name of a group"):

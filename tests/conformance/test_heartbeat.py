@@ -1,4 +1,4 @@
-"""Heartbeats: who pings whom, who is given up, and who is not."""
+"""Heartbeats: who sends pings, and which clients are closed."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_pings_go_out_among_many_large_messages(serve: Any) -> None:
     assert served.events.of("close") == []
 
 
-def test_who_does_not_answer_is_closed(serve: Any, transport: str) -> None:
+def test_a_client_that_does_not_answer_is_closed(serve: Any, transport: str) -> None:
     session = open_session(serve(**FAST), transport)
     assert session.recv() == "2"
     assert session.served.events.wait("close")["reason"] == "ping timeout"
@@ -68,7 +68,7 @@ def test_who_does_not_answer_is_closed(serve: Any, transport: str) -> None:
         assert session.getting.get(session.target()).json()["code"] == 1
 
 
-def test_who_does_not_even_poll_is_closed(serve: Any) -> None:
+def test_a_client_that_does_not_poll_is_closed(serve: Any) -> None:
     session = open_session(serve(**FAST))
     assert session.served.events.wait("close")["reason"] == "ping timeout"
 
@@ -81,7 +81,7 @@ def test_a_waiting_poll_learns_of_the_ping_timeout(serve: Any) -> None:
     assert session.served.events.wait("close")["reason"] == "ping timeout"
 
 
-def test_one_who_answers_is_not_closed_with_one_who_does_not(serve: Any, transport: str) -> None:
+def test_a_client_that_answers_is_not_closed_with_one_that_does_not(serve: Any, transport: str) -> None:
     served = serve(**CALM)
     lost = open_session(served, transport)
     alive = open_session(served, transport)
@@ -126,12 +126,12 @@ def test_a_pong_from_the_client_is_an_error(serve: Any, transport: str) -> None:
     assert session.served.events.wait("close")["reason"] == "transport error"
 
 
-def test_who_does_not_ping_is_closed(serve: Any, transport: str) -> None:
+def test_a_client_that_does_not_ping_is_closed(serve: Any, transport: str) -> None:
     session = open_session(serve(**FAST), transport, 3)
     assert session.served.events.wait("close")["reason"] == "ping timeout"
 
 
-def test_who_pings_is_not_closed(serve: Any, transport: str) -> None:
+def test_a_client_that_pings_is_not_closed(serve: Any, transport: str) -> None:
     session = open_session(serve(ping_interval=0.5, ping_timeout=0.5), transport, 3)
     for _ in range(15):
         gevent.sleep(0.1)

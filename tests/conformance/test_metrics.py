@@ -199,7 +199,7 @@ def test_refusals(watch: Any, query: str, code: int) -> None:
         **dict.fromkeys(range(6), 0), code: 1}
 
 
-def test_who_is_forbidden(watch: Any, transport: str) -> None:
+def test_a_forbidden_handshake_is_counted(watch: Any, transport: str) -> None:
     watched = watch(allow_request=lambda request: False)
     headers = handshake_headers("AAAAAAAAAAAAAAAAAAAAAA==") if transport == "websocket" else []
     watched.served.connect().request("GET", f"{watched.served.path}?EIO=4&transport={transport}", headers)

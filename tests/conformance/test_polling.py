@@ -195,7 +195,7 @@ def test_too_large_a_chunked_body(serve: Any) -> None:
 @pytest.mark.differs("refuses the connection")
 @pytest.mark.own_loop("refuses it, and logs that")
 @pytest.mark.parametrize("length", ["-1", "1e3", "0x10", "+5", "5, 5", ""])
-def test_a_length_that_is_none(serve: Any, length: str) -> None:
+def test_an_invalid_content_length_is_refused(serve: Any, length: str) -> None:
     session = polling(serve())
     session.posting.send(session.posting.head("POST", session.target(), [("Content-Length", length)]))
     assert 400 <= session.posting.response().status < 500

@@ -408,7 +408,7 @@ def test_a_client_that_waits_and_is_not_asked() -> None:
         assert b"\r\nConnection: close\r\n" in answer
 
 
-def test_nobody_is_asked_in_the_middle_of_a_response() -> None:
+def test_no_100_continue_in_the_middle_of_a_response() -> None:
     def application(environ: dict[str, Any], start_response: Any) -> Any:
         start_response("200 OK", [])
         yield b"begun"
@@ -455,7 +455,7 @@ def test_pipelining() -> None:
         (b"GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", True),
     ],
 )
-def test_who_keeps_the_connection(request_bytes: bytes, kept: bool) -> None:
+def test_which_requests_keep_the_connection(request_bytes: bytes, kept: bool) -> None:
     with serving(answering()) as server:
         connection = server.connect(request_bytes)
         response = connection.response()

@@ -313,7 +313,7 @@ def test_proxys_own_check(strict: Pair) -> None:
 
 
 @pytest.mark.parametrize("header", [b"PROXY " + b"x" * 200, VERSION_2 + b"\x31\x11\x00\x0c" + bytes(12)])
-def test_proxy_header_that_is_none(strict: Pair, header: bytes) -> None:
+def test_invalid_proxy_headers_are_refused(strict: Pair, header: bytes) -> None:
     connection = strict.ours.served.connect()
     connection.send(header + get())
     assert connection.response().status == 400
@@ -367,7 +367,7 @@ def test_proxy_protocol_is_for_proxies(hooked: Pair) -> None:
     assert hooked.ask(b"PROXY TCP4 203.0.113.9 192.0.2.1 5000 80\r\n" + get()).status == 400
 
 
-def test_nobody_else_is_trusted(hooked: Pair) -> None:
+def test_other_addresses_are_not_trusted(hooked: Pair) -> None:
     environ = hooked.ask(get("X-Forwarded-Proto: https", "SCRIPT_NAME: /plain", target="/plain")).environ
     assert environ is not None
     assert (environ["wsgi.url_scheme"], environ["SCRIPT_NAME"]) == ("http", "")
@@ -443,7 +443,7 @@ WORKERS = {
     "casefold_http_method": HERE + "test_loose_settings", "cert_reqs": HERE + "test_tls_settings",
     "certfile": HERE + "test_tls_settings",
     "ciphers": HERE + "test_tls_settings", "do_handshake_on_connect": LIFE + "test_tls", "dogstatsd_tags": HERE + "test_statsd",
-    "forwarded_allow_ips": HERE + "test_nobody_else_is_trusted", "forwarder_headers": HERE + "test_strict_settings",
+    "forwarded_allow_ips": HERE + "test_other_addresses_are_not_trusted", "forwarder_headers": HERE + "test_strict_settings",
     "graceful_timeout": LIFE + "test_stop_gives_up_clients_that_do_not_come", "header_map": HERE + "test_strict_settings",
     "http_parser": HERE + "test_request_hooks_and_logger", "keepalive": LIFE + "test_keepalive",
     "keyfile": HERE + "test_tls_settings",

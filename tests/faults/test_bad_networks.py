@@ -138,7 +138,7 @@ def test_it_loses_nothing_without_an_upgrade_either(serve: Any, join: Join, tran
 # -- gone without a word
 
 
-def test_who_has_vanished_is_noticed(serve: Any, join: Join, transport: str, eio: int) -> None:
+def test_a_vanished_client_is_noticed(serve: Any, join: Join, transport: str, eio: int) -> None:
     served = serve(**HURRIED)
     network, other = join(served), join(served)
     neighbour = open_session(other.served, "websocket")
@@ -158,7 +158,7 @@ def test_who_has_vanished_is_noticed(serve: Any, join: Join, transport: str, eio
         network.wait_left()
 
 
-def test_who_can_still_be_talked_to_is_told(serve: Any, join: Join) -> None:
+def test_a_client_that_still_receives_gets_a_close(serve: Any, join: Join) -> None:
     served = serve(**HURRIED)
     network = join(served)
     session = open_session(network.served, "websocket")

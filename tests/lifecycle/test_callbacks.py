@@ -146,7 +146,7 @@ def test_a_spawned_greenlet(serve: Any, transport: str, capfd: pytest.CaptureFix
     assert "RuntimeError: boom" in capfd.readouterr().err
 
 
-def test_none_of_it_costs_a_connection_more(serve: Any) -> None:
+def test_failing_callbacks_leave_the_connection_open(serve: Any) -> None:
     served = serve(server=engineio_wsgi.Server(allow_request=fail))
     connection: HttpConnection = served.connect()
     for _ in range(20):

@@ -1,1 +1,1 @@
-"""What the suites share: a server to talk to, and clients that can misbehave."""
+"""Helpers of all suites: servers under test, and clients that can violate the protocol."""

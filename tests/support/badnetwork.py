@@ -1,10 +1,9 @@
-"""A network that fails in the ways in which real ones do: a proxy between clients and the server under test.
+"""A network that fails as real ones do: a proxy between clients and the server under test.
 
-What loss and reordering do to TCP is that bytes come late, in odd pieces and many at once; that, and what a proxy can do itself,
-is here: delay, stalls of one direction or both, connections that vanish without a word, halves that are closed (a FIN is passed
-on, and the other direction goes on), resets, and a NAT that gives everybody a new address. It lives in the event loop in which
-it was made: made in another thread, it goes on while the server's loop is blocked. Connections that have to fare differently
-take two networks.
+Loss and reordering make the bytes of a TCP connection arrive late, in odd pieces and many at once. The proxy does this, and also
+delays, stalls one direction or both, drops connections without a FIN, closes one half (a FIN is passed on, and the other
+direction continues), resets, and gives all clients new addresses, as a NAT does. It runs in the event loop in which it was made:
+made in another thread, it continues while the server's loop is blocked. For connections with different faults, use two networks.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Engine.IO clients for the tests: they do what they are told and nothing by themselves.
+"""Engine.IO clients for the tests. They send nothing by themselves.
 
-Both have one face, so that a test can be run over either transport: ``send(*packets)``, ``recv()``, ``say(*data)``,
+Both have the same methods, so that a test can run over either transport: ``send(*packets)``, ``recv()``, ``say(*data)``,
 ``hear()``, ``vanish()``. Packets are those of `support.codec`.
 """
 

@@ -1,4 +1,4 @@
-"""A second opinion on how packets are written down: independent of the package's own codecs, and only for the tests.
+"""A second implementation of the packet encoding, independent of the package's codecs.
 
 A packet is the ``str`` that stands in a text frame (``"4hello"``), or ``bytes`` for a binary message.
 """

@@ -1,4 +1,4 @@
-"""A server whose clients cross from one worker to another: the conformance suite runs over it as over any other.
+"""A server whose clients' requests all arrive at another worker than their session's. The conformance suite runs over it.
 
 The engine that the test has in its hands owns all sessions; whatever connection begins with a request that names a session is
 accepted by one of two other workers, in processes of their own.

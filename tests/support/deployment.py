@@ -1,6 +1,6 @@
-"""The files of examples/deploy at work: the application under gunicorn or gevent, and nginx or HAProxy in front of it.
+"""Runs the files of examples/deploy: the application under gunicorn or gevent, and nginx or HAProxy in front of it.
 
-What is tested is the examples' own text: only addresses, and names of files and folders, are replaced in it.
+The files are used unchanged, except for addresses and the names of files and folders.
 """
 
 from __future__ import annotations

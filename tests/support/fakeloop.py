@@ -1,4 +1,4 @@
-"""An event loop whose time passes when a test says so: nothing waits."""
+"""An event loop whose time a test sets, so that nothing waits."""
 
 from __future__ import annotations
 

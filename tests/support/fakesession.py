@@ -1,4 +1,4 @@
-"""A session over a transport that writes and reads when a test says so, and greenlets that use it."""
+"""A session over a transport that a test controls, and greenlets that use the session."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a transport reports to, written down; and a connection that does what a test says."""
+"""A sink that records what a transport reports, and a connection that a test controls."""
 
 from __future__ import annotations
 

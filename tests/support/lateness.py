@@ -1,4 +1,4 @@
-"""An event loop that is late, because somebody computes in it."""
+"""An event loop that is late because a greenlet computes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The manual as its readers use it: its pages, their files and commands, and a shell that types them."""
+"""The pages of the manual, the files and commands in them, and a shell that runs the commands."""
 
 from __future__ import annotations
 

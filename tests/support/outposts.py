@@ -1,7 +1,7 @@
 """Two more workers, in processes of their own and under any server: they accept connections for the engine of a test.
 
-The engine that a test has in its hands is the third worker, and owns all sessions. A connection is given to the others just
-after it has been accepted, so that what reads its requests is the loop of their server.
+The test's own engine is the third worker, and owns all sessions. Each connection is passed to one of the others directly after it
+was accepted, so that the loop of that worker's server reads its requests.
 """
 
 from __future__ import annotations

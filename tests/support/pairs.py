@@ -1,6 +1,6 @@
 """Two workers that share one listener, under any server, and connections to the one of them that a test picks.
 
-Who accepts is the kernel's affair; so the other worker is stopped meanwhile.
+The kernel chooses the worker that accepts, so the other one is stopped meanwhile.
 """
 
 from __future__ import annotations

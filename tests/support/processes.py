@@ -1,4 +1,4 @@
-"""Servers in processes of their own, as somebody would deploy them: gunicorn with any worker, gevent, the standard library."""
+"""Servers in processes of their own, as they are deployed: gunicorn with any worker, gevent, the standard library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Redis of the test's own, with the faults that one can have, and the forms in which it is deployed."""
+"""A Redis server for one test: its faults, and the forms in which it is deployed."""
 
 from __future__ import annotations
 

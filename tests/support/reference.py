@@ -1,7 +1,7 @@
-"""The reference server of npm in a process of its own, behind the same face as ours: to check the tests themselves.
+"""The reference server of npm in a process of its own, with the same interface as ours: to check the tests themselves.
 
-``TEST_REFERENCE=1 pytest tests/conformance`` runs what is said on the wire against it; tests that need our Python
-API, or where ours differs on purpose (marked ``differs``), are left out.
+``TEST_REFERENCE=1 pytest tests/conformance`` runs the tests of the protocol against it. Tests that need our Python API,
+or where ours differs on purpose (marked ``differs``), are left out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A server to talk to, behind one face: ours in this process and its hub, or the reference server in another process.
+"""The server under test, with one interface: ours in this process and its hub, or the reference server in another process.
 
 ``Served`` is what a test gets; ``EventLog`` tells it what happened on the server's side, so that no test has to sleep.
 """

@@ -1,4 +1,4 @@
-"""A polling client that upgrades at a random moment while both sides talk, and keeps the books.
+"""A polling client that upgrades at a random moment while both sides send, and checks what arrives.
 
 Every choice is drawn from a generator with a known seed. Messages are numbered in the order in which they were handed
 to ``send``; what arrives has to be 0, 1, 2, … whatever the timing.

@@ -99,7 +99,7 @@ def read_all(wire: Connection, size: int = 1 << 30) -> bytes:
 # -- the handshake
 
 
-def test_a_handshake_that_is_none_is_refused_as_the_rfc_has_it() -> None:
+def test_an_invalid_handshake_is_refused_with_the_status_of_the_rfc() -> None:
     websocket = WebSocket({**ENVIRON, "HTTP_SEC_WEBSOCKET_VERSION": "8"}, lambda first: None)  # type: ignore[arg-type, return-value]
     websocket.refusal = HandshakeRefused("426 Upgrade Required", "version 8", [("Sec-WebSocket-Version", "13")])
     with pytest.raises(HandshakeRefused) as refused:
@@ -109,7 +109,7 @@ def test_a_handshake_that_is_none_is_refused_as_the_rfc_has_it() -> None:
     assert refused.value.headers == (("Sec-WebSocket-Version", "13"),)
 
 
-def test_what_others_have_accepted_is_not_looked_at(pair: Pair) -> None:
+def test_websockets_of_other_libraries_are_not_checked(pair: Pair) -> None:
     check_handshake(SimpleNamespace(refusal="none of ours"))
     check_handshake(pair.plain())
     check_handshake(WebSocket(dict(ENVIRON), lambda first: None))  # type: ignore[arg-type, return-value]

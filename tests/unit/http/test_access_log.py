@@ -20,7 +20,7 @@ def test_what_is_missing_is_a_dash() -> None:
 
 
 @pytest.mark.parametrize(("log", "silent"), [(None, True), ("default", False)])
-def test_who_listens(log: str | None, silent: bool) -> None:
+def test_a_log_that_discards_its_lines_is_silent(log: str | None, silent: bool) -> None:
     server = gevent.pywsgi.WSGIServer(("127.0.0.1", 0), log=log)
     assert is_silent(server.log) is silent
     assert is_silent(None)

@@ -1,4 +1,4 @@
-"""http/input.py: the input stream over both framings, from a real connection."""
+"""Input streams: reads of any size, both framings, and ``Expect: 100-continue``."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def test_a_client_that_did_not_wait_is_not_told(pair: Pair) -> None:
     assert pair.client.recv(100) == b"end"
 
 
-def test_nobody_is_told_after_the_response_has_begun(pair: Pair) -> None:
+def test_no_100_continue_after_the_response_has_begun(pair: Pair) -> None:
     body = pair.body(4, HTTP_EXPECT="100-continue")
     assert body.stop_waiting()
     with pytest.raises(InvalidRequest):

@@ -66,12 +66,12 @@ def test_a_length_beyond_the_limit_is_refused_before_anything_is_read() -> None:
 
 
 @pytest.mark.parametrize("length", ["-1", "+1", "1.0", "0x1", "1e3", " 1", "1 ", "1,1", "one", "²", "١", "1_0", "-"])
-def test_a_length_that_is_none(length: str) -> None:
+def test_an_invalid_content_length_is_refused(length: str) -> None:
     with pytest.raises(ProtocolError, match="is not a number"):
         body(Unreadable(), length=length)
 
 
-def test_what_is_said_of_a_wrong_length_is_cut_short() -> None:
+def test_the_error_of_a_wrong_length_is_cut_short() -> None:
     with pytest.raises(ProtocolError) as refused:
         body(Unreadable(), length="x" * 9000)
     assert str(refused.value) == f"the Content-Length {'x' * 40!r} is not a number"

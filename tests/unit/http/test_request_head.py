@@ -1,4 +1,4 @@
-"""http/requests.py: which heads are requests, what they say, and what the rest is refused with."""
+"""Request heads: which are accepted, how they are parsed, and the status of each refusal."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_names_with_underscores_are_dropped() -> None:
         ("1.0", "keep-alive, close", True),
     ],
 )
-def test_who_wants_the_connection_closed(version: str, connection: str | None, close: bool) -> None:
+def test_which_requests_close_the_connection(version: str, connection: str | None, close: bool) -> None:
     lines = [] if connection is None else [f"Connection: {connection}"]
     assert parse(f"GET / HTTP/{version}", "Host: h", *lines).close is close
 

@@ -1,4 +1,4 @@
-"""The application's WebSocket over a real socket pair: the face of gevent-websocket's, and the closing handshake."""
+"""The application's WebSocket over a real socket pair: the methods of gevent-websocket's, and the closing handshake."""
 
 from __future__ import annotations
 
@@ -488,7 +488,7 @@ def test_the_client_disappears(scene: Scene) -> None:
     assert scene.wires[0].closed
 
 
-def test_sending_to_nobody(scene: Scene) -> None:
+def test_sending_after_the_client_has_gone(scene: Scene) -> None:
     websocket = scene.open()
     scene.client.sock.close()
     with pytest.raises(WebSocketError, match="dead"):

@@ -137,7 +137,7 @@ def test_once_and_in_order_whatever_is_lost(steps: list[tuple[str, bool, int]]) 
 
 @given(STEPS, st.booleans())
 @settings(max_examples=200)
-def test_who_has_forgotten_the_link_begins_anew(steps: list[tuple[str, bool, int]], left: bool) -> None:
+def test_a_side_that_has_forgotten_the_link_begins_a_new_one(steps: list[tuple[str, bool, int]], left: bool) -> None:
     pair = Pair()
     try:
         pair.say("left")
@@ -195,8 +195,8 @@ def test_nothing_more_is_taken_when_too_much_waits(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("rest", [[], [2, 3]], ids=["nothing follows", "more follows"])
-def test_what_is_lost_is_said_again_by_and_by(rest: list[int]) -> None:
-    """Nobody has to come back for that; and what asks for it may be lost, too."""
+def test_lost_messages_are_repeated(rest: list[int]) -> None:
+    """Without a reconnection. The requests for a repetition may be lost, too."""
     pair = Pair()
     pair.say("left")
     pair.carry(pair.left, pair.right, 1)

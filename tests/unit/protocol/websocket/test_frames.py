@@ -281,7 +281,7 @@ def test_close_codes(code: int) -> None:
 
 
 @pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65_535])
-def test_close_codes_that_are_none(code: int) -> None:
+def test_invalid_close_codes(code: int) -> None:
     assert code_of(decode(frame_bytes(CLOSE, code.to_bytes(2, "big")))) == 1002
     with pytest.raises(ValueError, match="must not be sent"):
         encode_close(code)
