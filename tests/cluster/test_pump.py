@@ -1,4 +1,4 @@
-"""A connection whose other half is elsewhere: a side that takes nothing is not waited for for ever."""
+"""The pump between two connections: it waits only so long for a side that reads nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker that neither answers nor ends, on one machine: its sessions' requests fail in time, and nobody else's wait."""
+"""A worker of the same machine that is stopped: requests for its sessions fail in time, and delay no others."""
 
 from __future__ import annotations
 

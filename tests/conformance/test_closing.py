@@ -1,4 +1,4 @@
-"""Every end of a session: once, with the right reason, and nobody keeps waiting."""
+"""The ends of a session: each happens once, has the right reason, and wakes all waiting greenlets."""
 
 from __future__ import annotations
 

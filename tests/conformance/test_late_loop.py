@@ -1,4 +1,4 @@
-"""Nobody is given up for what was there in time while the event loop was blocked; see also `test_heartbeat`."""
+"""A blocked event loop closes no client whose bytes were there in time; see also `test_heartbeat`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who goes away is noticed, by what the kernel says and long before any heartbeat; and nothing is left behind."""
+"""Clients that go away: the server notices it from the kernel, long before any heartbeat, and keeps nothing of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who comes in: each check, what it says, and which of two reasons is given."""
+"""The checks of a request: what each refuses, with which text, and which comes first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections that somebody else accepted."""
+"""Connections that another server or process accepted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""http/input.py: the input stream over both framings, from a real connection."""
+"""Input streams: reads of any size, both framings, and ``Expect: 100-continue``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""http/chunked.py: what is a chunked body and what is not, however it is cut into pieces."""
+"""Chunked bodies, valid and invalid ones, cut into any pieces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""handler.py: the WebSockets that applications get, what gevent-websocket's handler is known for, logs, subclasses."""
+"""The handler: the WebSockets of applications, the attributes of gevent-websocket's handler, logs, and subclasses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""http/requests.py: which heads are requests, what they say, and what the rest is refused with."""
+"""Request heads: which are accepted, how they are parsed, and the status of each refusal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""http/response_heads.py: statuses, headers, and who says where a response ends."""
+"""Response heads: statuses, headers, and how the end of a response is framed."""
 
 from __future__ import annotations
 

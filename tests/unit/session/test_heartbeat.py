@@ -1,4 +1,4 @@
-"""Heartbeats on a clock of their own: when pings go out, who is given up when, and who is not."""
+"""Heartbeats on a clock that the tests set: when pings are sent, and which clients are closed when."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The application's WebSocket over a real socket pair: the face of gevent-websocket's, and the closing handshake."""
+"""The application's WebSocket over a real socket pair: the methods of gevent-websocket's, and the closing handshake."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""http/compression.py: what Accept-Encoding asks for, and what it gets."""
+"""How ``Accept-Encoding`` chooses the compression of a response."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""http/cors.py: which origins are let in, and what browsers are told."""
+"""Which origins are allowed, and the CORS headers that browsers get."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""protocol/jsonp.py: scripts out, forms in."""
+"""JSONP: what a script and a form contain, and what is refused."""
 
 from __future__ import annotations
 

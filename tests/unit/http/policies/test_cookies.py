@@ -1,4 +1,4 @@
-"""http/cookies.py: the cookie with the session id."""
+"""The ``Set-Cookie`` header of a session's cookie."""
 
 from __future__ import annotations
 
