@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 SUITES = ("tests/unit/protocol/websocket/test_frames.py", "tests/unit/protocol/websocket/test_deflate.py")
 
 WITHOUT_EXTENSION = """
