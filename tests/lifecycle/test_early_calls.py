@@ -114,6 +114,7 @@ except ConnectionError as error:
 def preloaded(request: pytest.FixtureRequest, tmp_path: Path, name: str) -> Iterator[ServerProcess]:
     """Four workers of one application that was imported before they were forked."""
     server = ServerProcess(tmp_path, request.param, "-c", "python:engineio_wsgi.gunicorn", "--preload", "-w", "4",
+                           "--keep-alive", "60",
                            application=APPLICATION, options={"cluster": name})
     yield server
     server.stop()

@@ -65,14 +65,6 @@ MAINS = {
 }
 
 
-def keep_alive(arguments: tuple[str, ...]) -> tuple[str, ...]:
-    """Arguments for gunicorn that keep connections however slow the machine is; its default are 2 seconds.
-
-    Not beside a file of settings, which an argument would overrule.
-    """
-    return () if "settings.py" in arguments else ("--keep-alive", "60")
-
-
 class ServerProcess:
     """A server in a process, and its logs.
 
@@ -98,8 +90,7 @@ class ServerProcess:
         programs = {**MAINS, **(mains or {})}
         command = [sys.executable, "-c", programs[kind]] if kind in programs else [
             sys.executable, "-m", "gunicorn", "-k", kind, "-b", bind, "--error-logfile", str(self.error_log),
-            "--access-logfile", str(self.access_log), "--graceful-timeout", "20", "--no-control-socket",
-            *keep_alive(arguments), *arguments, "app:app"]
+            "--access-logfile", str(self.access_log), "--graceful-timeout", "20", "--no-control-socket", *arguments, "app:app"]
         environ = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(folder), "OPTIONS": json.dumps(options or {}),
                    **(environment or {})}
         with self.output.open("wb") as output:
