@@ -11,6 +11,9 @@ from engineio_wsgi.options.refusals import unknown, wrong
 
 __all__ = ["from_environ", "parse_option", "simple_options"]
 
+#: what is set in the environment for the package, and not for a server
+NO_OPTIONS = frozenset({"pure"})
+
 
 def simple_options() -> dict[str, tuple[TextForm, str]]:
     """The options that can be set by text: the form of the text, and the help."""
@@ -45,6 +48,8 @@ def from_environ(environ: Mapping[str, str], prefix: str = "ENGINEIO_") -> dict[
         if not variable.startswith(prefix):
             continue
         name = variable.removeprefix(prefix).lower()
+        if name in NO_OPTIONS:
+            continue
         if name not in names:
             raise unknown(name, names, "an option that the environment can set", lambda name: prefix + name.upper())
         given[name] = parse_option(name, text)

@@ -76,6 +76,10 @@ def test_any_text_is_a_value_or_refused(name: str, text: str):
         assert getattr(Options.create(**{name: value}), name) == value
 
 
+def test_what_is_meant_for_the_package_is_no_option():
+    assert from_environ({"ENGINEIO_PURE": "1", "ENGINEIO_PING_INTERVAL": "4"}) == {"ping_interval": 4.0}
+
+
 def test_a_subclass_of_server_can_be_made_from_the_environment(monkeypatch: pytest.MonkeyPatch):
     class Mine(Server):
         pass
