@@ -68,10 +68,14 @@ def _fault_of_proxy(origin: str, environ: WSGIEnvironment) -> str | None:
     told = _first(environ, "HTTP_X_FORWARDED_HOST")
     if told and without_port(told) == host:
         return "a proxy speaks for this server, which does not believe it"
-    behind_proxy = any(environ.get(name) for name in PROXY_KEYS)
-    if behind_proxy and not told and _is_internal(own_host) and not _is_internal(_host_of(origin)):
+    if not told and _is_hidden(own_host, environ) and not _is_internal(_host_of(origin)):
         return "a proxy speaks for this server, and does not tell which host was asked for"
     return None
+
+
+def _is_hidden(own_host: str, environ: WSGIEnvironment) -> bool:
+    """Whether a proxy has sent the request to an address that browsers do not see."""
+    return any(environ.get(name) for name in PROXY_KEYS) and _is_internal(own_host)
 
 
 def _host_of(origin: str) -> str:
