@@ -71,7 +71,7 @@ class WebSocketTransport(Transport):
 
     __slots__ = ("_binary", "_binary_prefix", "_close_code", "_codec", "_decoder", "_deflate_threshold", "_deflater",
                  "_greenlets", "_in_flight", "_loop", "_paused", "_scheduled", "_takes_batches", "_writes_batches",
-                 "feed", "subprotocol", "wire")
+                 "subprotocol", "wire")
 
     name = "websocket"
     handles_upgrades = True
@@ -84,7 +84,6 @@ class WebSocketTransport(Transport):
         self.subprotocol = subprotocol
         self._greenlets = greenlets
         self._loop = gevent.get_hub().loop
-        self.feed = decoder.feed
         self._decoder = decoder
         self._takes_batches = accelerated and protocol == 4
         self._writes_batches = self._takes_batches and binary and deflater is None
@@ -155,7 +154,11 @@ class WebSocketTransport(Transport):
             self.meter.on_bytes_in(len(data))
         if self._takes_batches and not (data := self._read_messages(data)):
             return
-        self._read_items(self.feed(data))
+        self._read_items(self._decoder.feed(data))
+
+    def feed(self, data: bytes) -> list[Item]:
+        """Decode what was received: for an upgrade, which reads the candidate itself."""
+        return self._decoder.feed(data)
 
     def _read_items(self, items: list[Item]) -> None:
         """Deliver decoded ``items``."""
