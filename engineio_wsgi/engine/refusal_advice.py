@@ -64,12 +64,12 @@ def _fault_of_proxy(origin: str, environ: WSGIEnvironment) -> str | None:
     host, own_host = without_port(_host_of(origin)), environ.get("HTTP_HOST", "").lower()
     is_tls = origin.lower().startswith("https:") and environ.get("wsgi.url_scheme", "") == "http"
     if is_tls and host == without_port(own_host):
-        return "a proxy speaks TLS for this server, which does not know of it"
+        return "a proxy ends TLS in front of this server, and the server is not told"
     told = _first(environ, "HTTP_X_FORWARDED_HOST")
     if told and without_port(told) == host:
-        return "a proxy speaks for this server, which does not believe it"
+        return "a proxy forwards to this server, which does not trust its headers"
     if not told and _is_hidden(own_host, environ) and not _is_internal(_host_of(origin)):
-        return "a proxy speaks for this server, and does not tell which host was asked for"
+        return "a proxy forwards to this server, and does not send the host of the request"
     return None
 
 

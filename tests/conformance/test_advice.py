@@ -21,16 +21,16 @@ PROXY_FIX = "wrap the application in werkzeug's ProxyFix(app, x_for=1, x_proto=1
 ORIGINS: dict[str, tuple[str, Headers, str, str]] = {
     "a proxy that speaks TLS": (
         "https://shop.example", [("Host", "shop.example")], "http://shop.example",
-        f"a proxy speaks TLS for this server, which does not know of it: {PROXY_FIX}"),
+        f"a proxy ends TLS in front of this server, and the server is not told: {PROXY_FIX}"),
     "one on another port": (
         "https://shop.example:8443", [("Host", "shop.example"), ("X-Forwarded-Proto", "https")], "http://shop.example",
-        f"a proxy speaks TLS for this server, which does not know of it: {PROXY_FIX}"),
+        f"a proxy ends TLS in front of this server, and the server is not told: {PROXY_FIX}"),
     "one that names the host": (
         "https://shop.example", [("Host", "127.0.0.1:8000"), ("X-Forwarded-Host", "shop.example")], "http://127.0.0.1:8000",
-        f"a proxy speaks for this server, which does not believe it: {PROXY_FIX}"),
+        f"a proxy forwards to this server, which does not trust its headers: {PROXY_FIX}"),
     "one that hides the host": (
         "http://shop.example", [("Host", "backend"), ("X-Forwarded-For", "192.0.2.1")], "http://backend",
-        f"a proxy speaks for this server, and does not tell which host was asked for: {PROXY_FIX}"),
+        f"a proxy forwards to this server, and does not send the host of the request: {PROXY_FIX}"),
     "another site": (
         "https://evil.example", [("Host", "shop.example")], "http://shop.example",
         "if pages of that site may use the engine, set the option cors='https://evil.example'"),

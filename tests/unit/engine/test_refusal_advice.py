@@ -15,9 +15,9 @@ WEBSOCKET = {"PATH_INFO": "/chat", "HTTP_SEC_WEBSOCKET_KEY": "AAAAAAAAAAAAAAAAAA
 
 #: how the cure for an origin begins
 TLS, NOT_BELIEVED, NOT_TOLD, TWO_NAMES, ANOTHER_SITE = (
-    "a proxy speaks TLS for this server, which does not know of it: wrap the application in werkzeug's ProxyFix",
-    "a proxy speaks for this server, which does not believe it: wrap the application in werkzeug's ProxyFix",
-    "a proxy speaks for this server, and does not tell which host was asked for: wrap the application in werkzeug's ProxyFix",
+    "a proxy ends TLS in front of this server, and the server is not told: wrap the application in werkzeug's ProxyFix",
+    "a proxy forwards to this server, which does not trust its headers: wrap the application in werkzeug's ProxyFix",
+    "a proxy forwards to this server, and does not send the host of the request: wrap the application in werkzeug's ProxyFix",
     "to a browser, these are two origins: open the page and the engine under one name, or set cors=",
     "if pages of that site may use the engine, set the option cors=",
 )
