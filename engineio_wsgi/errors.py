@@ -271,7 +271,9 @@ class CannotListen(EngineError, OSError):
         reason = (cause.strerror or str(cause)).partition(": (")[0]
         where = f"port {address}" if isinstance(address, int) else str(address)
         if isinstance(address, tuple):
-            where = ":".join(map(str, address[:2]))
+            host, port = address[:2]
+            where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.strerror: str
         super().__init__(cause.errno, f"cannot listen on {where}: {reason}")
 
 
