@@ -73,7 +73,7 @@ class Engine:
         if environ.get("wsgi.websocket") is not None:
             return self.handle_upgrade(environ, start_response)
         if "HTTP_UPGRADE" in environ and (upgrade := upgrade_of(environ)) is not None:
-            upgrade.serve(self.handle_upgrade, start_response)
+            return upgrade.serve(self.handle_upgrade, start_response)
         return self._application(environ, start_response)
 
     def answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

@@ -20,12 +20,17 @@ from engineio_wsgi.engine.engine import Engine
 from engineio_wsgi.engine.hooks import Hooks
 from engineio_wsgi.engine.registry import Registry, new_worker_id
 from engineio_wsgi.handoff.client_socket import client_socket
-from engineio_wsgi.handoff.upgrades import can_upgrade
+from engineio_wsgi.handoff.server_loops import THREAD_LOOP
+from engineio_wsgi.handoff.thread_loops import ThreadLoop, kind_of_thread_loop
+from engineio_wsgi.handoff.upgrades import WEBSOCKETS, can_upgrade
 from engineio_wsgi.http.handler import WebSocketHandler
-from engineio_wsgi.http.hub_thread import call_in_hub, in_plain_thread, start_hub
+from engineio_wsgi.http.hub_thread import call_in_hub, in_plain_thread, start_hub, wait_for_hub
+from engineio_wsgi.http.wsgi_call import call
 from engineio_wsgi.options.options import Options
+from engineio_wsgi.protocol.websocket.handshake import asks_for_websocket
 from engineio_wsgi.runtime.forks import serve
 from engineio_wsgi.runtime.late_patching import warn_of_late_patching
+from engineio_wsgi.runtime.loop import IoLoop
 from engineio_wsgi.runtime.threads import current_thread, half_patched
 from engineio_wsgi.session.delivery import Delivery
 from engineio_wsgi.session.socket import Socket
@@ -224,9 +229,13 @@ class Worker:
         registry = self._registry
         if registry.hub is None:
             self._enter(environ)
-        handler = environ.pop("engineio.handler", None)
         if current_thread() != registry.thread and environ.get("wsgi.websocket") is None:
             return self._answer_from_thread(environ, start_response)
+        return self._take(environ, start_response)
+
+    def _take(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """In the hub: serve a request whose connection is here."""
+        handler = environ.pop("engineio.handler", None)
         if self._router is not None and (routed := self._router.route(environ, start_response, handler)) is not None:
             return routed
         return self._engine.handle_request(environ, start_response)
@@ -244,7 +253,20 @@ class Worker:
         """Have a request of a plain thread answered in the hub. Blocks until it is."""
         hub = self._registry.hub
         assert hub is not None
+        kind = kind_of_thread_loop(environ)
+        if kind is not None and asks_for_websocket(environ):
+            return self._upgrade_from_thread(hub.loop, kind(environ), environ, start_response)
+        environ.setdefault(WEBSOCKETS, kind is not None)
         response = call_in_hub(hub.loop, self.answer, environ, self.options.max_http_buffer_size)
+        start_response(response.status, response.headers)
+        return [response.body]
+
+    def _upgrade_from_thread(self, loop: IoLoop, thread: ThreadLoop, environ: WSGIEnvironment,
+                             start_response: StartResponse) -> Iterable[bytes]:
+        """Answer a WebSocket handshake of a plain thread in the hub, where the connection stays. Blocks until it is answered."""
+        response = wait_for_hub(loop, lambda: call(self._take, {**environ, THREAD_LOOP: thread}))
+        if thread.has_left:
+            return thread.leave(start_response)
         start_response(response.status, response.headers)
         return [response.body]
 

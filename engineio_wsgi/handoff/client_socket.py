@@ -11,6 +11,7 @@ import gevent
 from gevent.event import Event
 
 from engineio_wsgi.runtime.loop import Watcher
+from engineio_wsgi.vendors.django_servers import reader_behind
 from engineio_wsgi.vendors.gevent_servers import buffered_reader, reader_socket
 from engineio_wsgi.vendors.gevent_sockets import c_socket, is_tls
 
@@ -30,7 +31,7 @@ def client_socket(environ: WSGIEnvironment) -> Any:  # of gevent or any other li
     for key in ("engineio.socket", "gunicorn.socket", "gunicorn.sock"):
         if environ.get(key) is not None:
             return environ[key]
-    return reader_socket(buffered_reader(environ.get("wsgi.input")))
+    return reader_socket(reader_behind(buffered_reader(environ.get("wsgi.input"))))
 
 
 def primed(sock: object) -> bytes:
