@@ -254,8 +254,7 @@ class Publisher:
 
     def _reply(self, post: Post, kind: PostKind, data: str | bytes = b"") -> None:
         reply = Post(kind, post.topic, data, self._worker_id, post.number)
-        # a reply that is late is of no use
-        self._carrier.tell(post.origin, reply.message(self._group), lambda heard: None)
+        self._carrier.tell(post.origin, reply.message(self._group))
 
     def _take_answer(self, post: Post, question: _Question) -> None:
         if post.kind is PostKind.UNKNOWN:

@@ -14,7 +14,7 @@ from typing import Protocol
 import gevent
 
 from engineio_wsgi.clock import monotonic
-from engineio_wsgi.cluster.local.channel import OwnerGone, connect
+from engineio_wsgi.cluster.local.channel import Channel, OwnerGone, connect
 from engineio_wsgi.cluster.local.names import Names
 from engineio_wsgi.cluster.messages import Action, BadMessage, Call, Kind, Message, Result
 from engineio_wsgi.engine.registry import send_or_not
@@ -194,12 +194,19 @@ class LocalCaller:
             queue.messages.clear()
 
     def _work_off(self, worker: str, queue: _Queue) -> None:
+        """Send what waits, over one channel: a new one costs more than most calls."""
+        channel: Channel | None = None
         try:
             while queue.messages:
-                self.ask(worker, queue.popleft())
-        except OwnerGone as error:
+                message, deadline = queue.popleft(), monotonic() + CALL_TIMEOUT
+                channel = channel or connect(self._names.address(worker), deadline)
+                channel.send(message, deadline)
+                channel.receive(deadline)
+        except (OwnerGone, OSError, BadMessage) as error:
             logger.debug("= %d calls were lost with the worker %s: %s", 1 + len(queue.messages), worker, error)
         finally:
+            if channel is not None:
+                channel.close()
             del self._waiting[worker]
 
 
