@@ -6,15 +6,31 @@ Also owns the entries of the write buffer. Does not know codecs, and does no I/O
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
-from typing import ClassVar, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from copy import copy
+from typing import ClassVar, Protocol, Self
 
 from gevent.hub import Waiter
 
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.runtime.observer import Meter
 
-__all__ = ["CloseReason", "Entry", "Inbox", "Outbox", "Prepared", "Sink", "TrackedPacket", "Transport", "as_packet", "size_of"]
+__all__ = [
+    "GOODBYE",
+    "ClientClose",
+    "CloseReason",
+    "Entry",
+    "Inbox",
+    "Outbox",
+    "Prepared",
+    "Sink",
+    "TrackedPacket",
+    "Transport",
+    "as_packet",
+    "as_packets",
+    "count_beyond",
+    "size_of",
+]
 
 
 class CloseReason(enum.StrEnum):
@@ -30,6 +46,54 @@ class CloseReason(enum.StrEnum):
     APPLICATION_ERROR = "application error"
 
 
+class ClientClose(str):
+    """How a client has closed its session: what a ``close`` listener gets as the description of ``"transport close"``.
+
+    It equals :data:`GOODBYE` if the client has said goodbye: by a close packet over any transport, or by a WebSocket close frame
+    with the code 1000 or 1001, or with none. With another code, its text has the code and the reason. If the connection was lost,
+    the description is no ``ClientClose``.
+
+    Attributes:
+        code: of the WebSocket close frame; ``None`` if it had none, or if there was no such frame.
+        reason: of the frame; may be empty. It is the client's text.
+
+    Example::
+
+        @socket.on("close")
+        def close(reason, description):
+            if description == engineio_wsgi.GOODBYE:
+                leave_room(user)
+            else:
+                wait_for_return(user)
+    """
+
+    __slots__ = ("code", "reason")
+
+    code: int | None
+    reason: str
+
+    def __new__(cls, code: int | None = None, reason: str = "") -> Self:
+        """Make the description of a close frame; without arguments, of a close packet."""
+        is_goodbye = code is None or code in GOODBYE_CODES
+        text = "the client said goodbye" if is_goodbye else f"close code {code}" + (f": {reason}" if reason else "")
+        made = super().__new__(cls, text)
+        made.code, made.reason = code, reason
+        return made
+
+    def __getnewargs__(self) -> tuple[int | None, str]:  # type: ignore[override]  # a copy is made from other arguments than a str
+        """For copies."""
+        return self.code, self.reason
+
+    def __repr__(self) -> str:
+        return f"ClientClose(code={self.code!r}, reason={self.reason!r})"
+
+
+#: close codes of a client that has done what it wanted (1000), or leaves the page (1001): RFC 6455 section 7.4.1
+GOODBYE_CODES = frozenset({1000, 1001})
+#: the close description of a client that has said goodbye, and whose connection was not lost
+GOODBYE = ClientClose()
+
+
 class TrackedPacket(Packet):
     """A packet with a callback that is called when the packet has been written."""
 
@@ -41,20 +105,28 @@ class TrackedPacket(Packet):
 
 
 class Prepared:
-    """One message for many sessions, encoded once for each encoding.
+    """One message for many sessions, or several that stay adjacent, encoded once for each encoding.
 
     ``forms`` maps what distinguishes an encoding (transport, revision, compression) to the bytes object that is written to every
-    session with that encoding. ``key`` names what the message is a value of, if newer values replace it.
+    session with that encoding. ``key`` names what the message is a value of, if newer values replace it. ``callback`` is called
+    when all of it has been written.
     """
 
-    __slots__ = ("compress", "data", "forms", "key", "size")
+    __slots__ = ("callback", "compress", "forms", "key", "messages", "size")
 
-    def __init__(self, data: str | bytes, compress: bool, key: str | None = None) -> None:
-        self.data = data
+    def __init__(self, data: str | bytes | tuple[str | bytes, ...], compress: bool, key: str | None = None) -> None:
+        self.messages = data if isinstance(data, tuple) else (data,)
         self.compress = compress
         self.key = key
-        self.size = size_of(data)
+        self.callback: Callable[[], object] | None = None
+        self.size = sum(map(size_of, self.messages))
         self.forms: dict[tuple[object, ...], bytes] = {}
+
+    def variant(self, key: str | None = None, callback: Callable[[], object] | None = None) -> Self:
+        """The same messages, with the same encodings, under another key or with another callback."""
+        other = copy(self)
+        other.key, other.callback = key, callback
+        return other
 
 
 #: an entry of a write buffer; ``str`` and ``bytes`` are messages that may be compressed and have no callback
@@ -68,13 +140,25 @@ def size_of(data: str | bytes) -> int:
     return len(data.encode("utf-8", "replace"))
 
 
-def as_packet(entry: Entry) -> Packet:
-    """Convert an entry of a write buffer to a packet."""
-    if isinstance(entry, Packet):
-        return entry
-    if isinstance(entry, Prepared):
-        return Packet(PacketType.MESSAGE, entry.data, entry.compress)
-    return Packet(PacketType.MESSAGE, entry)
+def as_packet(entry: str | bytes | Packet) -> Packet:
+    """Convert an entry of a write buffer that is one packet."""
+    return entry if isinstance(entry, Packet) else Packet(PacketType.MESSAGE, entry)
+
+
+def as_packets(entries: Iterable[Entry]) -> list[Packet]:
+    """Convert entries of a write buffer to packets, in order."""
+    packets: list[Packet] = []
+    for entry in entries:
+        if isinstance(entry, Prepared):
+            packets += [Packet(PacketType.MESSAGE, data, entry.compress) for data in entry.messages]
+        else:
+            packets.append(as_packet(entry))
+    return packets
+
+
+def count_beyond(entries: Iterable[Entry]) -> int:
+    """How many messages entries of a write buffer have beyond one each: a bundle has several."""
+    return sum([len(entry.messages) - 1 for entry in entries if isinstance(entry, Prepared)])
 
 
 class Outbox(Protocol):
