@@ -39,8 +39,6 @@ logger = logging.getLogger("engine.cluster")
 #: options that the forwarding worker applies, too, so that both workers must have the same values: the timeout of an answer, and
 #: the limit of a body
 SHARED_OPTIONS = ("ping_interval", "ping_timeout", "max_http_buffer_size")
-#: seconds for which the same complaint is not logged again
-COMPLAINT_PERIOD = 60.0
 #: seconds between two checks whether all requests have been answered
 LOOK_PERIOD = 0.01
 #: seconds in which idle connections can notice that they have ended
@@ -106,7 +104,7 @@ class Receiver:
         self._group = group
         #: the configuration that other workers must share to send requests here
         self.fingerprint = " ".join([group, *[f"{name}={getattr(host.options, name)}" for name in SHARED_OPTIONS]])
-        self._complaints = Throttle(COMPLAINT_PERIOD)
+        self._complaints = Throttle()
         self._counters = counters
         #: requests of other workers that are under way
         self._answering = 0

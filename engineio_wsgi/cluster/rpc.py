@@ -31,7 +31,6 @@ logger = logging.getLogger("engine.cluster")
 CALL_TIMEOUT = 5.0
 #: bytes of calls that may wait for one worker; calls beyond them are dropped
 MAX_WAITING = 16_000_000
-COMPLAINT_PERIOD = 60.0
 
 
 class SessionsHere(Protocol):
@@ -173,7 +172,7 @@ class _Queue:
     def __init__(self) -> None:
         self.messages: deque[Message] = deque()
         self.size = 0
-        self._complaints = Throttle(COMPLAINT_PERIOD)
+        self._complaints = Throttle()
 
     def append(self, worker: str, message: Message) -> None:
         """Add a call, unless too many wait."""

@@ -32,8 +32,6 @@ MAX_CHANNELS = 10_000
 MAX_ACCEPTED = 64
 #: seconds until the next attempt to accept, after no file descriptor was left
 ACCEPT_PAUSE = 0.1
-#: seconds for which the same complaint is not logged again
-COMPLAINT_PERIOD = 60.0
 
 
 class UnixListener:
@@ -57,7 +55,7 @@ class UnixListener:
         self._channels = 0
         #: channels between two requests
         self._idle: set[Channel] = set()
-        self._complaints = Throttle(COMPLAINT_PERIOD)
+        self._complaints = Throttle()
         # Any: the stub of C sockets does not know `_accept`
         self._listener: Any = _listen(names, worker_id)
         # Any: a `Watcher`, or ``None`` once closed, which the callbacks of a watcher need not check

@@ -47,8 +47,6 @@ LOOK_PERIOD = 2.0
 FLUSH_TIMEOUT = 1.0
 #: links after which idle ones are closed
 MAX_IDLE = 256
-#: seconds for which the same complaint is not logged again
-COMPLAINT_PERIOD = 60.0
 #: the first character of the names of processes that only make calls; no worker's id begins with it
 CLIENT_MARK = "~"
 
@@ -99,7 +97,7 @@ class RedisLinks:
         self._links: dict[str, ReliableLink] = {}
         self._numbers = count(1)
         self._asked: dict[int, _Answers] = {}
-        self._complaints = Throttle(COMPLAINT_PERIOD)
+        self._complaints = Throttle()
         self._connector = RedisConnector(location, self._channels.slot_key)
         #: of the monotonic clock: when the loop last ran, as far as it is known, and until when new conversations wait
         self._awake_at = self._held_until = monotonic()

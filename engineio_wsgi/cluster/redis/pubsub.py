@@ -33,8 +33,6 @@ MAX_WAITING = 16_000_000
 FIRST_RETRY, LAST_RETRY = 0.05, 1.0
 #: seconds between two checks whether all messages have been received
 FLUSH_PAUSE = 0.005
-#: seconds for which the same complaint is not logged again
-COMPLAINT_PERIOD = 60.0
 #: switches to RESP3, where one connection may publish and subscribe (Redis 6)
 HELLO = pack_command("HELLO", "3")
 CONFIRMATIONS = (b"subscribe", b"ssubscribe")
@@ -92,7 +90,7 @@ class PubSub:
         #: of the monotonic clock: since when
         self.up_since = 0.0
         self._publish, self._subscribe = ("SPUBLISH", "SSUBSCRIBE") if connector.sharded else ("PUBLISH", "SUBSCRIBE")
-        self._complaints = Throttle(COMPLAINT_PERIOD)
+        self._complaints = Throttle()
         self._greenlet = gevent.Greenlet(self._stay)
 
     # -- the connection
