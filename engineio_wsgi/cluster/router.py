@@ -14,7 +14,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 import gevent
 
 from engineio_wsgi.clock import monotonic
-from engineio_wsgi.cluster.incoming import Counters, Host, Receiver
+from engineio_wsgi.cluster.incoming import Counters, Receiver
 from engineio_wsgi.cluster.listeners import Listener, hops_of
 from engineio_wsgi.cluster.local.channel import OwnerGone
 from engineio_wsgi.cluster.local.forwarder import ClientGone, Forwarder, LocalForwarder, RequestCopy
@@ -24,6 +24,7 @@ from engineio_wsgi.cluster.messages import Action, Call, MovedConnection, Refusa
 from engineio_wsgi.cluster.rpc import LocalCaller, WorkerCaller, perform
 from engineio_wsgi.engine.refusals import UNREACHED
 from engineio_wsgi.engine.registry import WORKER_ID_SIZE, new_worker_id
+from engineio_wsgi.engine.worker import Worker
 from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.handoff.client_socket import client_socket
 from engineio_wsgi.handoff.detachable import Detachable, detachable_of
@@ -64,21 +65,21 @@ class Cluster:
     """The cluster that this process is a worker of. Made in the hub, after any fork.
 
     Args:
-        host: the `Worker` of this process.
+        worker: this process as a worker.
         cluster: the option ``cluster``.
 
     Raises:
         ConfigurationError: workers cannot listen on Unix sockets here, or Redis cannot be reached.
     """
 
-    def __init__(self, host: Host, cluster: str) -> None:
-        options = host.options
+    def __init__(self, worker: Worker, cluster: str) -> None:
+        options = worker.options
         self.counters = Counters()
-        self._host = host
+        self._worker = worker
         location = RedisLocation.parse(cluster) if names_redis(cluster) else None
         self._group = group_of(cluster, options.path)
         self._names = choose_names(self._group)
-        self._receiver = Receiver(host, self._group, self.counters)
+        self._receiver = Receiver(worker, self._group, self.counters)
         self._answer_timeout = options.ping_interval + options.ping_timeout + MARGIN
         self._near = LocalForwarder(self._names, self._answer_timeout)
         self._forwarders: list[Forwarder] = [self._near]
@@ -120,9 +121,9 @@ class Cluster:
         from engineio_wsgi.cluster.redis.links import RedisLinks
         from engineio_wsgi.cluster.redis.remote import RedisForwarder, RedisReceiver
 
-        self._remote = RedisReceiver(self._receiver, self._answer_timeout)
+        self._remote = RedisReceiver(self._receiver.receive, self._answer_timeout)
         self._links = RedisLinks(location, self._group, self.worker_id, self._remote.begun,
-                                 lambda call, body: perform(self._host, call, body), self._host.announce)
+                                 lambda call, body: perform(self._worker, call, body), self._worker.announce)
         self._forwarders.append(RedisForwarder(self._links, self._answer_timeout, location.relay_websockets))
         return self._links
 
@@ -181,7 +182,7 @@ class Cluster:
             return None
         sid = parse_query(query).get("sid", "")
         owner = sid[:WORKER_ID_SIZE]
-        return sid if sid not in self._host.clients and owner != self.worker_id and is_worker_id(owner) else None
+        return sid if sid not in self._worker.clients and owner != self.worker_id and is_worker_id(owner) else None
 
     def _forward(self, owner: str, sid: str, environ: WSGIEnvironment, start_response: StartResponse | None,
                  handler: WebSocketHandler | None, listener: Listener | None) -> Iterable[bytes] | str:
@@ -189,7 +190,7 @@ class Cluster:
         # only WebSockets leave for another machine
         leaves = asks_for_websocket(environ) or (owner not in self._far and _may_leave(environ, listener))
         detachable = detachable_of(environ, handler, NO_NAMES if listener is None else listener.names) if leaves else None
-        request = RequestCopy(environ, self._receiver.fingerprint, sid, self._host.options.max_http_buffer_size)
+        request = RequestCopy(environ, self._receiver.fingerprint, sid, self._worker.options.max_http_buffer_size)
         reasons: list[str] = []
         # a worker of another machine never becomes one of this machine
         for forwarder in self._forwarders[owner in self._far:]:
@@ -245,7 +246,7 @@ class Cluster:
         """How many sessions all workers have together. Blocks until they have answered; a worker that does not is left out."""
         message = Call(self._group, Action.COUNT).message()
         others = self._here(lambda: self._caller.ask_all(message))
-        return len(self._host.clients) + sum(others.values())
+        return len(self._worker.clients) + sum(others.values())
 
     def send(self, sid: str, data: str | bytes, compress: bool = True) -> bool:
         """Send one message to a session of any worker. Blocks until its worker has queued it.
@@ -306,12 +307,12 @@ class Cluster:
         if self._links is not None:
             self._links.close(deadline - monotonic())
 
-    def forsake(self) -> None:
+    def after_fork(self) -> None:
         """In a forked child: forget the cluster. The sockets stay the parent's, which is the worker."""
-        self._unix_listener.forsake()
-        self._caller.forsake()
+        self._unix_listener.after_fork()
+        self._caller.after_fork()
         if self._remote is not None:
-            self._remote.forsake()
+            self._remote.after_fork()
 
 
 def _may_leave(environ: WSGIEnvironment, listener: Listener | None) -> bool:

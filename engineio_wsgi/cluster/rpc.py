@@ -90,7 +90,7 @@ class WorkerCaller(Caller, Protocol):
         """Have all others carry out a call later, each in the order of the calls. Does not block."""
         ...
 
-    def forsake(self) -> None:
+    def after_fork(self) -> None:
         """In a forked child: drop the calls that the parent has under way."""
         ...
 
@@ -149,7 +149,7 @@ class LocalCaller:
                 gevent.spawn(self._work_off, worker, queue)
             queue.append(worker, message)
 
-    def forsake(self) -> None:
+    def after_fork(self) -> None:
         """See :class:`WorkerCaller`."""
         for queue in self._waiting.values():
             queue.messages.clear()

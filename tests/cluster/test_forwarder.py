@@ -122,12 +122,12 @@ def test_channel_that_ends_with_a_request_in_it(owner: Owner, forwarder: LocalFo
 def test_answer_that_has_come_when_it_is_looked_for_too_late() -> None:
     """The worker that waits was busy itself: what has been taken will be answered, and it is still there to hear that."""
     near, far = (Channel(sock) for sock in plain_socket.socketpair(plain_socket.AF_UNIX, plain_socket.SOCK_SEQPACKET))
-    near.sock.setblocking(False)
+    near._sock.setblocking(False)
     far.send(Message(Kind.TAKEN), monotonic() + 5)
-    assert near.last_word() == Message(Kind.TAKEN)
+    assert near._last_word() == Message(Kind.TAKEN)
     far.send(write_answer(Response("200 OK", [], b"answer")), monotonic() + 5)
     assert near.receive(monotonic() + 5).body == b"answer"
-    assert near.last_word() is None
+    assert near._last_word() is None
     with pytest.raises(BrokenPipeError):
         far.send(Message(Kind.TAKEN), monotonic() + 5)
     near.close()
@@ -137,7 +137,7 @@ def test_answer_that_has_come_when_it_is_looked_for_too_late() -> None:
 @pytest.mark.parametrize("size", [0, 100_000], ids=["short", "of several records"])
 def test_message_that_has_come_while_the_loop_was_blocked(size: int) -> None:
     near, far = (Channel(sock) for sock in plain_socket.socketpair(plain_socket.AF_UNIX, plain_socket.SOCK_SEQPACKET))
-    near.sock.setblocking(False)
+    near._sock.setblocking(False)
     answer = write_answer(Response("200 OK", [], b"x" * size))
     block_loop(0.2, lambda: far.send(answer, monotonic() + 60))
     assert near.receive(monotonic() + 0.1) == answer

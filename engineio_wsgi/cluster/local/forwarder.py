@@ -150,43 +150,40 @@ class LocalForwarder:
         """See :class:`Forwarder`."""
         if detachable.secure:
             return self._hand_over_secure(owner, connection, detachable)
-        refusal = self._offer(owner, connection.message(detachable.as_read()), detachable.sock.fileno())
+        refusal = self._send(owner, connection.message(detachable.as_read()), detachable.sock.fileno())
         if refusal is None:
-            wire = detachable.detach()
-            forget_descriptor(wire.fileno())
-            wire.close()
+            detached = detachable.detach()
+            forget_descriptor(detached.fileno())
+            detached.close()
         return refusal
 
     def _hand_over_secure(self, owner: str, connection: MovedConnection, detachable: Detachable) -> Refusal | None:
         """The same for a TLS WebSocket, which cannot leave this process: the other worker gets one end of a socket pair."""
         near, far = socket.socketpair()
-        with far:
-            try:
-                refusal = self._offer(owner, connection.message(detachable.as_read()), far.fileno())
-            except BaseException:
-                near.close()
-                raise
-        if refusal is not None:
-            near.close()
-            return refusal
-        self._tunnels.add(Pump(detachable.detach(), Connection(detach(near)), self._answer_timeout))
-        return None
+        with near, far:
+            refusal = self._send(owner, connection.message(detachable.as_read()), far.fileno())
+            if refusal is None:
+                self._tunnels.add(Pump(detachable.detach(), Connection(detach(near)), self._answer_timeout))
+        return refusal
 
-    def _offer(self, owner: str, message: Message, descriptor: int | None = None) -> Refusal | None:
+    def _send(self, owner: str, message: Message, descriptor: int) -> Refusal | None:
         channel, refusal = self._begin(owner, message, descriptor)
         self._channels.keep(owner, channel)
         return refusal
 
     def _begin(self, owner: str, message: Message, descriptor: int | None = None) -> tuple[Channel, Refusal | None]:
         """Send the first message, and learn whether the other worker has taken the connection or request."""
+        deadline = monotonic() + PATIENCE
         try:
             channel = self._channels.take(owner)
             if channel is not None:
                 # if that worker has closed it meanwhile, it has taken nothing: it would have replied
                 with suppress(ConnectionError):
-                    return channel, _settle(channel, message, descriptor)
-            channel = connect(self._names.address(owner), monotonic() + PATIENCE)
-            return channel, _settle(channel, message, descriptor)
+                    return channel, _offer(channel, message, deadline, descriptor)
+            channel = connect(self._names.address(owner), deadline)
+            return channel, _offer(channel, message, deadline, descriptor)
+        except TimeoutError as error:
+            raise OwnerGone(f"it has not answered for {PATIENCE:g} s") from error
         except (OSError, BadMessage) as error:
             raise OwnerGone(str(error)) from error
 
@@ -212,24 +209,11 @@ class LocalForwarder:
             pump.close()
 
 
-def _settle(channel: Channel, message: Message, descriptor: int | None) -> Refusal | None:
+def _offer(channel: Channel, message: Message, deadline: float, descriptor: int | None) -> Refusal | None:
     """Send the first message, and wait for the reply. Closes the channel if that fails."""
     try:
-        reply = _exchange(channel, message, descriptor)
+        reply = channel.ask(message, deadline, descriptor)
         return None if reply.kind is Kind.TAKEN else Refusal.of(reply)
     except BaseException:
         channel.close()
         raise
-
-
-def _exchange(channel: Channel, message: Message, descriptor: int | None) -> Message:
-    deadline = monotonic() + PATIENCE
-    try:
-        channel.send(message, deadline, descriptor)
-        return channel.receive(deadline)
-    except TimeoutError:
-        # the other worker may have taken it just now; it must not do so later
-        word = channel.last_word()
-        if word is None:
-            raise TimeoutError(f"it has not answered for {PATIENCE:g} s") from None
-        return word

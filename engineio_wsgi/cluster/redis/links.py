@@ -289,10 +289,10 @@ class RedisLinks:
         if not self._post_call(self._channels.all, 0, message) and self._complaints.passes("full", monotonic()):
             logger.warning("too much waits for Redis, and broadcasts to other machines are dropped")
 
-    def forsake(self) -> None:
+    def after_fork(self) -> None:
         """In a forked child: the connection and the links are the parent's."""
         self._timer.close()
-        self._pubsub.forsake()
+        self._pubsub.after_fork()
         self._links.clear()
 
     def close(self, timeout: float) -> None:

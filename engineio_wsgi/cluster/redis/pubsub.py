@@ -225,7 +225,7 @@ class PubSub:
         while self.up and self._waiting and not deadline.has_passed():
             gevent.sleep(FLUSH_PAUSE)
 
-    def forsake(self) -> None:
+    def after_fork(self) -> None:
         """In a forked child: the connection and the messages that wait for it are the parent's."""
         self._greenlet.kill(block=False)
         self._queue.clear()

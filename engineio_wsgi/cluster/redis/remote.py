@@ -7,17 +7,17 @@ the worker that has accepted it, which exchanges its bytes with the session's wo
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import ClassVar
 
 from gevent import socket
 
 from engineio_wsgi.clock import monotonic
-from engineio_wsgi.cluster.incoming import Receiver
 from engineio_wsgi.cluster.local.channel import PATIENCE, OwnerGone
 from engineio_wsgi.cluster.local.forwarder import ClientWatch, RequestCopy
 from engineio_wsgi.cluster.local.pump import Pump
-from engineio_wsgi.cluster.messages import BadMessage, Kind, Message, MovedConnection, Refusal, Request, read_answer
+from engineio_wsgi.cluster.messages import BadMessage, Kind, Message, MovedConnection, Refusal, read_answer
 from engineio_wsgi.cluster.redis.links import RedisLinks
 from engineio_wsgi.cluster.redis.reliable_link import Conversation
 from engineio_wsgi.cluster.redis.stream import Stream
@@ -93,57 +93,68 @@ class RedisForwarder:
         return conversation.receive(deadline)
 
 
-class RedisReceiver:
-    """Serves requests from the workers of other machines.
+class RedisExchange:
+    """A request or connection from a worker of another machine: see :class:`Exchange`.
 
     Args:
-        receiver: serves those of this machine.
+        conversation: with that worker.
         patience: seconds a client may leave received data unread.
     """
 
-    def __init__(self, receiver: Receiver, patience: float) -> None:
-        self._receiver = receiver
+    def __init__(self, conversation: Conversation, patience: float) -> None:
+        self._conversation = conversation
+        self._patience = patience
+
+    @property
+    def client(self) -> dict[str, object]:
+        """When the client leaves, the other worker ends the conversation."""
+        return {ENDED: self._conversation.ended}
+
+    def confirm(self) -> None:
+        """The link has acknowledged the request."""
+
+    def take_connection(self) -> int:
+        """The connection itself stays on its machine: this worker gets one end of a socket pair, which carries its bytes."""
+        near, far = socket.socketpair()
+        self._conversation.send(Message(Kind.TAKEN))
+        Pump(Connection(detach(near)), Stream(self._conversation), self._patience)
+        return int(far.detach())
+
+    def finish(self, message: Message) -> None:
+        """The other worker expects nothing more."""
+        self._conversation.send(message)
+        self._conversation.end(tell=False)
+
+
+class RedisReceiver:
+    """Takes requests and connections from the workers of other machines, each in a greenlet.
+
+    Args:
+        receive: called with each of them. May raise ``OwnerGone`` and ``BadMessage``.
+        patience: seconds a client may leave received data unread.
+    """
+
+    def __init__(self, receive: Callable[[RedisExchange, Message], object], patience: float) -> None:
+        self._receive = receive
         self._patience = patience
         self._greenlets = GreenletPool()
 
     def begun(self, conversation: Conversation, message: Message) -> None:
         """Another worker has begun a conversation. Does not block."""
-        self._greenlets.submit(partial(self._converse, conversation, message))
+        self._greenlets.submit(partial(self._serve, conversation, message))
 
-    def forsake(self) -> None:
+    def after_fork(self) -> None:
         """In a forked child: drop the requests that the parent has to answer."""
-        self._greenlets.forsake()
+        self._greenlets.after_fork()
 
-    def _converse(self, conversation: Conversation, message: Message) -> None:
+    def _serve(self, conversation: Conversation, message: Message) -> None:
         if conversation.withdrawn:
             return
         try:
-            if message.kind is Kind.REQUEST:
-                self._answer(conversation, Request.of(message), message.body)
-            else:
-                self._take(conversation, MovedConnection.of(message), message.body)
+            self._receive(RedisExchange(conversation, self._patience), message)
         except BadMessage as error:
             logger.warning("a message on Redis was refused: %s", error)
             conversation.end()
         except OwnerGone as error:
             logger.debug("= the worker that had sent a request is gone: %s", error)
             conversation.end()
-
-    def _answer(self, conversation: Conversation, request: Request, body: bytes) -> None:
-        refusal = self._receiver.refusal(request.fingerprint, request.sid)
-        if refusal is not None:
-            conversation.send(refusal.message())
-        else:
-            conversation.send(self._receiver.answer(request, body, {ENDED: conversation.ended}))
-        conversation.end(tell=False)
-
-    def _take(self, conversation: Conversation, connection: MovedConnection, read_ahead: bytes) -> None:
-        refusal = self._receiver.refusal_of(connection)
-        if refusal is not None:
-            conversation.send(refusal.message())
-            conversation.end(tell=False)
-            return
-        near, far = socket.socketpair()
-        conversation.send(Message(Kind.TAKEN))
-        Pump(Connection(detach(near)), Stream(conversation), self._patience)
-        self._receiver.take(far.detach(), connection, read_ahead)
