@@ -208,7 +208,8 @@ class PubSub:
     def _flush_soon(self) -> None:
         if not self._flushing:
             self._flushing = True
-            self._loop.run_callback(self._flush)
+            # one callback later: those that are queued already may publish, too
+            self._loop.run_callback(self._loop.run_callback, self._flush)
 
     def _flush(self) -> None:
         self._flushing = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import ClassVar
 
@@ -30,6 +31,9 @@ from engineio_wsgi.runtime.greenlet_pool import GreenletPool
 __all__ = ["RedisForwarder", "RedisReceiver"]
 
 logger = logging.getLogger("engine.cluster")
+
+#: seconds in which most answers come. Only then does the client's connection get a watcher, which costs 5 % of a request
+SOON = 0.05
 
 
 class RedisForwarder:
@@ -73,24 +77,27 @@ class RedisForwarder:
         """See :class:`Forwarder`."""
         conversation = self._links.begin(owner, request.message)
         try:
-            with ClientWatch(request.environ, conversation.end):
-                message = self._await(conversation)
-                # after its answer, the other worker sends nothing more, and expects nothing
-                conversation.end(tell=False)
-                return Refusal.of(message) if message.kind is Kind.REFUSED else read_answer(message)
+            message = self._await(conversation, request)
+            # after its answer, the other worker sends nothing more, and expects nothing
+            conversation.end(tell=False)
+            return Refusal.of(message) if message.kind is Kind.REFUSED else read_answer(message)
+        except BadMessage as error:
+            raise OwnerGone(f"it has not answered: {error}") from error
         finally:
             conversation.end()
 
-    def _await(self, conversation: Conversation) -> Message:
+    def _await(self, conversation: Conversation, request: RequestCopy) -> Message:
         """The answer. A worker that does not acknowledge the request within :data:`PATIENCE` is not waited for any longer."""
-        deadline = monotonic() + self._answer_timeout
-        try:
-            return conversation.receive(min(deadline, monotonic() + PATIENCE))
-        except TimeoutError:
+        began = monotonic()
+        with suppress(TimeoutError):
+            return conversation.receive(began + SOON)
+        with ClientWatch(request.environ, conversation.end):
+            with suppress(TimeoutError):
+                return conversation.receive(began + min(PATIENCE, self._answer_timeout))
             if conversation.is_unacked:
                 self._links.withdraw(conversation)
-                raise OwnerGone(f"it was not reached for {PATIENCE:g} s") from None
-        return conversation.receive(deadline)
+                raise OwnerGone(f"it was not reached for {PATIENCE:g} s")
+            return conversation.receive(began + self._answer_timeout)
 
 
 class RedisExchange:
