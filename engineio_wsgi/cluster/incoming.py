@@ -9,7 +9,7 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 from wsgiref.types import WSGIEnvironment
@@ -19,8 +19,17 @@ from gevent.socket import socket as GeventSocket
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.listeners import Listeners, OwnListener
-from engineio_wsgi.cluster.messages import BadMessage, Call, Kind, Message, MovedConnection, Refusal, Request, write_answer
-from engineio_wsgi.cluster.rpc import perform
+from engineio_wsgi.cluster.messages import (
+    BadMessage,
+    Call,
+    Kind,
+    Message,
+    MovedConnection,
+    Refusal,
+    Request,
+    Result,
+    write_answer,
+)
 from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.engine.worker import Worker
 from engineio_wsgi.handoff.adopter import Adopter, ConnectionAdopter
@@ -95,10 +104,12 @@ class Receiver:
         worker: this process as a worker.
         group: of workers that serve each other's sessions.
         counters: to count them in.
+        perform: carries out a call. May block while a client's write buffer is full.
     """
 
-    def __init__(self, worker: Worker, group: str, counters: Counters) -> None:
+    def __init__(self, worker: Worker, group: str, counters: Counters, perform: Callable[[Call, bytes], Result]) -> None:
         self._worker = worker
+        self._perform = perform
         self._group = group
         #: the configuration that other workers must share to send requests here
         self.fingerprint = " ".join([group, *[f"{name}={getattr(worker.options, name)}" for name in SHARED_OPTIONS]])
@@ -226,7 +237,7 @@ class Receiver:
         if asked.group != self._group:
             exchange.finish(Refusal.OTHER_CONFIGURATION.message())
         else:
-            exchange.finish(perform(self._worker, asked, body).message())
+            exchange.finish(self._perform(asked, body).message())
 
     # -- the end
 
