@@ -18,23 +18,8 @@ from engineio_wsgi.http.response import Response
 from engineio_wsgi.session.delivery import Delivery, OnSlow
 from engineio_wsgi.session.outgoing import Outgoing
 
-__all__ = [
-    "VERSION",
-    "Action",
-    "Address",
-    "BadMessage",
-    "Call",
-    "Kind",
-    "Message",
-    "MovedConnection",
-    "Refusal",
-    "Request",
-    "Result",
-    "check_version",
-    "read_answer",
-    "read_number",
-    "write_answer",
-]
+__all__ = ["VERSION", "Action", "Address", "BadMessage", "Call", "Kind", "Message", "MovedConnection", "Refusal", "Request",
+           "Result", "check_version", "read_answer", "read_number", "write_answer"]
 
 #: of the format; workers of different versions refuse each other's messages
 VERSION = 3
@@ -325,10 +310,6 @@ class Action(enum.Enum):
     PUBLISH = "publish"
 
 
-_ACTIONS = {action.value: action for action in Action}
-_ON_SLOW = {choice.value: choice for choice in OnSlow}
-
-
 class Call(NamedTuple):
     """An action for the sessions of another worker.
 
@@ -375,11 +356,10 @@ class Call(NamedTuple):
         left = iter(message.expect(Kind.CALL))
         group, name, form, compress, to, how, key = _take(left, 7)
         sids = tuple(left)
-        action, on_slow = _ACTIONS.get(name), _ON_SLOW.get(how)
-        if action is None:
-            raise BadMessage("a call of an action that does not exist")
-        if on_slow is None:
-            raise BadMessage("a call for a delivery that does not exist")
+        try:
+            action, on_slow = Action(name), OnSlow(how)
+        except ValueError as error:
+            raise BadMessage(f"a call that no worker of this version makes: {error}") from None
         if action in (Action.SEND, Action.DISCONNECT) and len(sids) != 1:
             raise BadMessage("a call for one session names another number of them")
         return cls(group, action, sids, form, compress == "compress", to or None, on_slow, key or None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, TypeVar
 from wsgiref.types import StartResponse, WSGIEnvironment
 
@@ -106,20 +107,13 @@ class Cluster:
         """Choose an id that no other worker has, and listen under it."""
         for _ in range(MAX_ATTEMPTS):
             self.worker_id = new_worker_id()
-            try:
+            with suppress(FileExistsError), ExitStack() as opened:
                 unix_listener = UnixListener(self._names, self.worker_id, self._receiver.receive)
-            except FileExistsError:
-                continue
-            try:
+                opened.callback(unix_listener.close)
                 self._caller = LocalCaller(self._names, self.worker_id) if location is None else self._join(location)
-            except FileExistsError:
-                unix_listener.close()
-                continue
-            except BaseException:
-                unix_listener.close()
-                raise
-            logger.debug("= this process is the worker %s of the group %s", self.worker_id, self._group)
-            return unix_listener
+                opened.pop_all()
+                logger.debug("= joined the group %s as the worker %s", self._group, self.worker_id)
+                return unix_listener
         raise ConfigurationError(f"cluster: {MAX_ATTEMPTS} worker ids in a row are taken")
 
     def _join(self, location: RedisLocation) -> RedisLinks:
@@ -175,10 +169,10 @@ class Cluster:
         except ClientGone:
             outcome = "the client has left"
         if not isinstance(outcome, str):
-            logger.debug("= %s: its worker has taken a request", shorten(sid))
+            logger.debug("= %s: forwarded a request to its worker", shorten(sid))
             return outcome
         self.counters.add("failed")
-        logger.debug("= %s: its worker did not take a request: %s", shorten(sid), outcome)
+        logger.debug("= %s: could not forward a request to its worker: %s", shorten(sid), outcome)
         environ[UNREACHED] = {"name": "OWNER_GONE", "owner": owner, "error": outcome}
         return None
 

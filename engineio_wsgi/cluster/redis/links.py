@@ -1,13 +1,12 @@
 """The links of this worker to the workers of other machines, and the calls, which need no link.
 
-Owns the names of the channels, the links, and the answers to calls. Knows Redis only as publish and subscribe.
+Owns the links, and the answers to calls. Knows Redis only as publish and subscribe.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from hashlib import sha256
 from itertools import count
 
 import gevent
@@ -16,6 +15,7 @@ from gevent.event import Event
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.local.channel import PATIENCE, OwnerGone
 from engineio_wsgi.cluster.messages import Action, BadMessage, Call, Kind, Message, Result
+from engineio_wsgi.cluster.redis.calls import RedisCaller
 from engineio_wsgi.cluster.redis.envelope import NO_LINK, Envelope
 from engineio_wsgi.cluster.redis.login import RedisConnector, Unreachable
 from engineio_wsgi.cluster.redis.pubsub import Outgoing, PubSub
@@ -27,7 +27,7 @@ from engineio_wsgi.options.redis_url import RedisLocation
 from engineio_wsgi.runtime.loop import Watcher
 from engineio_wsgi.throttle import Throttle
 
-__all__ = ["Channels", "RedisLinks"]
+__all__ = ["RedisLinks"]
 
 logger = logging.getLogger("engine.cluster")
 
@@ -47,30 +47,9 @@ LOOK_PERIOD = 2.0
 FLUSH_TIMEOUT = 1.0
 #: links after which idle ones are closed
 MAX_IDLE = 256
-#: the first character of the names of processes that only make calls; no worker's id begins with it
-CLIENT_MARK = "~"
 
 
-class Channels:
-    """The channels of a group.
-
-    Args:
-        group: of workers that serve each other's sessions.
-    """
-
-    def __init__(self, group: str) -> None:
-        #: the part that gives all of them the same slot in a Redis Cluster
-        self.slot_key = sha256(group.encode()).hexdigest()[:12]
-        self._prefix = f"engineio:{{{self.slot_key}}}:"
-        #: of all workers
-        self.all = self.of("*")
-
-    def of(self, name: str) -> bytes:
-        """The channel of one worker."""
-        return (self._prefix + name).encode("ascii")
-
-
-class RedisLinks:
+class RedisLinks(RedisCaller):
     """The links of one worker. Made in the hub, after any fork. Blocks until the worker has subscribed.
 
     Args:
@@ -88,12 +67,11 @@ class RedisLinks:
 
     def __init__(self, location: RedisLocation, group: str, name: str, begun: Callable[[Conversation, Message], object],
                  perform: Callable[[Call, bytes], Result], announce: Callable[[str, object], object]) -> None:
+        super().__init__(group)
         self.name = name
         self._begun = begun
         self._perform = perform
         self._announce = announce
-        self._group = group
-        self._channels = Channels(group)
         self._links: dict[str, ReliableLink] = {}
         self._numbers = count(1)
         self._asked: dict[int, _Answers] = {}
@@ -257,28 +235,15 @@ class RedisLinks:
         # a caller that waits for an answer gets an error, so the call must not be carried out later
         return self._pubsub.publish(Outgoing(channel, envelope.pack(message.encode()), number == 0 and heard is None, heard))
 
-    def others(self) -> list[str]:
-        """See :class:`Caller`. None while Redis is away."""
-        return sorted(self.ask_all(Call(self._group, Action.COUNT).message()))
-
-    def ask(self, worker: str, message: Message) -> int:
-        """See :class:`Caller`."""
-        answers = self._ask(self._channels.of(worker), message, lambda heard: heard)
-        if worker not in answers:
-            raise OwnerGone("it does not exist, or has not answered")
-        return answers[worker]
-
-    def ask_all(self, message: Message) -> dict[str, int]:
-        """See :class:`Caller`."""
-        # this worker receives it, too
-        return self._ask(self._channels.all, message, lambda heard: heard - 1)
-
-    def _ask(self, channel: bytes, message: Message, expected: Callable[[int], int]) -> dict[str, int]:
+    def _ask(self, channel: bytes, message: Message) -> dict[str, int]:
+        """See :class:`RedisCaller`. No results while Redis is away."""
         answers = _Answers()
         number = next(self._numbers)
         self._asked[number] = answers
+        # a call to all workers comes back to this one, too, which ignores it
+        itself = int(channel == self._channels.all)
         try:
-            if self._post_call(channel, number, message, lambda heard: answers.expect(expected(heard))):
+            if self._post_call(channel, number, message, lambda heard: answers.expect(heard - itself)):
                 Deadline(CALL_TIMEOUT).wait(answers.complete)
         finally:
             del self._asked[number]
