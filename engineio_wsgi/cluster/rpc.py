@@ -202,7 +202,7 @@ class LocalCaller:
                 channel.send(message, deadline)
                 channel.receive(deadline)
         except (OwnerGone, OSError, BadMessage) as error:
-            logger.debug("= %d calls were lost with the worker %s: %s", 1 + len(queue.messages), worker, error)
+            logger.debug("= dropped %d calls to the worker %s: %s", 1 + len(queue.messages), worker, error)
         finally:
             if channel is not None:
                 channel.close()

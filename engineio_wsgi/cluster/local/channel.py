@@ -134,10 +134,10 @@ class Channel:
                 numbers.frombytes(content[:len(content) - len(content) % _INT_SIZE])
                 self._descriptors.extend(numbers)
         if not data:
-            raise ConnectionResetError("the other worker has hung up")
+            raise ConnectionResetError("the other worker has closed the channel")
         self._cut_short |= bool(flags & _socket.MSG_CTRUNC)
         if flags & _socket.MSG_TRUNC:
-            raise BadMessage("a record that no worker of this version sends")
+            raise BadMessage(f"a record that is longer than {RECORD_SIZE} bytes")
         return bytes(data)
 
     def ask(self, message: Message, deadline: float, descriptor: int | None = None) -> Message:
@@ -146,12 +146,12 @@ class Channel:
             self.send(message, deadline, descriptor)
             return self.receive(deadline)
         except TimeoutError:
-            reply = self._last_word()
+            reply = self._late_reply()
             if reply is None:
                 raise
             return reply
 
-    def _last_word(self) -> Message | None:
+    def _late_reply(self) -> Message | None:
         """Return a reply that has arrived by now, or ``None``; then the other side can send no more."""
         with suppress(OSError):
             try:
@@ -196,7 +196,7 @@ class Channel:
 
     # -- the end
 
-    def hang_up(self) -> None:
+    def shut_down(self) -> None:
         """Shut the channel down: waits on either side end with a ``ConnectionError``."""
         with suppress(OSError):
             self._sock.shutdown(_socket.SHUT_RDWR)
@@ -243,7 +243,7 @@ def connect(address: str, deadline: float) -> Channel:
         sock.setblocking(False)
         _connect(sock, address, deadline)
         if not belongs_to_us(sock):
-            raise OwnerGone("another user's process has taken its name")
+            raise OwnerGone("a process of another user listens on its socket")
     except BaseException:
         sock.close()
         raise
@@ -262,6 +262,6 @@ def _connect(sock: _socket.socket, address: str, deadline: float) -> None:
             (gevent.sleep if has_hub() else _sleep_thread)(pause)
             pause = min(2 * pause, LAST_RETRY)
         except OSError as error:
-            raise OwnerGone(f"nobody answers there any more: {error.strerror}") from error
+            raise OwnerGone(f"no process listens on its socket: {error.strerror}") from error
         else:
             return

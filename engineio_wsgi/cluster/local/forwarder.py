@@ -74,13 +74,13 @@ class ClientWatch:
 
     Args:
         environ: of the request.
-        hang_up: ends the wait with an error. Called in the hub; must not block.
+        shut_down: ends the wait with an error. Called in the hub; must not block.
     """
 
     __slots__ = ("_hang_up", "_left", "_watch")
 
-    def __init__(self, environ: WSGIEnvironment, hang_up: Callable[[], object]) -> None:
-        self._hang_up = hang_up
+    def __init__(self, environ: WSGIEnvironment, shut_down: Callable[[], object]) -> None:
+        self._hang_up = shut_down
         self._left = False
         self._watch = EndWatch(environ, self._on_end)
 
@@ -194,7 +194,7 @@ class LocalForwarder:
         channel, refusal = self._begin(owner, request.message)
         if refusal is None:
             try:
-                with ClientWatch(request.environ, channel.hang_up):
+                with ClientWatch(request.environ, channel.shut_down):
                     answered = read_answer(channel.receive(monotonic() + self._answer_timeout))
             except BaseException:
                 channel.close()

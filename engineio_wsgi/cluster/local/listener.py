@@ -117,7 +117,7 @@ class UnixListener:
         self._listener.close()
         self._names.release(self._worker_id)
         for channel in self._idle:
-            channel.hang_up()
+            channel.shut_down()
 
     def after_fork(self) -> None:
         """In a forked child: the socket and its name are the parent's."""

@@ -42,7 +42,7 @@ LINK_GRACE = PATIENCE + 1.0
 #: seconds of delay after which the loop counts as having been blocked, and seconds in which it then receives what it missed
 STANDSTILL, CATCH_UP = 1.0, 0.25
 #: seconds between two checks of each link
-LOOK_PERIOD = 2.0
+CHECK_PERIOD = 2.0
 #: seconds that Redis has to receive a withdrawal; if it does not, it has not received the withdrawn message either
 FLUSH_TIMEOUT = 1.0
 #: links after which idle ones are closed
@@ -82,13 +82,13 @@ class RedisLinks(RedisCaller):
         # without a message, it has no effect
         probe = Envelope(name).pack(b"")
         self._pubsub = PubSub(self._connector, [self._channels.of(name), self._channels.all], probe, self._receive,
-                              self._come_back, lambda lost: announce("cluster_lost", lost))
+                              self._on_reconnected, lambda lost: announce("cluster_lost", lost))
         try:
             self._pubsub.open()
         except Unreachable as error:
             raise ConfigurationError(f"cluster: {error}") from error
-        self._timer: Watcher = gevent.get_hub().loop.timer(LOOK_PERIOD, LOOK_PERIOD)
-        self._timer.start(self._look)
+        self._timer: Watcher = gevent.get_hub().loop.timer(CHECK_PERIOD, CHECK_PERIOD)
+        self._timer.start(self._check)
 
     # -- links
 
@@ -111,9 +111,9 @@ class RedisLinks(RedisCaller):
         link = self._links.get(name)
         if link is None:
             if len(self._links) >= MAX_IDLE:
-                if not self._pubsub.up:
+                if not self._pubsub.connected:
                     # invented session ids must not fill the memory meanwhile
-                    raise OwnerGone("Redis is away, and too much waits for it")
+                    raise OwnerGone("Redis is disconnected, and there are too many links")
                 self._sweep()
             link = self._links[name] = ReliableLink(self, name)
         return link
@@ -130,13 +130,13 @@ class RedisLinks(RedisCaller):
 
         def heard(listeners: int) -> None:
             if not listeners:
-                self._unheard(receiver, asked_at)
+                self._note_absent(receiver, asked_at)
             elif (link := self._links.get(receiver)) is not None:
-                link.note_heard()
+                link.note_present()
 
         return self._pubsub.publish(Outgoing(self._channels.of(receiver), data, False, heard))
 
-    def _unheard(self, name: str, now: float) -> None:
+    def _note_absent(self, name: str, now: float) -> None:
         """No connection listened to a worker's channel: the worker is gone, or has only lost its connection to Redis.
 
         Args:
@@ -145,12 +145,12 @@ class RedisLinks(RedisCaller):
         link = self._links.get(name)
         if link is None:
             return
-        unheard = link.note_unheard(now)
-        if now - self._pubsub.up_since > GRACE:
+        absent = link.note_absent(now)
+        if now - self._pubsub.connected_since > GRACE:
             # no request waits for a worker that may be gone; but its messages are not forgotten so fast: it may repeat them
-            if unheard > RETURN_GRACE:
+            if absent > RETURN_GRACE:
                 link.give_up_unanswered()
-            if not link.is_known or unheard > LINK_GRACE:
+            if not link.is_known or absent > LINK_GRACE:
                 del self._links[name]
                 link.close()
                 return
@@ -166,27 +166,27 @@ class RedisLinks(RedisCaller):
     def _catches_up(self) -> bool:
         """Whether the loop was blocked a moment ago. Called whenever it runs."""
         now = monotonic()
-        if now - self._awake_at > LOOK_PERIOD + STANDSTILL:
+        if now - self._awake_at > CHECK_PERIOD + STANDSTILL:
             self._held_until = now + CATCH_UP
         self._awake_at = now
         return now < self._held_until
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         self._catches_up()
         for link in list(self._links.values()):
-            link.look()
+            link.check()
 
     @property
     def connected(self) -> bool:
-        """Whether Redis is there."""
-        return self._pubsub.up
+        """Whether Redis is connected."""
+        return self._pubsub.connected
 
-    def _come_back(self, away: float) -> None:
+    def _on_reconnected(self, away: float) -> None:
         """Redis was away for ``away`` seconds: messages in both directions may be lost."""
         self._announce("cluster_back", away)
         for link in self._links.values():
-            link.post_again()
-            link.ask_again()
+            link.repeat_all()
+            link.request_repeat()
 
     # -- receiving
 
@@ -261,7 +261,7 @@ class RedisLinks(RedisCaller):
     def _tell(self, channel: bytes, message: Message, heard: Callable[[int], object] | None) -> bool:
         posted = self._post_call(channel, 0, message, heard)
         if not posted and heard is None and self._complaints.passes("full", monotonic()):
-            logger.warning("too much waits for Redis, and broadcasts to other machines are dropped")
+            logger.warning("broadcasts to other machines are dropped: too many bytes wait for Redis")
         return posted
 
     def after_fork(self) -> None:
@@ -291,13 +291,13 @@ class _Answers:
     def expect(self, number: int) -> None:
         """So many workers have received the call."""
         self._expected = number
-        self._look()
+        self._check()
 
     def add(self, worker: str, sessions: int) -> None:
         """A worker has answered."""
         self.sessions[worker] = sessions
-        self._look()
+        self._check()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         if len(self.sessions) == self._expected:
             self.complete.set()

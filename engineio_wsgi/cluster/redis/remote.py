@@ -96,7 +96,7 @@ class RedisForwarder:
                 return conversation.receive(began + min(PATIENCE, self._answer_timeout))
             if conversation.is_unacked:
                 self._links.withdraw(conversation)
-                raise OwnerGone(f"it was not reached for {PATIENCE:g} s")
+                raise OwnerGone(f"it has not acknowledged the request for {PATIENCE:g} s")
             return conversation.receive(began + self._answer_timeout)
 
 
@@ -163,5 +163,5 @@ class RedisReceiver:
             logger.warning("a message on Redis was refused: %s", error)
             conversation.end()
         except OwnerGone as error:
-            logger.debug("= the worker that had sent a request is gone: %s", error)
+            logger.debug("= the worker that sent a request has ended the conversation: %s", error)
             conversation.end()

@@ -82,7 +82,7 @@ class Stream:
         """
         if self._arrived:
             data = self._arrived.popleft()
-            self._say(Message(Kind.ROOM, (str(len(data)),)))
+            self._send(Message(Kind.ROOM, (str(len(data)),)))
             return data
         if self._ended:
             return b""
@@ -103,11 +103,11 @@ class Stream:
         if self.lost is not None:
             raise self.lost
         self.unsent += len(data)
-        self._say(Message(Kind.DATA, body=data))
+        self._send(Message(Kind.DATA, body=data))
         if self.lost is not None:
             raise self.lost
 
-    def _say(self, message: Message) -> None:
+    def _send(self, message: Message) -> None:
         try:
             self._conversation.send(message)
         except OwnerGone as error:
