@@ -217,7 +217,7 @@ class Receiver:
         exchange.confirm()
         self._answering += 1
         try:
-            exchange.finish(write_answer(self._answer({**_environ_of(request.environ, body), **exchange.client})))
+            exchange.finish(write_answer(self._answer(_environ_of(request.environ, body, exchange.client))))
         finally:
             self._answering -= 1
 
@@ -254,8 +254,8 @@ class Receiver:
         return self.adopted + self._answering
 
 
-def _environ_of(texts: Mapping[str, str], body: bytes = b"") -> WSGIEnvironment:
+def _environ_of(texts: Mapping[str, str], body: bytes = b"", client: Mapping[str, object] | None = None) -> WSGIEnvironment:
     return {
-        **texts, "wsgi.version": (1, 0), "wsgi.input": io.BytesIO(body), "wsgi.errors": sys.stderr,
+        **texts, **(client or {}), "wsgi.version": (1, 0), "wsgi.input": io.BytesIO(body), "wsgi.errors": sys.stderr,
         "wsgi.input_terminated": True, "wsgi.multithread": False, "wsgi.multiprocess": True, "wsgi.run_once": False,
     }  # fmt: skip

@@ -161,10 +161,11 @@ def _flat(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
     return chain.from_iterable(pairs)
 
 
-def _pairs(fields: Sequence[str]) -> Iterator[tuple[str, str]]:
-    if len(fields) % 2:
-        raise BadMessage("a name without a value")
-    return zip(fields[::2], fields[1::2], strict=True)
+def _pairs(left: Iterator[str]) -> list[tuple[str, str]]:
+    try:
+        return list(zip(left, left, strict=True))
+    except ValueError:
+        raise BadMessage("a name without a value") from None
 
 
 def read_number(text: str) -> int:
@@ -216,8 +217,8 @@ class MovedConnection(NamedTuple):
         left = iter(message.expect(Kind.CONNECTION))
         fingerprint, sid, hops, name, kind, state = _take(left, 6)
         host, *numbers = _take(left, read_number(*_take(left, 1))) or [""]
-        origin = dict(_pairs(_take(left, 2 * read_number(*_take(left, 1)))))
-        handshake = dict(_pairs(list(left)))
+        origin = dict(_pairs(iter(_take(left, 2 * read_number(*_take(left, 1))))))
+        handshake = dict(_pairs(left))
         if state not in ("request", "handshake", "accepted") or read_number(hops) > 255:
             raise BadMessage("a connection in a state that does not exist")
         address: Address = (host, *map(read_number, numbers)) if host else ""
@@ -252,11 +253,12 @@ class Request(NamedTuple):
     @classmethod
     def of(cls, message: Message) -> Self:
         """Read a message of this kind."""
-        fields = message.expect(Kind.REQUEST)
-        environ = dict(_pairs(fields[2:]))
+        left = iter(message.expect(Kind.REQUEST))
+        fingerprint, sid = _take(left, 2)
+        environ = dict(_pairs(left))
         if "REQUEST_METHOD" not in environ:
             raise BadMessage("a request without a method")
-        return cls(fields[0], fields[1], environ)
+        return cls(fingerprint, sid, environ)
 
 
 class Refusal(enum.Enum):
@@ -294,10 +296,9 @@ def read_answer(message: Message) -> Response:
     Raises:
         BadMessage: the message is no answer.
     """
-    fields = message.expect(Kind.ANSWER)
-    if not fields:
-        raise BadMessage("an answer without a status")
-    return Response(fields[0], list(_pairs(fields[1:])), message.body)
+    left = iter(message.expect(Kind.ANSWER))
+    (status,) = _take(left, 1)
+    return Response(status, _pairs(left), message.body)
 
 
 class Action(enum.Enum):
