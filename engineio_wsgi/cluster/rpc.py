@@ -138,8 +138,7 @@ class LocalCaller:
         deadline = monotonic() + CALL_TIMEOUT
         channel = connect(self._names.address(worker), deadline)
         try:
-            channel.send(message, deadline)
-            reply = channel.receive(deadline)
+            reply = channel.ask(message, deadline)
             return Result.of(reply).sessions if reply.kind is Kind.RESULT else 0
         except (OSError, BadMessage) as error:
             raise OwnerGone(str(error)) from error
@@ -199,8 +198,7 @@ class LocalCaller:
             while queue.messages:
                 message, deadline = queue.popleft(), monotonic() + CALL_TIMEOUT
                 channel = channel or connect(self._names.address(worker), deadline)
-                channel.send(message, deadline)
-                channel.receive(deadline)
+                channel.ask(message, deadline)
         except (OwnerGone, OSError, BadMessage) as error:
             logger.debug("= dropped %d calls to the worker %s: %s", 1 + len(queue.messages), worker, error)
         finally:
@@ -223,7 +221,7 @@ class _Queue:
         """Add a call, unless too many wait."""
         if self.size > MAX_WAITING:
             if self._complaints.passes(worker, monotonic()):
-                logger.warning("the worker %s takes no calls: %d bytes wait for it, and broadcasts to it are dropped", worker,
+                logger.warning("messages to the worker %s are dropped: it does not answer, and %d bytes wait for it", worker,
                                self.size)
             return
         self.messages.append(message)
