@@ -13,7 +13,7 @@ from struct import Struct
 from typing import NamedTuple, Self
 
 from engineio_wsgi.cluster.bundles import pack, unpack
-from engineio_wsgi.errors import BadMessage
+from engineio_wsgi.errors import BadMessage, OwnerRefused
 from engineio_wsgi.http.response import Response
 from engineio_wsgi.session.delivery import Delivery, OnSlow
 from engineio_wsgi.session.outgoing import Outgoing
@@ -283,6 +283,11 @@ class Refusal(enum.Enum):
             return cls[" ".join(message.expect(Kind.REFUSED))]
         except KeyError:
             raise BadMessage("a refusal without a reason") from None
+
+    @property
+    def error(self) -> OwnerRefused:
+        """The error for it, in the worker that is refused."""
+        return OwnerRefused(self.value, self is Refusal.FULL)
 
 
 def write_answer(answered: Response) -> Message:

@@ -17,18 +17,17 @@ import gevent
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.incoming import Counters, Receiver
 from engineio_wsgi.cluster.listeners import Listener, hops_of
-from engineio_wsgi.cluster.local.channel import OwnerGone
-from engineio_wsgi.cluster.local.forwarder import ClientGone, Forwarder, LocalForwarder, RequestCopy
+from engineio_wsgi.cluster.local.forwarder import Forwarder, LocalForwarder, RequestCopy
 from engineio_wsgi.cluster.local.listener import UnixListener
 from engineio_wsgi.cluster.local.names import choose_names, is_worker_id
-from engineio_wsgi.cluster.messages import Action, Call, MovedConnection, Refusal, Result
+from engineio_wsgi.cluster.messages import Action, Call, MovedConnection, Result
 from engineio_wsgi.cluster.publisher import Publisher, check_session, check_timeout
 from engineio_wsgi.cluster.rpc import LocalCaller, WorkerCaller, perform
 from engineio_wsgi.cluster.topics import Reply, Subscriber, Topics, check_data, check_topic
 from engineio_wsgi.engine.refusals import UNREACHED
 from engineio_wsgi.engine.registry import WORKER_ID_SIZE, new_worker_id
 from engineio_wsgi.engine.worker import Worker
-from engineio_wsgi.errors import ConfigurationError
+from engineio_wsgi.errors import ClientGone, ConfigurationError, OwnerGone, OwnerRefused
 from engineio_wsgi.handoff.client_socket import client_socket
 from engineio_wsgi.handoff.detachable import Detachable, detachable_of
 from engineio_wsgi.handoff.server_loops import NO_NAMES
@@ -38,7 +37,6 @@ from engineio_wsgi.http.query import parse_query
 from engineio_wsgi.http.request_head import PROXY_KEYS
 from engineio_wsgi.log import shorten
 from engineio_wsgi.options.redis_url import RedisLocation, group_of, names_redis
-from engineio_wsgi.protocol.websocket.handshake import asks_for_websocket
 from engineio_wsgi.runtime.loop import IoLoop
 from engineio_wsgi.runtime.threads import current_thread
 from engineio_wsgi.session.delivery import Delivery
@@ -161,19 +159,18 @@ class Cluster:
         sid = self._foreign_sid(environ)
         if sid is None:
             return None
-        owner = sid[:WORKER_ID_SIZE]
         try:
-            outcome = self._forward(owner, sid, environ, start_response, handler, listener)
-        except OwnerGone as error:
-            outcome = str(error)
+            answer = self._forward(sid, environ, start_response, handler, listener)
+        except (OwnerGone, OwnerRefused) as error:
+            reason = str(error)
         except ClientGone:
-            outcome = "the client has left"
-        if not isinstance(outcome, str):
+            reason = "the client has left"
+        else:
             logger.debug("= %s: forwarded a request to its worker", shorten(sid))
-            return outcome
+            return answer
         self.counters.add("failed")
-        logger.debug("= %s: could not forward a request to its worker: %s", shorten(sid), outcome)
-        environ[UNREACHED] = {"name": "OWNER_GONE", "owner": owner, "error": outcome}
+        logger.debug("= %s: could not forward a request to its worker: %s", shorten(sid), reason)
+        environ[UNREACHED] = {"name": "OWNER_GONE", "owner": sid[:WORKER_ID_SIZE], "error": reason}
         return None
 
     def _foreign_sid(self, environ: WSGIEnvironment) -> str | None:
@@ -185,57 +182,51 @@ class Cluster:
         owner = sid[:WORKER_ID_SIZE]
         return sid if sid not in self._worker.clients and owner != self.worker_id and is_worker_id(owner) else None
 
-    def _forward(self, owner: str, sid: str, environ: WSGIEnvironment, start_response: StartResponse | None,
-                 handler: WebSocketHandler | None, listener: Listener | None) -> Iterable[bytes] | str:
-        """Forward a request to a worker. Returns the body, or a text with the reason if the worker has not taken the request."""
-        # only WebSockets leave for another machine
-        leaves = asks_for_websocket(environ) or (owner not in self._far and _may_leave(environ, listener))
-        detachable = detachable_of(environ, handler, NO_NAMES if listener is None else listener.names) if leaves else None
+    def _forward(self, sid: str, environ: WSGIEnvironment, start_response: StartResponse | None,
+                 handler: WebSocketHandler | None, listener: Listener | None) -> Iterable[bytes]:
+        """Forward a request to a worker. Returns the body. For the errors see :class:`Forwarder`."""
+        owner = sid[:WORKER_ID_SIZE]
         request = RequestCopy(environ, self._receiver.fingerprint, sid, self._worker.options.max_http_buffer_size)
+        # only WebSockets leave for another machine
+        leaves = request.upgrade or (owner not in self._far and _may_leave(environ, listener))
+        detachable = detachable_of(environ, handler, NO_NAMES if listener is None else listener.names) if leaves else None
         reasons: list[str] = []
         # a worker of another machine never becomes one of this machine
         for forwarder in self._forwarders[owner in self._far:]:
+            if not forwarder.moves_connections:
+                self._far.add(owner)
             try:
-                outcome = self._send_by(forwarder, owner, detachable, request, start_response)
+                return self._send_by(forwarder, owner, detachable, request, start_response)
             except OwnerGone as error:
                 reasons.append(str(error))
-            else:
-                if not forwarder.moves_connections:
-                    self._far.add(owner)
-                return outcome
         self._far.discard(owner)
         raise OwnerGone("; ".join(reasons))
 
     def _send_by(self, forwarder: Forwarder, owner: str, detachable: Detachable | None, request: RequestCopy,
-                 start_response: StartResponse | None) -> Iterable[bytes] | str:
-        upgrade = asks_for_websocket(request.environ)
-        if detachable is not None and (upgrade or forwarder.moves_connections):
-            refusal = forwarder.hand_over(owner, self._connection(request, detachable, upgrade), detachable)
-            if refusal is None:
+                 start_response: StartResponse | None) -> Iterable[bytes]:
+        if detachable is not None and (request.upgrade or forwarder.moves_connections):
+            try:
+                forwarder.hand_over(owner, self._connection(request, detachable), detachable)
+            except OwnerRefused as error:
+                if not error.is_full:
+                    raise
+            else:
                 self.counters.add("handed_over")
                 return detachable.end(start_response)
-            if refusal is not Refusal.FULL:
-                return str(refusal.value)
-        if upgrade or start_response is None:
-            return "this server cannot hand the connection over, or the worker has too many"
-        return self._relay(forwarder, owner, request, start_response)
+        if request.upgrade or start_response is None:
+            raise OwnerRefused("this server cannot hand the connection over, or the worker has too many")
+        answered = forwarder.relay(owner, request)
+        self.counters.add("relayed")
+        start_response(answered.status, answered.headers)
+        return [answered.body]
 
-    def _connection(self, request: RequestCopy, detachable: Detachable, upgrade: bool) -> MovedConnection:
+    def _connection(self, request: RequestCopy, detachable: Detachable) -> MovedConnection:
         environ = request.environ
         origin = {key: environ[key] for key in ORIGIN if key in environ}
         address = detachable.address if isinstance(detachable.address, tuple) else ""
         return MovedConnection(
             self._receiver.fingerprint, request.sid, address, origin, hops_of(environ, detachable.sock),
-            detachable.listener, request.texts if upgrade else None, detachable.accepted)
-
-    def _relay(self, forwarder: Forwarder, owner: str, request: RequestCopy,
-               start_response: StartResponse) -> Iterable[bytes] | str:
-        answered = forwarder.relay(owner, request)
-        if isinstance(answered, Refusal):
-            return str(answered.value)
-        self.counters.add("relayed")
-        start_response(answered.status, answered.headers)
-        return [answered.body]
+            detachable.listener, request.texts if request.upgrade else None, detachable.accepted)
 
     # -- sessions of all workers
 

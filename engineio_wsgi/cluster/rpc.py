@@ -14,11 +14,11 @@ from typing import Protocol
 import gevent
 
 from engineio_wsgi.clock import monotonic
-from engineio_wsgi.cluster.local.channel import Channel, OwnerGone, connect
+from engineio_wsgi.cluster.local.channel import Channel, connect
 from engineio_wsgi.cluster.local.names import Names
 from engineio_wsgi.cluster.messages import Action, BadMessage, Call, Kind, Message, Result
 from engineio_wsgi.engine.registry import send_or_not
-from engineio_wsgi.errors import BundleTooLarge
+from engineio_wsgi.errors import BundleTooLarge, OwnerGone
 from engineio_wsgi.http.hub_thread import has_hub
 from engineio_wsgi.session.delivery import Delivery
 from engineio_wsgi.session.outgoing import Outgoing

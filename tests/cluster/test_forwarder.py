@@ -15,11 +15,12 @@ import pytest
 from support.lateness import block_loop
 from support.workers import settled
 
-from engineio_wsgi.cluster.local.channel import Channel, OwnerGone
+from engineio_wsgi.cluster.local.channel import Channel
 from engineio_wsgi.cluster.local.forwarder import LocalForwarder, RequestCopy
 from engineio_wsgi.cluster.local.listener import UnixListener
 from engineio_wsgi.cluster.local.names import AbstractNames
 from engineio_wsgi.cluster.messages import Kind, Message, Request, write_answer
+from engineio_wsgi.errors import OwnerGone
 from engineio_wsgi.http.response import Response
 
 OWNER = "abcd"

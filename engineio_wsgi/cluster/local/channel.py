@@ -24,7 +24,7 @@ from engineio_wsgi.cluster.messages import BadMessage, Kind, Message
 from engineio_wsgi.errors import OwnerGone
 from engineio_wsgi.http.hub_thread import has_hub
 
-__all__ = ["PATIENCE", "Channel", "OwnerGone", "connect"]
+__all__ = ["PATIENCE", "Channel", "connect"]
 
 #: seconds that another worker has for everything but the application's answer
 PATIENCE = 5.0

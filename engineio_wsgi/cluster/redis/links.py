@@ -13,7 +13,7 @@ import gevent
 from gevent.event import Event
 
 from engineio_wsgi.clock import monotonic
-from engineio_wsgi.cluster.local.channel import PATIENCE, OwnerGone
+from engineio_wsgi.cluster.local.channel import PATIENCE
 from engineio_wsgi.cluster.messages import Action, BadMessage, Call, Kind, Message, Result
 from engineio_wsgi.cluster.redis.calls import RedisCaller
 from engineio_wsgi.cluster.redis.envelope import NO_LINK, Envelope
@@ -22,7 +22,7 @@ from engineio_wsgi.cluster.redis.pubsub import Outgoing, PubSub
 from engineio_wsgi.cluster.redis.reliable_link import Conversation, ReliableLink
 from engineio_wsgi.cluster.rpc import CALL_TIMEOUT
 from engineio_wsgi.deadline import Deadline
-from engineio_wsgi.errors import ConfigurationError
+from engineio_wsgi.errors import ConfigurationError, OwnerGone
 from engineio_wsgi.options.redis_url import RedisLocation
 from engineio_wsgi.runtime.loop import Watcher
 from engineio_wsgi.throttle import Throttle

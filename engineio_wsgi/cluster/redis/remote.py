@@ -15,13 +15,14 @@ from typing import ClassVar
 from gevent import socket
 
 from engineio_wsgi.clock import monotonic
-from engineio_wsgi.cluster.local.channel import PATIENCE, OwnerGone
+from engineio_wsgi.cluster.local.channel import PATIENCE
 from engineio_wsgi.cluster.local.forwarder import ClientWatch, RequestCopy
 from engineio_wsgi.cluster.local.pump import Pump
 from engineio_wsgi.cluster.messages import BadMessage, Kind, Message, MovedConnection, Refusal, read_answer
 from engineio_wsgi.cluster.redis.links import RedisLinks
 from engineio_wsgi.cluster.redis.reliable_link import Conversation
 from engineio_wsgi.cluster.redis.stream import Stream
+from engineio_wsgi.errors import OwnerGone
 from engineio_wsgi.handoff.client_socket import ENDED
 from engineio_wsgi.handoff.detachable import Detachable
 from engineio_wsgi.http.response import Response
@@ -53,7 +54,7 @@ class RedisForwarder:
         self._answer_timeout = answer_timeout
         self._relay_websockets = relay_websockets
 
-    def hand_over(self, owner: str, connection: MovedConnection, detachable: Detachable) -> Refusal | None:
+    def hand_over(self, owner: str, connection: MovedConnection, detachable: Detachable) -> None:
         """See :class:`Forwarder`."""
         if not self._relay_websockets:
             raise OwnerGone("it is on another machine, and WebSockets are not relayed (relay_websockets=no)")
@@ -61,9 +62,7 @@ class RedisForwarder:
         try:
             reply = conversation.receive(monotonic() + PATIENCE)
             if reply.kind is not Kind.TAKEN:
-                refusal = Refusal.of(reply)
-                conversation.end()
-                return refusal
+                raise Refusal.of(reply).error
         except (TimeoutError, BadMessage) as error:
             self._links.withdraw(conversation)
             raise OwnerGone(str(error)) from error
@@ -71,16 +70,17 @@ class RedisForwarder:
             conversation.end()
             raise
         Pump(detachable.detach(), Stream(conversation), self._answer_timeout)
-        return None
 
-    def relay(self, owner: str, request: RequestCopy) -> Response | Refusal:
+    def relay(self, owner: str, request: RequestCopy) -> Response:
         """See :class:`Forwarder`."""
         conversation = self._links.begin(owner, request.message)
         try:
             message = self._await(conversation, request)
             # after its answer, the other worker sends nothing more, and expects nothing
             conversation.end(tell=False)
-            return Refusal.of(message) if message.kind is Kind.REFUSED else read_answer(message)
+            if message.kind is Kind.REFUSED:
+                raise Refusal.of(message).error
+            return read_answer(message)
         except BadMessage as error:
             raise OwnerGone(f"it has not answered: {error}") from error
         finally:

@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import gevent
 
-from engineio_wsgi.cluster.local.channel import OwnerGone
 from engineio_wsgi.cluster.messages import Kind, Message, read_number
 from engineio_wsgi.cluster.redis.reliable_link import Conversation
+from engineio_wsgi.errors import OwnerGone
 from engineio_wsgi.runtime.loop import IoLoop
 
 __all__ = ["Stream"]
