@@ -29,6 +29,7 @@ __all__ = [
     "InvalidRequest",
     "NoWorkers",
     "OwnerGone",
+    "OwnerRefused",
     "PayloadTooLarge",
     "PeerError",
     "ProtocolError",
@@ -275,6 +276,18 @@ class ClientGone(PeerError):
 
 class OwnerGone(EngineError):
     """The other worker does not exist, or does not answer. The text says which."""
+
+
+class OwnerRefused(EngineError):
+    """The other worker does not take a request or a connection. The text says why.
+
+    Attributes:
+        is_full: whether it only takes no further connection: a request can still be relayed to it.
+    """
+
+    def __init__(self, reason: str, is_full: bool = False) -> None:
+        super().__init__(reason)
+        self.is_full = is_full
 
 
 class CannotListen(EngineError, OSError):

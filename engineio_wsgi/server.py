@@ -313,10 +313,10 @@ class Server(HasListeners):
             self._http.stop(timeout=1.0)
         self._ended.set()
 
-    def _start_anew(self, served: bool) -> None:
+    def _after_fork(self, served: bool) -> None:
         """In a forked child: what :meth:`listen` has started belongs to the parent, as do the sessions."""
-        self._worker.start_anew(served)
-        self._topics.start_anew()
+        self._worker.after_fork(served)
+        self._topics.after_fork()
         self._http = None
         self._ended = Event()
 
@@ -428,12 +428,12 @@ def join_clusters() -> None:
         server._worker.join_cluster()
 
 
-def _start_anew(served: bool) -> None:
+def _after_fork(served: bool) -> None:
     for server in list(servers):
-        server._start_anew(served)
+        server._after_fork(served)
 
 
-call_in_child(_start_anew)
+call_in_child(_after_fork)
 
 
 def listen(address: Address, **options: object) -> Server:

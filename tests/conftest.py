@@ -25,7 +25,6 @@ from support.reference import ENABLED as REFERENCE
 from support.reference import ReferenceServer
 from support.serving import LocalServer, Served
 
-from engineio_wsgi.log import VIOLATION_PERIOD
 from engineio_wsgi.throttle import Throttle
 
 #: seconds after which a test that hangs is failed
@@ -146,7 +145,7 @@ def no_complaints(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def nothing_told_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget the violations that were logged, so that each test's are logged again."""
-    monkeypatch.setattr("engineio_wsgi.log._violations", Throttle(VIOLATION_PERIOD))
+    monkeypatch.setattr("engineio_wsgi.log._violations", Throttle())
 
 
 @pytest.fixture(autouse=True)

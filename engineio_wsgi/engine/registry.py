@@ -193,7 +193,7 @@ class Registry:
         self.forked = False
         self.hub = hub  # last: other threads take it as the sign that all of this is there
 
-    def start_anew(self, served: bool) -> None:
+    def after_fork(self, served: bool) -> None:
         """In a forked child: drop everything that belongs to the parent, without telling anybody. The parent goes on.
 
         Args:
@@ -201,16 +201,16 @@ class Registry:
         """
         self.forked = self.forked or served or bool(self._sessions)
         for session in list(self._sessions.values()):
-            session.forsake()
+            session.after_fork()
         self._sessions.clear()
         self.groups.clear()
         if self.hub is not None:
             self.heartbeat_timer.stop()
-            self.greenlets.forsake()
+            self.greenlets.after_fork()
         self.hub = self._emptied = None
         self.closing = False
         self.configure(self.options)
-        self.observer.start_anew()
+        self.observer.after_fork()
 
     def run_in_hub(self, function: Callable[[], object], timeout: float) -> None:
         """Call ``function`` in the hub's thread. Blocks until it has returned, for ``timeout`` seconds at most in another thread.

@@ -67,7 +67,7 @@ class Router(Reach, Protocol):
         """Answer a request for another worker's session; ``None`` if it is to be answered here. May block."""
         ...
 
-    def forsake(self) -> None:
+    def after_fork(self) -> None:
         """In a forked child: leave the parent's place among the workers alone."""
         ...
 
@@ -207,15 +207,15 @@ class Worker:
         if self._router is not None:
             self._router.close(timeout)
 
-    def start_anew(self, served: bool) -> None:
+    def after_fork(self, served: bool) -> None:
         """In a forked child: drop what belongs to the parent, which stays in its cluster.
 
         Args:
             served: whether the parent has served a client.
         """
-        self._registry.start_anew(served)
+        self._registry.after_fork(served)
         if self._router is not None:
-            self._router.forsake()
+            self._router.after_fork()
             self._router = None
         self._entered = None
         self._starting = Lock()

@@ -21,11 +21,9 @@ logger = logging.getLogger("engine.http")
 
 #: environ keys under which werkzeug's and gunicorn's servers have the socket
 SOCKET_KEYS = ("werkzeug.socket", "gunicorn.socket")
-#: seconds for which the same message is not logged again
-COMPLAINT_PERIOD = 60.0
 UNPATCHED = ("a WebSocket library of the application reads in a thread, which cannot be: call gevent.monkey.patch_all() first of "
              "all, or serve with gunicorn")
-_complaints = Throttle(COMPLAINT_PERIOD)
+_complaints = Throttle()
 
 
 class LentSocket:

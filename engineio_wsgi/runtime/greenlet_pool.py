@@ -106,7 +106,7 @@ class GreenletPool:
             if self._left and monotonic() > self._slice_ends:
                 self._left = 0
 
-    def forsake(self) -> None:
+    def after_fork(self) -> None:
         """In a forked child: drop the tasks and reads that are queued, because they belong to the parent."""
         self._readable.clear()
         self._tasks.clear()

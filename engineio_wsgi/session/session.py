@@ -424,7 +424,7 @@ class Session(Sink):
         task.rawlink(self.spawned.discard)
         task.start()
 
-    def forsake(self) -> None:
+    def after_fork(self) -> None:
         """In a forked child: drop the parent's session. Calls no listeners and sends nothing."""
         for cause in (Cause.END, Cause.TELL, Cause.RELEASE):
             self._move(cause)

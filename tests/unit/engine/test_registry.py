@@ -139,7 +139,7 @@ def test_a_forked_child_has_none_of_the_parents_sessions() -> None:
     here = registry()
     here.start(gevent.get_hub(), "abcd", in_cluster=True)
     session, transport = opened(here)
-    here.start_anew(served=True)
+    here.after_fork(served=True)
     assert (here.sessions, here.hub, here.forked, session.socket.closed, transport.take()) == ({}, None, True, True, [])
     with pytest.raises(UsageError, match="forked"):
         here.deliver("hello", Delivery())
