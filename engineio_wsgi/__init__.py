@@ -21,11 +21,13 @@ from engineio_wsgi.log import set_up_debug
 from engineio_wsgi.options.values import Cookie, Cors, Deflate, HttpCompression
 from engineio_wsgi.protocol.websocket.batches import accelerated
 from engineio_wsgi.server import Server, attach, listen
+from engineio_wsgi.session.outgoing import Bundle
 from engineio_wsgi.session.socket import Socket
 from engineio_wsgi.transports import Transport, transports
 from engineio_wsgi.version import __version__
 
 __all__ = [
+    "Bundle",
     "ConfigurationError",
     "Cookie",
     "Cors",

@@ -14,7 +14,7 @@ from engineio_wsgi.errors import ConfigurationError, NoWorkers, OwnerGone
 from engineio_wsgi.options.options import Options
 from engineio_wsgi.options.redis_url import RedisLocation, group_of, names_redis
 from engineio_wsgi.session.delivery import Delivery
-from engineio_wsgi.session.socket import as_message
+from engineio_wsgi.session.outgoing import Bundle, Data, Outgoing, as_outgoing
 
 __all__ = ["Bystander", "Emitter"]
 
@@ -100,23 +100,23 @@ class Emitter:
         self._find_cluster()
         return self._ask_all(Call(self._group, Action.COUNT).message())
 
-    def send(self, sid: str, data: str | bytes, compress: bool = True) -> bool:
-        """Send one message to a session.
+    def send(self, sid: str, data: Data | Bundle, compress: bool = True) -> bool:
+        """Send one message, or a bundle, to a session.
 
         Returns:
             Whether its worker has queued it. ``False`` if there is no such session, its write buffer stays full, or the
             worker does not answer.
 
         Raises:
-            TypeError: ``data`` is neither text nor binary.
+            TypeError: ``data`` is neither text nor binary, nor a bundle.
         """
-        message = as_message(data)
+        message = as_outgoing(data)
         self._find_cluster()
         return self._ask_owner(Call(self._group, Action.SEND, (sid,), compress=compress), message)
 
-    def broadcast(self, data: str | bytes, *, to: str | None = None, exclude: Iterable[str] = (), compress: bool = True,
+    def broadcast(self, data: Data | Bundle, *, to: str | None = None, exclude: Iterable[str] = (), compress: bool = True,
                   on_slow: str = "close", key: str | None = None) -> int:
-        """Send one message to every session, or to those of a group, except to those whose ids are in ``exclude``.
+        """Send one message, or a bundle, to every session, or to those of a group, except to those whose ids are in ``exclude``.
 
         Args:
             to, exclude, compress, on_slow, key: as :meth:`Server.broadcast` has them.
@@ -129,8 +129,8 @@ class Emitter:
         """
         return self._deliver(data, Delivery.create(to, exclude, compress, on_slow, key))
 
-    def _deliver(self, data: str | bytes, delivery: Delivery) -> int:
-        message = as_message(data)
+    def _deliver(self, data: object, delivery: Delivery) -> int:
+        message = as_outgoing(data)
         self._find_cluster()
         return self._ask_all(Call.broadcast(self._group, delivery).message(message))
 
@@ -148,7 +148,7 @@ class Emitter:
             return False
         return True
 
-    def _ask_owner(self, call: Call, data: str | bytes = b"") -> bool:
+    def _ask_owner(self, call: Call, data: Outgoing = b"") -> bool:
         owner = call.sids[0][:WORKER_ID_SIZE]
         with suppress(OwnerGone):
             if is_worker_id(owner) and self._caller.ask(owner, call.message(data)) > 0:
@@ -168,6 +168,6 @@ class Bystander(Emitter):
 
     _needs_workers = False
 
-    def deliver(self, data: str | bytes, delivery: Delivery) -> int:
-        """Send one message to sessions of the workers. Returns the number of sessions that it is for."""
+    def deliver(self, data: Outgoing, delivery: Delivery) -> int:
+        """Send a message or a bundle to sessions of the workers. Returns the number of sessions that it is for."""
         return self._deliver(data, delivery)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 __all__ = [
     "BadMessage",
+    "BundleTooLarge",
     "CannotListen",
     "ChunkedError",
     "ClientGone",
@@ -99,6 +100,19 @@ class SocketClosed(UsageError):
 
 class WriteTimeout(UsageError, TimeoutError):
     """The write buffer stayed full for longer than the caller was willing to wait; the data was not queued."""
+
+
+class BundleTooLarge(UsageError, ValueError):
+    """A bundle that does not fit into an empty write buffer; it was not queued.
+
+    Args:
+        size: of the bundle, in bytes.
+        limit: the option ``max_buffered``.
+    """
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(f"a bundle of {size} bytes is larger than max_buffered, which is {limit} bytes: send its messages one "
+                         "by one, or raise the option")
 
 
 class ConnectionDetached(EngineError, OSError):

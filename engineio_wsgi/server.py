@@ -38,7 +38,8 @@ from engineio_wsgi.runtime.forks import call_in_child, serve
 from engineio_wsgi.session.delivery import Delivery
 from engineio_wsgi.session.event_names import SERVER_EVENTS
 from engineio_wsgi.session.events import HasListeners, Listener
-from engineio_wsgi.session.socket import Socket, as_message
+from engineio_wsgi.session.outgoing import Bundle, Data, as_outgoing, check_fits
+from engineio_wsgi.session.socket import Socket
 
 __all__ = ["Address", "HttpServer", "Server", "attach", "close_servers", "join_clusters", "listen", "servers"]
 
@@ -354,11 +355,11 @@ class Server(HasListeners):
 
     # -- sessions of all workers
 
-    def broadcast(self, data: str | bytes, *, to: str | None = None, exclude: Iterable[str | Socket] = (), compress: bool = True,
-                  local: bool = False, on_slow: str = "close", key: str | None = None) -> None:
-        """Send one message to the sessions of all workers of the cluster. Never blocks. Any thread may call this.
+    def broadcast(self, data: Data | Bundle, *, to: str | None = None, exclude: Iterable[str | Socket] = (),
+                  compress: bool = True, local: bool = False, on_slow: str = "close", key: str | None = None) -> None:
+        """Send a message or a bundle to the sessions of all workers of the cluster. Never blocks. Any thread may call this.
 
-        The message is encoded once, whatever the number of sessions. Each worker gets the broadcasts of this one in order.
+        It is encoded once, whatever the number of sessions. Each worker gets the broadcasts of this one in order.
 
         Args:
             to: a group: only its members get the message. Else all sessions do.
@@ -376,11 +377,12 @@ class Server(HasListeners):
         Raises:
             UsageError: this process was forked from the one that has the sessions, and there is no cluster to reach them by.
             ConnectionError: this process is not a worker, and Redis cannot be reached.
-            TypeError, ValueError: an argument has a wrong type or value.
+            TypeError, ValueError: an argument has a wrong type or value, or the bundle is larger than ``max_buffered``.
         """
         ids = [each.id if isinstance(each, Socket) else each for each in exclude]
         delivery = Delivery.create(to, ids, compress, on_slow, key)
-        message = as_message(data)
+        message = as_outgoing(data)
+        check_fits(message, self.options.max_buffered)
         reach = None if local else self._worker.reach()
         if reach is None or not self._registry.forked:
             self._registry.deliver(message, delivery)
@@ -394,23 +396,25 @@ class Server(HasListeners):
         members = [session.socket for session in list(self._registry.groups.members(group))]
         return [socket for socket in members if socket is not None]
 
-    def send(self, sid: str, data: str | bytes, compress: bool = True) -> bool:
-        """Send one message to the session with an id, in any worker. Any thread may call this.
+    def send(self, sid: str, data: Data | Bundle, compress: bool = True) -> bool:
+        """Send a message or a bundle to the session with an id, in any worker. Any thread may call this.
 
         Blocks while the session's write buffer is full, for 4 seconds at most, and until its worker has answered.
 
         Returns:
-            Whether the message was queued. ``False`` if there is no such session, its write buffer stays full, or its worker
+            Whether it was queued. ``False`` if there is no such session, its write buffer stays full, or its worker
             does not answer.
 
         Raises:
-            UsageError, ConnectionError: as :meth:`broadcast`.
+            UsageError, ConnectionError, TypeError, ValueError: as :meth:`broadcast`.
         """
+        message = as_outgoing(data)
+        check_fits(message, self.options.max_buffered)
         socket = self.clients.get(sid)
         if socket is not None:
-            return send_or_not(socket, data, compress)
+            return send_or_not(socket, message, compress)
         reach = self._reach_or_refuse()
-        return reach is not None and reach.send(sid, as_message(data), compress)
+        return reach is not None and reach.send(sid, message, compress)
 
     def disconnect(self, sid: str) -> bool:
         """Close the session with an id, in any worker, once its client has fetched what waits for it.

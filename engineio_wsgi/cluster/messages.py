@@ -12,9 +12,11 @@ from itertools import chain, count, islice
 from struct import Struct
 from typing import NamedTuple, Self
 
+from engineio_wsgi.cluster.bundles import pack, unpack
 from engineio_wsgi.errors import BadMessage
 from engineio_wsgi.http.response import Response
 from engineio_wsgi.session.delivery import Delivery, OnSlow
+from engineio_wsgi.session.outgoing import Outgoing
 
 __all__ = [
     "VERSION",
@@ -333,7 +335,7 @@ class Call(NamedTuple):
         group: of workers that serve each other's sessions.
         action: what to do.
         sids: the session that it is for; of a broadcast, those that it is not for.
-        text: whether the body is text.
+        form: of the body: text, binary or a bundle.
         compress: whether transports may compress it.
         to, on_slow, key: of a broadcast, as `Delivery` has them.
     """
@@ -341,7 +343,7 @@ class Call(NamedTuple):
     group: str
     action: Action
     sids: tuple[str, ...] = ()
-    text: bool = False
+    form: str = ""
     compress: bool = True
     to: str | None = None
     on_slow: OnSlow = OnSlow.CLOSE
@@ -358,19 +360,18 @@ class Call(NamedTuple):
         """Of a broadcast: how it is delivered."""
         return Delivery(self.to, frozenset(self.sids), self.compress, self.on_slow, self.key)
 
-    def message(self, data: str | bytes = b"") -> Message:
+    def message(self, data: Outgoing = b"") -> Message:
         """The message for it, with the data to send."""
-        text = isinstance(data, str)
-        fields = [self.group, self.action.value, "text" if text else "binary", "compress" if self.compress else "", self.to or "",
-                  self.on_slow.value, self.key or "", *self.sids]
-        # a lone surrogate is the session's to replace
-        return Message(Kind.CALL, fields, data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data)
+        form, body = pack(data)
+        fields = [self.group, self.action.value, form, "compress" if self.compress else "", self.to or "", self.on_slow.value,
+                  self.key or "", *self.sids]
+        return Message(Kind.CALL, fields, body)
 
     @classmethod
     def of(cls, message: Message) -> Self:
         """Read a message of this kind."""
         left = iter(message.expect(Kind.CALL))
-        group, name, data_type, compress, to, how, key = _take(left, 7)
+        group, name, form, compress, to, how, key = _take(left, 7)
         sids = tuple(left)
         action, on_slow = _ACTIONS.get(name), _ON_SLOW.get(how)
         if action is None:
@@ -379,18 +380,15 @@ class Call(NamedTuple):
             raise BadMessage("a call for a delivery that does not exist")
         if action in (Action.SEND, Action.DISCONNECT) and len(sids) != 1:
             raise BadMessage("a call for one session names another number of them")
-        return cls(group, action, sids, data_type == "text", compress == "compress", to or None, on_slow, key or None)
+        return cls(group, action, sids, form, compress == "compress", to or None, on_slow, key or None)
 
-    def data(self, body: bytes) -> str | bytes:
+    def data(self, body: bytes) -> Outgoing:
         """The data to send.
 
         Raises:
-            BadMessage: it should be text, and is not.
+            BadMessage: the body has another form.
         """
-        try:
-            return body.decode("utf-8", "surrogatepass") if self.text else body
-        except UnicodeDecodeError:
-            raise BadMessage("the text of a call is no text") from None
+        return unpack(self.form, body)
 
 
 class Result(NamedTuple):

@@ -38,7 +38,7 @@ from engineio_wsgi.protocol.websocket.handshake import asks_for_websocket
 from engineio_wsgi.runtime.loop import IoLoop
 from engineio_wsgi.runtime.threads import current_thread
 from engineio_wsgi.session.delivery import Delivery
-from engineio_wsgi.session.socket import as_message
+from engineio_wsgi.session.outgoing import Bundle, Data, Outgoing, as_outgoing, check_fits
 
 __all__ = ["Cluster"]
 
@@ -247,20 +247,24 @@ class Cluster:
         others = self._here(lambda: self._caller.ask_all(message))
         return len(self._host.clients) + sum(others.values())
 
-    def send(self, sid: str, data: str | bytes, compress: bool = True) -> bool:
-        """Send one message to a session of any worker. Blocks until its worker has queued it.
+    def send(self, sid: str, data: Outgoing, compress: bool = True) -> bool:
+        """Send one message, or a bundle, to a session of any worker. Blocks until its worker has queued it.
 
         Returns:
             Whether it was queued. ``False`` if there is no such session, its write buffer stays full, or its worker does not
             answer.
+
+        Raises:
+            BundleTooLarge: the bundle is larger than ``max_buffered``.
         """
+        check_fits(data, self._host.options.max_buffered)
         return self._call(Call(self._group, Action.SEND, (sid,), compress=compress), data)
 
     def disconnect(self, sid: str) -> bool:
         """Close a session of any worker. Blocks until its worker has answered. Returns whether there is such a session."""
         return self._call(Call(self._group, Action.DISCONNECT, (sid,)))
 
-    def _call(self, call: Call, data: str | bytes = b"") -> bool:
+    def _call(self, call: Call, data: Outgoing = b"") -> bool:
         owner = call.sids[0][:WORKER_ID_SIZE]
         if owner == self.worker_id or not is_worker_id(owner):
             return False
@@ -270,16 +274,20 @@ class Cluster:
             logger.debug("= %s: its worker was not reached: %s", shorten(call.sids[0]), error)
             return False
 
-    def broadcast(self, data: str | bytes, *, to: str | None = None, exclude: Iterable[str] = (), compress: bool = True,
+    def broadcast(self, data: Data | Bundle, *, to: str | None = None, exclude: Iterable[str] = (), compress: bool = True,
                   on_slow: str = "close", key: str | None = None) -> None:
-        """Send one message to sessions of the other workers, as :meth:`Server.broadcast` does. Does not block."""
-        self.deliver(as_message(data), Delivery.create(to, exclude, compress, on_slow, key))
+        """Send a message or a bundle to sessions of the other workers, as :meth:`Server.broadcast` does. Does not block."""
+        self.deliver(as_outgoing(data), Delivery.create(to, exclude, compress, on_slow, key))
 
-    def deliver(self, data: str | bytes, delivery: Delivery) -> None:
-        """Send one message to sessions of the other workers, in the order of the calls. Does not block.
+    def deliver(self, data: Outgoing, delivery: Delivery) -> None:
+        """Send a message or a bundle to sessions of the other workers, in the order of the calls. Does not block.
 
         Messages for a worker that ends, or does not answer for 5 seconds, are lost.
+
+        Raises:
+            BundleTooLarge: the bundle is larger than ``max_buffered``.
         """
+        check_fits(data, self._host.options.max_buffered)
         message = Call.broadcast(self._group, delivery).message(data)
         if current_thread() == self._thread:
             self._caller.tell_all(message)

@@ -18,8 +18,10 @@ from engineio_wsgi.cluster.local.channel import OwnerGone, connect
 from engineio_wsgi.cluster.local.names import Names
 from engineio_wsgi.cluster.messages import Action, BadMessage, Call, Kind, Message, Result
 from engineio_wsgi.engine.registry import send_or_not
+from engineio_wsgi.errors import BundleTooLarge
 from engineio_wsgi.http.hub_thread import has_hub
 from engineio_wsgi.session.delivery import Delivery
+from engineio_wsgi.session.outgoing import Outgoing
 from engineio_wsgi.session.socket import Socket
 from engineio_wsgi.throttle import Throttle
 
@@ -40,8 +42,8 @@ class SessionsHere(Protocol):
     #: by their ids
     clients: Mapping[str, Socket]
 
-    def deliver(self, data: str | bytes, delivery: Delivery) -> int:
-        """Send a message to those that it is for. Returns their number."""
+    def deliver(self, data: Outgoing, delivery: Delivery) -> int:
+        """Send a message or a bundle to those that it is for. Returns their number."""
         ...
 
 
@@ -49,8 +51,15 @@ def perform(host: SessionsHere, call: Call, body: bytes) -> Result:
     """Carry out a call of another process. May block while a client's write buffer is full.
 
     Raises:
-        BadMessage: the call should send text, and its body is none.
+        BadMessage: what the call should send is in another form, or is a bundle that does not fit into a write buffer.
     """
+    try:
+        return _perform(host, call, body)
+    except BundleTooLarge as error:
+        raise BadMessage(str(error)) from error
+
+
+def _perform(host: SessionsHere, call: Call, body: bytes) -> Result:
     if call.action is Action.COUNT:
         return Result(len(host.clients))
     if call.action is Action.BROADCAST:

@@ -31,8 +31,9 @@ from engineio_wsgi.session.delivery import Delivery
 from engineio_wsgi.session.dispatcher import LISTENER_ERRORS, failure_text
 from engineio_wsgi.session.groups import Groups
 from engineio_wsgi.session.heartbeat import HeartbeatTimer
+from engineio_wsgi.session.outgoing import Outgoing, check_fits, prepare
 from engineio_wsgi.session.session import Session
-from engineio_wsgi.session.socket import Socket, as_message
+from engineio_wsgi.session.socket import Socket
 from engineio_wsgi.transports import transports
 from engineio_wsgi.transports.base import CloseReason, Prepared, Transport
 
@@ -54,15 +55,18 @@ SESSION_ID_BYTES = 15
 class Recipient(Protocol):
     """A session that messages are sent to."""
 
-    def send(self, data: str | bytes, *, compress: bool = True, timeout: float | None = None) -> object:
-        """Send one message."""
+    def send(self, data: Outgoing, *, compress: bool = True, timeout: float | None = None) -> object:
+        """Send a message or a bundle."""
         ...
 
 
-def send_or_not(session: Recipient, data: str | bytes, compress: bool) -> bool:
-    """Send a message to a session of this process. Blocks while the write buffer is full, for `ROOM_TIMEOUT` seconds at most.
+def send_or_not(session: Recipient, data: Outgoing, compress: bool) -> bool:
+    """Send a message or a bundle to a session of this process.
 
-    Returns whether the message was queued.
+    Blocks while the write buffer is full, for `ROOM_TIMEOUT` seconds at most. Returns whether it was queued.
+
+    Raises:
+        BundleTooLarge: the bundle is larger than ``max_buffered``.
     """
     try:
         session.send(data, compress=compress, timeout=ROOM_TIMEOUT)
@@ -312,13 +316,15 @@ class Registry:
         """The sessions of this process in a group; ``None`` for all."""
         return self._sessions.values() if group is None else self.groups.members(group)
 
-    def deliver(self, data: str | bytes, delivery: Delivery) -> None:
-        """Send one message to sessions of this process, encoded once. Never blocks. Any thread may call this.
+    def deliver(self, data: Outgoing, delivery: Delivery) -> None:
+        """Send a message or a bundle to sessions of this process, encoded once. Never blocks. Any thread may call this.
 
         Raises:
             UsageError: this process was forked from the one that has the sessions.
+            BundleTooLarge: the bundle is larger than ``max_buffered``.
         """
-        message = Prepared(as_message(data), delivery.compress, delivery.key)
+        check_fits(data, self.options.max_buffered)
+        message = prepare(data, delivery.compress, delivery.key)
         if self.hub is None:
             self.check_not_forked()
             return

@@ -28,6 +28,7 @@ from engineio_wsgi.runtime.forks import serve
 from engineio_wsgi.runtime.late_patching import warn_of_late_patching
 from engineio_wsgi.runtime.threads import current_thread, half_patched
 from engineio_wsgi.session.delivery import Delivery
+from engineio_wsgi.session.outgoing import Outgoing
 from engineio_wsgi.session.socket import Socket
 
 __all__ = ["Front", "Reach", "Router", "Worker", "set_default_cluster"]
@@ -38,12 +39,12 @@ logger = logging.getLogger("engine")
 class Reach(Protocol):
     """A way to the sessions of other workers."""
 
-    def deliver(self, data: str | bytes, delivery: Delivery) -> object:
-        """Send one message to sessions of the other workers."""
+    def deliver(self, data: Outgoing, delivery: Delivery) -> object:
+        """Send a message or a bundle to sessions of the other workers."""
         ...
 
-    def send(self, sid: str, data: str | bytes, compress: bool = True) -> bool:
-        """Send one message to a session. Returns whether its worker has queued it."""
+    def send(self, sid: str, data: Outgoing, compress: bool = True) -> bool:
+        """Send a message or a bundle to a session. Returns whether its worker has queued it."""
         ...
 
     def disconnect(self, sid: str) -> bool:
@@ -273,8 +274,8 @@ class Worker:
 
     # -- what other workers ask for
 
-    def deliver(self, data: str | bytes, delivery: Delivery) -> int:
-        """Send one message to sessions of this process. Returns their number."""
+    def deliver(self, data: Outgoing, delivery: Delivery) -> int:
+        """Send a message or a bundle to sessions of this process. Returns their number."""
         self._registry.deliver(data, delivery)
         return len(self._registry.receivers(delivery.to))
 

@@ -65,6 +65,10 @@ class Meter:
         if Packet in map(type, entries):
             self.messages_out -= sum([type(entry) is Packet and entry.type is not PacketType.MESSAGE for entry in entries])
 
+    def on_more_sent(self, count: int) -> None:
+        """The entries that were written had ``count`` messages beyond one each."""
+        self.messages_out += count
+
     def deliver(self, listeners: Sequence[Callable[..., object]], data: str | bytes, since: float) -> None:
         """Call the listeners of one message, and count the turn. Most traffic comes here: :meth:`on_turn` is repeated inline."""
         self.messages_in += 1

@@ -26,7 +26,17 @@ from engineio_wsgi.session.ports import SessionRegistry
 from engineio_wsgi.session.state import MOVES, Cause, SessionState
 from engineio_wsgi.session.upgrade import Upgrade
 from engineio_wsgi.session.write_buffer import OVERHEAD, WriteBuffer
-from engineio_wsgi.transports.base import CloseReason, Entry, Prepared, Sink, TrackedPacket, Transport, as_packet, size_of
+from engineio_wsgi.transports.base import (
+    CloseReason,
+    Entry,
+    Prepared,
+    Sink,
+    TrackedPacket,
+    Transport,
+    as_packet,
+    as_packets,
+    size_of,
+)
 from engineio_wsgi.transports.websocket import WebSocketTransport
 
 if TYPE_CHECKING:
@@ -195,7 +205,7 @@ class Session(Sink):
 
     def append(self, entry: Entry, size: int) -> None:
         """Queue ``entry``, whose payload has ``size`` bytes, behind all others."""
-        if type(entry) is TrackedPacket:
+        if isinstance(entry, (TrackedPacket, Prepared)) and entry.callback is not None:
             self.outbox.watch()
         self.outbox.put(entry, size)
 
@@ -209,9 +219,21 @@ class Session(Sink):
 
     def announce(self, entry: Entry) -> Entry:
         """Call the ``packet_create`` listeners, which may change the packet before it is queued."""
+        if isinstance(entry, Prepared):
+            return self.announce_bundle(entry)
         packet = as_packet(entry)
         self.inbox.emit("packet_create", packet)
         return packet
+
+    def announce_bundle(self, entry: Prepared) -> Prepared:
+        """As :meth:`announce`, for each message of a bundle. If one was changed, the bundle is encoded for this session alone."""
+        packets = as_packets([entry])
+        for packet in packets:
+            self.inbox.emit("packet_create", packet)
+        messages, compress = tuple(packet.data for packet in packets), all(packet.compress for packet in packets)
+        if (messages, compress) == (entry.messages, entry.compress):
+            return entry
+        return Prepared(messages, compress).variant(callback=entry.callback)
 
     def on_written(self, entries: Sequence[Entry]) -> None:
         """``entries`` were written."""
@@ -227,9 +249,9 @@ class Session(Sink):
 
     def _tell_written(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
-            if type(entry) is TrackedPacket:
+            if isinstance(entry, (TrackedPacket, Prepared)) and entry.callback is not None:
                 self.inbox.queue_call(entry.callback)
-        packets = [as_packet(entry) for entry in entries]
+        packets = as_packets(entries)
         self.inbox.notify("flush", packets)
         for listener in self.registry.listeners_of("flush"):
             self.inbox.queue_call(listener, self.socket, packets)

@@ -19,8 +19,9 @@ from engineio_wsgi.runtime.threads import current_thread, wait_in_thread
 from engineio_wsgi.session.event_names import SESSION_EVENTS, check_event
 from engineio_wsgi.session.events import HasListeners, Listener
 from engineio_wsgi.session.groups import check_group
+from engineio_wsgi.session.outgoing import Bundle, Data, as_message, check_fits, prepare
 from engineio_wsgi.session.session import Session
-from engineio_wsgi.transports.base import CloseReason, Entry, TrackedPacket, Transport, as_packet, size_of
+from engineio_wsgi.transports.base import CloseReason, Entry, TrackedPacket, Transport, as_packets, size_of
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
@@ -168,7 +169,7 @@ class Socket(HasListeners):
         entries = session.outbox.entries
         if not session.closed:
             entries = session.transport.unsent_entries() + entries
-        return [as_packet(entry) for entry in entries]
+        return as_packets(entries)
 
     # -- listeners
 
@@ -197,17 +198,17 @@ class Socket(HasListeners):
 
     # -- sending
 
-    def send(self, data: str | bytes | bytearray | memoryview, *, compress: bool = True,
+    def send(self, data: Data | Bundle, *, compress: bool = True,
              callback: Callable[[], object] | None = None, timeout: float | None = None, volatile: bool = False) -> Socket:
-        """Send one message: ``str`` is text, bytes-like is binary.
+        """Send one message: ``str`` is text, bytes-like is binary. Or several that stay adjacent: a :class:`Bundle`.
 
         Does not wait for the network unless ``max_buffered`` bytes are buffered for the client: then it blocks until there is
         room.
 
         Args:
-            data: the message. Lone surrogates in text are replaced by U+FFFD.
+            data: the message, or the bundle. Lone surrogates in text are replaced by U+FFFD.
             compress: whether the transport may compress it.
-            callback: called once, as a listener is, when the message has been written.
+            callback: called once, as a listener is, when the message, or the whole bundle, has been written.
             timeout: seconds to wait for room; ``None`` waits until there is room or the session ends.
             volatile: drop the message, and do not wait, if there is no room.
 
@@ -215,8 +216,14 @@ class Socket(HasListeners):
             SocketClosed: the session is closing or closed.
             WriteTimeout: no room within ``timeout`` seconds; the message was not queued.
             TypeError: ``data`` has another type.
+            BundleTooLarge: the bundle is larger than ``max_buffered``.
         """
-        message = data if type(data) is str or type(data) is bytes else as_message(data)
+        if type(data) is str or type(data) is bytes:
+            message: str | bytes = data
+        elif isinstance(data, Bundle):
+            return self._send_bundle(data, compress, callback, timeout, volatile)
+        else:
+            message = as_message(data)
         # checked here and not in size_of: for an ASCII message, the call would take a fifth of the time
         size = len(message) if message.isascii() else size_of(message)
         entry: Entry = message if compress and callback is None else self._special_entry(message, compress, callback)
@@ -233,6 +240,25 @@ class Socket(HasListeners):
         return self
 
     write = send
+
+    def _send_bundle(self, bundle: Bundle, compress: bool, callback: Callable[[], object] | None, timeout: float | None,
+                     volatile: bool) -> Socket:
+        session = self._session
+        outbox = session.outbox
+        check_fits(bundle, session.registry.options.max_buffered)
+        entry = prepare(bundle, compress)
+        if callback is not None:
+            check_function("a callback of send()", callback)
+            entry = entry.variant(callback=self._stand_in(callback))
+        if outbox.size >= outbox.limit and not self._wait_for_room(timeout, volatile):
+            return self
+        if session.thread != current_thread():
+            session.append_from_thread(entry, bundle.size)
+            return self
+        if session.creation_watched:
+            entry = session.announce_bundle(entry)
+        session.append(entry, bundle.size)
+        return self
 
     def _special_entry(self, data: str | bytes, compress: bool, callback: Callable[[], object] | None) -> Entry:
         """The entry of a message that is not to be compressed, or that has a callback."""
@@ -402,18 +428,4 @@ class Socket(HasListeners):
                 return False
             self._session.wait_progress(deadline.left)
         return True
-
-
-def as_message(data: object) -> str | bytes:
-    """Convert ``data`` to the type of a message.
-
-    Raises:
-        TypeError: it is neither str nor bytes-like.
-    """
-    if isinstance(data, str):
-        return str(data)
-    if isinstance(data, (bytes, bytearray, memoryview)):
-        return bytes(data)
-    what = "; send json.dumps() of it" if isinstance(data, (dict, list, tuple, int, float, bool, type(None))) else ""
-    raise TypeError(f"a message is str (text) or bytes-like (binary), not {type(data).__name__}{what}")
 

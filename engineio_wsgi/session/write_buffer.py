@@ -98,5 +98,7 @@ def entry_size(entry: Entry) -> int:
     """The size of an entry in bytes."""
     if isinstance(entry, (str, bytes)):
         return size_of(entry)
+    if isinstance(entry, Prepared):
+        return entry.size
     packet = as_packet(entry)
     return size_of(packet.data) + (0 if packet.type is PacketType.MESSAGE else OVERHEAD)

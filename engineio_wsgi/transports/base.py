@@ -6,15 +6,17 @@ Also owns the entries of the write buffer. Does not know codecs, and does no I/O
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
-from typing import ClassVar, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from copy import copy
+from typing import ClassVar, Protocol, Self
 
 from gevent.hub import Waiter
 
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.runtime.observer import Meter
 
-__all__ = ["CloseReason", "Entry", "Inbox", "Outbox", "Prepared", "Sink", "TrackedPacket", "Transport", "as_packet", "size_of"]
+__all__ = ["CloseReason", "Entry", "Inbox", "Outbox", "Prepared", "Sink", "TrackedPacket", "Transport", "as_packet", "as_packets",
+           "count_beyond", "size_of"]
 
 
 class CloseReason(enum.StrEnum):
@@ -41,20 +43,28 @@ class TrackedPacket(Packet):
 
 
 class Prepared:
-    """One message for many sessions, encoded once for each encoding.
+    """One message for many sessions, or several that stay adjacent, encoded once for each encoding.
 
     ``forms`` maps what distinguishes an encoding (transport, revision, compression) to the bytes object that is written to every
-    session with that encoding. ``key`` names what the message is a value of, if newer values replace it.
+    session with that encoding. ``key`` names what the message is a value of, if newer values replace it. ``callback`` is called
+    when all of it has been written.
     """
 
-    __slots__ = ("compress", "data", "forms", "key", "size")
+    __slots__ = ("callback", "compress", "forms", "key", "messages", "size")
 
-    def __init__(self, data: str | bytes, compress: bool, key: str | None = None) -> None:
-        self.data = data
+    def __init__(self, data: str | bytes | tuple[str | bytes, ...], compress: bool, key: str | None = None) -> None:
+        self.messages = data if isinstance(data, tuple) else (data,)
         self.compress = compress
         self.key = key
-        self.size = size_of(data)
+        self.callback: Callable[[], object] | None = None
+        self.size = sum(map(size_of, self.messages))
         self.forms: dict[tuple[object, ...], bytes] = {}
+
+    def variant(self, key: str | None = None, callback: Callable[[], object] | None = None) -> Self:
+        """The same messages, with the same encodings, under another key or with another callback."""
+        other = copy(self)
+        other.key, other.callback = key, callback
+        return other
 
 
 #: an entry of a write buffer; ``str`` and ``bytes`` are messages that may be compressed and have no callback
@@ -68,13 +78,25 @@ def size_of(data: str | bytes) -> int:
     return len(data.encode("utf-8", "replace"))
 
 
-def as_packet(entry: Entry) -> Packet:
-    """Convert an entry of a write buffer to a packet."""
-    if isinstance(entry, Packet):
-        return entry
-    if isinstance(entry, Prepared):
-        return Packet(PacketType.MESSAGE, entry.data, entry.compress)
-    return Packet(PacketType.MESSAGE, entry)
+def as_packet(entry: str | bytes | Packet) -> Packet:
+    """Convert an entry of a write buffer that is one packet."""
+    return entry if isinstance(entry, Packet) else Packet(PacketType.MESSAGE, entry)
+
+
+def as_packets(entries: Iterable[Entry]) -> list[Packet]:
+    """Convert entries of a write buffer to packets, in order."""
+    packets: list[Packet] = []
+    for entry in entries:
+        if isinstance(entry, Prepared):
+            packets += [Packet(PacketType.MESSAGE, data, entry.compress) for data in entry.messages]
+        else:
+            packets.append(as_packet(entry))
+    return packets
+
+
+def count_beyond(entries: Iterable[Entry]) -> int:
+    """How many messages entries of a write buffer have beyond one each: a bundle has several."""
+    return sum([len(entry.messages) - 1 for entry in entries if isinstance(entry, Prepared)])
 
 
 class Outbox(Protocol):

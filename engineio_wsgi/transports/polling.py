@@ -21,7 +21,7 @@ from engineio_wsgi.log import shorten
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.protocol.engineio.codec import codec_of
 from engineio_wsgi.runtime.observer import Meter
-from engineio_wsgi.transports.base import CloseReason, Transport, as_packet
+from engineio_wsgi.transports.base import CloseReason, Transport, as_packets, count_beyond
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
@@ -95,11 +95,12 @@ class PollingTransport(Transport):
             return self._encode([NOOP])
         entries = self.outbox.take()
         last = [CLOSE] if sink.closing else [] if entries else [NOOP]
-        answer = self._encode([*map(as_packet, entries), *last])
+        answer = self._encode([*as_packets(entries), *last])
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("> %s: a GET is answered with %d packets", shorten(sink.id), len(entries) + len(last))
         if self.meter is not None:
             self.meter.on_sent(entries)
+            self.meter.on_more_sent(count_beyond(entries))
         sink.on_written(entries)
         return answer
 

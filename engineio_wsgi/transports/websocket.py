@@ -34,7 +34,7 @@ from engineio_wsgi.protocol.websocket.frames import (
 from engineio_wsgi.runtime.connection import RECV_SIZE, Connection
 from engineio_wsgi.runtime.greenlet_pool import GreenletPool
 from engineio_wsgi.runtime.observer import Meter
-from engineio_wsgi.transports.base import CloseReason, Entry, Prepared, Transport, as_packet
+from engineio_wsgi.transports.base import CloseReason, Entry, Prepared, Transport, as_packets, count_beyond
 
 __all__ = ["WebSocketTransport"]
 
@@ -305,13 +305,15 @@ class WebSocketTransport(Transport):
             return
         if self.meter is not None:
             self.meter.on_batch(len(data), entries)
+            if frames:
+                self.meter.on_more_sent(count_beyond(entries))
         if wire.unsent or outbox.watched:
             self._account_for(entries, frames)
 
     def _frames(self, entries: list[Entry]) -> list[bytes]:
         """The frames of ``entries``, each in two parts, so that the bytes of a message are copied once, by ``join``."""
         if self._deflater is not None:
-            return [part for entry in entries for part in (b"", self._general_frame(as_packet(entry)))]
+            return [part for entry in entries for part in (b"", self._general_frames(entry))]
         parts: list[bytes] = []
         for entry in entries:
             if type(entry) is str:
@@ -383,15 +385,19 @@ class WebSocketTransport(Transport):
         if type(entry) is bytes and self._binary and not self._binary_prefix:
             return encode_binary(entry)
         if type(entry) is Prepared and self._deflater is None:
-            return self._shared_frame(entry)
-        return self._general_frame(as_packet(entry))
+            return self._shared_frames(entry)
+        return self._general_frames(entry)
 
-    def _shared_frame(self, entry: Prepared) -> bytes:
+    def _shared_frames(self, entry: Prepared) -> bytes:
         key = ("frame", self._binary, self._binary_prefix)
-        frame = entry.forms.get(key)
-        if frame is None:
-            frame = entry.forms[key] = self._general_frame(as_packet(entry))
-        return frame
+        frames = entry.forms.get(key)
+        if frames is None:
+            frames = entry.forms[key] = self._general_frames(entry)
+        return frames
+
+    def _general_frames(self, entry: Entry) -> bytes:
+        """The frame of an entry; of a bundle, the frames of its messages."""
+        return b"".join(map(self._general_frame, as_packets([entry])))
 
     def _general_frame(self, packet: Packet) -> bytes:
         data = self._codec.encode_packet(packet, self._binary)

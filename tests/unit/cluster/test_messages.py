@@ -84,7 +84,7 @@ def test_broadcast_comes_back(to: str | None, exclude: set[str], compress: bool,
 def test_call_comes_back(action: Action, sid: str, data: str | bytes, compress: bool) -> None:
     message = sent(Call("group", action, (sid,), compress=compress).message(data))
     call = Call.of(message)
-    assert call == Call("group", action, (sid,), isinstance(data, str), compress)
+    assert call == Call("group", action, (sid,), "text" if isinstance(data, str) else "binary", compress)
     assert call.data(message.body) == data
 
 

@@ -144,7 +144,7 @@ def test_the_latest_value_takes_the_place_of_the_one_before() -> None:
     session.send_prepared(Prepared("x" * 10, True))
     for number in range(3):
         session.send_prepared(Prepared(f"price {number}", True, "price"), OnSlow.LATEST)
-    assert [entry.data for entry in session.outbox.entries[-2:]] == ["x" * 10, "price 2"]
+    assert [entry.messages for entry in session.outbox.entries[-2:]] == [("x" * 10,), ("price 2",)]
 
 
 def test_what_another_thread_sends_is_queued_in_the_hub() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.session.write_buffer import OVERHEAD, WriteBuffer, entry_size
-from engineio_wsgi.transports.base import Entry, Prepared, TrackedPacket
+from engineio_wsgi.transports.base import Entry, Prepared, TrackedPacket, as_packets
 
 
 class FakeTransport:
@@ -117,5 +117,5 @@ def test_a_value_that_still_waits_is_withdrawn() -> None:
     buffer.put(Prepared("other", True, "stock"), 5)
     buffer.withdraw("price")
     buffer.withdraw("nothing")
-    assert [getattr(entry, "data", entry) for entry in buffer.entries] == ["before", "other"]
+    assert [packet.data for packet in as_packets(buffer.entries)] == ["before", "other"]
     assert buffer.size == 11

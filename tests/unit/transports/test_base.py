@@ -6,7 +6,7 @@ import pytest
 from support.fakesink import FakeSink
 
 from engineio_wsgi.packet import Packet, PacketType
-from engineio_wsgi.transports.base import Entry, Prepared, TrackedPacket, Transport, as_packet, size_of
+from engineio_wsgi.transports.base import Entry, Prepared, TrackedPacket, Transport, as_packets, count_beyond, size_of
 
 
 def test_a_transport_is_bound_to_its_sink() -> None:
@@ -45,8 +45,21 @@ PACKET = Packet(PacketType.PING, "x")
     (Prepared("a", False), Packet(PacketType.MESSAGE, "a", False)),
 ], ids=["text", "bytes", "packet", "prepared"])
 def test_an_entry_as_a_packet(entry: Entry, packet: Packet) -> None:
-    assert as_packet(entry) == packet
-    assert as_packet(entry).compress is packet.compress
+    assert as_packets([entry]) == [packet]
+    assert as_packets([entry])[0].compress is packet.compress
+
+
+def test_a_bundle_is_several_packets_and_one_entry() -> None:
+    bundle = Prepared(("a", b"b"), True)
+    assert as_packets([bundle, "c"]) == [Packet(PacketType.MESSAGE, data) for data in ("a", b"b", "c")]
+    assert (bundle.size, count_beyond(["c", bundle])) == (2, 1)
+
+
+def test_a_variant_shares_the_encodings() -> None:
+    message = Prepared("a", True)
+    variant = message.variant("price", print)
+    assert (variant.forms is message.forms, variant.key, variant.callback) == (True, "price", print)
+    assert (message.key, message.callback) == (None, None)
 
 
 def test_a_tracked_packet_is_the_packet_and_has_a_callback() -> None:
