@@ -24,6 +24,8 @@ class OverlappingDispatcher(Dispatcher):
 
     def __init__(self, session: DispatchedSession) -> None:
         super().__init__(session)
+        # the first message is not looked at: a framework's listener knows what it is sent
+        self._examined = True
         #: the number of the turn that is or was last taken
         self._turn = 0
         #: whether a greenlet of the pool will look at what is queued

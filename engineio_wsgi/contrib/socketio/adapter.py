@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from threading import Thread
 from typing import Any
@@ -21,11 +21,12 @@ import gevent.queue
 from engineio_wsgi.contrib.socketio.options import translate
 from engineio_wsgi.contrib.socketio.packets import MalformedPacket
 from engineio_wsgi.contrib.socketio.session import SocketIOEngine, SocketIOSession
-from engineio_wsgi.errors import SocketClosed, WriteTimeout
+from engineio_wsgi.errors import BundleTooLarge, SocketClosed, WriteTimeout
+from engineio_wsgi.http.hub_thread import in_plain_thread
 from engineio_wsgi.log import log_violation
-from engineio_wsgi.runtime.threads import current_thread
 from engineio_wsgi.session.delivery import OnSlow
-from engineio_wsgi.transports.base import CloseReason, Prepared
+from engineio_wsgi.session.outgoing import Bundle, Data
+from engineio_wsgi.transports.base import CloseReason
 
 __all__ = ["EngineAdapter"]
 
@@ -35,6 +36,9 @@ Handler = Callable[..., Any]
 
 #: seconds for which `send` waits for a client whose write buffer is full; then the session is closed
 SEND_TIMEOUT = 10.0
+#: the oldest revision whose clients ask to be connected to the default namespace
+OLDEST_ASKING = 4
+TRANSPORT_ERROR: str = engineio.Server.reason.TRANSPORT_ERROR
 #: our close reasons in python-engineio's words; all others are ``transport error``
 REASONS: dict[str, str] = {
     CloseReason.FORCED_CLOSE: engineio.Server.reason.SERVER_DISCONNECT,
@@ -62,13 +66,14 @@ class EngineAdapter:
     def __init__(self, **given: Any) -> None:
         translated = translate(given)
         self._keep(given)
-        self._threads = translated.threads
         self.logger = given["logger"] if isinstance(given.get("logger"), logging.Logger) else logging.getLogger("engine")
         self.handlers: dict[str, Handler] = {}
         #: the sessions by id; each until its ``disconnect`` handlers have returned
         self.sockets: dict[str, SocketIOSession] = {}
         #: called when the process begins to serve
         self.on_start: Callable[[], None] = lambda: None
+        #: called with the id of a session of the revisions 1 to 3, whose clients expect to be connected
+        self.on_old_client: Callable[[str], None] = lambda sid: None
         self.engine = SocketIOEngine(translated, lambda: self.generate_id(), lambda: self.on_start())
         self.engine.on("connection", self._on_connection)
 
@@ -112,6 +117,8 @@ class EngineAdapter:
         socket.on("close", partial(self._on_close, socket))
         if "connect" in self.handlers:
             self.handlers["connect"](socket.id, socket.environ)
+        if socket.protocol < OLDEST_ASKING:
+            self.on_old_client(socket.id)
         socket.on("message", partial(self._on_message, socket))
 
     def _on_message(self, socket: SocketIOSession, data: str | bytes) -> None:
@@ -133,12 +140,12 @@ class EngineAdapter:
             self.sockets.pop(socket.id, None)
 
     def _reason(self, reason: str, description: object) -> str:
-        return REASONS.get(reason, self.reason.TRANSPORT_ERROR)
+        return REASONS.get(reason, TRANSPORT_ERROR)
 
     # -- sending
 
-    def send(self, sid: str, data: str | bytes) -> None:
-        """Send a message; nothing if the session is gone. Blocks while the client's write buffer is full.
+    def send(self, sid: str, data: Data | Bundle) -> None:
+        """Send a message or a bundle; nothing if the session is gone. Blocks while the client's write buffer is full.
 
         A client that makes no room within ``SEND_TIMEOUT`` seconds is disconnected: ``client too slow``.
         """
@@ -146,29 +153,38 @@ class EngineAdapter:
         if socket is not None:
             self.send_to(socket, data)
 
-    def send_to(self, socket: SocketIOSession, data: str | bytes, volatile: bool = False) -> None:
-        """As `send`, for a session. A message that is ``volatile`` is dropped if the write buffer is full."""
+    def send_to(self, socket: SocketIOSession, data: Data | Bundle, volatile: bool = False) -> None:
+        """As `send`, for a session. What is ``volatile`` is dropped if the write buffer is full."""
         try:
             socket.send(data, timeout=SEND_TIMEOUT, volatile=volatile)
         except SocketClosed:
             pass
         except WriteTimeout:
             socket.close(discard=True, reason=CloseReason.CLIENT_TOO_SLOW)
+        except BundleTooLarge:
+            self._send_large(socket, data)
+
+    def _send_large(self, socket: SocketIOSession, bundle: Any) -> None:
+        """Send a bundle that does not fit into a write buffer, once the buffer is empty."""
+        with suppress(SocketClosed):
+            if socket.flush(SEND_TIMEOUT):
+                self.broadcast([socket], bundle)
+            else:
+                socket.close(discard=True, reason=CloseReason.CLIENT_TOO_SLOW)
 
     def send_packet(self, sid: str, pkt: Any) -> None:
         """Send one of python-engineio's packets; nothing if the session is gone. The packet is framed once for all who get it."""
         socket = self.sockets.get(sid)
         if socket is None:
             return
-        message: Prepared | None = getattr(pkt, "prepared", None)
-        if message is None:
-            message = pkt.prepared = Prepared(bytes(pkt.data) if pkt.binary else pkt.data, True)
-        self.broadcast([socket], message)
+        bundle: Bundle | None = getattr(pkt, "bundle", None)
+        if bundle is None:
+            bundle = pkt.bundle = Bundle(pkt.data)
+        self.broadcast([socket], bundle)
 
-    def broadcast(self, sockets: Iterable[SocketIOSession], message: Prepared, volatile: bool = False) -> None:
-        """Send one message to several sessions; never blocks. A session whose buffer is full is closed, or left out if volatile."""
-        on_slow = OnSlow.DROP if volatile else OnSlow.CLOSE
-        self.engine.deliver_to(sockets, message, on_slow)
+    def broadcast(self, sockets: Iterable[SocketIOSession], bundle: Bundle, volatile: bool = False) -> None:
+        """Send a bundle to several sessions; never blocks. A session whose buffer is full is closed, or left out if volatile."""
+        self.engine.deliver_to(sockets, bundle, OnSlow.DROP if volatile else OnSlow.CLOSE)
 
     # -- sessions
 
@@ -226,8 +242,7 @@ class EngineAdapter:
 
     def start_background_task(self, target: Callable[..., object], *args: Any, **kwargs: Any) -> Any:
         """Run ``target`` in a greenlet, or in a thread if a plain thread asks for it. What is returned has ``join()``."""
-        thread = self.engine.thread
-        if thread != current_thread() if thread else self._threads:
+        if in_plain_thread():
             task = Thread(target=target, args=args, kwargs=kwargs, daemon=True)
             task.start()
             return task

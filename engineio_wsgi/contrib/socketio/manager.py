@@ -9,10 +9,11 @@ from collections.abc import Collection
 from typing import Any
 
 import socketio
+from socketio import packet
 
 from engineio_wsgi.contrib.socketio.packets import HasBinary, dumps
 from engineio_wsgi.contrib.socketio.session import SocketIOSession
-from engineio_wsgi.transports.base import Prepared
+from engineio_wsgi.session.outgoing import Bundle
 
 __all__ = ["EmitOnce", "LocalManager"]
 
@@ -31,15 +32,25 @@ class EmitOnce(socketio.Manager):  # type: ignore[misc]  # no types
         server = self.server
         if namespace not in self.rooms:
             return
-        text = None if callback or not server.sends_directly else _text(event, data, namespace)
-        if text is None:
+        if callback or not server.sends_directly:
             super().emit(event, data, namespace, room=room, skip_sid=skip_sid, callback=callback)
             return
+        message = self._message(event, data, namespace)
         sockets = self._sockets(namespace, room, _skipped(skip_sid))
         if len(sockets) == 1:
-            server.eio.send_to(sockets[0], text, volatile)
+            server.eio.send_to(sockets[0], message, volatile)
         elif sockets:
-            server.eio.broadcast(sockets, Prepared(text, True), volatile)
+            server.eio.broadcast(sockets, Bundle(message) if isinstance(message, str) else message, volatile)
+
+    def _message(self, event: str, data: Any, namespace: str) -> str | Bundle:
+        """The packet of an event, with its attachments if there are bytes in it."""
+        arguments = data if isinstance(data, tuple) else () if data is None else (data,)
+        try:
+            text = dumps([event, *arguments])
+        except HasBinary:
+            encoded = self.server.packet_class(packet.EVENT, namespace=namespace, data=[event, *arguments]).encode()
+            return Bundle(*encoded)
+        return "2" + text if namespace == "/" else f"2{namespace},{text}"
 
     def _sockets(self, namespace: str, room: Any, skipped: Collection[str]) -> list[SocketIOSession]:
         """The sessions of those in a room, or in several."""
@@ -65,16 +76,6 @@ class EmitOnce(socketio.Manager):  # type: ignore[misc]  # no types
 
 class LocalManager(EmitOnce):
     """The manager of a server that has been given none, until its engine has joined a cluster."""
-
-
-def _text(event: str, data: Any, namespace: str) -> str | None:
-    """The one packet of an event; ``None`` if it contains bytes."""
-    arguments = data if isinstance(data, tuple) else () if data is None else (data,)
-    try:
-        text = dumps([event, *arguments])
-    except HasBinary:
-        return None
-    return "2" + text if namespace == "/" else f"2{namespace},{text}"
 
 
 def _skipped(skip_sid: Any) -> Collection[str]:

@@ -39,14 +39,12 @@ class Translated:
         middlewares: what the engine's requests have to go through.
         cookie: the attributes of the session cookie, its name among them; ``None`` without one. The values may be callables.
         trust_forwarded: whether ``X-Forwarded-Proto`` and ``X-Forwarded-Host`` count when an origin is checked.
-        threads: whether background tasks that other threads start are threads.
     """
 
     options: dict[str, Any]
     middlewares: list[WSGIMiddleware] = field(default_factory=list)
     cookie: Mapping[str, Any] | None = None
     trust_forwarded: bool = False
-    threads: bool = False
 
 
 def translate(given: Mapping[str, Any]) -> Translated:
@@ -63,7 +61,7 @@ def translate(given: Mapping[str, Any]) -> Translated:
     _translate_transports(rest, made)
     _translate_compression(rest, made)
     _translate_origins(rest, made)
-    _translate_mode(rest, made)
+    _check_mode(rest.pop("async_mode", None))
     cookie = rest.pop("cookie", None)
     if cookie:
         made.cookie = {"name": cookie, "path": "/", "SameSite": "Lax"} if isinstance(cookie, str) else dict(cookie)
@@ -119,11 +117,9 @@ def _translate_origins(rest: dict[str, Any], made: Translated) -> None:
         made.middlewares.append(ForwardedOrigin)
 
 
-def _translate_mode(rest: dict[str, Any], made: Translated) -> None:
-    mode = rest.pop("async_mode", None)
+def _check_mode(mode: object) -> None:
     if mode is not None and mode not in ASYNC_MODES:
         raise ValueError(f"async_mode: expected None or one of {', '.join(ASYNC_MODES)}; got {mode!r}")
     if mode in ("eventlet", "gevent_uwsgi"):
         logger.warning("async_mode=%r is ignored: this engine always runs on gevent; leave the option out, and serve the "
                        "application with gunicorn -k engineio_wsgi.gunicorn.Worker", mode)
-    made.threads = mode == "threading"

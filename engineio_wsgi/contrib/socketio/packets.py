@@ -6,6 +6,7 @@ No I/O. Owns the limits on what a client may announce.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from json import encoder as json_encoder
 from typing import Any
 
@@ -38,8 +39,8 @@ def _unknown(value: object) -> object:
 
 # The standard library makes an encoder in C and a decoder for each call with arguments. One of each for all calls takes an event
 # of 40 bytes from 5.0 to 1.1 µs.
-_chunks: Any = json_encoder.c_make_encoder and json_encoder.c_make_encoder(  # no type: private to the standard library
-    None, _unknown, json_encoder.encode_basestring_ascii, None, ":", ",", False, False, True)
+_make: Any = getattr(json_encoder, "c_make_encoder", None)  # private to the standard library, and in C: another may lack it
+_chunks: Any = _make and _make(None, _unknown, json_encoder.encode_basestring_ascii, None, ":", ",", False, False, True)
 _encoder = json.JSONEncoder(separators=(",", ":"), default=_unknown)
 _decoder = json.JSONDecoder(parse_int=engineio_json._safe_int)
 
@@ -60,7 +61,7 @@ def loads(text: str) -> Any:
 
 
 #: ``(text, position) -> (value, end)``; raises ``StopIteration`` or ``ValueError``
-scan = _decoder.scan_once
+scan: Callable[[str, int], tuple[Any, int]] = _decoder.scan_once  # type: ignore[attr-defined]  # it is not in the stubs
 
 
 class SocketIOJson:

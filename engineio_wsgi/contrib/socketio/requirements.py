@@ -5,7 +5,7 @@ Their hooks are not documented, so a release may change them: the import then fa
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from importlib.metadata import version
 from types import ModuleType
@@ -14,13 +14,13 @@ from typing import Any
 __all__ = ["require_flask_socketio", "require_socketio"]
 
 #: what is overridden, or called although it has an underscore, by the class of python-socketio that has it
-SOCKETIO_HOOKS = {
+SOCKETIO_HOOKS: Mapping[str, tuple[str, ...]] = {
     "Server": ("_engineio_server_class", "_handle_connect", "_handle_eio_message", "_handle_event", "_handle_event_internal",
                "_send_eio_packet", "_send_packet", "_trigger_event"),
     "Manager": ("emit", "get_participants", "is_connected", "sid_from_eio_sid", "trigger_callback"),
     "PubSubManager": ("_handle_callback", "_handle_emit", "_publish", "_thread"),
 }
-FLASK_HOOKS = {"SocketIO": ("_handle_event", "init_app", "run", "test_client")}
+FLASK_HOOKS: Mapping[str, tuple[str, ...]] = {"SocketIO": ("_handle_event", "init_app", "run", "test_client")}
 
 
 def require_socketio() -> None:
@@ -61,7 +61,7 @@ def _import(module: str, project: str, extra: str) -> Any:  # its attributes hav
                                   name=module) from None
 
 
-def _require(project: str, module: ModuleType, hooks: dict[str, tuple[str, ...]]) -> None:
+def _require(project: str, module: ModuleType, hooks: Mapping[str, tuple[str, ...]]) -> None:
     missing = [f"{owner}.{name}" for owner, names in hooks.items() for name in _lacking(getattr(module, owner, None), names)]
     if missing:
         raise _changed(project, f"it has no {', '.join(missing)}")

@@ -25,6 +25,7 @@ from engineio_wsgi.contrib.socketio.packets import (
 )
 from engineio_wsgi.contrib.socketio.session import SocketIOSession
 from engineio_wsgi.session.dispatcher import LISTENER_ERRORS
+from engineio_wsgi.session.outgoing import Bundle
 
 __all__ = ["Server"]
 
@@ -63,7 +64,10 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
             serializer = SocketIOPacket if json is None else type("SocketIOPacket", (SocketIOPacket,), {})
         #: what clients were refused, by the kind of the violation
         self.refusals: Counter[str] = Counter()
+        #: sessions of Socket.IO 2, whose connect packets have another form
+        self._old_clients: set[str] = set()
         super().__init__(client_manager=client_manager or LocalManager(), serializer=serializer, json=json, **kwargs)
+        self.eio.on_old_client = self._connect_old_client
 
     def _engineio_server_class(self) -> type[EngineAdapter]:
         return EngineAdapter
@@ -93,12 +97,10 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
 
     def _send_packet(self, eio_sid: str, pkt: Any) -> None:
         """Send one packet. Its attachments stay with it, whoever else sends to the client."""
+        if eio_sid in self._old_clients:
+            _make_old(pkt)
         encoded = pkt.encode()
-        if isinstance(encoded, list):
-            for part in encoded:
-                self.eio.send(eio_sid, part)
-        else:
-            self.eio.send(eio_sid, encoded)
+        self.eio.send(eio_sid, Bundle(*encoded) if isinstance(encoded, list) else encoded)
 
     # -- receiving
 
@@ -227,6 +229,16 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
         else:
             super()._handle_connect(eio_sid, namespace, data)
 
+    def _connect_old_client(self, eio_sid: str) -> None:
+        """Connect a client of Socket.IO 2 to the default namespace: it does not ask."""
+        self._old_clients.add(eio_sid)
+        self._handle_connect(eio_sid, "/", None)
+
+    def _handle_eio_disconnect(self, eio_sid: str, reason: str) -> None:
+        super()._handle_eio_disconnect(eio_sid, reason)
+        self._binary_packet.pop(eio_sid, None)
+        self._old_clients.discard(eio_sid)
+
     def _has_namespace(self, name: str) -> bool:
         return (name in self.handlers or name in self.namespace_handlers or self.namespaces == "*" or name in self.namespaces)
 
@@ -244,6 +256,14 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
 
 def _refuse(server: Server, eio_sid: str, received: Any) -> None:
     raise MalformedPacket(f"a packet of type {received.packet_type} from a client")
+
+
+def _make_old(pkt: Any) -> None:
+    """Give a packet the form that it has in Socket.IO 2: no session id, and an error that is a text."""
+    if pkt.packet_type == packet.CONNECT:
+        pkt.data = None
+    elif pkt.packet_type == packet.CONNECT_ERROR and isinstance(pkt.data, dict):
+        pkt.data = pkt.data.get("message")
 
 
 #: what is done with each type of packet

@@ -16,9 +16,11 @@ from engineio_wsgi.contrib.socketio.options import Translated
 from engineio_wsgi.contrib.socketio.origins import ORIGIN, forwarded_origin
 from engineio_wsgi.engine.hooks import ADDED_HEADERS
 from engineio_wsgi.errors import RequestRefused
-from engineio_wsgi.server import Server
 from engineio_wsgi.runtime.threads import current_thread
+from engineio_wsgi.server import Server
 from engineio_wsgi.session.delivery import OnSlow
+from engineio_wsgi.session.outgoing import Bundle, prepare
+from engineio_wsgi.session.overlap import OverlappingDispatcher
 from engineio_wsgi.session.session import Session
 from engineio_wsgi.session.socket import Socket
 from engineio_wsgi.throttle import Throttle
@@ -58,6 +60,12 @@ class SocketIOSession(Socket):
         """The environ of the handshake: one mutable dict for the whole session."""
         return self._environ
 
+    def release_turn(self) -> None:
+        """Let this client's next events be handled although the handler of the present one has not returned."""
+        inbox = self._session.inbox
+        assert isinstance(inbox, OverlappingDispatcher)
+        inbox.release_turn()
+
     def send_prepared(self, message: Prepared, on_slow: OnSlow) -> None:
         """Queue a message that several sessions get. Never blocks."""
         self._session.send_prepared(message, on_slow)
@@ -89,11 +97,6 @@ class SocketIOEngine(Server):
         if not translated.trust_forwarded:
             self.on("connection_error", self._advise)
 
-    @property
-    def thread(self) -> int:
-        """The id of the thread that the sessions live in; 0 before the first request."""
-        return self._registry.thread
-
     def make_id(self) -> str:
         """A session id; the first characters name this worker."""
         return self._registry.new_id()
@@ -102,11 +105,12 @@ class SocketIOEngine(Server):
         """The id of a new session."""
         return self._new_id()
 
-    def deliver_to(self, sockets: Iterable[SocketIOSession], message: Prepared, on_slow: OnSlow) -> None:
-        """Send one message to several sessions, framed once. Never blocks. Any thread may call this."""
+    def deliver_to(self, sockets: Iterable[SocketIOSession], bundle: Bundle, on_slow: OnSlow) -> None:
+        """Send a bundle to several sessions, framed once. Never blocks. Any thread may call this."""
         hub = self._registry.hub
         if hub is None:
             return
+        message = prepare(bundle, compress=True)
         if current_thread() != self._registry.thread:
             hub.loop.run_callback_threadsafe(self._deliver_to, list(sockets), message, on_slow)
         else:
@@ -134,9 +138,10 @@ class SocketIOEngine(Server):
         environ = refusal.request.environ
         if refusal.context.get("name") == "ORIGIN" and origin == forwarded_origin(environ) \
                 and self._advised.passes("origin", monotonic()):
-            logger.warning("a page of %s was refused, which is this server's origin as its proxy names it: python-engineio trusts "
-                           "X-Forwarded-Proto and X-Forwarded-Host, and this engine does not. Set trust_forwarded=True if clients "
-                           "reach this server through the proxy only, or wrap the application in werkzeug's ProxyFix", origin)
+            logger.warning("a page of %s was refused, which is this server's origin as its proxy names it: python-engineio "
+                           "trusts X-Forwarded-Proto and X-Forwarded-Host, and this engine does not. Set trust_forwarded=True if "
+                           "clients reach this server through the proxy only, or wrap the application in werkzeug's ProxyFix",
+                           origin)
 
 
 def _cookie(attributes: Mapping[str, Any], sid: str) -> str:
