@@ -24,10 +24,13 @@ from engineio_wsgi.server import Server, attach, listen
 from engineio_wsgi.session.outgoing import Bundle
 from engineio_wsgi.session.socket import Socket
 from engineio_wsgi.transports import Transport, transports
+from engineio_wsgi.transports.base import GOODBYE, ClientClose
 from engineio_wsgi.version import __version__
 
 __all__ = [
+    "GOODBYE",
     "Bundle",
+    "ClientClose",
     "ConfigurationError",
     "Cookie",
     "Cors",

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from engineio_wsgi.cluster.local.names import choose_names, is_worker_id
 from engineio_wsgi.cluster.local.running import AUTOMATIC, running_clusters
 from engineio_wsgi.cluster.messages import Action, Call, Message
+from engineio_wsgi.cluster.publisher import Post, PostKind, check_session, unknown_session
 from engineio_wsgi.cluster.rpc import Caller, LocalCaller
+from engineio_wsgi.cluster.topics import Reply, Subscriber, Topics, check_data, check_topic
 from engineio_wsgi.engine.registry import WORKER_ID_SIZE
-from engineio_wsgi.errors import ConfigurationError, NoWorkers, OwnerGone
+from engineio_wsgi.errors import ConfigurationError, NoWorkers, OwnerGone, UsageError
 from engineio_wsgi.options.options import Options
 from engineio_wsgi.options.redis_url import RedisLocation, group_of, names_redis
 from engineio_wsgi.session.delivery import Delivery
@@ -134,6 +136,29 @@ class Emitter:
         self._find_cluster()
         return self._ask_all(Call.broadcast(self._group, delivery).message(message))
 
+    def publish(self, topic: str, data: str | bytes, *, session: str | None = None) -> int:
+        """Call the subscribers of a topic in all workers with a message: see ``server.cluster.publish``.
+
+        Args:
+            topic: 1 to 255 characters.
+            data: text or binary, 8 MB at most.
+            session: the id of a session: only the worker of this session gets the message.
+
+        Returns:
+            The number of workers that have taken it.
+
+        Raises:
+            TypeError, ValueError: an argument has a wrong type or value.
+            UnknownSession: no worker has the session, or its worker does not answer.
+        """
+        post = Post(PostKind.PUBLISH, check_topic(topic), check_data(data), session=check_session(session))
+        self._find_cluster()
+        if not post.session:
+            return self._ask_all(post.message(self._group))
+        if not self._ask_owner(post.call(self._group), post.data):
+            raise unknown_session(post.session)
+        return 1
+
     def disconnect(self, sid: str) -> bool:
         """Close a session after its client has fetched what waits for it. Returns whether there is such a session."""
         self._find_cluster()
@@ -164,9 +189,31 @@ class Emitter:
 
 
 class Bystander(Emitter):
-    """The emitter of a server in a process that is none of the workers. It is no error if there are no workers yet."""
+    """The emitter of a server in a process that is none of the workers. It is no error if there are no workers yet.
+
+    Args:
+        cluster, path: the server's options.
+        topics: with the subscribers of this process, which may become a worker.
+    """
 
     _needs_workers = False
+
+    def __init__(self, cluster: str, path: str, topics: Topics) -> None:
+        super().__init__(cluster, path)
+        self._topics = topics
+
+    def subscribe(self, topic: str, callback: Subscriber) -> Callable[[], None]:
+        """See :meth:`Cluster.subscribe`. The callback is called once this process is a worker, and in workers forked from it."""
+        return self._topics.subscribe(topic, callback)
+
+    def ask(self, topic: str, data: str | bytes, *, timeout: float = 1.0, session: str | None = None) -> dict[str, Reply]:
+        """Only a worker gets replies.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError("ask: this process is no worker of the cluster, and replies do not reach it: ask in a worker, such as "
+                         "in a handler, or publish() here")
 
     def deliver(self, data: Outgoing, delivery: Delivery) -> int:
         """Send a message or a bundle to sessions of the workers. Returns the number of sessions that it is for."""

@@ -36,6 +36,7 @@ __all__ = [
     "RequestRefused",
     "ServerClosing",
     "SocketClosed",
+    "UnknownSession",
     "Unreachable",
     "UsageError",
     "WriteTimeout",
@@ -113,6 +114,10 @@ class BundleTooLarge(UsageError, ValueError):
     def __init__(self, size: int, limit: int) -> None:
         super().__init__(f"a bundle of {size} bytes is larger than max_buffered, which is {limit} bytes: send its messages one "
                          "by one, or raise the option")
+
+
+class UnknownSession(UsageError, LookupError):
+    """No worker has the session whose id was given. The text shows only its first characters."""
 
 
 class ConnectionDetached(EngineError, OSError):

@@ -21,6 +21,7 @@ from werkzeug.wrappers import Request
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.router import Cluster
+from engineio_wsgi.cluster.topics import Subscriber, Topics
 from engineio_wsgi.emitter import Bystander
 from engineio_wsgi.engine.engine import Engine, WSGIMiddleware
 from engineio_wsgi.engine.hooks import Hooks
@@ -108,6 +109,7 @@ class Server(HasListeners):
     - ``_socket_class``: the subclass of :class:`Socket` that the application sees as a session.
     - ``_stand_in(listener)`` returns what is called for a listener of the server: the listener itself, or an
       ``events.StandIn`` that calls it in some context.
+    - ``_subscriber(callback)`` does the same for a subscriber of a topic, which is called without a session or request.
     - ``_request_of(environ)`` returns the request that listeners and options see.
     - ``_admit(environ)`` decides about a handshake and returns the session id. It may block; to refuse, it raises
       :class:`Forbidden`. What it puts into the list ``environ[hooks.ADDED_HEADERS]`` is added to the response's headers.
@@ -126,7 +128,9 @@ class Server(HasListeners):
                       make_socket=self._socket_class, unwrap=self._unwrap, on_start=self._on_start)
         self._registry = Registry(self, self._events, Options.create(**options))
         self._engine = Engine(self._registry, hooks)
-        self._worker = Worker(self._registry, self._engine, hooks, Cluster, Bystander)
+        self._topics = topics = Topics(lambda task: self._registry.greenlets.submit(task), self._subscriber)
+        self._worker = Worker(self._registry, self._engine, hooks, lambda host, cluster: Cluster(host, cluster, topics),
+                              lambda cluster, path: Bystander(cluster, path, topics))
         self._http: WSGIServer | None = None
         self._ended = Event()
         servers.add(self)
@@ -145,6 +149,10 @@ class Server(HasListeners):
     def _stand_in(self, listener: Listener) -> Listener:
         """What is called for a listener of the server."""
         return listener
+
+    def _subscriber(self, callback: Subscriber) -> Listener:
+        """What is called for a subscriber of a topic."""
+        return callback
 
     def _request_of(self, environ: WSGIEnvironment) -> Request:
         """The request that the application sees."""
@@ -350,6 +358,7 @@ class Server(HasListeners):
     def _start_anew(self, served: bool) -> None:
         """In a forked child: what :meth:`listen` has started belongs to the parent, as do the sessions."""
         self._worker.start_anew(served)
+        self._topics.start_anew()
         self._http = None
         self._ended = Event()
 

@@ -9,7 +9,7 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 from wsgiref.types import StartResponse, WSGIEnvironment
@@ -20,8 +20,18 @@ from gevent.socket import socket as GeventSocket
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.listeners import Front, Listeners, OwnListener
 from engineio_wsgi.cluster.local.channel import PATIENCE, Channel
-from engineio_wsgi.cluster.messages import BadMessage, Call, Kind, Message, MovedConnection, Refusal, Request, write_answer
-from engineio_wsgi.cluster.rpc import SessionsHere, perform
+from engineio_wsgi.cluster.messages import (
+    BadMessage,
+    Call,
+    Kind,
+    Message,
+    MovedConnection,
+    Refusal,
+    Request,
+    Result,
+    write_answer,
+)
+from engineio_wsgi.cluster.rpc import SessionsHere
 from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.handoff.adopter import Adopter, ConnectionAdopter
 from engineio_wsgi.http.response import Response
@@ -99,10 +109,12 @@ class Receiver:
         host: the `Worker` of this process.
         group: of workers that serve each other's sessions.
         counters: to count them in.
+        perform: carries out a call. May block while a client's write buffer is full.
     """
 
-    def __init__(self, host: Host, group: str, counters: Counters) -> None:
+    def __init__(self, host: Host, group: str, counters: Counters, perform: Callable[[Call, bytes], Result]) -> None:
         self._host = host
+        self._perform = perform
         self._group = group
         #: the configuration that other workers must share to send requests here
         self.fingerprint = " ".join([group, *[f"{name}={getattr(host.options, name)}" for name in SHARED_OPTIONS]])
@@ -250,7 +262,7 @@ class Receiver:
     # -- calls
 
     def _take_call(self, channel: Channel, call: Call, body: bytes) -> None:
-        reply = Refusal.OTHER_CONFIGURATION.message() if call.group != self._group else perform(self._host, call, body).message()
+        reply = Refusal.OTHER_CONFIGURATION.message() if call.group != self._group else self._perform(call, body).message()
         channel.send(reply, monotonic() + PATIENCE)
 
     # -- the end

@@ -322,6 +322,7 @@ class Action(enum.Enum):
     BROADCAST = "broadcast"
     DISCONNECT = "disconnect"
     COUNT = "count"
+    PUBLISH = "publish"
 
 
 _ACTIONS = {action.value: action for action in Action}
@@ -337,7 +338,8 @@ class Call(NamedTuple):
         sids: the session that it is for; of a broadcast, those that it is not for.
         form: of the body: text, binary or a bundle.
         compress: whether transports may compress it.
-        to, on_slow, key: of a broadcast, as `Delivery` has them.
+        to, on_slow, key: of a broadcast, as `Delivery` has them; ``to`` is the topic of what is published, and ``sids`` are its
+            other fields (`publisher.Post`).
     """
 
     group: str

@@ -20,8 +20,10 @@ from engineio_wsgi.cluster.local.channel import OwnerGone
 from engineio_wsgi.cluster.local.forwarder import ClientGone, Forwarder, LocalForwarder, RequestCopy
 from engineio_wsgi.cluster.local.listener import UnixListener
 from engineio_wsgi.cluster.local.names import choose_names, is_worker_id
-from engineio_wsgi.cluster.messages import Action, Call, MovedConnection, Refusal
+from engineio_wsgi.cluster.messages import Action, Call, MovedConnection, Refusal, Result
+from engineio_wsgi.cluster.publisher import Publisher, check_session, check_timeout
 from engineio_wsgi.cluster.rpc import LocalCaller, WorkerCaller, perform
+from engineio_wsgi.cluster.topics import Reply, Subscriber, Topics, check_data, check_topic
 from engineio_wsgi.engine.refusals import UNREACHED
 from engineio_wsgi.engine.registry import WORKER_ID_SIZE, new_worker_id
 from engineio_wsgi.errors import ConfigurationError
@@ -66,19 +68,20 @@ class Cluster:
     Args:
         host: the `Worker` of this process.
         cluster: the option ``cluster``.
+        topics: with the subscribers of this process.
 
     Raises:
         ConfigurationError: workers cannot listen on Unix sockets here, or Redis cannot be reached.
     """
 
-    def __init__(self, host: Host, cluster: str) -> None:
+    def __init__(self, host: Host, cluster: str, topics: Topics) -> None:
         options = host.options
         self.counters = Counters()
         self._host = host
         location = RedisLocation.parse(cluster) if names_redis(cluster) else None
         self._group = group_of(cluster, options.path)
         self._names = choose_names(self._group)
-        self._receiver = Receiver(host, self._group, self.counters)
+        self._receiver = Receiver(host, self._group, self.counters, self._perform)
         self._answer_timeout = options.ping_interval + options.ping_timeout + MARGIN
         self._near = LocalForwarder(self._names, self._answer_timeout)
         self._forwarders: list[Forwarder] = [self._near]
@@ -89,7 +92,11 @@ class Cluster:
         self._caller: WorkerCaller
         self._links: RedisLinks | None = None
         self._remote: RedisReceiver | None = None
+        self._topics = topics
+        #: ``None`` while the cluster is joined
+        self._publisher: Publisher | None = None
         self._unix_listener = self._open(location)
+        self._publisher = Publisher(self._group, self.worker_id, topics, host.clients, self._caller)
         self._own_mark = "sid=" + self.worker_id
         self._thread = current_thread()
         self._loop: IoLoop = gevent.get_hub().loop
@@ -122,7 +129,7 @@ class Cluster:
 
         self._remote = RedisReceiver(self._receiver, self._answer_timeout)
         self._links = RedisLinks(location, self._group, self.worker_id, self._remote.begun,
-                                 lambda call, body: perform(self._host, call, body), self._host.announce)
+                                 self._perform, self._host.announce)
         self._forwarders.append(RedisForwarder(self._links, self._answer_timeout, location.relay_websockets))
         return self._links
 
@@ -293,6 +300,73 @@ class Cluster:
             self._caller.tell_all(message)
         else:
             self._loop.run_callback_threadsafe(self._caller.tell_all, message)
+
+    # -- topics
+
+    def publish(self, topic: str, data: str | bytes, *, session: str | None = None) -> None:
+        """Call the subscribers of a topic in all workers, this one included, with a message. Does not block the event loop.
+
+        Each subscriber gets a message once or not at all, and the messages of one worker in their order. Messages for a worker
+        that ends, or does not answer for 5 seconds, are lost; so are those that Redis was about to deliver when it was lost.
+        While Redis is away, up to 16 MB wait for it.
+
+        Args:
+            topic: 1 to 255 characters.
+            data: text or binary, 8 MB at most.
+            session: the id of a session: only the worker of this session gets the message, if the session is still open.
+
+        Raises:
+            TypeError, ValueError: an argument has a wrong type or value.
+            UnknownSession: no worker has the session, as far as this one knows.
+        """
+        check_topic(topic)
+        message, sid = check_data(data), check_session(session)
+        self._here(lambda: self._publishing().publish(topic, message, sid))
+
+    def ask(self, topic: str, data: str | bytes, *, timeout: float = 1.0, session: str | None = None) -> dict[str, Reply]:
+        """Publish a message, and return what the subscribers return. Blocks until all workers have answered.
+
+        Args:
+            topic, data, session: as :meth:`publish` has them.
+            timeout: seconds, after which the replies that have arrived are returned.
+
+        Returns:
+            The replies by the worker's id: text, binary or ``None``. A worker without a subscriber is left out, and so is one
+            whose subscribers failed, or did not answer in time. Of several subscribers in a worker, the first reply that is not
+            ``None`` counts.
+
+        Raises:
+            TypeError, ValueError: an argument has a wrong type or value.
+            UnknownSession: no worker has the session.
+        """
+        check_topic(topic)
+        message, sid, seconds = check_data(data), check_session(session), check_timeout(timeout)
+        return self._here(lambda: self._publishing().ask(topic, message, seconds, sid))
+
+    def subscribe(self, topic: str, callback: Subscriber) -> Callable[[], None]:
+        """Call ``callback(data)`` with each message of a topic, in a greenlet of the engine, which it may block.
+
+        The messages of one worker stay in order, those of several do not wait for each other. What the callback returns is the
+        reply to :meth:`ask`: text, binary or ``None``. An exception is logged, and gives no reply. Any thread may call this.
+
+        Returns:
+            A function that ends the subscription. Harmless if repeated.
+
+        Raises:
+            TypeError, ValueError: ``topic`` is no name of a topic, or ``callback`` is not callable.
+            ConfigurationError: ``callback`` is a coroutine function, or makes a generator.
+        """
+        return self._topics.subscribe(topic, callback)
+
+    def _publishing(self) -> Publisher:
+        assert self._publisher is not None  # the worker has joined
+        return self._publisher
+
+    def _perform(self, call: Call, body: bytes) -> Result:
+        """Carry out a call of another process. May block while a client's write buffer is full."""
+        if call.action is not Action.PUBLISH:
+            return perform(self._host, call, body)
+        return Result(0) if self._publisher is None else self._publisher.receive(call, body)
 
     def _here(self, function: Callable[[], T]) -> T:
         """Call ``function`` in the thread of this worker's hub, and wait for its result."""

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Protocol
 
 import gevent
 
 from engineio_wsgi.clock import monotonic
-from engineio_wsgi.cluster.local.channel import OwnerGone, connect
+from engineio_wsgi.cluster.local.channel import Channel, OwnerGone, connect
 from engineio_wsgi.cluster.local.names import Names
 from engineio_wsgi.cluster.messages import Action, BadMessage, Call, Kind, Message, Result
 from engineio_wsgi.engine.registry import send_or_not
@@ -96,8 +96,20 @@ class Caller(Protocol):
 class WorkerCaller(Caller, Protocol):
     """What a worker needs beyond that."""
 
-    def tell_all(self, message: Message) -> None:
-        """Have all others carry out a call later, each in the order of the calls. Does not block."""
+    def tell(self, worker: str, message: Message, on_heard: Callable[[int], object] | None = None) -> bool:
+        """Have one worker carry out a call later, in the order of the calls. Does not block.
+
+        Args:
+            on_heard: called, possibly at once, with the number of workers that will get the call; not called if that stays
+                unknown. With it, the call does not wait for a Redis that is away.
+
+        Returns:
+            Whether the call will be sent.
+        """
+        ...
+
+    def tell_all(self, message: Message, on_heard: Callable[[int], object] | None = None) -> bool:
+        """Have all others carry out a call later, each in the order of the calls. Does not block; see :meth:`tell`."""
         ...
 
     def forsake(self) -> None:
@@ -150,14 +162,31 @@ class LocalCaller:
                 ask(worker)
         return results
 
-    def tell_all(self, message: Message) -> None:
+    def tell_all(self, message: Message, on_heard: Callable[[int], object] | None = None) -> bool:
         """See :class:`WorkerCaller`."""
-        for worker in self.others():
-            queue = self._waiting.get(worker)
-            if queue is None:
-                queue = self._waiting[worker] = _Queue()
-                gevent.spawn(self._work_off, worker, queue)
-            queue.append(worker, message)
+        others = self.others()
+        for worker in others:
+            self._enqueue(worker, message)
+        if on_heard is not None:
+            on_heard(len(others))
+        return True
+
+    def tell(self, worker: str, message: Message, on_heard: Callable[[int], object] | None = None) -> bool:
+        """See :class:`WorkerCaller`."""
+        if on_heard is not None:
+            is_there = worker in self._names.workers()
+            on_heard(int(is_there))
+            if not is_there:
+                return False
+        self._enqueue(worker, message)
+        return True
+
+    def _enqueue(self, worker: str, message: Message) -> None:
+        queue = self._waiting.get(worker)
+        if queue is None:
+            queue = self._waiting[worker] = _Queue()
+            gevent.spawn(self._work_off, worker, queue)
+        queue.append(worker, message)
 
     def forsake(self) -> None:
         """See :class:`WorkerCaller`."""
@@ -165,12 +194,19 @@ class LocalCaller:
             queue.messages.clear()
 
     def _work_off(self, worker: str, queue: _Queue) -> None:
+        """Send what waits, over one channel: a new one costs more than most calls."""
+        channel: Channel | None = None
         try:
             while queue.messages:
-                self.ask(worker, queue.popleft())
-        except OwnerGone as error:
+                message, deadline = queue.popleft(), monotonic() + CALL_TIMEOUT
+                channel = channel or connect(self._names.address(worker), deadline)
+                channel.send(message, deadline)
+                channel.receive(deadline)
+        except (OwnerGone, OSError, BadMessage) as error:
             logger.debug("= %d calls were lost with the worker %s: %s", 1 + len(queue.messages), worker, error)
         finally:
+            if channel is not None:
+                channel.close()
             del self._waiting[worker]
 
 

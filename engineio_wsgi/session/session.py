@@ -28,6 +28,7 @@ from engineio_wsgi.session.state import MOVES, Cause, SessionState
 from engineio_wsgi.session.upgrade import Upgrade
 from engineio_wsgi.session.write_buffer import OVERHEAD, WriteBuffer
 from engineio_wsgi.transports.base import (
+    GOODBYE,
     CloseReason,
     Entry,
     Prepared,
@@ -442,5 +443,5 @@ class Session(Sink):
 
 _ON_PACKET: dict[PacketType, Callable[[Session, Packet], None]] = {
     PacketType.PING: Session._on_beat, PacketType.PONG: Session._on_beat,
-    PacketType.CLOSE: lambda session, packet: session.end(CloseReason.TRANSPORT_CLOSE),
+    PacketType.CLOSE: lambda session, packet: session.end(CloseReason.TRANSPORT_CLOSE, GOODBYE),
 }  # fmt: skip

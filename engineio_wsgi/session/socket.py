@@ -146,7 +146,7 @@ class Socket(HasListeners):
 
     @property
     def close_description(self) -> object:
-        """Details of the close reason; ``None`` if there are none."""
+        """Details of the close reason: text, an exception, or ``None``. It equals :data:`GOODBYE` if the client said goodbye."""
         return self._session.close_description
 
     @property

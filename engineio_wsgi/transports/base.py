@@ -15,8 +15,22 @@ from gevent.hub import Waiter
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.runtime.observer import Meter
 
-__all__ = ["CloseReason", "Entry", "Inbox", "Outbox", "Prepared", "Sink", "TrackedPacket", "Transport", "as_packet", "as_packets",
-           "count_beyond", "size_of"]
+__all__ = [
+    "GOODBYE",
+    "ClientClose",
+    "CloseReason",
+    "Entry",
+    "Inbox",
+    "Outbox",
+    "Prepared",
+    "Sink",
+    "TrackedPacket",
+    "Transport",
+    "as_packet",
+    "as_packets",
+    "count_beyond",
+    "size_of",
+]
 
 
 class CloseReason(enum.StrEnum):
@@ -30,6 +44,54 @@ class CloseReason(enum.StrEnum):
     SERVER_SHUTTING_DOWN = "server shutting down"
     CLIENT_TOO_SLOW = "client too slow"
     APPLICATION_ERROR = "application error"
+
+
+class ClientClose(str):
+    """How a client has closed its session: what a ``close`` listener gets as the description of ``"transport close"``.
+
+    It equals :data:`GOODBYE` if the client has said goodbye: by a close packet over any transport, or by a WebSocket close frame
+    with the code 1000 or 1001, or with none. With another code, its text has the code and the reason. If the connection was lost,
+    the description is no ``ClientClose``.
+
+    Attributes:
+        code: of the WebSocket close frame; ``None`` if it had none, or if there was no such frame.
+        reason: of the frame; may be empty. It is the client's text.
+
+    Example::
+
+        @socket.on("close")
+        def close(reason, description):
+            if description == engineio_wsgi.GOODBYE:
+                leave_room(user)
+            else:
+                wait_for_return(user)
+    """
+
+    __slots__ = ("code", "reason")
+
+    code: int | None
+    reason: str
+
+    def __new__(cls, code: int | None = None, reason: str = "") -> Self:
+        """Make the description of a close frame; without arguments, of a close packet."""
+        is_goodbye = code is None or code in GOODBYE_CODES
+        text = "the client said goodbye" if is_goodbye else f"close code {code}" + (f": {reason}" if reason else "")
+        made = super().__new__(cls, text)
+        made.code, made.reason = code, reason
+        return made
+
+    def __getnewargs__(self) -> tuple[int | None, str]:  # type: ignore[override]  # a copy is made from other arguments than a str
+        """For copies."""
+        return self.code, self.reason
+
+    def __repr__(self) -> str:
+        return f"ClientClose(code={self.code!r}, reason={self.reason!r})"
+
+
+#: close codes of a client that has done what it wanted (1000), or leaves the page (1001): RFC 6455 section 7.4.1
+GOODBYE_CODES = frozenset({1000, 1001})
+#: the close description of a client that has said goodbye, and whose connection was not lost
+GOODBYE = ClientClose()
 
 
 class TrackedPacket(Packet):

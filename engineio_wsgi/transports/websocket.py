@@ -34,7 +34,7 @@ from engineio_wsgi.protocol.websocket.frames import (
 from engineio_wsgi.runtime.connection import RECV_SIZE, Connection
 from engineio_wsgi.runtime.greenlet_pool import GreenletPool
 from engineio_wsgi.runtime.observer import Meter
-from engineio_wsgi.transports.base import CloseReason, Entry, Prepared, Transport, as_packets, count_beyond
+from engineio_wsgi.transports.base import ClientClose, CloseReason, Entry, Prepared, Transport, as_packets, count_beyond
 
 __all__ = ["WebSocketTransport"]
 
@@ -235,7 +235,7 @@ class WebSocketTransport(Transport):
             return
         if type(item) is Close:
             self._close_code = item.code or 1000
-            self.sink.end(CloseReason.TRANSPORT_CLOSE, item.reason or None)
+            self.sink.end(CloseReason.TRANSPORT_CLOSE, ClientClose(item.code, item.reason))
         elif type(item) is Violation:
             address = self.sink.remote_address
             log_violation(logger, address, item.code, "< violation: %s (close code %d)", item.reason, item.code)

@@ -80,7 +80,7 @@ class RedisLinks:
         group: of workers that serve each other's sessions.
         name: this worker's id.
         begun: called with each conversation that another worker begins, and its first message. Must not block.
-        perform: carries out a call of another process. May block, except for broadcasts.
+        perform: carries out a call of another process. May block, except for broadcasts and what is published.
         announce: called with the name of an event and its argument. Must not block.
 
     Raises:
@@ -232,7 +232,7 @@ class RedisLinks:
             call = Call.of(message)
             if call.group != self._group:
                 raise BadMessage(f"it is for the group {call.group!r}")
-            if call.action is Action.BROADCAST:
+            if call.action is Action.BROADCAST or call.action is Action.PUBLISH:
                 # in their order
                 self._answer(envelope, self._perform(call, message.body))
             else:
@@ -257,7 +257,7 @@ class RedisLinks:
     def _post_call(self, channel: bytes, number: int, message: Message, heard: Callable[[int], object] | None = None) -> bool:
         envelope = Envelope(self.name, conversation=number)
         # a caller that waits for an answer gets an error, so the call must not be carried out later
-        return self._pubsub.publish(Outgoing(channel, envelope.pack(message.encode()), number == 0, heard))
+        return self._pubsub.publish(Outgoing(channel, envelope.pack(message.encode()), number == 0 and heard is None, heard))
 
     def others(self) -> list[str]:
         """See :class:`Caller`. None while Redis is away."""
@@ -286,10 +286,20 @@ class RedisLinks:
             del self._asked[number]
         return answers.sessions
 
-    def tell_all(self, message: Message) -> None:
+    def tell_all(self, message: Message, on_heard: Callable[[int], object] | None = None) -> bool:
         """See :class:`WorkerCaller`."""
-        if not self._post_call(self._channels.all, 0, message) and self._complaints.passes("full", monotonic()):
+        # this worker receives it, too
+        return self._tell(self._channels.all, message, None if on_heard is None else lambda heard: on_heard(heard - 1))
+
+    def tell(self, worker: str, message: Message, on_heard: Callable[[int], object] | None = None) -> bool:
+        """See :class:`WorkerCaller`."""
+        return self._tell(self._channels.of(worker), message, on_heard)
+
+    def _tell(self, channel: bytes, message: Message, heard: Callable[[int], object] | None) -> bool:
+        posted = self._post_call(channel, 0, message, heard)
+        if not posted and heard is None and self._complaints.passes("full", monotonic()):
             logger.warning("too much waits for Redis, and broadcasts to other machines are dropped")
+        return posted
 
     def forsake(self) -> None:
         """In a forked child: the connection and the links are the parent's."""
