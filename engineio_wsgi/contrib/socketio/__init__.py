@@ -16,12 +16,13 @@ from engineio_wsgi.contrib.socketio.requirements import require_socketio
 
 require_socketio()
 
-from engineio_wsgi.contrib.socketio.server import Server  # noqa: E402  only if what it needs is there
+from engineio_wsgi.contrib.socketio.cluster import ClusterManager  # noqa: E402  only if what it needs is there
+from engineio_wsgi.contrib.socketio.server import Server  # noqa: E402
 
 if TYPE_CHECKING:
     from engineio_wsgi.contrib.socketio.flask import SocketIO
 
-__all__ = ["Server", "SocketIO"]
+__all__ = ["ClusterManager", "Server", "SocketIO"]
 
 
 def __getattr__(name: str) -> Any:  # the class, if Flask-SocketIO is installed

@@ -26,7 +26,7 @@ from engineio_wsgi.http.hub_thread import in_plain_thread
 from engineio_wsgi.log import log_violation
 from engineio_wsgi.session.delivery import OnSlow
 from engineio_wsgi.session.outgoing import Bundle, Data
-from engineio_wsgi.transports.base import CloseReason
+from engineio_wsgi.transports.base import GOODBYE, CloseReason
 
 __all__ = ["EngineAdapter"]
 
@@ -38,6 +38,7 @@ Handler = Callable[..., Any]
 SEND_TIMEOUT = 10.0
 #: the oldest revision whose clients ask to be connected to the default namespace
 OLDEST_ASKING = 4
+CLIENT_DISCONNECT: str = engineio.Server.reason.CLIENT_DISCONNECT
 TRANSPORT_ERROR: str = engineio.Server.reason.TRANSPORT_ERROR
 #: our close reasons in python-engineio's words; all others are ``transport error``
 REASONS: dict[str, str] = {
@@ -140,6 +141,9 @@ class EngineAdapter:
             self.sockets.pop(socket.id, None)
 
     def _reason(self, reason: str, description: object) -> str:
+        if description == GOODBYE and getattr(description, "code", None) is None:
+            # a close packet; a WebSocket that is closed with a code is the browser's, when the page ends
+            return CLIENT_DISCONNECT
         return REASONS.get(reason, TRANSPORT_ERROR)
 
     # -- sending

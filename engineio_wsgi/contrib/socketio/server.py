@@ -12,6 +12,7 @@ import socketio
 from socketio import packet
 
 from engineio_wsgi.contrib.socketio.adapter import EngineAdapter
+from engineio_wsgi.contrib.socketio.cluster import ClusterManager
 from engineio_wsgi.contrib.socketio.manager import LocalManager
 from engineio_wsgi.contrib.socketio.packets import (
     RESERVED_EVENTS,
@@ -58,6 +59,9 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
         app = socketio.WSGIApp(sio, wsgi_app)
     """
 
+    #: of the rooms; `ClusterManager` once the engine has joined a cluster
+    manager: Any
+
     def __init__(self, client_manager: Any = None, serializer: Any = "default", json: Any = None, **kwargs: Any) -> None:
         if serializer == "default":
             # a class of its own, because python-socketio sets `json` on the class
@@ -68,9 +72,26 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
         self._old_clients: set[str] = set()
         super().__init__(client_manager=client_manager or LocalManager(), serializer=serializer, json=json, **kwargs)
         self.eio.on_old_client = self._connect_old_client
+        self.eio.on_start = self._on_worker_start
+        self._has_started = False
 
     def _engineio_server_class(self) -> type[EngineAdapter]:
         return EngineAdapter
+
+    def _on_worker_start(self) -> None:
+        """The process begins to serve: reach the clients of the cluster's other workers, unless a manager was given for that."""
+        self._has_started = True
+        cluster = self.eio.engine.cluster
+        if cluster is None:
+            return
+        if type(self.manager) is LocalManager:
+            if any(hasattr(LocalManager, name) for name in vars(self.manager)):
+                logger.warning("a method of the manager was replaced (such as by instrument()) before the worker has joined its "
+                               "cluster, and is not called: set client_manager=ClusterManager()")
+            self.manager = ClusterManager()
+            self.manager.set_server(self)
+        if isinstance(self.manager, ClusterManager):
+            self.manager.join(cluster)
 
     # -- sending
 
@@ -89,11 +110,19 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
             volatile: drop the event for a client whose write buffer is full. Without it, an event for one client waits for room,
                 for 10 seconds at most, and one for several disconnects such a client.
         """
+        if not self._has_started:
+            self._join()
         if not volatile:
             super().emit(event, data, to, room, skip_sid, namespace, callback, ignore_queue)
         else:
             self.manager.emit(event, data, namespace or "/", room=to or room, skip_sid=skip_sid, callback=callback,
                               ignore_queue=ignore_queue, volatile=True)
+
+    def _join(self) -> None:
+        """Join the cluster, if there is one, before the first request: the event may be for clients of other workers."""
+        engine = self.eio.engine
+        if engine.options.cluster is not None:
+            engine.join()
 
     def _send_packet(self, eio_sid: str, pkt: Any) -> None:
         """Send one packet. Its attachments stay with it, whoever else sends to the client."""

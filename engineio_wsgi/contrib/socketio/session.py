@@ -16,6 +16,7 @@ from engineio_wsgi.contrib.socketio.options import Translated
 from engineio_wsgi.contrib.socketio.origins import ORIGIN, forwarded_origin
 from engineio_wsgi.engine.hooks import ADDED_HEADERS
 from engineio_wsgi.errors import RequestRefused
+from engineio_wsgi.http.hub_thread import in_plain_thread
 from engineio_wsgi.runtime.threads import current_thread
 from engineio_wsgi.server import Server
 from engineio_wsgi.session.delivery import OnSlow
@@ -96,6 +97,11 @@ class SocketIOEngine(Server):
             self.use(middleware)
         if not translated.trust_forwarded:
             self.on("connection_error", self._advise)
+
+    def join(self) -> None:
+        """Be a worker of the cluster from now on. In a plain thread this does nothing: greenlets alone can be workers."""
+        if not in_plain_thread():
+            self._worker.join_cluster()
 
     def make_id(self) -> str:
         """A session id; the first characters name this worker."""

@@ -47,12 +47,19 @@ class Site:
 def add_handlers(sio: Server, events: EventLog) -> None:
     """What the tests' clients ask for, in two namespaces."""
     for nsp in ("/", "/chat"):
-        _add_handlers(sio, events, nsp)
+        _add_lifecycle(sio, events, nsp)
+        _add_events(sio, nsp)
 
 
-def _add_handlers(sio: Server, events: EventLog, nsp: str) -> None:
+def _adder(sio: Server, nsp: str) -> Callable[[Callable[..., Any]], None]:
+    """A decorator that adds a handler under its function's name."""
     def on(function: Callable[..., Any]) -> None:
         sio.on(function.__name__, function, namespace=nsp)
+    return on
+
+
+def _add_lifecycle(sio: Server, events: EventLog, nsp: str) -> None:
+    on = _adder(sio, nsp)
 
     @on
     def connect(sid: str, environ: dict[str, Any], auth: Any) -> bool:
@@ -65,6 +72,10 @@ def _add_handlers(sio: Server, events: EventLog, nsp: str) -> None:
     @on
     def disconnect(sid: str, reason: str) -> None:
         events.add("disconnect", nsp=nsp, sid=sid, reason=reason)
+
+
+def _add_events(sio: Server, nsp: str) -> None:
+    on = _adder(sio, nsp)
 
     @on
     def echo(sid: str, *args: Any) -> None:

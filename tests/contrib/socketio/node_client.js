@@ -26,14 +26,16 @@ function meant(value) {
   return value;
 }
 
-function open(nsp) {
-  const socket = (sockets[nsp] = io(url + (nsp === "/" ? "" : nsp), { reconnection: false, ...JSON.parse(options) }));
-  socket.on("connect", () => tell("connect", { nsp, id: socket.id, transport: socket.io.engine.transport.name }));
-  socket.on("disconnect", (reason) => tell("disconnect", { nsp, reason }));
+// by its key, which is the namespace unless a test has several clients
+function open(nsp, key = nsp) {
+  const more = key === nsp ? {} : { forceNew: true };
+  const socket = (sockets[key] = io(url + (nsp === "/" ? "" : nsp), { reconnection: false, ...more, ...JSON.parse(options) }));
+  socket.on("connect", () => tell("connect", { nsp, key, id: socket.id, transport: socket.io.engine.transport.name }));
+  socket.on("disconnect", (reason) => tell("disconnect", { nsp, key, reason }));
   for (const failed of ["connect_error", "error"]) {
-    socket.on(failed, (error) => tell("connect_error", { nsp, message: error.message || String(error) }));
+    socket.on(failed, (error) => tell("connect_error", { nsp, key, message: error.message || String(error) }));
   }
-  for (const event of EVENTS) socket.on(event, (...args) => tell(event, { nsp, args: shown(args) }));
+  for (const event of EVENTS) socket.on(event, (...args) => tell(event, { nsp, key, args: shown(args) }));
   socket.on("question", (data, answer) => answer(data));
   const manager = socket.io;
   if (nsp === "/") {
@@ -44,10 +46,11 @@ function open(nsp) {
 }
 
 const OPS = {
-  open: ({ nsp }) => open(nsp),
-  emit: ({ nsp = "/", args }) => sockets[nsp].emit(...meant(args)),
-  ask: ({ nsp = "/", args }) => sockets[nsp].emit(...meant(args), (...answer) => tell("ack", { nsp, args: shown(answer) })),
-  disconnect: ({ nsp = "/" }) => sockets[nsp].disconnect(),
+  open: ({ nsp, key }) => open(nsp, key),
+  emit: ({ nsp = "/", key = nsp, args }) => sockets[key].emit(...meant(args)),
+  ask: ({ nsp = "/", key = nsp, args }) =>
+    sockets[key].emit(...meant(args), (...answer) => tell("ack", { nsp, key, args: shown(answer) })),
+  disconnect: ({ nsp = "/", key = nsp }) => sockets[key].disconnect(),
 };
 
 require("readline").createInterface({ input: process.stdin })

@@ -61,7 +61,7 @@ for line in sys.stdin:
         client.emit(event, packed(args), namespace=nsp)
     elif command["op"] == "ask":
         event, *args = command["args"]
-        client.emit(event, packed(args), namespace=nsp, callback=lambda *answer, nsp=nsp: tell("ack", nsp=nsp, args=shown(answer)))
+        client.emit(event, packed(args), namespace=nsp, callback=lambda *answer: tell("ack", args=shown(answer)))
     elif command["op"] == "disconnect":
         client.disconnect()
 client.disconnect()

@@ -66,9 +66,9 @@ def test_namespaces_and_rooms(site: Any, drive: Any, client: str) -> None:
         driver.tell("ask", nsp="/chat", args=["join", "room"])
         assert driver.events.wait("ack")["args"] == ["room"]
     first.tell("emit", nsp="/chat", args=["shout", "room", "hello"])
-    assert second.events.wait("shouted") == {"nsp": "/chat", "args": ["hello"]}
+    assert second.events.wait("shouted") ["args"] == ["hello"]
     second.tell("emit", nsp="/chat", args=["shout", "room", BYTES])
-    assert first.events.wait("shouted") == {"nsp": "/chat", "args": [BYTES]}
+    assert first.events.wait("shouted") ["args"] == [BYTES]
     # the rooms of another namespace are others
     first.tell("emit", args=["shout", "room", "nobody"])
     first.tell("ask", args=["back"])
