@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Brings what the tests need beyond pip: npm packages into tests/node_modules, and programs (Chromium, nginx, HAProxy, Redis)
-# through apt where that may be done. Says what it had to leave out; the tests that need it then fail and say so, too.
+# Brings what the tests need beyond pip: npm packages into tests/node_modules, the tests of python-socketio and Flask-SocketIO
+# (of the installed versions) into tests/upstream, and programs (Chromium, nginx, HAProxy, Redis) through apt where that may be done. Says what it had to leave out; the tests that need it then fail and say so, too.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -9,6 +9,21 @@ if ! command -v npm >/dev/null; then
 elif [ ! -d node_modules/playwright-core ] || [ package.json -nt node_modules/.prepared ]; then
     npm install --no-audit --no-fund --no-package-lock --loglevel=error
     touch node_modules/.prepared
+fi
+
+# their own tests are in the source distributions only
+fetch_sources() {
+    local version folder
+    version=$(python -c "from importlib.metadata import version; print(version('$1'))") || return
+    folder="upstream/${1//-/_}-$version"
+    [ ! -d "$folder" ] || return 0
+    mkdir -p upstream
+    python -m pip download --quiet --no-deps --no-binary :all: --dest upstream "$1==$version"
+    tar xzf "$folder.tar.gz" -C upstream
+}
+if command -v python >/dev/null; then
+    fetch_sources python-socketio || echo "prepare: left out: the tests of python-socketio" >&2
+    fetch_sources flask-socketio || echo "prepare: left out: the tests of Flask-SocketIO" >&2
 fi
 
 # servers are where an ordinary user's PATH does not lead

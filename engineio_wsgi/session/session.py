@@ -22,6 +22,7 @@ from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.session.delivery import OnSlow
 from engineio_wsgi.session.dispatcher import Dispatcher
 from engineio_wsgi.session.heartbeat import Heartbeat
+from engineio_wsgi.session.overlap import OverlappingDispatcher
 from engineio_wsgi.session.ports import SessionRegistry
 from engineio_wsgi.session.state import MOVES, Cause, SessionState
 from engineio_wsgi.session.upgrade import Upgrade
@@ -132,6 +133,8 @@ class Session(Sink):
     def present_as(self, socket: Socket) -> None:
         """Set the application's object for this session."""
         self.socket = socket
+        if socket._overlapping:
+            self.inbox = OverlappingDispatcher(self)
 
     def open(self, transport: Transport, first: Sequence[Packet]) -> None:
         """Open the session over ``transport``; ``first`` are the packets that it begins with."""

@@ -1,0 +1,324 @@
+"""`Server`: python-socketio's, with this engine below it."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from contextvars import copy_context
+from typing import Any
+
+import socketio
+from socketio import packet
+
+from engineio_wsgi.contrib.socketio.adapter import EngineAdapter
+from engineio_wsgi.contrib.socketio.cluster import ClusterManager
+from engineio_wsgi.contrib.socketio.manager import LocalManager
+from engineio_wsgi.contrib.socketio.packets import (
+    RESERVED_EVENTS,
+    HasBinary,
+    MalformedPacket,
+    SocketIOJson,
+    SocketIOPacket,
+    decode,
+    dumps,
+    scan,
+)
+from engineio_wsgi.contrib.socketio.session import SocketIOSession
+from engineio_wsgi.session.dispatcher import LISTENER_ERRORS
+from engineio_wsgi.session.outgoing import Bundle
+
+__all__ = ["Server"]
+
+logger = logging.getLogger("engine.socketio")
+
+#: handlers of one client's events that run at once; with more, no event of the client is read
+MAX_HANDLERS = 100
+#: namespaces that one client may be connected to
+MAX_NAMESPACES = 100
+#: digits of the id of an acknowledgement, in `_parse_event`
+MAX_ID = 16
+
+
+class Server(socketio.Server):  # type: ignore[misc]  # no types
+    """``socketio.Server`` on this engine: the same arguments, methods and handlers.
+
+    The options are python-socketio's and python-engineio's; those of this engine (``allow_eio3``, ``max_buffered``,
+    ``per_message_deflate``, ``cluster``, …) may be given as well, and ``trust_forwarded``: whether the proxy's
+    ``X-Forwarded-Proto`` and ``X-Forwarded-Host`` count when the origin of a page is checked.
+
+    Handlers of a client's events begin in the order in which the events arrived; one that blocks does not hold up the next
+    (unless ``async_handlers=False``), but a client with 100 running handlers is not read from until one returns.
+
+    Raises:
+        ValueError: an option has an impossible value.
+
+    Example::
+
+        sio = Server(cors_allowed_origins="https://example.org")
+        app = socketio.WSGIApp(sio, wsgi_app)
+    """
+
+    #: of the rooms; `ClusterManager` once the engine has joined a cluster
+    manager: Any
+
+    def __init__(self, client_manager: Any = None, serializer: Any = "default", json: Any = None, **kwargs: Any) -> None:
+        if serializer == "default":
+            # a class of its own, because python-socketio sets `json` on the class
+            serializer = SocketIOPacket if json is None else type("SocketIOPacket", (SocketIOPacket,), {})
+        #: what clients were refused, by the kind of the violation
+        self.refusals: Counter[str] = Counter()
+        #: sessions of Socket.IO 2, whose connect packets have another form
+        self._old_clients: set[str] = set()
+        super().__init__(client_manager=client_manager or LocalManager(), serializer=serializer, json=json, **kwargs)
+        self.eio.on_old_client = self._connect_old_client
+        self.eio.on_start = self._on_worker_start
+        self._has_started = False
+
+    def _engineio_server_class(self) -> type[EngineAdapter]:
+        return EngineAdapter
+
+    def _on_worker_start(self) -> None:
+        """The process begins to serve: reach the clients of the cluster's other workers, unless a manager was given for that."""
+        self._has_started = True
+        cluster = self.eio.engine.cluster
+        if cluster is None:
+            return
+        if type(self.manager) is LocalManager:
+            if any(hasattr(LocalManager, name) for name in vars(self.manager)):
+                logger.warning("a method of the manager was replaced (such as by instrument()) before the worker has joined its "
+                               "cluster, and is not called: set client_manager=ClusterManager()")
+            self.manager = ClusterManager()
+            self.manager.set_server(self)
+        if isinstance(self.manager, ClusterManager):
+            self.manager.join(cluster)
+
+    # -- sending
+
+    @property
+    def sends_directly(self) -> bool:
+        """Whether an event may be sent without the methods that a test client or an application has replaced."""
+        replaced = self.__dict__
+        return (self.packet_class.json is SocketIOJson and self.packet_class.uses_binary_events
+                and "_send_eio_packet" not in replaced and "_send_packet" not in replaced)
+
+    def emit(self, event: str, data: Any = None, to: Any = None, room: Any = None, skip_sid: Any = None,
+             namespace: str | None = None, callback: Any = None, ignore_queue: bool = False, volatile: bool = False) -> None:
+        """As python-socketio's.
+
+        Args:
+            volatile: drop the event for a client whose write buffer is full. Without it, an event for one client waits for room,
+                for 10 seconds at most, and one for several disconnects such a client.
+        """
+        if not self._has_started:
+            self._join()
+        if not volatile:
+            super().emit(event, data, to, room, skip_sid, namespace, callback, ignore_queue)
+        else:
+            self.manager.emit(event, data, namespace or "/", room=to or room, skip_sid=skip_sid, callback=callback,
+                              ignore_queue=ignore_queue, volatile=True)
+
+    def _join(self) -> None:
+        """Join the cluster, if there is one, before the first request: the event may be for clients of other workers."""
+        engine = self.eio.engine
+        if engine.options.cluster is not None:
+            engine.join()
+
+    def _send_packet(self, eio_sid: str, pkt: Any) -> None:
+        """Send one packet. Its attachments stay with it, whoever else sends to the client."""
+        if eio_sid in self._old_clients:
+            _make_old(pkt)
+        encoded = pkt.encode()
+        self.eio.send(eio_sid, Bundle(*encoded) if isinstance(encoded, list) else encoded)
+
+    # -- receiving
+
+    def _handle_eio_message(self, eio_sid: str, data: str | bytes) -> None:
+        """Dispatch a message of a client.
+
+        Raises:
+            MalformedPacket: it is no packet of the protocol, and the session has to end.
+        """
+        try:
+            self._dispatch(eio_sid, data)
+        except MalformedPacket:
+            self.refusals["malformed packet"] += 1
+            self._binary_packet.pop(eio_sid, None)
+            raise
+
+    def _dispatch(self, eio_sid: str, data: str | bytes) -> None:
+        pending = self._binary_packet.get(eio_sid)
+        if pending is not None:
+            self._add_attachment(eio_sid, pending, data)
+        elif type(data) is not str or data[:1] != "2" or not self._take_event(eio_sid, data):
+            received = decode(self.packet_class, data)
+            _RECEIVE.get(received.packet_type, _refuse)(self, eio_sid, received)
+
+    def _add_attachment(self, eio_sid: str, pending: Any, data: str | bytes) -> None:
+        if not isinstance(data, bytes):
+            raise MalformedPacket("a text message where an attachment was expected")
+        try:
+            is_complete = pending.add_attachment(data)
+        except (ValueError, LookupError, TypeError) as error:
+            raise MalformedPacket(f"attachments that fit no placeholder: {error}") from error
+        if is_complete:
+            del self._binary_packet[eio_sid]
+            self._receive_complete(eio_sid, pending)
+
+    def _receive_complete(self, eio_sid: str, received: Any) -> None:
+        handle = self._handle_event if received.packet_type == packet.BINARY_EVENT else self._handle_ack
+        handle(eio_sid, received.namespace, received.id, received.data)
+
+    def _receive_binary(self, eio_sid: str, received: Any) -> None:
+        if not self.manager.sid_from_eio_sid(eio_sid, received.namespace or "/"):
+            raise MalformedPacket("attachments for a namespace that the client is not connected to")
+        if received.attachment_count:
+            self._binary_packet[eio_sid] = received
+        else:
+            self._receive_complete(eio_sid, received)
+
+    # -- events
+
+    def _take_event(self, eio_sid: str, data: str) -> bool:
+        """An event for the default namespace in one packet: run its handler at once. Other packets: ``False``."""
+        if not self.async_handlers or self.packet_class.json is not SocketIOJson or "_handle_event" in self.__dict__:
+            return False
+        parsed = _parse_event(data)
+        socket = self.eio.sockets.get(eio_sid)
+        if parsed is None or socket is None:
+            return False
+        event, id = parsed
+        sid = self.manager.sid_from_eio_sid(eio_sid, "/")
+        if self.manager.is_connected(sid, "/"):
+            self._run_beside(socket, sid, "/", id, event)
+        return True
+
+    def _handle_event(self, eio_sid: str, namespace: str | None, id: int | None, data: list[Any]) -> None:
+        socket = self.eio.sockets.get(eio_sid) if self.async_handlers else None
+        if socket is None:
+            super()._handle_event(eio_sid, namespace, id, data)
+            return
+        namespace = namespace or "/"
+        sid = self.manager.sid_from_eio_sid(eio_sid, namespace)
+        if self.manager.is_connected(sid, namespace):
+            self._run_beside(socket, sid, namespace, id, data)
+
+    def _run_beside(self, socket: SocketIOSession, sid: str, namespace: str, id: int | None, event: list[Any]) -> None:
+        """Run the handler of an event in this greenlet. The client's next events do not wait for it."""
+        if socket.running < MAX_HANDLERS:
+            socket.release_turn()
+        socket.running += 1
+        try:
+            # a handler's context variables are not those of the next event that this greenlet handles
+            copy_context().run(self._run_handler, socket, sid, namespace, id, event)
+        except LISTENER_ERRORS:
+            logger.exception("a handler of the event %r failed; the session goes on", event[0])
+        finally:
+            socket.running -= 1
+
+    def _run_handler(self, socket: SocketIOSession, sid: str, namespace: str, id: int | None, event: list[Any]) -> None:
+        name = event[0]
+        replaced = self.__dict__
+        if "_handle_event_internal" in replaced:
+            self._handle_event_internal(self, sid, socket.id, event, namespace, id)
+            return
+        handlers = self.handlers.get(namespace)
+        handler = handlers.get(name) if handlers is not None and "_trigger_event" not in replaced else None
+        if handler is not None:
+            event[0] = sid
+            result = handler(*event)
+            event[0] = name
+        else:
+            result = self._trigger_event(name, namespace, sid, *event[1:])
+        if id is not None and result is not self.not_handled:
+            self._acknowledge(socket, namespace, id, result)
+
+    def _acknowledge(self, socket: SocketIOSession, namespace: str, id: int, result: Any) -> None:
+        data = [] if result is None else list(result) if isinstance(result, tuple) else [result]
+        if self.sends_directly:
+            try:
+                text = dumps(data)
+            except HasBinary:
+                pass
+            else:
+                self.eio.send_to(socket, f"3{id}{text}" if namespace == "/" else f"3{namespace},{id}{text}")
+                return
+        self._send_packet(socket.id, self.packet_class(packet.ACK, namespace=namespace, id=id, data=data))
+
+    # -- connecting
+
+    def _handle_connect(self, eio_sid: str, namespace: str | None, data: Any) -> None:
+        name = namespace or "/"
+        if not self._has_namespace(name):
+            self._refuse_namespace(eio_sid, name, "Invalid namespace")
+        elif self.manager.sid_from_eio_sid(eio_sid, name):
+            self._refuse_namespace(eio_sid, name, "Unable to connect")
+        elif self._count_namespaces(eio_sid) >= MAX_NAMESPACES:
+            self._refuse_namespace(eio_sid, name, "Too many namespaces")
+        else:
+            super()._handle_connect(eio_sid, namespace, data)
+
+    def _connect_old_client(self, eio_sid: str) -> None:
+        """Connect a client of Socket.IO 2 to the default namespace: it does not ask."""
+        self._old_clients.add(eio_sid)
+        self._handle_connect(eio_sid, "/", None)
+
+    def _handle_eio_disconnect(self, eio_sid: str, reason: str) -> None:
+        super()._handle_eio_disconnect(eio_sid, reason)
+        self._binary_packet.pop(eio_sid, None)
+        self._old_clients.discard(eio_sid)
+
+    def _has_namespace(self, name: str) -> bool:
+        return (name in self.handlers or name in self.namespace_handlers or self.namespaces == "*" or name in self.namespaces)
+
+    def _count_namespaces(self, eio_sid: str) -> int:
+        names = list(self.manager.get_namespaces())
+        if len(names) < MAX_NAMESPACES:
+            return 0
+        return sum(1 for name in names if self.manager.sid_from_eio_sid(eio_sid, name))
+
+    def _refuse_namespace(self, eio_sid: str, name: str, why: str) -> None:
+        """Tell a client that it is not connected: an object with a ``message``, which the official clients read."""
+        self.refusals[why.lower()] += 1
+        self._send_packet(eio_sid, self.packet_class(packet.CONNECT_ERROR, data={"message": why}, namespace=name))
+
+
+def _refuse(server: Server, eio_sid: str, received: Any) -> None:
+    raise MalformedPacket(f"a packet of type {received.packet_type} from a client")
+
+
+def _make_old(pkt: Any) -> None:
+    """Give a packet the form that it has in Socket.IO 2: no session id, and an error that is a text."""
+    if pkt.packet_type == packet.CONNECT:
+        pkt.data = None
+    elif pkt.packet_type == packet.CONNECT_ERROR and isinstance(pkt.data, dict):
+        pkt.data = pkt.data.get("message")
+
+
+#: what is done with each type of packet
+_RECEIVE: dict[int, Callable[[Server, str, Any], None]] = {
+    packet.CONNECT: lambda server, sid, received: server._handle_connect(sid, received.namespace, received.data),
+    packet.DISCONNECT: lambda server, sid, received: server._handle_disconnect(
+        sid, received.namespace, server.reason.CLIENT_DISCONNECT),
+    packet.EVENT: lambda server, sid, received: server._handle_event(sid, received.namespace, received.id, received.data),
+    packet.ACK: lambda server, sid, received: server._handle_ack(sid, received.namespace, received.id, received.data),
+    packet.BINARY_EVENT: Server._receive_binary,
+    packet.BINARY_ACK: Server._receive_binary,
+}
+
+
+def _parse_event(data: str) -> tuple[list[Any], int | None] | None:
+    """An event of the default namespace and its id; ``None`` if the packet is anything else, or malformed."""
+    id, start = None, 1
+    if data[1:2] != "[":
+        start = data.find("[", 1, MAX_ID + 2)
+        if start < 0 or not (data[1:start].isascii() and data[1:start].isdecimal()):
+            return None
+        id = int(data[1:start])
+    try:
+        event, end = scan(data, start)
+    except (StopIteration, ValueError, RecursionError):
+        return None
+    if end != len(data) or not event or type(event[0]) is not str or event[0] in RESERVED_EVENTS:
+        return None
+    return event, id

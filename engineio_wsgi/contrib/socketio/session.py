@@ -1,0 +1,160 @@
+"""The engine below `EngineAdapter`: sessions whose environ python-socketio keeps, and its session cookie."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+from wsgiref.types import WSGIEnvironment
+
+from werkzeug.wrappers import Request
+
+from engineio_wsgi.clock import monotonic
+from engineio_wsgi.contrib.socketio.options import Translated
+from engineio_wsgi.contrib.socketio.origins import ORIGIN, forwarded_origin
+from engineio_wsgi.engine.hooks import ADDED_HEADERS
+from engineio_wsgi.errors import RequestRefused
+from engineio_wsgi.http.hub_thread import in_plain_thread
+from engineio_wsgi.runtime.threads import current_thread
+from engineio_wsgi.server import Server
+from engineio_wsgi.session.delivery import OnSlow
+from engineio_wsgi.session.outgoing import Bundle, prepare
+from engineio_wsgi.session.overlap import OverlappingDispatcher
+from engineio_wsgi.session.session import Session
+from engineio_wsgi.session.socket import Socket
+from engineio_wsgi.throttle import Throttle
+from engineio_wsgi.transports.base import Prepared
+
+__all__ = ["SocketIOEngine", "SocketIOSession"]
+
+logger = logging.getLogger("engine.socketio")
+
+#: seconds for which the advice about refused origins is not repeated
+ADVICE_PERIOD = 60.0
+
+
+class SocketIOSession(Socket):
+    """One client's session, with the attributes that python-socketio and its admin UI look at."""
+
+    __slots__ = ("running",)
+
+    _overlapping = True
+
+    def __init__(self, session: Session, environ: WSGIEnvironment) -> None:
+        super().__init__(session, environ)
+        #: handlers of this client's events that run now
+        self.running = 0
+        self._environ["wsgi.input"] = io.BytesIO()
+        self._environ["wsgi.errors"] = sys.stderr
+        if ORIGIN in self._environ:
+            self._environ["HTTP_ORIGIN"] = self._environ.pop(ORIGIN)
+
+    @property
+    def sid(self) -> str:
+        """The session id."""
+        return self.id
+
+    @property
+    def environ(self) -> WSGIEnvironment:
+        """The environ of the handshake: one mutable dict for the whole session."""
+        return self._environ
+
+    def release_turn(self) -> None:
+        """Let this client's next events be handled although the handler of the present one has not returned."""
+        inbox = self._session.inbox
+        assert isinstance(inbox, OverlappingDispatcher)
+        inbox.release_turn()
+
+    def send_prepared(self, message: Prepared, on_slow: OnSlow) -> None:
+        """Queue a message that several sessions get. Never blocks."""
+        self._session.send_prepared(message, on_slow)
+
+    def replace_data(self, data: dict[Any, Any]) -> None:
+        """Replace the dict for the application's own data."""
+        self._data = data
+
+
+class SocketIOEngine(Server):
+    """The engine that `EngineAdapter` stands in front of.
+
+    Args:
+        translated: the options.
+        new_id: returns a new session id.
+        on_start: called when the process begins to serve.
+    """
+
+    _socket_class = SocketIOSession
+
+    def __init__(self, translated: Translated, new_id: Callable[[], str], on_start: Callable[[], None]) -> None:
+        super().__init__(**translated.options)
+        self._new_id = new_id
+        self._started = on_start
+        self._cookie = translated.cookie
+        self._advised = Throttle(ADVICE_PERIOD)
+        for middleware in translated.middlewares:
+            self.use(middleware)
+        if not translated.trust_forwarded:
+            self.on("connection_error", self._advise)
+
+    def join(self) -> None:
+        """Be a worker of the cluster from now on. In a plain thread this does nothing: greenlets alone can be workers."""
+        if not in_plain_thread():
+            self._worker.join_cluster()
+
+    def make_id(self) -> str:
+        """A session id; the first characters name this worker."""
+        return self._registry.new_id()
+
+    def generate_id(self, request: Request) -> str:
+        """The id of a new session."""
+        return self._new_id()
+
+    def deliver_to(self, sockets: Iterable[SocketIOSession], bundle: Bundle, on_slow: OnSlow) -> None:
+        """Send a bundle to several sessions, framed once. Never blocks. Any thread may call this."""
+        hub = self._registry.hub
+        if hub is None:
+            return
+        message = prepare(bundle, compress=True)
+        if current_thread() != self._registry.thread:
+            hub.loop.run_callback_threadsafe(self._deliver_to, list(sockets), message, on_slow)
+        else:
+            self._deliver_to(sockets, message, on_slow)
+
+    @staticmethod
+    def _deliver_to(sockets: Iterable[SocketIOSession], message: Prepared, on_slow: OnSlow) -> None:
+        for socket in sockets:
+            socket.send_prepared(message, on_slow)
+
+    def _admit(self, environ: WSGIEnvironment) -> str:
+        sid = super()._admit(environ)
+        if self._registry.in_cluster and not sid.startswith(self._registry.worker_id):
+            sid = self._registry.worker_id + sid
+        if self._cookie is not None:
+            environ.setdefault(ADDED_HEADERS, []).append(("Set-Cookie", _cookie(self._cookie, sid)))
+        return sid
+
+    def _on_start(self) -> None:
+        self._started()
+
+    def _advise(self, refusal: RequestRefused) -> None:
+        """Name the option that lets pages in whose requests come through a proxy."""
+        origin = refusal.context.get("origin")
+        environ = refusal.request.environ
+        if refusal.context.get("name") == "ORIGIN" and origin == forwarded_origin(environ) \
+                and self._advised.passes("origin", monotonic()):
+            logger.warning("a page of %s was refused, which is this server's origin as its proxy names it: python-engineio "
+                           "trusts X-Forwarded-Proto and X-Forwarded-Host, and this engine does not. Set trust_forwarded=True if "
+                           "clients reach this server through the proxy only, or wrap the application in werkzeug's ProxyFix",
+                           origin)
+
+
+def _cookie(attributes: Mapping[str, Any], sid: str) -> str:
+    """The value of ``Set-Cookie``: the attributes are written as they are given."""
+    parts = [f"{attributes.get('name', 'io')}={sid}"]
+    for attribute, given in attributes.items():
+        value = given() if callable(given) else given
+        if attribute != "name" and value is not False and value is not None:
+            parts.append(attribute if value is True else f"{attribute}={value}")
+    return "; ".join(parts)

@@ -1,0 +1,133 @@
+"""Fixtures of the tests of Socket.IO: a server in this process, and clients in processes of their own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import socketio
+from gevent.pywsgi import WSGIServer
+from support.node import Driver
+from support.serving import EventLog
+
+import engineio_wsgi
+from engineio_wsgi.contrib.socketio import Server
+
+HERE = Path(__file__).parent
+
+
+class Site:
+    """python-socketio's application around one of our servers, under gevent's server.
+
+    Attributes:
+        sio: the server.
+        url: where clients connect to.
+        events: what happened in its handlers.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self.events = EventLog()
+        self.sio = Server(**options)
+        add_handlers(self.sio, self.events)
+        app = socketio.WSGIApp(self.sio, socketio_path=options.get("path", "socket.io").strip("/"))
+        self.http = WSGIServer(("127.0.0.1", 0), app, handler_class=engineio_wsgi.WebSocketHandler, log=None)
+        self.http.start()
+        self.address: tuple[str, int] = self.http.address
+        self.url = "http://{}:{}".format(*self.address)
+
+    def stop(self) -> None:
+        """Close all sessions and the server."""
+        self.sio.eio.engine.close(timeout=0)
+        self.http.stop(timeout=1)
+
+
+def add_handlers(sio: Server, events: EventLog) -> None:
+    """What the tests' clients ask for, in two namespaces."""
+    for nsp in ("/", "/chat"):
+        _add_lifecycle(sio, events, nsp)
+        _add_events(sio, nsp)
+
+
+def _adder(sio: Server, nsp: str) -> Callable[[Callable[..., Any]], None]:
+    """A decorator that adds a handler under its function's name."""
+    def on(function: Callable[..., Any]) -> None:
+        sio.on(function.__name__, function, namespace=nsp)
+    return on
+
+
+def _add_lifecycle(sio: Server, events: EventLog, nsp: str) -> None:
+    on = _adder(sio, nsp)
+
+    @on
+    def connect(sid: str, environ: dict[str, Any], auth: Any) -> bool:
+        events.add("connect", nsp=nsp, sid=sid)
+        if auth == {"token": "wrong"}:
+            raise socketio.exceptions.ConnectionRefusedError("wrong token")
+        sio.emit("welcome", auth, to=sid, namespace=nsp)
+        return True
+
+    @on
+    def disconnect(sid: str, reason: str) -> None:
+        events.add("disconnect", nsp=nsp, sid=sid, reason=reason)
+
+
+def _add_events(sio: Server, nsp: str) -> None:
+    on = _adder(sio, nsp)
+
+    @on
+    def echo(sid: str, *args: Any) -> None:
+        sio.emit("echo", args, to=sid, namespace=nsp)
+
+    @on
+    def back(sid: str, *args: Any) -> Any:
+        return args
+
+    @on
+    def ask(sid: str, data: Any) -> None:
+        sio.emit("asked", sio.call("question", data, to=sid, namespace=nsp), to=sid, namespace=nsp)
+
+    @on
+    def join(sid: str, room: str) -> str:
+        sio.enter_room(sid, room, namespace=nsp)
+        return room
+
+    @on
+    def shout(sid: str, room: str, data: Any) -> None:
+        sio.emit("shouted", data, to=room, skip_sid=sid, namespace=nsp)
+
+    @on
+    def kick(sid: str) -> None:
+        sio.disconnect(sid, namespace=nsp)
+
+
+@pytest.fixture
+def site() -> Iterator[Callable[..., Site]]:
+    """A factory of sites, which are stopped when the test ends."""
+    made: list[Site] = []
+
+    def start(**options: Any) -> Site:
+        made.append(Site(**options))
+        return made[-1]
+
+    yield start
+    for each in made:
+        each.stop()
+
+
+@pytest.fixture
+def drive() -> Iterator[Callable[..., Driver]]:
+    """A factory of clients in processes of their own: ``drive("socket.io-client", url, options)``, or ``"python"``."""
+    running: list[Driver] = []
+
+    def start(client: str, *arguments: str) -> Driver:
+        command = ([sys.executable, str(HERE / "python_client.py")] if client == "python"
+                   else [str(HERE / "node_client.js"), client])
+        running.append(Driver(*command, *arguments))
+        return running[-1]
+
+    yield start
+    for driver in running:
+        driver.stop()
