@@ -32,6 +32,7 @@ from engineio_wsgi.engine.worker import Reach, Worker
 from engineio_wsgi.handoff.accepted_websocket import AnyWebSocket
 from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.http.http_server import Address, HttpServer, TlsGate
+from engineio_wsgi.http.lane import keeps_lane
 from engineio_wsgi.options.environment import from_environ
 from engineio_wsgi.options.options import Options
 from engineio_wsgi.runtime.forks import call_in_child
@@ -92,7 +93,8 @@ class Server(HasListeners):
         self._engine = Engine(self._registry, hooks)
         self._topics = topics = Topics(lambda task: self._registry.greenlets.submit(task), self._subscriber)
         self._worker = Worker(self._registry, self._engine, hooks, lambda host, cluster: Cluster(host, cluster, topics),
-                              lambda cluster, path: Bystander(cluster, path, topics))
+                              lambda cluster, path: Bystander(cluster, path, topics),
+                              keeps_lane(type(self), Server, frozenset(("handle_request",))))
         self._http: WSGIServer | None = None
         self._ended = Event()
         servers.add(self)
