@@ -91,7 +91,8 @@ class Upgrades:
         """Take the WebSocket's connection, and give it to the session."""
         headers, subprotocol = take_subprotocol(headers, offered_subprotocols(websocket))
         try:
-            connection = detach_websocket(websocket, headers, self._registry.options.per_message_deflate, subprotocol)
+            connection = detach_websocket(websocket, headers, self._registry.options.per_message_deflate, subprotocol,
+                                          more=checked.session is None)
         except (OSError, WebSocketError) as error:
             address = environ.get("REMOTE_ADDR")
             log_violation(logger, address, "left", "< a client left during its WebSocket handshake: %s", error)

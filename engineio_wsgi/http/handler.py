@@ -357,10 +357,10 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
             return self.websocket.refusal
         return super()._no_response()
 
-    def _answer_handshake(self, head: bytes) -> Connection:
+    def _answer_handshake(self, head: bytes, more: bool) -> Connection:
         """Detach the connection for a WebSocket, and answer its handshake with ``head``."""
         detached = self._detach()
-        detached.write(head)
+        detached.write(head, more)
         return detached
 
     def _detach(self) -> Connection:
