@@ -210,7 +210,7 @@ class Receiver:
         sock = GeventSocket(fileno=number)
         serve(sock)
         wire = Connection(detach(sock), read_ahead)
-        websocket = WebSocket(environ, lambda _: wire)
+        websocket = WebSocket(environ, lambda head, more: wire)
         websocket.accept()
         self._host.handle_upgrade(environ, websocket)
 

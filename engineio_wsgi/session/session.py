@@ -357,7 +357,8 @@ class Session(Sink):
         self.inbox.warn_of_strangers()
         if description is not None:
             self.close_description = description
-        logger.debug("= %s: %s (%s)", shorten(self.id), reason, self.close_description)
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("= %s: %s (%s)", shorten(self.id), reason, self.close_description)
         self.heartbeat.stop()
         if self._timer is not None:
             self._timer.close()

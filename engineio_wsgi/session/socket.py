@@ -32,7 +32,7 @@ logger = logging.getLogger("engine.socket")
 #: keys of an environ that are not kept after the request: their values would keep the connection's buffers alive
 TRANSIENT = frozenset({
     "wsgi.input", "wsgi.errors", "wsgi.file_wrapper", "wsgi.websocket", "wsgi.input_terminated", "engineio.socket",
-    "gunicorn.socket", "gunicorn.sock", "wsgi.early_hints", "werkzeug.request",
+    "gunicorn.socket", "gunicorn.sock", "werkzeug.socket", "wsgi.early_hints", "werkzeug.request",
 })
 
 
