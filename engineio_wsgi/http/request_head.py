@@ -154,7 +154,7 @@ class HeadParser:
     def _parse_new(self, head: bytes, limits: HeadLimits) -> RequestHead:
         request, is_repeatable = _parse(head, limits)
         fields = head[len(request.line):]
-        if is_repeatable and len(fields) <= MAX_KEPT_FIELDS and not any(key in request.variables for key in PROXY_KEYS):
+        if is_repeatable and len(fields) <= MAX_KEPT_FIELDS and request.variables.keys().isdisjoint(PROXY_KEYS):
             self._keep(fields, request.variables)
         return request
 

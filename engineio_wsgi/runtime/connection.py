@@ -295,15 +295,16 @@ class Connection:
         Args:
             timeout: seconds to wait for the peer.
         """
-        if self._sock is CLOSED:
-            return
-        timer = DeadlineTimer(self._loop, timeout, self.close)
-        self._on_closed = _both(self._on_closed, timer.close)
-        self.watch(self._discard_input)
         if self.unsent:
             self._on_drained = self._finish_writing
         else:
             self._finish_writing()
+        if self.closed:
+            # already, or because the peer has gone
+            return
+        timer = DeadlineTimer(self._loop, timeout, self.close)
+        self._on_closed = _both(self._on_closed, timer.close)
+        self.watch(self._discard_input)
 
     def _finish_writing(self) -> None:
         self._on_drained = None

@@ -173,8 +173,7 @@ class Socket(HasListeners):
     # -- listeners
 
     def _add(self, event: str, listener: Listener, once: bool) -> None:
-        add = self._session.inbox.once if once else self._session.inbox.on
-        add(event, self._stand_in(listener))
+        self._session.inbox.add(event, self._stand_in(listener), once)
 
     def off(self, event: str | None = None, listener: Listener | None = None) -> None:
         """Remove one listener, all of an event, or (without arguments) all. Unknown ones are ignored."""
