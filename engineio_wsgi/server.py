@@ -32,6 +32,7 @@ from engineio_wsgi.engine.worker import Reach, Worker
 from engineio_wsgi.errors import CannotListen
 from engineio_wsgi.handoff.accepted_websocket import AnyWebSocket
 from engineio_wsgi.http.handler import WebSocketHandler
+from engineio_wsgi.http.lane import keeps_lane
 from engineio_wsgi.options.environment import from_environ
 from engineio_wsgi.options.options import Options
 from engineio_wsgi.runtime.forks import call_in_child, serve
@@ -125,7 +126,8 @@ class Server(HasListeners):
                       make_socket=self._socket_class, unwrap=self._unwrap, on_start=self._on_start)
         self._registry = Registry(self, self._events, Options.create(**options))
         self._engine = Engine(self._registry, hooks)
-        self._worker = Worker(self._registry, self._engine, hooks, Cluster, Bystander)
+        self._worker = Worker(self._registry, self._engine, hooks, Cluster, Bystander,
+                              keeps_lane(type(self), Server, frozenset(("handle_request",))))
         self._http: WSGIServer | None = None
         self._ended = Event()
         servers.add(self)

@@ -226,6 +226,9 @@ class EngineIO(Server):
 class _AppMiddleware(Middleware):
     """The engine in front of one application. It notes the application in the environ of each request."""
 
+    #: sessions have the application from their handshake
+    lane = True
+
     def __init__(self, app: flask.Flask, engineio: EngineIO) -> None:
         super().__init__(app.wsgi_app, engineio)
         self._app = app

@@ -6,7 +6,7 @@ engine must not know that there are other workers: their requests are sorted out
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from werkzeug.datastructures import Headers
@@ -15,11 +15,13 @@ from engineio_wsgi.engine.admission import CheckedRequest, RequestKind, check_re
 from engineio_wsgi.engine.advice import Advice
 from engineio_wsgi.engine.handshakes import INITIAL, Handshakes
 from engineio_wsgi.engine.hooks import ADDED_HEADERS, Hooks
+from engineio_wsgi.engine.lane import EngineLane, WSGIMiddleware
 from engineio_wsgi.engine.refusals import Refusals
 from engineio_wsgi.engine.registry import Registry
 from engineio_wsgi.engine.upgrades import Upgrades
 from engineio_wsgi.errors import PayloadTooLarge, RequestRefused
 from engineio_wsgi.handoff.upgrades import upgrade_of
+from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.http.navigation import explain_address, is_navigation
 from engineio_wsgi.http.policies.cors import OriginPolicy
 from engineio_wsgi.http.policies.hosts import HostPolicy
@@ -30,7 +32,7 @@ from engineio_wsgi.transports.polling import PollingTransport
 
 __all__ = ["Engine", "WSGIMiddleware"]
 
-WSGIMiddleware = Callable[[WSGIApplication], WSGIApplication]
+OK = 200
 
 
 class Engine:
@@ -50,21 +52,34 @@ class Engine:
         self._upgrades = Upgrades(registry, self.handshakes, hooks)
         self._refusals = Refusals(registry, hooks, advice)
         self._middlewares: list[WSGIMiddleware] = []
+        #: the way of polls and POSTs around the WSGI application
+        self.lane = EngineLane(registry)
         self._application: WSGIApplication = self._serve
+        #: what the middlewares have made, the innermost first
+        self._applications: list[WSGIApplication] = []
         self.configure(registry.options)
 
     def configure(self, options: Options) -> None:
         """Use other options. Not after the first request."""
         self._origins = OriginPolicy(options.cors)
         self._hosts = HostPolicy(options.allowed_hosts)
+        self.lane.configure(self._origins, self._applications)
 
     def use(self, middleware: WSGIMiddleware) -> None:
         """Wrap the engine in a WSGI middleware, inside of those that wrap it already."""
         self._middlewares.append(middleware)
         application: WSGIApplication = self._serve
+        self._applications = []
         for wrap in reversed(self._middlewares):
             application = wrap(application)
+            self._applications.append(application)
         self._application = application
+        self.lane.configure(self._origins, self._applications)
+
+    def open_lane(self, handler: WebSocketHandler, environ: WSGIEnvironment) -> None:
+        """Serve later requests like this one over the lane, if it has been accepted."""
+        if handler.code == OK and self.lane.is_open:
+            handler.open_lane(self.lane, environ, self._origins.headers(environ))
 
     # -- ways in
 

@@ -18,6 +18,7 @@ from gevent.event import AsyncResult
 
 from engineio_wsgi.engine.engine import Engine
 from engineio_wsgi.engine.hooks import Hooks
+from engineio_wsgi.engine.lane import HandshakeOnly
 from engineio_wsgi.engine.registry import Registry, new_worker_id
 from engineio_wsgi.handoff.client_socket import client_socket
 from engineio_wsgi.handoff.upgrades import can_upgrade
@@ -79,6 +80,11 @@ class Front(Protocol):
         ...
 
     @property
+    def lane(self) -> bool:
+        """Whether it does nothing with the requests of sessions but to pass them on."""
+        ...
+
+    @property
     def server(self) -> object:
         """The server."""
         ...
@@ -94,18 +100,20 @@ class Worker:
     Args:
         join: makes this process one of the workers of a cluster. Raises `ConfigurationError` if it cannot.
         outside: returns the way to a cluster's workers for a process that is none of them.
+        has_lane: whether polls and POSTs may be answered without a call of the server.
     """
 
     #: the cluster of a server without the option ``cluster``
     default_cluster: str | None = None
 
     def __init__(self, registry: Registry, engine: Engine, hooks: Hooks, join: Callable[[Worker, str], Router],
-                 outside: Callable[[str, str], Reach]) -> None:
+                 outside: Callable[[str, str], Reach], has_lane: bool = True) -> None:
         self._registry = registry
         self._engine = engine
         self._hooks = hooks
         self._join = join
         self._outside = outside
+        self._has_lane = has_lane
         #: the sessions of this process, as the application sees them
         self.clients: Mapping[str, Socket] = registry.clients
         self._router: Router | None = None
@@ -229,7 +237,10 @@ class Worker:
             return self._answer_from_thread(environ, start_response)
         if self._router is not None and (routed := self._router.route(environ, start_response, handler)) is not None:
             return routed
-        return self._engine.handle_request(environ, start_response)
+        body = self._engine.handle_request(environ, start_response)
+        if handler is not None and self._is_direct(handler.server.application):
+            self._engine.open_lane(handler, environ)
+        return body
 
     def _enter(self, environ: WSGIEnvironment) -> None:
         """The first request: enter the hub, or start one in a thread of its own if the HTTP server has only plain threads."""
@@ -305,6 +316,20 @@ class Worker:
                 return True
             application = front.application
         return False
+
+    def _is_direct(self, application: WSGIApplication) -> bool:
+        """Whether nothing that a request to ``application`` passes before this server has to see the polls of sessions."""
+        while True:
+            application = self._hooks.unwrap(application)
+            front = _fronts.get(id(application))
+            if isinstance(application, HandshakeOnly):
+                application = application.application
+            elif front is None or not front.lane:
+                return False
+            elif front.server is self._registry.server:
+                return self._has_lane
+            else:
+                application = front.application
 
 
 def set_default_cluster(cluster: str) -> None:

@@ -120,6 +120,25 @@ class HttpConnection:
                 if expired:
                     raise TimeoutError(f"nothing came for {timeout:g} s") from None
 
+    def hold(self) -> None:
+        """Have no deadline from now on, until :meth:`expect` or :meth:`receive` sets one."""
+        self._deadline = inf
+
+    def expect(self, timeout: float) -> None:
+        """Let :meth:`wait` end after ``timeout`` seconds. Does not block."""
+        deadline = self._deadline = monotonic() + timeout
+        if deadline < self._due:
+            self._arm(deadline)
+
+    def wait(self) -> bool:
+        """Block until there may be bytes to read, or :meth:`wake` is called, or the deadline passes; returns whether it has."""
+        return self._park()
+
+    def wake(self) -> None:
+        """In the hub: switch to the greenlet that blocks in :meth:`wait`, if it does."""
+        if self._parked:
+            self._greenlet.switch()
+
     def _park(self) -> bool:
         """Wait for bytes, or for the deadline. Returns whether the deadline has passed."""
         if not self._watching:
@@ -174,10 +193,10 @@ class HttpConnection:
         self._due = inf
         if not self._parked:
             return
-        if monotonic() < self._deadline:
-            self._arm(self._deadline)
-        else:
+        if monotonic() >= self._deadline:
             self._greenlet.switch(inf)
+        elif self._deadline != inf:
+            self._arm(self._deadline)
 
     # -- writing
 
@@ -188,17 +207,26 @@ class HttpConnection:
             TimeoutError: the client took nothing for that long.
             OSError: the connection is lost.
         """
+        sent = self.send_now(data)
+        if sent != len(data):
+            self.send_rest(memoryview(data)[sent:], timeout)
+
+    def send_now(self, data: bytes) -> int:
+        """Send as much of ``data`` as the kernel takes now; returns how many bytes that is. Never blocks.
+
+        Raises:
+            OSError: the connection is lost.
+        """
         try:
-            sent = self.send(data)
+            return self.send(data)
         except BlockingIOError:
-            sent = 0
+            return 0
         except OSError:
             self.lost = True
             raise
-        if sent != len(data):
-            self._send_rest(memoryview(data)[sent:], timeout)
 
-    def _send_rest(self, data: memoryview, timeout: float) -> None:
+    def send_rest(self, data: memoryview, timeout: float) -> None:
+        """As :meth:`send_all`, after the kernel has taken only a part."""
         watcher = self._hub.loop.io(self.raw.fileno(), WRITE)
         try:
             while data:

@@ -93,6 +93,9 @@ class ConnectionRoster:
 class RosteredHandler(WebSocketHandler):
     """A handler whose server has a ``roster``, and can therefore be stopped gracefully."""
 
+    #: the methods that it overrides have counterparts in it for the lane
+    lane = True
+
     def handle(self) -> None:
         """Serve the connection until it ends. Blocks."""
         roster: ConnectionRoster = self.server.roster
@@ -118,6 +121,22 @@ class RosteredHandler(WebSocketHandler):
         if self.server.roster.stopping:
             self.close_connection = True
         return super().start_response(status, headers, exc_info)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the server stops."""
+        return bool(self.server.roster.stopping)
+
+    def on_lane_request(self) -> None:
+        """A request has been read that goes over the lane."""
+        self.server.roster.begin(self)
+
+    def on_lane_response(self) -> None:
+        """It has been answered."""
+        if self.stopping:
+            self.close_connection = True
+        elif not self.close_connection:
+            self.server.roster.enter(self)
 
     def _end_connection(self, connection: HttpConnection) -> None:
         """End the greenlet, when the client has received the last response. The connection does not count as idle meanwhile."""

@@ -42,12 +42,18 @@ class OriginPolicy:
         self._cors = cors
         origins = () if cors is None else cors.origins
         listed = origins if isinstance(origins, (list, tuple, set, frozenset)) else (origins,)
+        self._listed = listed
         self._names = frozenset(_configured(origin) for origin in listed if isinstance(origin, str))
         self._matchers: list[Matcher] = [_matcher(origin) for origin in listed if not isinstance(origin, str)]
         self._anybody = "*" in self._names
         self._constant = [] if cors is None else _constant_headers(cors)
         for name, value in [*((ALLOW_ORIGIN, each) for each in self._names), *self._constant]:
             keep_header(name, value)
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether a function of the application is called with the origin of each request."""
+        return any(not isinstance(origin, (str, re.Pattern)) for origin in self._listed)
 
     def check(self, environ: WSGIEnvironment) -> None:
         """Check one request. A request without ``Origin`` does not come from a page of another site.

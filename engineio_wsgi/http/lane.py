@@ -1,0 +1,372 @@
+"""The lane: polls and POSTs of sessions in this process, from the bytes of a request to the bytes of its answer.
+
+A request goes over the lane if it equals one that has been accepted before on the same connection (`lane_requests`). It then
+needs no environ and no call of the application. Any other request is left where it is, for the handler, which alone decides and
+refuses. So no rule exists twice.
+
+Owns one connection's part of this: what was learnt, the GET that waits, and the writing of its answer. Knows neither sessions nor
+options: for that it has a `LaneEngine`.
+"""
+
+from __future__ import annotations
+
+from time import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+from gevent.hub import Waiter
+
+from engineio_wsgi.http.connection import RECV_SIZE, HttpConnection
+from engineio_wsgi.http.lane_requests import Known, LaneRequest, learn
+from engineio_wsgi.http.request_head import HeadLimits
+from engineio_wsgi.http.response import Response, finish, payload, posted
+from engineio_wsgi.http.response_head import ResponseHead, date_line
+from engineio_wsgi.options.values import HttpCompression
+from engineio_wsgi.packet import Packet
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication, WSGIEnvironment
+
+__all__ = ["HOOKS", "Lane", "LaneEngine", "LaneHandler", "LaneTransport", "keeps_lane"]
+
+#: methods of a handler that a request over the lane does not call
+HOOKS = frozenset((
+    "_answer", "_parse", "_take_head", "format_request", "get_environ", "handle_one_request", "handle_one_response",
+    "log_request", "process_result", "run_application", "start_response", "write",
+))  # fmt: skip
+
+
+class LaneTransport(Protocol):
+    """What the lane needs of a session's polling transport, which documents the methods."""
+
+    @property
+    def polled(self) -> bool:
+        """Whether a GET waits."""
+        ...
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether a GET need not wait."""
+        ...
+
+    def park(self, poll: Lane) -> None:
+        """Have a GET wait."""
+        ...
+
+    def unpark(self) -> None:
+        """No GET waits any more."""
+        ...
+
+    def answer(self) -> Response:
+        """The answer to a GET."""
+        ...
+
+    def give_up(self) -> None:
+        """The client of the GET that waits has gone."""
+        ...
+
+    def decode(self, body: bytes, binary: bool) -> list[Packet] | None:
+        """The packets of a POST, if it is a plain one."""
+        ...
+
+    def receive(self, packets: list[Packet], size: int, environ: WSGIEnvironment) -> None:
+        """Process them."""
+        ...
+
+
+class LaneEngine(Protocol):
+    """What the lane needs of the engine."""
+
+    @property
+    def compression(self) -> HttpCompression | None:
+        """How answers are compressed."""
+        ...
+
+    def find(self, sid: str, revision: int) -> LaneTransport | None:
+        """The transport of a session that polls, if nothing but the transport has a say in its requests now."""
+        ...
+
+
+class LaneHandler(HeadLimits, Protocol):
+    """What the lane needs of its handler."""
+
+    server: Any
+    keepalive_timeout: float
+    write_timeout: float
+    close_connection: bool
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the connection ends with the next response."""
+        ...
+
+    def on_lane_request(self) -> None:
+        """A request has been read."""
+        ...
+
+    def on_lane_response(self) -> None:
+        """It has been answered."""
+        ...
+
+    def log_lane(self, line: str, began: float, size: int) -> None:
+        """Write the access log's line of a request."""
+        ...
+
+
+def keeps_lane(kind: type, base: type, hooks: frozenset[str]) -> bool:
+    """Whether a subclass leaves the lane open: no class between it and ``base`` overrides one of ``hooks``, unless the same class
+    says by an attribute ``lane`` of its own what it wants.
+    """
+    for each in kind.__mro__:
+        if each is base:
+            break
+        if "lane" not in vars(each) and not hooks.isdisjoint(vars(each)):
+            return False
+    return bool(getattr(kind, "lane", True))
+
+
+def _top(response: Response) -> bytes:
+    """The head of a response up to the value of its Content-Length, which comes last."""
+    status, headers, _, _ = finish(response, {}, None)
+    lines = [f"HTTP/1.1 {status}", *map(": ".join, headers)]
+    return "\r\n".join(lines).encode("latin-1").rstrip(b"0123456789")
+
+
+_TOPS = {kind: _top(payload(b"", kind)) for kind in ("text/plain; charset=UTF-8", "application/octet-stream")}
+_POSTED_BODY = posted().body
+_POSTED = _top(posted()) + b"%d\r\n" % len(_POSTED_BODY)
+_CLOSE = b"Connection: close\r\n"
+
+
+class Lane:
+    """The lane on one connection.
+
+    Args:
+        handler: that serves the connection.
+        connection: the connection.
+        engine: where the sessions are.
+        is_logged: whether the access log has a line for each request.
+    """
+
+    __slots__ = ("_application", "_began", "_connection", "_engine", "_gets", "_handler", "_is_due", "_is_logged", "_line",
+                 "_posts", "_transport", "_unsent", "_waiter")
+
+    def __init__(self, handler: LaneHandler, connection: HttpConnection, engine: LaneEngine, is_logged: bool) -> None:
+        self._handler = handler
+        self._connection = connection
+        self._engine = engine
+        self._is_logged = is_logged
+        self._application: WSGIApplication = handler.server.application
+        self._gets: Known | None = None
+        self._posts: Known | None = None
+        #: of the session whose GET waits here
+        self._transport: LaneTransport | None = None
+        #: whether the greenlet has to write that GET's answer
+        self._is_due = False
+        #: what the kernel has not taken of it
+        self._unsent: memoryview | None = None
+        #: of the greenlet, while the next request has come and the GET waits
+        self._waiter: Waiter[None] | None = None
+        self._line = ""
+        self._began = 0.0
+
+    def leads_to(self, engine: LaneEngine) -> bool:
+        """Whether it is the lane to ``engine``, and the server's application is the same as before."""
+        return engine is self._engine and self._handler.server.application is self._application
+
+    def learn(self, head: bytes, environ: WSGIEnvironment, headers: list[tuple[str, str]]) -> bool:
+        """Remember a request that has been accepted, in the place of the one before it; returns whether that was possible.
+
+        Args:
+            head: its bytes up to the empty line behind its header fields.
+            environ: of the request.
+            headers: the CORS headers of its response.
+        """
+        known = learn(head, environ, headers)
+        if head[:1] == b"G":
+            self._gets = known
+        else:
+            self._posts = known
+        return known is not None
+
+    # -- requests
+
+    def serve(self) -> bool:
+        """Answer the request in the connection's buffer. Blocks as long as a poll has to wait.
+
+        Returns:
+            ``False`` if it is none for the lane; nothing has been touched then.
+        """
+        handler, data = self._handler, self._connection.buffer
+        is_get = data[:1] == b"G"
+        known = self._gets if is_get else self._posts
+        if known is None or handler.server.application is not self._application:
+            return False
+        request = known.recognise(data, handler)
+        transport = None if request is None else self._engine.find(request.sid, request.revision)
+        if request is None or transport is None:
+            return False
+        return self._get(request, transport) if is_get else self._post(request, transport, known)
+
+    def _begin(self, used: int) -> None:
+        connection = self._connection
+        data = connection.buffer
+        connection.keep(data[used:])
+        if self._is_logged:
+            self._line = data[:data.find(b"\r\n")].decode("ascii")
+            self._began = time()
+        self._handler.on_lane_request()
+
+    def _post(self, request: LaneRequest, transport: LaneTransport, known: Known) -> bool:
+        begin, size = request.head_size, request.body_size
+        body = self._connection.buffer[begin:begin + size]
+        packets = transport.decode(body, known.binary) if len(body) == size else None
+        if packets is None:
+            return False
+        self._begin(begin + size)
+        transport.receive(packets, size, {"engineio.socket": self._connection.raw})
+        self._send(b"%b%b%b%b\r\n%b" % (_POSTED, known.encoded_headers, date_line(), self._closing(), _POSTED_BODY))
+        return True
+
+    def _get(self, request: LaneRequest, transport: LaneTransport) -> bool:
+        if transport.polled:
+            return False
+        self._begin(request.head_size)
+        if transport.has_answer:
+            self._send(self._framed(transport.answer()))
+        else:
+            self._wait(transport)
+        return True
+
+    # -- answers
+
+    def _closing(self) -> bytes:
+        if not self._handler.stopping:
+            return b""
+        self._handler.close_connection = True
+        return _CLOSE
+
+    def _framed(self, response: Response) -> bytes:
+        """The bytes of the answer to a GET."""
+        known, compression, body = self._gets, self._engine.compression, response.body
+        assert known is not None
+        if compression is not None and response.compress and len(body) >= compression.threshold:
+            status, headers, body, _ = finish(response, {"HTTP_ACCEPT_ENCODING": known.accept_encoding}, compression)
+            closing = self._closing() != b""
+            return ResponseHead(status, [*headers, *known.headers]).frame(len(body), "HTTP/1.1", closing, False) + body
+        top = _TOPS[response.headers[0][1]]
+        return b"%b%d\r\n%b%b%b\r\n%b" % (top, len(body), known.encoded_headers, date_line(), self._closing(), body)
+
+    def _send(self, data: bytes) -> None:
+        """In the greenlet: send an answer."""
+        try:
+            self._connection.send_all(data, self._handler.write_timeout)
+        except OSError:
+            self._handler.close_connection = True
+            self._finish(0)
+        else:
+            self._finish(len(data))
+
+    def _finish(self, size: int) -> None:
+        """An answer of ``size`` bytes has been sent."""
+        if self._is_logged:
+            self._handler.log_lane(self._line, self._began, size)
+        self._handler.on_lane_response()
+
+    # -- a GET that waits
+
+    def _wait(self, transport: LaneTransport) -> None:
+        """In the greenlet: wait until the GET is answered, and for the next request, or the end of the connection.
+
+        The answer is written in the hub, if the kernel takes it at once. So this greenlet is switched to once for both.
+        """
+        handler, connection = self._handler, self._connection
+        self._transport = transport
+        transport.park(self)
+        connection.hold()
+        try:
+            while not connection.buffer and not handler.close_connection:
+                expired = connection.wait()
+                self._settle()
+                self._read(expired)
+            # the next request, or the end of the connection, has come first
+            while self._transport is not None:
+                self._waiter = Waiter()
+                self._waiter.get()
+                self._settle()
+        finally:
+            self._waiter = None
+            if self._transport is not None:
+                self._transport = None
+                transport.unpark()
+
+    def _read(self, expired: bool) -> None:
+        """Read what has come, if anything has."""
+        handler = self._handler
+        if handler.close_connection:
+            return
+        try:
+            data = self._connection.recv(RECV_SIZE)
+        except BlockingIOError:
+            handler.close_connection = expired and self._transport is None
+            return
+        except OSError:
+            data = b""
+        self._connection.keep(data)
+        if not data:
+            handler.close_connection = True
+            if self._transport is not None:
+                self._transport.give_up()
+
+    def resume(self) -> None:
+        """In the hub: the GET that waits has an answer."""
+        transport = self._transport
+        if transport is None:
+            return
+        if self._is_logged:
+            # a log may block
+            self._is_due = True
+            self._wake()
+            return
+        self._transport = None
+        data = self._framed(transport.answer())
+        try:
+            sent = self._connection.send_now(data)
+        except OSError:
+            self._handler.close_connection = True
+            self._finish(0)
+        else:
+            if sent != len(data):
+                self._unsent = memoryview(data)[sent:]
+            else:
+                self._finish(sent)
+        if self._unsent is not None or self._waiter is not None or self._handler.close_connection:
+            self._wake()
+        else:
+            self._connection.expect(self._handler.keepalive_timeout)
+
+    def _wake(self) -> None:
+        if self._waiter is not None:
+            self._waiter.switch(None)
+        else:
+            self._connection.wake()
+
+    def _settle(self) -> None:
+        """In the greenlet: write the answer, or what is left of it, if it was woken for that."""
+        transport, unsent = self._transport, self._unsent
+        if self._is_due and transport is not None:
+            self._is_due = False
+            self._transport = None
+            self._send(self._framed(transport.answer()))
+        elif unsent is not None:
+            self._unsent = None
+            self._send_rest(unsent)
+        else:
+            return
+        self._connection.expect(self._handler.keepalive_timeout)
+
+    def _send_rest(self, data: memoryview) -> None:
+        try:
+            self._connection.send_rest(data, self._handler.write_timeout)
+        except OSError:
+            self._handler.close_connection = True
+        self._finish(len(data))
