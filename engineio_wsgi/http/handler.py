@@ -126,9 +126,9 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
         self._parser = HeadParser()
         connection.no_delay()
         try:
-            timeout = self.header_timeout
-            while connection.fill(timeout) and self._serve_one():
-                timeout = self.keepalive_timeout
+            has_begun = connection.fill_first(self.header_timeout)
+            while has_begun and self._serve_one():
+                has_begun = connection.fill(self.keepalive_timeout)
         finally:
             self._end_connection(connection)
 
