@@ -157,7 +157,8 @@ class Registry:
     def configure(self, options: Options) -> None:
         """Use other options. Not after the first request."""
         self.options = options
-        self._quota = AddressQuota(options.max_sessions_per_address, options.max_handshakes_per_address)
+        limits = (options.max_sessions_per_address, options.max_handshakes_per_address)
+        self._quota = None if limits == (None, None) else AddressQuota(*limits)
         self._open_data.clear()
 
     def check_not_observed(self) -> None:
@@ -237,8 +238,9 @@ class Registry:
         """
         if self.closing:
             raise ServerClosing()
-        self._quota.count_handshake(address, monotonic())
-        self._quota.check(address)
+        if self._quota is not None:
+            self._quota.count_handshake(address, monotonic())
+            self._quota.check(address)
 
     def new_id(self) -> str:
         """A session id: the worker's id and 120 random bits, URL-safe."""
@@ -252,7 +254,8 @@ class Registry:
         """
         if self.closing:
             raise ServerClosing()
-        self._quota.take(session.remote_address)
+        if self._quota is not None:
+            self._quota.take(session.remote_address)
         self._sessions[session.id] = session
         self.observer.on_open(transport.name)
         self.heartbeat_timer.start()
@@ -302,7 +305,8 @@ class Registry:
         """Remove a session that has ended."""
         if self._sessions.pop(session.id, None) is not None:
             self.groups.leave_all(session)
-            self._quota.give_back(session.remote_address)
+            if self._quota is not None:
+                self._quota.give_back(session.remote_address)
             self.observer.on_closed(str(session.close_reason))
         if not self._sessions:
             self.heartbeat_timer.stop()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import gevent
 from gevent import monkey
 from gevent._hub_local import get_hub_if_exists
+from gevent.socket import socket as GeventSocket
 
 if TYPE_CHECKING:
     from select import epoll
@@ -67,6 +68,9 @@ def take_c_socket(sock: CSocket) -> CSocket | None:
 
 def tls_object(sock: object) -> TlsObject | None:
     """OpenSSL's object of a TLS socket, with ``read``, ``write`` and ``shutdown``; ``None`` for any other socket."""
+    if type(sock) is GeventSocket:
+        # it would look for the attribute in the C socket as well, and raise an exception twice
+        return None
     return getattr(sock, "_sslobj", None)
 
 
