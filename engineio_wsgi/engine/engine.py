@@ -125,7 +125,8 @@ class Engine:
             self._refusals.report_too_large(error, environ)
             response = refused(error)
         response.headers.extend(self._origins.headers(environ))
-        return Response(response.status, self._finish_headers(response.headers, environ), response.body)
+        headers = self._finish_headers(response.headers, environ)
+        return response if headers is response.headers else Response(response.status, headers, response.body)
 
     def _respond(self, environ: WSGIEnvironment) -> Response:
         self._hosts.check(environ)

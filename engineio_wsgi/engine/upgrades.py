@@ -66,7 +66,8 @@ class Upgrades:
         # a WebSocket that was accepted already offers no subprotocols any more
         offered = offered_subprotocols(websocket)
         if offered:
-            subprotocol = choose_subprotocol(self._registry.options.subprotocols, offered, lambda: self._hooks.request_of(environ))
+            subprotocol = choose_subprotocol(self._registry.options.subprotocols, offered,
+                                             lambda: self._hooks.request_of(environ))
             if subprotocol is not None:
                 headers.append((SUBPROTOCOL, subprotocol))
         environ[ADMITTED] = (checked, sid)

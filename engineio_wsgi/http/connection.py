@@ -96,7 +96,7 @@ class HttpConnection:
         return self.buffer != b""
 
     def fill_first(self, timeout: float) -> bool:
-        """As :meth:`fill`, for the first request, which has usually arrived with the connection: no wait has to be set up then."""
+        """As :meth:`fill`, for the first request. It has usually arrived with the connection, and no wait has to be set up."""
         if not self.buffer:
             expired = self._give_way()
             try:

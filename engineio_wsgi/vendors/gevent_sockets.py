@@ -1,7 +1,8 @@
 """What is inside gevent's sockets and hubs.
 
-Relies on: ``socket._sock`` (the C socket), ``socket._detach_socket``, ``SSLSocket._sslobj`` (OpenSSL's object; also of the standard library),
-``gevent._hub_local.get_hub_if_exists``, and that gevent's loop with libev leaves an epoll registration to the kernel.
+Relies on: ``socket._sock`` (the C socket), ``socket._detach_socket``, ``SSLSocket._sslobj`` (OpenSSL's object; also of the
+standard library), ``gevent._hub_local.get_hub_if_exists``, and that gevent's loop with libev leaves an epoll registration to the
+kernel.
 """
 
 from __future__ import annotations
