@@ -34,6 +34,10 @@ DEADLINE = 300.0
 #: that is on another machine
 CROSSING = bool(os.environ.get("TEST_CROSSING"))
 HANDLERS = ["reference"] if REFERENCE else [*KINDS, "machines"] if CROSSING else ["ours", "stock"]
+#: the suites with polling, which run a second time without the lane of our handler
+ON_THE_LANE = ("backpressure", "broadcast", "closing", "cors", "eio3", "groups", "handlers", "heartbeat", "hostile_sessions",
+               "http_limits", "jsonp", "late_loop", "liveness", "logging", "metrics", "polling", "polling_compression", "quotas",
+               "refusals", "upgrade", "upgrade_invariant")  # fmt: skip
 MARKERS = (
     "ours: uses the Python API of our server, so there is nothing to compare with the reference server",
     "differs(why): our server behaves otherwise than the reference server, on purpose",
@@ -84,6 +88,13 @@ def _is_meant(item: Any) -> bool:
     if CROSSING and handler == "nothing":
         return False
     return not any(map(item.get_closest_marker, _NOT_FOR.get(handler, ())))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the suites with polling without the lane, too."""
+    suite = metafunc.module.__name__.rpartition("test_")[2]
+    if "handler" in metafunc.fixturenames and "ours" in HANDLERS and suite in ON_THE_LANE:
+        metafunc.parametrize("handler", [*HANDLERS, "laneless"], indirect=True)
 
 
 @pytest.fixture(params=HANDLERS)

@@ -89,7 +89,7 @@ class LaneEngine(Protocol):
 class LaneHandler(HeadLimits, Protocol):
     """What the lane needs of its handler."""
 
-    server: Any
+    server: Any  # gevent's, or one that has its attributes
     keepalive_timeout: float
     write_timeout: float
     close_connection: bool

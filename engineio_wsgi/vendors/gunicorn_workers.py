@@ -108,7 +108,7 @@ def application_behind(handle: object) -> WSGIApplication | None:
     return worker.wsgi if gunicorn is not None and isinstance(worker, gunicorn.AsyncWorker) else None
 
 
-def writes_access_log(log: Any) -> bool:
+def writes_access_log(log: Any) -> bool:  # gunicorn's `Logger`, or what a setting names
     """Whether a worker's logger does anything with a request that was answered. A class of the application's own may."""
     if type(log).__module__ != "gunicorn.glogging":
         return True
