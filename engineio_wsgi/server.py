@@ -87,7 +87,7 @@ class Server(HasListeners):
 
     def __init__(self, **options: object) -> None:
         self._events = ServerEvents(self._stand_in, lambda: self._registry.watch_buffers())
-        hooks = Hooks(admit=self._admit, generate_id=self.generate_id, request_of=self._request_of,
+        hooks = Hooks(admit=self._admit, generate_id=self.generate_id, has_own_ids=self._has_own_ids, request_of=self._request_of,
                       make_socket=self._socket_class, unwrap=self._unwrap, on_start=self._on_start)
         self._registry = Registry(self, self._events, Options.create(**options))
         self._engine = Engine(self._registry, hooks)
@@ -151,6 +151,10 @@ class Server(HasListeners):
         if self.options.generate_id is not None:
             return self.options.generate_id(request)
         return self._registry.new_id()
+
+    def _has_own_ids(self) -> bool:
+        """Whether neither the option nor a subclass decides about session ids."""
+        return self.options.generate_id is None and type(self).generate_id is Server.generate_id
 
     # -- what it is
 

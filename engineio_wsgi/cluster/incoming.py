@@ -203,7 +203,7 @@ class Receiver:
         sock = GeventSocket(fileno=number)
         serve(sock)
         stream = Connection(detach(sock), read_ahead)
-        websocket = WebSocket(environ, lambda _: stream)
+        websocket = WebSocket(environ, lambda head, more: stream)
         websocket.accept()
         self._worker.handle_upgrade(environ, websocket)
 

@@ -103,12 +103,19 @@ class Engine:
         Args:
             start_response: ``None`` where no response can be sent, because the WebSocket was accepted already.
         """
-        return self._upgrades.carry_out(call(self._application, environ), environ, start_response)
+        answered = call(self._application, environ) if self._middlewares else self._answer(environ)
+        return self._upgrades.carry_out(answered, environ, start_response)
 
     # -- inside the middlewares
 
     def _serve(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request: the innermost application."""
+        response = self._answer(environ)
+        start_response(response.status, response.headers)
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [response.body]
+
+    def _answer(self, environ: WSGIEnvironment) -> Response:
+        """The response to a request, refusals included."""
         try:
             response = self._respond(environ)
         except RequestRefused as refusal:
@@ -118,8 +125,8 @@ class Engine:
             self._refusals.report_too_large(error, environ)
             response = refused(error)
         response.headers.extend(self._origins.headers(environ))
-        start_response(response.status, self._finish_headers(response.headers, environ))
-        return [] if environ["REQUEST_METHOD"] == "HEAD" else [response.body]
+        headers = self._finish_headers(response.headers, environ)
+        return response if headers is response.headers else Response(response.status, headers, response.body)
 
     def _respond(self, environ: WSGIEnvironment) -> Response:
         self._hosts.check(environ)

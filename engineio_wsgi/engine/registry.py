@@ -26,6 +26,7 @@ from engineio_wsgi.options.options import Options
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.runtime.greenlet_pool import GreenletPool
 from engineio_wsgi.runtime.observer import Observer
+from engineio_wsgi.runtime.random_ids import random_id
 from engineio_wsgi.runtime.threads import current_thread, wait_in_thread
 from engineio_wsgi.session.delivery import Delivery
 from engineio_wsgi.session.dispatcher import LISTENER_ERRORS, failure_text
@@ -48,8 +49,6 @@ WORKER_ID_SIZE = 4
 
 #: seconds that ``close`` listeners have when the server closes, and seconds between two looks whether they have returned
 CLOSE_LISTENERS_TIMEOUT, LOOK_PERIOD = 2.0, 0.01
-#: random bytes of a session id: 120 bits
-SESSION_ID_BYTES = 15
 
 
 class Recipient(Protocol):
@@ -153,6 +152,8 @@ class Registry:
         self.worker_id = ""
         self.in_cluster = False
         self._emptied: Event | None = None
+        #: the data of open packets behind the session id, by transport and whether an upgrade is offered
+        self._open_data: dict[tuple[str, bool], str] = {}
         #: whether this process was forked from one that serves, and does not serve itself
         self.forked = False
         self.configure(options)
@@ -160,7 +161,9 @@ class Registry:
     def configure(self, options: Options) -> None:
         """Use other options. Not after the first request."""
         self.options = options
-        self._quota = AddressQuota(options.max_sessions_per_address, options.max_handshakes_per_address)
+        limits = (options.max_sessions_per_address, options.max_handshakes_per_address)
+        self._quota = None if limits == (None, None) else AddressQuota(*limits)
+        self._open_data.clear()
 
     def check_not_observed(self) -> None:
         """Check that an observer can be set.
@@ -239,12 +242,13 @@ class Registry:
         """
         if self.closing:
             raise ServerClosing()
-        self._quota.count_handshake(address, monotonic())
-        self._quota.check(address)
+        if self._quota is not None:
+            self._quota.count_handshake(address, monotonic())
+            self._quota.check(address)
 
     def new_id(self) -> str:
         """A session id: the worker's id and 120 random bits, URL-safe."""
-        return self.worker_id + secrets.token_urlsafe(SESSION_ID_BYTES)
+        return self.worker_id + random_id()
 
     def open(self, session: Session, transport: Transport, may_upgrade: bool = False) -> None:
         """Add a session, and let it begin over ``transport``.
@@ -254,26 +258,33 @@ class Registry:
         """
         if self.closing:
             raise ServerClosing()
-        self._quota.take(session.remote_address)
+        if self._quota is not None:
+            self._quota.take(session.remote_address)
         self._sessions[session.id] = session
         self.observer.on_open(transport.name)
         self.heartbeat_timer.start()
-        logger.debug("= %s: open over %s, revision %d", shorten(session.id), transport.name, session.protocol)
-        first = [Packet(PacketType.OPEN, self._open_data(session.id, transport, may_upgrade), compress=False)]
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("= %s: open over %s, revision %d", shorten(session.id), transport.name, session.protocol)
+        sid, others = json.dumps(session.id), self._open_data.get((transport.name, may_upgrade))
+        if others is None:
+            others = self._describe_opening(transport.name, may_upgrade)
+        first = [Packet(PacketType.OPEN, f'{{"sid":{sid},{others}', compress=False)]
         if self.options.initial_packet is not None:
             first.append(Packet(PacketType.MESSAGE, self.options.initial_packet))
         session.open(transport, first)
         session.inbox.queue_call(self._connected, session)
 
-    def _open_data(self, sid: str, transport: Transport, may_upgrade: bool) -> str:
+    def _describe_opening(self, transport: str, may_upgrade: bool) -> str:
+        """What open packets say behind the session id, up to the end of the object. It is made once for each transport."""
         options = self.options
-        return json.dumps({
-            "sid": sid,
-            "upgrades": self.upgrades(transport.name) if may_upgrade else [],
+        data = json.dumps({
+            "upgrades": self.upgrades(transport) if may_upgrade else [],
             "pingInterval": round(options.ping_interval * 1000),
             "pingTimeout": round(options.ping_timeout * 1000),
             "maxPayload": options.max_http_buffer_size,
         }, separators=(",", ":"))
+        self._open_data[transport, may_upgrade] = others = data[1:]
+        return others
 
     def upgrades(self, transport: str) -> list[str]:
         """The names of the transports that a session may upgrade to from ``transport``."""
@@ -298,7 +309,8 @@ class Registry:
         """Remove a session that has ended."""
         if self._sessions.pop(session.id, None) is not None:
             self.groups.leave_all(session)
-            self._quota.give_back(session.remote_address)
+            if self._quota is not None:
+                self._quota.give_back(session.remote_address)
             self.observer.on_closed(str(session.close_reason))
         if not self._sessions:
             self.heartbeat_timer.stop()

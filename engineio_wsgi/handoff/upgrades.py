@@ -65,17 +65,17 @@ class LoopUpgrade:
         head = ResponseHead(response.status, response.headers)
         top = head.frame(len(response.body), "HTTP/1.1", True, False)
         try:
-            connection = self._answer_handshake(top + response.body)
+            connection = self._answer_handshake(top + response.body, more=False)
         except OSError:
             # the client has gone
             return
         connection.linger()
 
-    def _answer_handshake(self, data: bytes) -> Connection:
+    def _answer_handshake(self, data: bytes, more: bool) -> Connection:
         """Detach the connection, and write ``data`` to it."""
         connection = self._loop.detach(self._loop.read_ahead())
         try:
-            connection.write(data)
+            connection.write(data, more)
         except OSError:
             connection.close()
             raise

@@ -33,8 +33,8 @@ _switch = greenlet.switch
 class HttpConnection:
     """The non-blocking socket inside a gevent socket, with waits for the one greenlet that serves it.
 
-    It waits first, then reads: a ``recv`` that fails costs more than a turn of the loop, and a client that sends without a pause
-    would keep the others waiting.
+    It waits first, then reads, except for the first request: a ``recv`` that fails costs more than a turn of the loop, and a
+    client that sends without a pause would keep the others waiting.
     """
 
     __slots__ = ("_arrivals", "_deadline", "_due", "_greenlet", "_hub", "_owner", "_parked", "_timer", "_watcher", "_watching",
@@ -95,6 +95,23 @@ class HttpConnection:
             return False
         return self.buffer != b""
 
+    def fill_first(self, timeout: float) -> bool:
+        """As :meth:`fill`, for the first request. It has usually arrived with the connection, and no wait has to be set up."""
+        if not self.buffer:
+            expired = self._give_way()
+            try:
+                self.buffer = self.recv(RECV_SIZE)
+            except BlockingIOError:
+                return not expired and self.fill(timeout)
+            except OSError:
+                return False
+        return self.buffer != b""
+
+    def _give_way(self) -> bool:
+        """Block until what became readable before, in this turn of the loop, has been served. Returns as :meth:`_park` does."""
+        self._hub.loop.run_callback(self._resume)
+        return self._switch_out()
+
     def receive(self, timeout: float, size: int = RECV_SIZE) -> bytes:
         """Wait for bytes and read them; ``b""`` at the end of the stream.
 
@@ -143,6 +160,9 @@ class HttpConnection:
         """Wait for bytes, or for the deadline. Returns whether the deadline has passed."""
         if not self._watching:
             self._watch()
+        return self._switch_out()
+
+    def _switch_out(self) -> bool:
         self._greenlet = getcurrent()
         self._parked = True
         try:

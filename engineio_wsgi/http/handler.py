@@ -126,9 +126,9 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
         self._parser = HeadParser()
         connection.no_delay()
         try:
-            timeout = self.header_timeout
-            while connection.fill(timeout) and self._serve_one():
-                timeout = self.keepalive_timeout
+            has_begun = connection.fill_first(self.header_timeout)
+            while has_begun and self._serve_one():
+                has_begun = connection.fill(self.keepalive_timeout)
         finally:
             self._end_connection(connection)
 
@@ -421,10 +421,10 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
             return self.websocket.refusal
         return super()._no_response()
 
-    def _answer_handshake(self, head: bytes) -> Connection:
+    def _answer_handshake(self, head: bytes, more: bool) -> Connection:
         """Detach the connection for a WebSocket, and answer its handshake with ``head``."""
         detached = self._detach()
-        detached.write(head)
+        detached.write(head, more)
         return detached
 
     def _detach(self) -> Connection:

@@ -39,13 +39,14 @@ class LentSocket:
 
     __slots__ = ("_connection", "_detach", "_ended", "_reader", "_thread", "_timeout", "_write_timeout")
 
+    _reader: ReadWaiter
+
     def __init__(self, detach: Callable[[], Connection], timeout: float) -> None:
         self._detach = detach
         self._write_timeout = timeout
         self._timeout: float | None = None
         self._thread = current_thread()
         self._connection: Connection | None = None
-        self._reader = ReadWaiter()
         self._ended = False
 
     @property
@@ -60,6 +61,7 @@ class LentSocket:
             raise OSError(UNPATCHED)
         if self._connection is None:
             self._connection = self._detach()
+            self._reader = ReadWaiter()
         return self._connection
 
     # -- in and out

@@ -39,7 +39,7 @@ class Stream(Protocol):
         """Up to ``size`` bytes; ``b""`` at the end. Raises ``BlockingIOError`` instead of waiting."""
         ...
 
-    def send(self, data: bytes | memoryview, /) -> int:
+    def send(self, data: bytes | memoryview, flags: int = 0, /) -> int:
         """Send what the kernel takes; returns how many bytes. Raises ``BlockingIOError`` instead of waiting."""
         ...
 

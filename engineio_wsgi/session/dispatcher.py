@@ -334,6 +334,7 @@ class Dispatcher(Events, Inbox):
                 self._run_messages(self.messages)
             else:
                 break
+        self.calls = _NO_CALLS
         if self._size and not self.messages:
             self._on_emptied()
 

@@ -383,7 +383,8 @@ class Session(Sink):
         self.inbox.warn_of_strangers()
         if description is not None:
             self.close_description = description
-        logger.debug("= %s: %s (%s)", shorten(self.id), reason, self.close_description)
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("= %s: %s (%s)", shorten(self.id), reason, self.close_description)
         self.heartbeat.stop()
         if self._timer is not None:
             self._timer.close()
@@ -395,7 +396,8 @@ class Session(Sink):
         self._tell_progress()
         if self.inbox.busy:
             self._timer = DeadlineTimer(self.loop, CLOSE_GRACE, self.registry.greenlets.run, self.on_last_turn)
-        else:
+        elif not self.transport.corked:
+            # else the greenlet that reads a batch takes a turn when it has read
             self.inbox.submit_turn()
 
     def on_last_turn(self) -> None:

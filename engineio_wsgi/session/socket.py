@@ -33,7 +33,7 @@ logger = logging.getLogger("engine.socket")
 #: keys of an environ that are not kept after the request: their values would keep the connection's buffers alive
 TRANSIENT = frozenset({
     "wsgi.input", "wsgi.errors", "wsgi.file_wrapper", "wsgi.websocket", "wsgi.input_terminated", "engineio.socket",
-    "gunicorn.socket", "gunicorn.sock", "wsgi.early_hints", "werkzeug.request",
+    "gunicorn.socket", "gunicorn.sock", "werkzeug.socket", "wsgi.early_hints", "werkzeug.request",
 })
 
 
@@ -176,8 +176,7 @@ class Socket(HasListeners):
     # -- listeners
 
     def _add(self, event: str, listener: Listener, once: bool) -> None:
-        add = self._session.inbox.once if once else self._session.inbox.on
-        add(event, self._stand_in(listener))
+        self._session.inbox.add(event, self._stand_in(listener), once)
 
     def off(self, event: str | None = None, listener: Listener | None = None) -> None:
         """Remove one listener, all of an event, or (without arguments) all. Unknown ones are ignored."""

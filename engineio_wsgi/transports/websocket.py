@@ -215,7 +215,9 @@ class WebSocketTransport(Transport):
             return
         for item in items:
             self._take_one(item)
-        self._answer_pings([item for item in items if type(item) is Ping])
+        pings = [item for item in items if type(item) is Ping]
+        if pings:
+            self._answer_pings(pings)
 
     def _take_one(self, item: Item) -> None:
         if type(item) is str and item[:1] == "4":
@@ -226,7 +228,7 @@ class WebSocketTransport(Transport):
             self._on_other(item)
 
     def _answer_pings(self, pings: list[Ping]) -> None:
-        if pings and self.wire.unsent < MAX_UNSENT_PONGS and not self.wire.closed:
+        if self.wire.unsent < MAX_UNSENT_PONGS and not self.wire.closed:
             self._write(b"".join([encode_frame(Opcode.PONG, ping.payload) for ping in pings]))
 
     def _on_other(self, item: Item) -> None:
