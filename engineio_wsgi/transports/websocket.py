@@ -6,6 +6,7 @@ Owns the connection of a session that uses WebSocket. The greenlet that reads th
 
 from __future__ import annotations
 
+import functools
 import logging
 
 import gevent
@@ -71,7 +72,7 @@ class WebSocketTransport(Transport):
 
     __slots__ = ("_binary", "_binary_prefix", "_close_code", "_codec", "_decoder", "_deflate_threshold", "_deflater",
                  "_greenlets", "_in_flight", "_loop", "_paused", "_scheduled", "_takes_batches", "_writes_batches",
-                 "subprotocol", "wire")
+                 "shared_form", "subprotocol", "wire")
 
     name = "websocket"
     handles_upgrades = True
@@ -92,6 +93,8 @@ class WebSocketTransport(Transport):
         self._binary_prefix = 0 if protocol == 4 else 1
         self._deflater = deflater
         self._deflate_threshold = deflate_threshold
+        #: the key of the frame of a broadcast that other transports can write as well; ``None`` if there is none
+        self.shared_form = shared_form(binary, self._binary_prefix, deflater, deflate_threshold)
         self._in_flight: tuple[list[Entry], list[bytes]] | None = None
         self._scheduled = False
         self._paused = False
@@ -311,7 +314,7 @@ class WebSocketTransport(Transport):
     def _frames(self, entries: list[Entry]) -> list[bytes]:
         """The frames of ``entries``, each in two parts, so that the bytes of a message are copied once, by ``join``."""
         if self._deflater is not None:
-            return [part for entry in entries for part in (b"", self._general_frame(as_packet(entry)))]
+            return [part for entry in entries for part in (b"", self._frame(entry))]
         parts: list[bytes] = []
         for entry in entries:
             if type(entry) is str:
@@ -380,17 +383,16 @@ class WebSocketTransport(Transport):
 
     def _frame(self, entry: Entry) -> bytes:
         """The frame of an entry that is not plain text."""
-        if type(entry) is bytes and self._binary and not self._binary_prefix:
+        if type(entry) is bytes and self._binary and not self._binary_prefix and self._deflater is None:
             return encode_binary(entry)
-        if type(entry) is Prepared and self._deflater is None:
-            return self._shared_frame(entry)
+        if type(entry) is Prepared and self.shared_form is not None:
+            return self._shared_frame(entry, self.shared_form)
         return self._general_frame(as_packet(entry))
 
-    def _shared_frame(self, entry: Prepared) -> bytes:
-        key = ("frame", self._binary, self._binary_prefix)
-        frame = entry.forms.get(key)
+    def _shared_frame(self, entry: Prepared, form: tuple[object, ...]) -> bytes:
+        frame = entry.forms.get(form)
         if frame is None:
-            frame = entry.forms[key] = self._general_frame(as_packet(entry))
+            frame = entry.forms[form] = self._general_frame(as_packet(entry))
         return frame
 
     def _general_frame(self, packet: Packet) -> bytes:
@@ -429,6 +431,20 @@ class WebSocketTransport(Transport):
             wire.close()
             return
         wire.linger()
+
+
+def shared_form(binary: bool, binary_prefix: int, deflater: Deflater | None, threshold: int) -> tuple[object, ...] | None:
+    """What the frame of a broadcast depends on besides its message; ``None`` if on the messages before it."""
+    if deflater is None:
+        return _one_tuple(binary, binary_prefix)
+    settings = deflater.settings
+    return None if settings is None else _one_tuple(binary, binary_prefix, threshold, *settings)
+
+
+@functools.cache
+def _one_tuple(*parts: object) -> tuple[object, ...]:
+    """The parts, in one tuple that all sessions share."""
+    return parts
 
 
 def message_head(size: int) -> bytes:
