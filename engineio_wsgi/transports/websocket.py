@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Sequence
 
 import gevent
 
@@ -327,6 +328,34 @@ class WebSocketTransport(Transport):
                 parts.append(b"")
                 parts.append(self._frame(entry))
         return parts
+
+    @staticmethod
+    def write_to_all(transports: Sequence[WebSocketTransport], message: Prepared) -> None:
+        """Write a broadcast at once, with one ``send`` for each transport.
+
+        Args:
+            transports: some for which nothing waits to be written, and whose ``shared_form`` is the same.
+            message: the message, which has not been put into their write buffers.
+        """
+        frame = transports[0]._frame(message)
+        all_written = Connection.write_to_all([transport.wire for transport in transports], frame)
+        meter, count = transports[0].meter, len(transports)
+        if not all_written:
+            count -= sum([not transport._on_partly_written(message, frame) for transport in transports])
+        if meter is not None:
+            meter.on_batch(len(frame) * count, [message] * count)
+
+    def _on_partly_written(self, message: Prepared, frame: bytes) -> bool:
+        """Account for what the kernel has not taken of a broadcast. Returns whether the connection is alive."""
+        wire = self.wire
+        if wire.lost is not None:
+            self.outbox.put_back([message])
+            self._on_lost_writing(wire.lost)
+            return False
+        if wire.unsent:
+            self._in_flight = ([message], [b"", frame])
+            self.sink.on_stalled([message])
+        return True
 
     def _account_for(self, entries: list[Entry], frames: list[bytes]) -> None:
         if self.wire.unsent:
