@@ -206,6 +206,7 @@ class Registry:
         if self.hub is not None:
             self.heartbeat_timer.stop()
             self.greenlets.forsake()
+            self._broadcasts.forsake()
         self.hub = self._emptied = None
         self.closing = False
         self.configure(self.options)

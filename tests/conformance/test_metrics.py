@@ -142,7 +142,7 @@ def test_heartbeats_are_no_messages(watch: Any) -> None:
     assert beats[3] >= opened[3] + 3 * (HEAD + 1)
 
 
-@pytest.mark.parametrize("at_once", [0, 2, 1000])
+@pytest.mark.parametrize("at_once", [1, 1000])
 def test_a_broadcast(watch: Any, transport: str, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
     monkeypatch.setattr(broadcasts, "AT_ONCE", at_once)
     watched = watch("silent")
