@@ -28,6 +28,7 @@ from engineio_wsgi.runtime.greenlet_pool import GreenletPool
 from engineio_wsgi.runtime.observer import Observer
 from engineio_wsgi.runtime.random_ids import random_id
 from engineio_wsgi.runtime.threads import current_thread, wait_in_thread
+from engineio_wsgi.session.broadcasts import Broadcasts
 from engineio_wsgi.session.delivery import Delivery
 from engineio_wsgi.session.dispatcher import LISTENER_ERRORS, failure_text
 from engineio_wsgi.session.groups import Groups
@@ -129,6 +130,7 @@ class Registry:
 
     heartbeat_timer: HeartbeatTimer
     greenlets: GreenletPool
+    _broadcasts: Broadcasts
 
     def __init__(self, server: object, events: ServerEvents, options: Options) -> None:
         self.server = server
@@ -189,6 +191,7 @@ class Registry:
         """Begin to serve in the hub of the calling thread."""
         self.thread = current_thread()
         self.greenlets = GreenletPool(hub)
+        self._broadcasts = Broadcasts(hub.loop)
         shortest = min(self.options.ping_interval, self.options.ping_timeout)
         self.heartbeat_timer = HeartbeatTimer(hub.loop, shortest, self.greenlets.blame)
         self.worker_id = worker_id
@@ -210,6 +213,7 @@ class Registry:
         if self.hub is not None:
             self.heartbeat_timer.stop()
             self.greenlets.after_fork()
+            self._broadcasts.after_fork()
         self.hub = self._emptied = None
         self.closing = False
         self.configure(self.options)
@@ -356,10 +360,7 @@ class Registry:
                              "cluster, or by engineio_wsgi.Emitter")
 
     def _deliver(self, message: Prepared, delivery: Delivery) -> None:
-        exclude, on_slow = delivery.exclude, delivery.on_slow
-        for session in list(self.receivers(delivery.to)):
-            if not exclude or session.id not in exclude:
-                session.send_prepared(message, on_slow)
+        self._broadcasts.deliver(message, delivery, self.receivers(delivery.to))
 
     def stop_opening(self) -> None:
         """Open no more sessions: handshakes are answered with 503 from now on."""

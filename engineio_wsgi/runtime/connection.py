@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import _socket
 import contextlib
+import errno
+import os
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import gevent
 from gevent.event import Event
@@ -18,6 +20,7 @@ from gevent.socket import socket as GeventSocket
 from engineio_wsgi.deadline import Deadline, DeadlineTimer
 from engineio_wsgi.runtime.forks import hold
 from engineio_wsgi.runtime.loop import READ, WRITE, IoLoop, Stream, Watcher
+from engineio_wsgi.runtime.sends import send_to_all
 from engineio_wsgi.vendors.gevent_sockets import TlsObject, c_socket, take_c_socket, tls_object
 
 __all__ = ["Connection", "detach"]
@@ -212,9 +215,38 @@ class Connection:
             self.lost = error
             raise
         if sent != len(data):
-            self._unsent.append(memoryview(data)[sent:])
-            self.unsent = len(data) - sent
-            self._watch_writable()
+            self._keep_rest(data, sent)
+
+    def _keep_rest(self, data: bytes, sent: int) -> None:
+        self._unsent.append(memoryview(data)[sent:])
+        self.unsent = len(data) - sent
+        self._watch_writable()
+
+    @staticmethod
+    def write_to_all(connections: Sequence[Connection], data: bytes) -> bool:
+        """Write the same bytes to connections on which nothing is ``unsent``, as :meth:`write` does. Never blocks.
+
+        Returns:
+            Whether the kernel has taken all bytes of all of them. If not, some have bytes ``unsent``, or are ``lost``.
+        """
+        plain = [connection for connection in connections if type(connection._sock) is not _TlsStream]
+        exceptions = send_to_all([connection._sock.fileno() for connection in plain], data)
+        for position, sent in exceptions:
+            plain[position]._on_partly_sent(data, sent)
+        if len(plain) == len(connections):
+            return not exceptions
+        for connection in connections:
+            if connection.secure:
+                with contextlib.suppress(OSError):  # it is `lost`
+                    connection.write(data)
+        return False
+
+    def _on_partly_sent(self, data: bytes, sent: int) -> None:
+        """Not all of ``data`` was sent: ``sent`` bytes were, or it is the negative number of an error."""
+        if sent < 0 and -sent not in (errno.EAGAIN, errno.EWOULDBLOCK):
+            self.lost = OSError(-sent, os.strerror(-sent))
+            return
+        self._keep_rest(data, max(0, sent))
 
     def _keep(self, data: bytes) -> None:
         if self.lost is not None:

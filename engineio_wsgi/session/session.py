@@ -334,6 +334,8 @@ class Session(Sink):
         if not self._move(Cause.SWITCH):
             return
         self._upgrade = None
+        # what waited for the next GET says nothing about the new connection
+        self.stalled_since = 0.0
         old = self.transport
         self._use(transport)
         old.discard()

@@ -44,6 +44,11 @@ class WriteBuffer:
         """Queue a session's first packets. They do not count, and the transport is not woken: it writes when it is opened."""
         self.entries.extend(packets)
 
+    def append(self, entry: Entry, size: int) -> None:
+        """Queue ``entry``, whose payload has ``size`` bytes, behind all others. The caller sees to it that it is written."""
+        self.entries.append(entry)
+        self.size += size
+
     def put(self, entry: Entry, size: int) -> None:
         """Queue ``entry``, whose payload has ``size`` bytes, behind all others, and wake the transport."""
         self.entries.append(entry)

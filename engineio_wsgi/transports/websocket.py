@@ -6,7 +6,9 @@ Owns the connection of a session that uses WebSocket. The greenlet that reads th
 
 from __future__ import annotations
 
+import functools
 import logging
+from collections.abc import Sequence
 
 import gevent
 
@@ -71,7 +73,7 @@ class WebSocketTransport(Transport):
 
     __slots__ = ("_binary", "_binary_prefix", "_close_code", "_codec", "_decoder", "_deflate_threshold", "_deflater",
                  "_greenlets", "_in_flight", "_loop", "_paused", "_scheduled", "_takes_batches", "_writes_batches",
-                 "subprotocol", "wire")
+                 "shared_form", "subprotocol", "wire")
 
     name = "websocket"
     handles_upgrades = True
@@ -92,6 +94,8 @@ class WebSocketTransport(Transport):
         self._binary_prefix = 0 if protocol == 4 else 1
         self._deflater = deflater
         self._deflate_threshold = deflate_threshold
+        #: the key of the frame of a broadcast that other transports can write as well; ``None`` if there is none
+        self.shared_form = shared_form(binary, self._binary_prefix, deflater, deflate_threshold)
         self._in_flight: tuple[list[Entry], list[bytes]] | None = None
         self._scheduled = False
         self._paused = False
@@ -315,7 +319,7 @@ class WebSocketTransport(Transport):
     def _frames(self, entries: list[Entry]) -> list[bytes]:
         """The frames of ``entries``, each in two parts, so that the bytes of a message are copied once, by ``join``."""
         if self._deflater is not None:
-            return [part for entry in entries for part in (b"", self._general_frames(entry))]
+            return [part for entry in entries for part in (b"", self._frame(entry))]
         parts: list[bytes] = []
         for entry in entries:
             if type(entry) is str:
@@ -328,6 +332,34 @@ class WebSocketTransport(Transport):
                 parts.append(b"")
                 parts.append(self._frame(entry))
         return parts
+
+    @staticmethod
+    def write_to_all(transports: Sequence[WebSocketTransport], message: Prepared) -> None:
+        """Write a broadcast at once, with one ``send`` for each transport.
+
+        Args:
+            transports: some for which nothing waits to be written, and whose ``shared_form`` is the same.
+            message: the message, which has not been put into their write buffers.
+        """
+        frame = transports[0]._frame(message)
+        all_written = Connection.write_to_all([transport.wire for transport in transports], frame)
+        meter, count = transports[0].meter, len(transports)
+        if not all_written:
+            count -= sum([not transport._on_partly_written(message, frame) for transport in transports])
+        if meter is not None:
+            meter.on_batch(len(frame) * count, [message] * count)
+
+    def _on_partly_written(self, message: Prepared, frame: bytes) -> bool:
+        """Account for what the kernel has not taken of a broadcast. Returns whether the connection is alive."""
+        wire = self.wire
+        if wire.lost is not None:
+            self.outbox.put_back([message])
+            self._on_lost_writing(wire.lost)
+            return False
+        if wire.unsent:
+            self._in_flight = ([message], [b"", frame])
+            self.sink.on_stalled([message])
+        return True
 
     def _account_for(self, entries: list[Entry], frames: list[bytes]) -> None:
         if self.wire.unsent:
@@ -384,17 +416,16 @@ class WebSocketTransport(Transport):
 
     def _frame(self, entry: Entry) -> bytes:
         """The frame of an entry that is not plain text."""
-        if type(entry) is bytes and self._binary and not self._binary_prefix:
+        if type(entry) is bytes and self._binary and not self._binary_prefix and self._deflater is None:
             return encode_binary(entry)
-        if type(entry) is Prepared and self._deflater is None:
-            return self._shared_frames(entry)
+        if type(entry) is Prepared and self.shared_form is not None:
+            return self._shared_frames(entry, self.shared_form)
         return self._general_frames(entry)
 
-    def _shared_frames(self, entry: Prepared) -> bytes:
-        key = ("frame", self._binary, self._binary_prefix)
-        frames = entry.forms.get(key)
+    def _shared_frames(self, entry: Prepared, form: tuple[object, ...]) -> bytes:
+        frames = entry.forms.get(form)
         if frames is None:
-            frames = entry.forms[key] = self._general_frames(entry)
+            frames = entry.forms[form] = self._general_frames(entry)
         return frames
 
     def _general_frames(self, entry: Entry) -> bytes:
@@ -437,6 +468,20 @@ class WebSocketTransport(Transport):
             wire.close()
             return
         wire.linger()
+
+
+def shared_form(binary: bool, binary_prefix: int, deflater: Deflater | None, threshold: int) -> tuple[object, ...] | None:
+    """What the frame of a broadcast depends on besides its message; ``None`` if on the messages before it."""
+    if deflater is None:
+        return _one_tuple(binary, binary_prefix)
+    settings = deflater.settings
+    return None if settings is None else _one_tuple(binary, binary_prefix, threshold, *settings)
+
+
+@functools.cache
+def _one_tuple(*parts: object) -> tuple[object, ...]:
+    """The parts, in one tuple that all sessions share."""
+    return parts
 
 
 def message_head(size: int) -> bytes:

@@ -1,10 +1,13 @@
-/* Batches of plain Engine.IO messages to and from WebSocket frames (RFC 6455 section 5). No state, no I/O.
+/* Batches of plain Engine.IO messages to and from WebSocket frames (RFC 6455 section 5), and one frame to many sockets. No state.
 
-   batches.py says what the functions do, and is the reference: what is not the plain case is left to Python. */
+   batches.py and runtime/sends.py say what the functions do, and are the reference: what is not the plain case is left to
+   Python. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <errno.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #define FINAL_TEXT 0x81
 #define FINAL_BINARY 0x82
@@ -224,11 +227,74 @@ done:
     return frames;
 }
 
+/* ---- sending */
+
+struct receiver {
+    int descriptor;
+    Py_ssize_t sent; /* bytes, or the negative number of an error */
+};
+
+static Py_ssize_t
+send_once(int descriptor, const char *data, Py_ssize_t size)
+{
+    ssize_t sent;
+    do
+        sent = send(descriptor, data, (size_t)size, MSG_DONTWAIT | MSG_NOSIGNAL);
+    while (sent < 0 && errno == EINTR);
+    return sent < 0 ? -errno : sent;
+}
+
+/* The positions and the results of those that have not accepted all `size` bytes. */
+static PyObject *
+list_exceptions(const struct receiver *receivers, Py_ssize_t count, Py_ssize_t size)
+{
+    PyObject *exceptions = PyList_New(0);
+    for (Py_ssize_t i = 0; exceptions != NULL && i < count; i++) {
+        if (receivers[i].sent == size)
+            continue;
+        PyObject *pair = Py_BuildValue("(nn)", i, receivers[i].sent);
+        if (pair == NULL || PyList_Append(exceptions, pair))
+            Py_CLEAR(exceptions);
+        Py_XDECREF(pair);
+    }
+    return exceptions;
+}
+
+static PyObject *
+send_to_all(PyObject *module, PyObject *const *arguments, Py_ssize_t given)
+{
+    if (given != 2 || !PyList_CheckExact(arguments[0]) || !PyBytes_CheckExact(arguments[1])) {
+        PyErr_SetString(PyExc_TypeError, "send_to_all(descriptors: list, data: bytes)");
+        return NULL;
+    }
+    const char *data = PyBytes_AS_STRING(arguments[1]);
+    Py_ssize_t count = PyList_GET_SIZE(arguments[0]), size = PyBytes_GET_SIZE(arguments[1]);
+    struct receiver *receivers = PyMem_New(struct receiver, count);
+    PyObject *exceptions = NULL;
+    if (receivers == NULL)
+        return PyErr_NoMemory();
+    for (Py_ssize_t i = 0; i < count; i++) {
+        /* an int's own conversion runs no code of others, which could shorten the list */
+        PyObject *number = PyList_GET_ITEM(arguments[0], i);
+        long descriptor = PyLong_CheckExact(number) ? PyLong_AsLong(number) : -1;
+        receivers[i].descriptor = descriptor < 0 || descriptor > INT_MAX ? -1 : (int)descriptor;
+        PyErr_Clear();
+    }
+    Py_BEGIN_ALLOW_THREADS
+    for (Py_ssize_t i = 0; i < count; i++)
+        receivers[i].sent = send_once(receivers[i].descriptor, data, size);
+    Py_END_ALLOW_THREADS
+    exceptions = list_exceptions(receivers, count, size);
+    PyMem_Free(receivers);
+    return exceptions;
+}
+
 /* ---- the module */
 
 static PyMethodDef functions[] = {
     {"decode_messages", (PyCFunction)(void (*)(void))decode_messages, METH_FASTCALL, NULL},
     {"encode_messages", encode_messages, METH_O, NULL},
+    {"send_to_all", (PyCFunction)(void (*)(void))send_to_all, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -184,3 +184,33 @@ def test_linger_is_patient_when_the_loop_was_late(pair):
     while chunk := far.recv(1 << 20):
         received += chunk
     assert len(received) == written
+
+
+def test_the_same_bytes_to_several_connections():
+    ends = [gevent_socket.socketpair() for _ in range(4)]
+    connections = [Connection(detach(near)) for near, _ in ends]
+    assert Connection.write_to_all(connections, b"first")
+    ends[1][1].close()
+    connections[2].close()
+    assert not Connection.write_to_all(connections, b"second")
+    assert [type(connection.lost) for connection in connections] == [type(None), BrokenPipeError, OSError, type(None)]
+    assert [ends[number][1].recv(100) for number in (0, 3)] == [b"firstsecond"] * 2
+    for connection, (_, far) in zip(connections, ends, strict=True):
+        connection.close()
+        far.close()
+
+
+def test_what_the_kernel_does_not_take_of_them_follows():
+    ends = [gevent_socket.socketpair() for _ in range(2)]
+    connections = [Connection(detach(near)) for near, _ in ends]
+    data = bytes(range(256)) * 40_000
+    assert not Connection.write_to_all(connections, data)
+    assert all(connection.unsent > 0 for connection in connections)
+    for connection, (_, far) in zip(connections, ends, strict=True):
+        received = bytearray()
+        while len(received) < len(data):
+            received += far.recv(1 << 20)
+        assert received == data
+        assert connection.wait_drained(60)
+        connection.close()
+        far.close()

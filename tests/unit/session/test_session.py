@@ -223,6 +223,17 @@ def test_a_switch_moves_unsent_entries_and_the_pause() -> None:
     assert new.take() == ["unsent", "b"]
 
 
+def test_a_switch_ends_a_stall() -> None:
+    """A session was closed a heartbeat after its upgrade if something had been sent while no GET waited."""
+    session, _ = opened_session()
+    new = Switching()
+    assert session.start_upgrade(new, lambda: None)
+    session.append("ab", 2)
+    session.on_stalled()
+    session.switch_transport(new)
+    assert (session.stalled_since, session.outbox.take()) == (0.0, ["ab"])
+
+
 def test_a_closing_session_may_be_upgraded_and_then_ends() -> None:
     session, _ = opened_session()
     session.append("left", 4)
