@@ -216,12 +216,14 @@ class Socket(HasListeners):
             WriteTimeout: no room within ``timeout`` seconds; the message was not queued.
             TypeError: ``data`` has another type.
         """
-        message = data if type(data) is str or type(data) is bytes else as_message(data)
-        # checked here and not in size_of: for an ASCII message, the call would take a fifth of the time
-        size = len(message) if message.isascii() else size_of(message)
-        entry: Entry = message if compress and callback is None else self._special_entry(message, compress, callback)
         session = self._session
         outbox = session.outbox
+        if compress and callback is None and not session.creation_watched and outbox.put_message(data, session.thread):
+            # nearly always: what follows is for all other messages
+            return self
+        message = data if type(data) is str or type(data) is bytes else as_message(data)
+        size = size_of(message)
+        entry: Entry = message if compress and callback is None else self._special_entry(message, compress, callback)
         if outbox.size >= outbox.limit and not self._wait_for_room(timeout, volatile):
             return self
         if session.thread != current_thread():
