@@ -1,7 +1,8 @@
 """A TCP or TLS connection that was taken out of the server loop that accepted it.
 
 Owns the file descriptor, its two event-loop watchers, and the bytes that the kernel has not taken yet: no other object
-reads, writes or closes it. Knows nothing of HTTP, WebSocket or sessions. For the hub's thread only.
+reads, writes or closes it, except that ``recv_fd`` and ``send_fd`` lend it for one ``recv`` or ``send``. Knows nothing of HTTP,
+WebSocket or sessions. For the hub's thread only.
 """
 
 from __future__ import annotations
@@ -121,10 +122,17 @@ class Connection:
     """
 
     __slots__ = ("__weakref__", "_loop", "_on_closed", "_on_drained", "_on_readable", "_read_ahead", "_reader", "_sock",
-                 "_unsent", "_writer", "lost", "unsent")
+                 "_unsent", "_writer", "lost", "recv_fd", "send_fd", "unsent")
 
     def __init__(self, sock: Stream, pending: bytes = b"") -> None:
         self._sock = sock
+        # what TLS receives and sends is not what the kernel has
+        number = sock.fileno() if type(sock) is _socket.socket else -1
+        #: the descriptor, if the next bytes come from it, so that one may receive from it instead of calling `recv`; or -1
+        self.recv_fd = -1 if pending else number
+        #: the descriptor, if one may send to it instead of calling `write`, as long as nothing is unsent; or -1. What is not sent
+        #: is passed to `keep`, and an error to `lose`
+        self.send_fd = number
         self._loop: IoLoop = gevent.get_hub().loop
         #: bytes that were read before, and that `recv` has not returned yet
         self._read_ahead = pending
@@ -167,6 +175,8 @@ class Connection:
         """
         if self._read_ahead:
             head, self._read_ahead = self._read_ahead[:size], self._read_ahead[size:]
+            if not self._read_ahead:
+                self.recv_fd = self.send_fd
             return head
         return self._sock.recv(size)
 
@@ -205,7 +215,7 @@ class Connection:
             OSError: the connection is lost; unsent bytes are dropped.
         """
         if self.unsent or self.lost is not None:
-            self._keep(data)
+            self._queue(data)
             return
         try:
             sent = self._sock.send(data, MORE) if more else self._sock.send(data)
@@ -215,12 +225,7 @@ class Connection:
             self.lost = error
             raise
         if sent != len(data):
-            self._keep_rest(data, sent)
-
-    def _keep_rest(self, data: bytes, sent: int) -> None:
-        self._unsent.append(memoryview(data)[sent:])
-        self.unsent = len(data) - sent
-        self._watch_writable()
+            self.keep(memoryview(data)[sent:])
 
     @staticmethod
     def write_to_all(connections: Sequence[Connection], data: bytes) -> bool:
@@ -244,11 +249,21 @@ class Connection:
     def _on_partly_sent(self, data: bytes, sent: int) -> None:
         """Not all of ``data`` was sent: ``sent`` bytes were, or it is the negative number of an error."""
         if sent < 0 and -sent not in (errno.EAGAIN, errno.EWOULDBLOCK):
-            self.lost = OSError(-sent, os.strerror(-sent))
+            self.lose(OSError(-sent, os.strerror(-sent)))
             return
-        self._keep_rest(data, max(0, sent))
+        self.keep(memoryview(data)[max(0, sent):])
 
-    def _keep(self, data: bytes) -> None:
+    def keep(self, rest: bytes | memoryview) -> None:
+        """The kernel has not taken ``rest`` of what was sent: send it when it does. For the case that nothing else is unsent."""
+        self._unsent.append(rest)
+        self.unsent = len(rest)
+        self._watch_writable()
+
+    def lose(self, error: OSError) -> None:
+        """Sending has failed with ``error``, so that nothing can be written any more."""
+        self.lost = error
+
+    def _queue(self, data: bytes) -> None:
         if self.lost is not None:
             raise self.lost
         self._unsent.append(data)
@@ -340,6 +355,7 @@ class Connection:
 
     def _finish_writing(self) -> None:
         self._on_drained = None
+        self.send_fd = -1
         if self.lost is not None:
             self.close()
             return
@@ -369,6 +385,7 @@ class Connection:
         self._unsent = []
         self._sock.close()
         self._sock = CLOSED
+        self.recv_fd = self.send_fd = -1
         self._read_ahead = b""
         self.lost = self.lost or BrokenPipeError("the connection is closed")
         callback, self._on_closed = self._on_closed, None

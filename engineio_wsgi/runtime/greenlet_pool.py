@@ -34,11 +34,11 @@ SLICE = 0.01
 class Readable(Protocol):
     """A connection that has something to read."""
 
-    def read(self) -> None:
-        """Read once, and run the listeners."""
+    def read(self, now: float) -> None:
+        """Read once, and run the listeners. ``now`` is the time of the monotonic clock, nearly."""
         ...
 
-    def uncork(self) -> None:
+    def flush(self) -> None:
         """The listeners have returned or wait for something: write what they sent."""
         ...
 
@@ -130,21 +130,23 @@ class GreenletPool:
             kept, self._read_by = self._read_by, None
             if kept is not None:
                 self._note_reading(kept, monotonic())
-                kept.uncork()
+                kept.flush()
         if self._readable:
             self._loop.run_callback(self._read_all)
 
     def _read_queue(self) -> None:
         """In a greenlet of the pool."""
         readable = self._readable
+        # the clock is read once for each connection: when one is done, the next is read
+        now = monotonic()
         while readable:
             self._read_by = connection = readable.popleft()
-            connection.read()
+            connection.read(now)
             if self._read_by is not connection:
                 # a listener has blocked meanwhile, and another greenlet has taken over the rest
                 return
             self._read_by = None
-            connection.uncork()
+            connection.flush()
             if (now := monotonic()) > self._slice_ends:
                 self._note_reading(connection, now)
                 return

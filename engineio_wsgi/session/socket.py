@@ -219,17 +219,16 @@ class Socket(HasListeners):
             TypeError: ``data`` has another type.
             BundleTooLarge: the bundle is larger than ``max_buffered``.
         """
-        if type(data) is str or type(data) is bytes:
-            message: str | bytes = data
-        elif isinstance(data, Bundle):
-            return self._send_bundle(data, compress, callback, timeout, volatile)
-        else:
-            message = as_message(data)
-        # checked here and not in size_of: for an ASCII message, the call would take a fifth of the time
-        size = len(message) if message.isascii() else size_of(message)
-        entry: Entry = message if compress and callback is None else self._special_entry(message, compress, callback)
         session = self._session
         outbox = session.outbox
+        if compress and callback is None and not session.creation_watched and outbox.put_message(data, session.thread):
+            # nearly always: what follows is for all other messages
+            return self
+        if isinstance(data, Bundle):
+            return self._send_bundle(data, compress, callback, timeout, volatile)
+        message = data if type(data) is str or type(data) is bytes else as_message(data)
+        size = size_of(message)
+        entry: Entry = message if compress and callback is None else self._special_entry(message, compress, callback)
         if outbox.size >= outbox.limit and not self._wait_for_room(timeout, volatile):
             return self
         if session.thread != current_thread():

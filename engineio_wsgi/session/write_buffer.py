@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engineio_wsgi.packet import Packet, PacketType
+from engineio_wsgi.session.plain_messages import append_message
 from engineio_wsgi.transports.base import Entry, Prepared, Transport, as_packet, size_of
 
 __all__ = ["OVERHEAD", "WriteBuffer", "entry_size"]
@@ -55,6 +56,22 @@ class WriteBuffer:
         self.size += size
         if not self._transport.corked:
             self._transport.wake()
+
+    def put_message(self, message: object, thread: int) -> bool:
+        """The same for a message that needs nothing else: exactly a ``bytes`` or an ASCII ``str``, sent in this ``thread``.
+
+        Returns:
+            ``False``, and nothing was done, if it is anything else or the buffer is full.
+        """
+        if self.size >= self.limit:
+            return False
+        size = append_message(self.entries, message, thread)
+        if size < 0:
+            return False
+        self.size += size
+        if not self._transport.corked:
+            self._transport.wake()
+        return True
 
     def withdraw(self, key: str) -> None:
         """Drop the message of a broadcast with this key that still waits, if there is one."""

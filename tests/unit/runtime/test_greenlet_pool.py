@@ -122,16 +122,16 @@ class Connection:
         self.script = script
         self.greenlet: object = None
 
-    def read(self) -> None:
+    def read(self, now: float) -> None:
         """As a transport does it."""
         self.greenlet = gevent.getcurrent()
         self.log.append(f"read {self.name}")
         self.script()
         self.log.append(f"done {self.name}")
 
-    def uncork(self) -> None:
+    def flush(self) -> None:
         """What the listeners sent is written."""
-        self.log.append(f"uncork {self.name}")
+        self.log.append(f"flush {self.name}")
 
 
 def attend(pool: GreenletPool, *connections: Connection, until: int) -> list[str]:
@@ -157,7 +157,7 @@ def test_one_worker_reads_all_and_writes_after_each():
     log: list[str] = []
     connections = [Connection(name, log) for name in "abc"]
     attend(GreenletPool(), *connections, until=9)
-    assert log == [f"{what} {name}" for name in "abc" for what in ("read", "done", "uncork")]
+    assert log == [f"{what} {name}" for name in "abc" for what in ("read", "done", "flush")]
     assert len({connection.greenlet for connection in connections}) == 1
 
 
@@ -170,7 +170,7 @@ def test_a_listener_that_blocks_holds_up_no_other_connection():
 
     connections = [Connection("a", log, block), Connection("b", log), Connection("c", log)]
     attend(pool, *connections, until=9)
-    assert log == ["read a", "uncork a", "read b", "done b", "uncork b", "read c", "done c", "uncork c", "loop"], (
+    assert log == ["read a", "flush a", "read b", "done b", "flush b", "read c", "done c", "flush c", "loop"], (
         "what the blocked one has sent is written, too")
     assert connections[0].greenlet is not connections[1].greenlet
     assert connections[1].greenlet is connections[2].greenlet
@@ -182,7 +182,7 @@ def test_one_that_blocks_after_another():
     pool, log, go = GreenletPool(), [], Event()
     connections = [Connection("a", log), Connection("b", log, go.wait), Connection("c", log, go.wait), Connection("d", log)]
     attend(pool, *connections, until=10)
-    assert [entry for entry in log if entry.startswith("uncork")] == ["uncork a", "uncork b", "uncork c", "uncork d"]
+    assert [entry for entry in log if entry.startswith("flush")] == ["flush a", "flush b", "flush c", "flush d"]
     go.set()
     assert sorted(wait_for(log, 12)[-2:]) == ["done b", "done c"]
 
@@ -192,7 +192,7 @@ def test_a_worker_that_was_kept_reads_no_more_when_it_goes_on():
     attend(pool, Connection("a", log, go.wait), until=2)
     go.set()
     attend(pool, Connection("b", log), until=6)
-    assert log == ["read a", "uncork a", "done a", "read b", "done b", "uncork b"]
+    assert log == ["read a", "flush a", "done a", "read b", "done b", "flush b"]
 
 
 def test_the_loop_has_its_turn_between_two_connections_when_the_slice_is_used_up(monkeypatch: pytest.MonkeyPatch):
@@ -204,7 +204,7 @@ def test_the_loop_has_its_turn_between_two_connections_when_the_slice_is_used_up
         time.sleep(0.001)
 
     attend(GreenletPool(), Connection("a", log, slow), Connection("b", log), until=7)
-    assert log == ["read a", "done a", "uncork a", "loop", "read b", "done b", "uncork b"]
+    assert log == ["read a", "done a", "flush a", "loop", "read b", "done b", "flush b"]
 
 
 @pytest.mark.complains
@@ -213,7 +213,7 @@ def test_a_connection_whose_reading_fails_holds_up_no_other(caplog: pytest.LogCa
     with caplog.at_level(logging.ERROR, "engine"):
         attend(GreenletPool(), Connection("a", log, lambda: 1 / 0), Connection("b", log), until=5)
     assert "ZeroDivisionError" in caplog.text
-    assert log == ["read a", "uncork a", "read b", "done b", "uncork b"]
+    assert log == ["read a", "flush a", "read b", "done b", "flush b"]
 
 
 # -- tasks that were submitted

@@ -10,6 +10,7 @@ import pytest
 from gevent.event import Event
 from support.fakesession import FakeHost, FakeTransport, opened_session, outcome, quiet, started
 
+from engineio_wsgi.clock import monotonic
 from engineio_wsgi.errors import SocketClosed
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.session.delivery import OnSlow
@@ -286,7 +287,7 @@ def test_close_listeners_wait_for_a_listener_that_is_running() -> None:
     log = recorded(session, "close")
     go_on = Event()
     session.inbox.on("message", lambda data: go_on.wait(5))
-    busy = started(session.inbox.deliver, "a")
+    busy = started(session.inbox.deliver, "a", monotonic())
     session.end("test")
     gevent.sleep(0)
     assert log == []
