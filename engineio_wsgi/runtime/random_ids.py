@@ -10,7 +10,7 @@ from base64 import urlsafe_b64encode
 
 from engineio_wsgi.runtime.forks import call_in_child
 
-__all__ = ["random_id"]
+__all__ = ["ID_SIZE", "random_id"]
 
 #: random bytes of an id: 120 bits
 ID_BYTES = 15

@@ -16,7 +16,8 @@ from engineio_wsgi.contrib.socketio.manager import EmitOnce
 from engineio_wsgi.contrib.socketio.options import PATH
 from engineio_wsgi.contrib.socketio.packets import dumps, loads
 from engineio_wsgi.emitter import Emitter
-from engineio_wsgi.engine.registry import SESSION_ID_BYTES, WORKER_ID_SIZE
+from engineio_wsgi.engine.registry import WORKER_ID_SIZE
+from engineio_wsgi.runtime.random_ids import ID_SIZE as RANDOM_SIZE
 
 __all__ = ["ClusterManager", "RoomCluster"]
 
@@ -24,7 +25,7 @@ logger = logging.getLogger("engine.socketio")
 
 TOPIC = "socket.io"
 #: characters of a client's id: those that name its worker, and 120 random bits in base64
-ID_SIZE = WORKER_ID_SIZE + SESSION_ID_BYTES * 4 // 3
+ID_SIZE = WORKER_ID_SIZE + RANDOM_SIZE
 
 
 class RoomCluster(Protocol):
