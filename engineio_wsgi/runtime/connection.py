@@ -127,7 +127,7 @@ class Connection:
     def __init__(self, sock: Stream, pending: bytes = b"") -> None:
         self._sock = sock
         # what TLS receives and sends is not what the kernel has
-        number = sock.fileno() if type(sock) is _socket.socket else -1
+        number = sock.fileno() if isinstance(sock, _socket.socket) else -1
         #: the descriptor, if the next bytes come from it, so that one may receive from it instead of calling `recv`; or -1
         self.recv_fd = -1 if pending else number
         #: the descriptor, if one may send to it instead of calling `write`, as long as nothing is unsent; or -1. What is not sent
