@@ -234,14 +234,14 @@ class Connection:
         Returns:
             Whether the kernel has taken all bytes of all of them. If not, some have bytes ``unsent``, or are ``lost``.
         """
-        plain = [connection for connection in connections if type(connection._sock) is not _TlsStream]
-        exceptions = send_to_all([connection._sock.fileno() for connection in plain], data)
+        plain = [connection for connection in connections if connection.send_fd >= 0]
+        exceptions = send_to_all([connection.send_fd for connection in plain], data)
         for position, sent in exceptions:
             plain[position]._on_partly_sent(data, sent)
         if len(plain) == len(connections):
             return not exceptions
         for connection in connections:
-            if connection.secure:
+            if connection.send_fd < 0:
                 with contextlib.suppress(OSError):  # it is `lost`
                     connection.write(data)
         return False
