@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -449,6 +450,24 @@ def test_pages_between_polls() -> None:
             # the application gets a greenlet and a socket again
             assert client.connection.get(f"/page{number}").text == f"application /page{number}"
             assert client.echo("x").text == "4x"
+
+
+def test_a_get_that_waits_holds_no_greenlet() -> None:
+    def greenlets() -> int:
+        gc.collect()
+        return sum(isinstance(each, gevent.Greenlet) for each in gc.get_objects())
+
+    with running() as site:
+        served = site.serve()
+        before = greenlets()
+        clients = [Client(served) for _ in range(50)]
+        for client in clients:
+            client.connection.start("GET", client.target, client.headers)
+        served.settle()
+        assert greenlets() - before < 10
+        for client in clients:
+            site.engine.clients[client.sid].send("a")
+        assert [client.connection.response().text for client in clients] == ["4a"] * 50
 
 
 def test_a_post_that_waits_for_a_full_inbox() -> None:
