@@ -7,7 +7,7 @@ its session id, its ``t`` and the length of its body is not recognised, and noth
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from engineio_wsgi.http.query import parse_query
 from engineio_wsgi.http.request_head import MAX_KEPT_FIELDS, PROXY_KEYS, HeadLimits
@@ -32,20 +32,8 @@ LENGTH_HEADER = re.compile(rb"\r\nContent-Length: ?(?=[1-9])", re.IGNORECASE)
 LENGTH = re.compile(rb"[1-9]\d{0,8}(?=\r\n)")
 
 
-class LaneRequest(NamedTuple):
-    """A request that was recognised.
-
-    Attributes:
-        sid: the session id.
-        revision: of the protocol.
-        head_size: bytes of the head.
-        body_size: bytes of the body.
-    """
-
-    sid: str
-    revision: int
-    head_size: int
-    body_size: int
+#: a request that was recognised: the session id, the protocol's revision, and the bytes of its head and of its body
+LaneRequest = tuple[str, int, int, int]
 
 
 class Known:
@@ -100,7 +88,7 @@ class Known:
         if (line_end > limits.max_request_line or end - line_end - 4 > limits.max_header_size
                 or self._count > limits.max_header_count):
             return None
-        return LaneRequest(line[2].decode("ascii"), 4 if line[1] == b"4" else 3, end, size)
+        return line[2].decode("ascii"), 4 if line[1] == b"4" else 3, end, size
 
 
 def learn(head: bytes, environ: WSGIEnvironment, headers: list[tuple[str, str]]) -> Known | None:

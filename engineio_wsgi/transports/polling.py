@@ -20,6 +20,7 @@ from engineio_wsgi.http.response import Response, payload, posted
 from engineio_wsgi.log import shorten
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.protocol.engineio.codec import codec_of
+from engineio_wsgi.protocol.engineio.v4 import encode_text
 from engineio_wsgi.runtime.observer import Meter
 from engineio_wsgi.transports.base import CloseReason, Transport, as_packets, count_beyond
 
@@ -141,7 +142,11 @@ class PollingTransport(Transport):
             return self._encode([NOOP])
         entries = self.outbox.take()
         last = [CLOSE] if sink.closing else [] if entries else [NOOP]
-        answer = self._encode([*as_packets(entries), *last])
+        if len(entries) == 1 and not last and type(entries[0]) is str and self._protocol == 4:
+            # most answers: it saves a packet, and 1.5 µs
+            answer = self._finish(encode_text(entries[0]), PLAIN_TEXT, True)
+        else:
+            answer = self._encode([*as_packets(entries), *last])
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("> %s: a GET is answered with %d packets", shorten(sink.id), len(entries) + len(last))
         if self.meter is not None:
@@ -163,8 +168,10 @@ class PollingTransport(Transport):
 
     def _encode(self, packets: Sequence[Packet]) -> Response:
         body = self._codec.encode_payload(packets, self._binary)
-        compress = any(packet.compress for packet in packets)
-        answer = self.wrap(body, self._content_type(packets), compress)
+        return self._finish(body, self._content_type(packets), any(packet.compress for packet in packets))
+
+    def _finish(self, body: bytes, content_type: str, compress: bool) -> Response:
+        answer = self.wrap(body, content_type, compress)
         if self.meter is not None:
             self.meter.on_bytes_out(len(answer.body))
         return answer
@@ -194,7 +201,9 @@ class PollingTransport(Transport):
                                  {"name": "DATA_OVERLAP"}, bare=True)
         self._posting = True
         try:
-            self._take(self._read_packets(environ), environ)
+            self._take(self._read_packets(environ))
+            if self.inbox.reading_paused:
+                self._wait_for_room(environ)
         finally:
             self._posting = False
         return posted()
@@ -213,19 +222,33 @@ class PollingTransport(Transport):
         except ProtocolError:
             return None
 
-    def receive(self, packets: list[Packet], size: int, environ: WSGIEnvironment) -> None:
-        """Process the packets of a POST, which :meth:`decode` has returned. Blocks while the inbox is full.
+    def receive(self, packets: list[Packet], size: int) -> bool:
+        """Process the packets of a POST, which :meth:`decode` has returned. Blocks only if one of them closes the session.
 
         Args:
             packets: of the POST.
             size: of its body, in bytes.
-            environ: with the keys that :class:`EndWatch` needs.
+
+        Returns:
+            Whether the POST can be answered; otherwise only after :meth:`finish_post`, because the inbox is full.
         """
         if self.meter is not None:
             self.meter.on_bytes_in(size)
         self._posting = True
         try:
-            self._take(packets, environ)
+            self._take(packets)
+        finally:
+            self._posting = self.inbox.reading_paused
+        return not self._posting
+
+    def finish_post(self, environ: WSGIEnvironment) -> None:
+        """Wait until the inbox has room, or the session has ended. Blocks.
+
+        Args:
+            environ: with the keys that :class:`EndWatch` needs.
+        """
+        try:
+            self._wait_for_room(environ)
         finally:
             self._posting = False
 
@@ -262,7 +285,7 @@ class PollingTransport(Transport):
         """The packets in the body of a POST."""
         return self._codec.decode_payload(body, binary)
 
-    def _take(self, packets: list[Packet], environ: WSGIEnvironment) -> None:
+    def _take(self, packets: list[Packet]) -> None:
         sink = self.sink
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("< %s: a POST with %d packets", shorten(sink.id), len(packets))
@@ -279,8 +302,6 @@ class PollingTransport(Transport):
             sink.on_packet(packet)
         self.inbox.enqueue(messages)
         self.inbox.submit_turn()
-        if self.inbox.reading_paused:
-            self._wait_for_room(environ)
 
     # -- for the session
 
