@@ -17,7 +17,7 @@ from gevent.socket import socket as GeventSocket
 from greenlet import getcurrent, greenlet
 
 from engineio_wsgi.clock import monotonic
-from engineio_wsgi.http.arrivals import arrivals_of
+from engineio_wsgi.http.arrivals import Arrivals, arrivals_of
 from engineio_wsgi.runtime.connection import Connection, detach
 from engineio_wsgi.runtime.loop import READ, WRITE, IoLoop, Stream, Watcher
 from engineio_wsgi.vendors.gevent_sockets import c_socket, is_tls, tls_object
@@ -43,7 +43,7 @@ class HttpConnection:
     def __init__(self, sock: GeventSocket, read_ahead: bytes = b"") -> None:
         self._owner = sock
         self._hub: Hub = gevent.get_hub()
-        self._arrivals = arrivals_of(self._hub)
+        self._arrivals: Arrivals | None = None
         self._greenlet: Any = None  # a `greenlet` while it is parked, which is checked before each use
         #: the C socket, or the TLS socket, to watch for the client's end
         self.raw: _socket.socket = sock
@@ -184,12 +184,13 @@ class HttpConnection:
     def _watch(self) -> None:
         if self._watcher is None:
             self._watcher = self._hub.loop.io(self.raw.fileno(), READ)
+            self._arrivals = arrivals_of(self._hub)
         self._watching = True
         self._watcher.start(self._on_readable)
 
     def _on_readable(self) -> None:
         """In the hub. The watcher stays active while a request is served, and is stopped only if more bytes arrive."""
-        if self._parked:
+        if self._parked and self._arrivals is not None:
             self._arrivals.add(self._resume)
         else:
             self._watching = False
