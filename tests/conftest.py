@@ -33,7 +33,7 @@ DEADLINE = 300.0
 #: with TEST_CROSSING=yes, every request for a session comes to another worker than the session's: each kind of server, and one
 #: that is on another machine
 CROSSING = bool(os.environ.get("TEST_CROSSING"))
-HANDLERS = ["reference"] if REFERENCE else [*KINDS, "machines"] if CROSSING else ["ours", "stock"]
+HANDLERS = ["reference"] if REFERENCE else [*KINDS, "machines"] if CROSSING else ["ours", "stock", "laneless"]
 #: the suites with polling, which run a second time without the lane of our handler
 ON_THE_LANE = ("backpressure", "broadcast", "closing", "cors", "eio3", "groups", "handlers", "heartbeat", "hostile_sessions",
                "http_limits", "jsonp", "late_loop", "liveness", "logging", "metrics", "polling", "polling_compression", "quotas",
@@ -87,19 +87,14 @@ def _is_meant(item: Any) -> bool:
     handler = parameters.get("handler", "reference" if REFERENCE else "nothing")
     if CROSSING and handler == "nothing":
         return False
+    if handler == "laneless" and item.module.__name__.rpartition("test_")[2] not in ON_THE_LANE:
+        return False
     return not any(map(item.get_closest_marker, _NOT_FOR.get(handler, ())))
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run the suites with polling without the lane, too."""
-    suite = metafunc.module.__name__.rpartition("test_")[2]
-    if "handler" in metafunc.fixturenames and "ours" in HANDLERS and suite in ON_THE_LANE:
-        metafunc.parametrize("handler", [*HANDLERS, "laneless"], indirect=True)
 
 
 @pytest.fixture(params=HANDLERS)
 def handler(request: pytest.FixtureRequest) -> str:
-    """The server under test: our own handler, gevent-websocket's, or the server of the other workers of a cluster."""
+    """The server under test: our own handler with its lane and without it, gevent-websocket's, or a cluster's."""
     return str(request.param)
 
 

@@ -7,6 +7,7 @@ belongs to the server that accepted it, until it is detached.
 from __future__ import annotations
 
 import _socket
+from collections.abc import Callable
 from contextlib import suppress
 from math import inf
 from typing import Any
@@ -37,13 +38,17 @@ class HttpConnection:
     client that sends without a pause would keep the others waiting.
     """
 
-    __slots__ = ("_arrivals", "_deadline", "_due", "_greenlet", "_hub", "_owner", "_parked", "_timer", "_watcher", "_watching",
-                 "buffer", "lost", "raw", "recv", "send")
+    __slots__ = ("_arrivals", "_deadline", "_due", "_greenlet", "_hub", "_on_ready", "_owner", "_parked", "_timer", "_watcher",
+                 "_watching", "buffer", "lost", "raw", "recv", "send")
+
+    #: set with the watcher
+    _arrivals: Arrivals
 
     def __init__(self, sock: GeventSocket, read_ahead: bytes = b"") -> None:
-        self._owner = sock
+        self._owner: GeventSocket | _socket.socket = sock
+        #: called in the hub instead of resuming a greenlet, if no greenlet serves the connection
+        self._on_ready: Callable[[bool], object] | None = None
         self._hub: Hub = gevent.get_hub()
-        self._arrivals: Arrivals | None = None
         self._greenlet: Any = None  # a `greenlet` while it is parked, which is checked before each use
         #: the C socket, or the TLS socket, to watch for the client's end
         self.raw: _socket.socket = sock
@@ -178,8 +183,14 @@ class HttpConnection:
         self._hub.loop.run_callback(self._expire)
 
     def _expire(self) -> None:
-        if self._parked and not self.buffer:
+        if not self.buffer:
+            self._end_wait()
+
+    def _end_wait(self) -> None:
+        if self._parked:
             self._greenlet.switch(inf)
+        elif self._on_ready is not None:
+            self._on_ready(True)
 
     def _watch(self) -> None:
         if self._watcher is None:
@@ -190,17 +201,17 @@ class HttpConnection:
 
     def _on_readable(self) -> None:
         """In the hub. The watcher stays active while a request is served, and is stopped only if more bytes arrive."""
-        if self._parked and self._arrivals is not None:
+        if self._parked or self._on_ready is not None:
             self._arrivals.add(self._resume)
         else:
-            self._watching = False
-            if self._watcher is not None:
-                self._watcher.stop()
+            self.unwatch()
 
     def _resume(self) -> None:
         # the deadline may have passed since
         if self._parked:
             self._greenlet.switch()
+        elif self._on_ready is not None:
+            self._on_ready(False)
 
     def _arm(self, deadline: float) -> None:
         if self._timer is not None:
@@ -212,12 +223,66 @@ class HttpConnection:
 
     def _on_timer(self) -> None:
         self._due = inf
-        if not self._parked:
+        if not self._parked and self._on_ready is None:
             return
         if monotonic() >= self._deadline:
-            self._greenlet.switch(inf)
+            self._end_wait()
         elif self._deadline != inf:
             self._arm(self._deadline)
+
+    # -- without a greenlet
+
+    @property
+    def can_be_released(self) -> bool:
+        """Whether it can do without the socket of the server that accepted it: not if that has the state of TLS.
+
+        Nor if it is a Unix socket, which a forked child could not tell from others.
+        """
+        return self.raw.family in (_socket.AF_INET, _socket.AF_INET6) and not is_tls(self._owner)
+
+    def release(self, on_ready: Callable[[bool], object]) -> None:
+        """Take the connection away from the server's greenlet, which may end, and watch it.
+
+        Args:
+            on_ready: called in the hub with ``False`` whenever there may be bytes to read, and with ``True`` when the time that
+                :meth:`expect` has set is over, or :meth:`stop_waiting` was called.
+        """
+        raw = _socket.socket(fileno=self._owner.detach())
+        raw.setblocking(False)
+        self._use(raw)
+        self._greenlet = None
+        if self._timer is not None:
+            self._timer.close()
+            self._timer, self._due = None, inf
+        self._on_ready = on_ready
+        self.watch()
+
+    def regain(self) -> GeventSocket:
+        """Have a greenlet serve the connection again. Returns the gevent socket that it has from now on."""
+        self._on_ready = None
+        sock = GeventSocket(fileno=self._owner.detach())
+        self._use(sock)
+        return sock
+
+    def leave_alone(self) -> None:
+        """Call ``on_ready`` no more, because a greenlet is about to :meth:`regain` the connection."""
+        self._on_ready = None
+
+    def _use(self, sock: GeventSocket | _socket.socket) -> None:
+        self._owner = sock
+        self.raw = raw = c_socket(sock)
+        self.recv, self.send = raw.recv, raw.send
+
+    def watch(self) -> None:
+        """Watch for bytes, if it is not watched already."""
+        if not self._watching:
+            self._watch()
+
+    def unwatch(self) -> None:
+        """Leave what arrives with the kernel."""
+        self._watching = False
+        if self._watcher is not None:
+            self._watcher.stop()
 
     # -- writing
 
@@ -315,6 +380,6 @@ class HttpConnection:
             if watcher is not None:
                 watcher.stop()
                 watcher.close()
-        self._watcher = self._timer = self._greenlet = None
+        self._watcher = self._timer = self._greenlet = self._on_ready = None
         self._watching = False
         self._due = inf

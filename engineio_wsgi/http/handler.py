@@ -22,10 +22,9 @@ from engineio_wsgi.clock import monotonic
 from engineio_wsgi.http.access_log import is_silent
 from engineio_wsgi.http.body import NO_BODY, open_body
 from engineio_wsgi.http.connection import HttpConnection
-from engineio_wsgi.http.lane import HOOKS, Lane, LaneEngine, keeps_lane
+from engineio_wsgi.http.lane_handler import LaneResponder
 from engineio_wsgi.http.lending import SOCKET_KEYS, LentSocket
 from engineio_wsgi.http.request_head import HeadParser, InvalidRequest, RequestHead, check_partial_head, fill_environ
-from engineio_wsgi.http.response_writer import Responder
 from engineio_wsgi.log import log_violation
 from engineio_wsgi.options.values import Deflate
 from engineio_wsgi.protocol.websocket.deflate import DeflateSettings
@@ -41,7 +40,7 @@ __all__ = ["WebSocketHandler"]
 logger = logging.getLogger("engine.http")
 
 
-class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
+class WebSocketHandler(LaneResponder, PlainWebSocketHandler):  # type: ignore[misc]
     """A ``handler_class`` for any ``gevent.pywsgi.WSGIServer``, instead of pywsgi's or gevent-websocket's.
 
     Subclass it to set its limits. A request beyond one of them is answered with the status below, and the connection is closed;
@@ -88,17 +87,13 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
     #: whether WebSockets are accepted without a call of the application; for subclasses
     prevent_wsgi_call = False
 
-    #: bytes of the connection that were read before
+    #: bytes of the connection that were read before it was this handler's
     read_ahead = b""
 
     # Any: both are ``None`` between requests, which no method that uses them has to check
     environ: Any = None
     application: Any = None  # as above
     _request: RequestHead | None = None
-    #: the bytes of the request's head
-    _head_read = b""
-    #: from the bytes of a poll or POST to those of its answer, once one has been accepted
-    _lane: Lane | None = None
     #: whether the connection was detached together with its unanswered request
     handed_off = False
 
@@ -121,27 +116,15 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
     # -- the connection
 
     def handle(self) -> None:
-        """Serve the connection until it ends. Blocks; called once, by the server."""
+        """Serve the connection until it ends, or needs no greenlet. Blocks; called once, by the server."""
         connection = self._connection = HttpConnection(self.socket, self.read_ahead)
         self._parser = HeadParser()
         connection.no_delay()
         try:
-            has_begun = connection.fill_first(self.header_timeout)
-            while has_begun and self._serve_one():
-                has_begun = connection.fill(self.keepalive_timeout)
+            if connection.fill_first(self.header_timeout):
+                self._serve_requests(self.header_timeout)
         finally:
-            self._end_connection(connection)
-
-    def _serve_one(self) -> bool:
-        """Answer the request that has begun to arrive. Returns whether another may follow on this connection."""
-        if self._lane is not None and self._lane.serve():
-            return not self.close_connection
-        if not self.handle_one_request():
-            return False
-        # an idle connection keeps only the headers of the last requests, to compare the next with them
-        self.environ = self.response_headers = self._request = self._head = None
-        self._head_read = b""
-        return True
+            self._leave_connection()
 
     def handle_one_request(self) -> bool:
         """Read a request and answer it. Returns whether another may follow on this connection."""
@@ -236,57 +219,6 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
         environ["engineio.socket"] = connection.raw
         environ["engineio.handler"] = self
         return environ
-
-    # -- the lane
-
-    def open_lane(self, engine: LaneEngine, environ: WSGIEnvironment, headers: list[tuple[str, str]]) -> None:
-        """Serve later requests like the present one over the lane, unless a subclass has to see them.
-
-        Args:
-            engine: has accepted the present request.
-            environ: of it.
-            headers: the CORS headers of its response.
-        """
-        if self.close_connection or self._detached is not None or not keeps_lane(type(self), WebSocketHandler, HOOKS):
-            return
-        lane = self._lane
-        if lane is None or not lane.leads_to(engine):
-            lane = self._lane = Lane(self, self._connection, engine, self._logs_lane)
-        lane.accept(self._head_read, environ, headers)
-
-    def on_lane_learnt(self) -> None:
-        """Requests like one that has been accepted are known to the lane."""
-        # which compares the same bytes
-        self._parser = HeadParser()
-
-    @property
-    def _logs_lane(self) -> bool:
-        """Whether the access log gets a line for each request over the lane."""
-        return self._is_logging
-
-    @property
-    def stopping(self) -> bool:
-        """Whether the connection ends with the next response over the lane, because the server stops."""
-        return False
-
-    def on_lane_request(self) -> None:
-        """A request has been read that goes over the lane."""
-
-    def on_lane_response(self) -> None:
-        """It has been answered."""
-
-    def log_lane(self, line: str, began: float, size: int) -> None:
-        """Write the access log's line of a request that went over the lane.
-
-        Args:
-            line: the request line.
-            began: when the request had been read, as `time.time` says it.
-            size: bytes of the response.
-        """
-        self.requestline, self.response_length = line, size
-        self.status = self._orig_status = "200 OK"
-        self.time_start, self.time_finish = began, time()
-        self.log_request()
 
     # -- the response
 

@@ -4,6 +4,10 @@ A request goes over the lane if it equals one that has been accepted before on t
 needs no environ and no call of the application. Any other request is left where it is, for the handler, which alone decides and
 refuses. So no rule exists twice.
 
+While a GET waits, no greenlet does: the hub answers it, and serves what follows on the connection. When something follows that
+may block, the handler gets a greenlet again. Where the greenlet has to stay (TLS, a pool that counts connections, an access log
+that may block), it waits for the next request meanwhile.
+
 Owns one connection's part of this: what was learnt, the GET that waits, and the writing of its answer. Knows neither sessions nor
 options: for that it has a `LaneEngine`.
 """
@@ -21,7 +25,7 @@ from engineio_wsgi.http.request_head import HeadLimits
 from engineio_wsgi.http.response import Response, finish, payload, posted
 from engineio_wsgi.http.response_head import ResponseHead, date_line
 from engineio_wsgi.options.values import HttpCompression
-from engineio_wsgi.packet import Packet
+from engineio_wsgi.packet import Packet, PacketType
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication, WSGIEnvironment
@@ -68,8 +72,12 @@ class LaneTransport(Protocol):
         """The packets of a POST, if it is a plain one."""
         ...
 
-    def receive(self, packets: list[Packet], size: int, environ: WSGIEnvironment) -> None:
-        """Process them."""
+    def receive(self, packets: list[Packet], size: int) -> bool:
+        """Process them; returns whether the POST can be answered."""
+        ...
+
+    def finish_post(self, environ: WSGIEnvironment) -> None:
+        """Wait until it can."""
         ...
 
 
@@ -115,6 +123,19 @@ class LaneHandler(HeadLimits, Protocol):
         """Write the access log's line of a request."""
         ...
 
+    @property
+    def needs_greenlet(self) -> bool:
+        """Whether the greenlet may not end before the connection."""
+        ...
+
+    def serve_in_greenlet(self) -> None:
+        """Have a greenlet serve the connection again."""
+        ...
+
+    def end_released(self) -> None:
+        """End the connection, which no greenlet serves."""
+        ...
+
 
 def keeps_lane(kind: type, base: type, hooks: frozenset[str]) -> bool:
     """Whether a subclass leaves the lane open: no class between it and ``base`` overrides one of ``hooks``, unless the same class
@@ -152,7 +173,7 @@ class Lane:
     """
 
     __slots__ = ("_application", "_began", "_connection", "_engine", "_gets", "_handler", "_is_due", "_is_logged", "_line",
-                 "_posts", "_transport", "_unsent", "_waiter")
+                 "_posted_to", "_posts", "_sent", "_transport", "_unsent", "_waiter", "is_released")
 
     def __init__(self, handler: LaneHandler, connection: HttpConnection, engine: LaneEngine, is_logged: bool) -> None:
         self._handler = handler
@@ -165,10 +186,15 @@ class Lane:
         self._posts: Known | Accepted | None = None
         #: of the session whose GET waits here
         self._transport: LaneTransport | None = None
+        #: whether no greenlet serves the connection
+        self.is_released = False
+        #: of a session whose inbox is full, so that a POST waits for its answer
+        self._posted_to: LaneTransport | None = None
         #: whether the greenlet has to write that GET's answer
         self._is_due = False
-        #: what the kernel has not taken of it
+        #: what the kernel has not taken of an answer, and how much it has
         self._unsent: memoryview | None = None
+        self._sent = 0
         #: of the greenlet, while the next request has come and the GET waits
         self._waiter: Waiter[None] | None = None
         self._line = ""
@@ -221,7 +247,10 @@ class Lane:
         transport = None if request is None else self._engine.find(request.sid, request.revision)
         if request is None or transport is None:
             return False
-        return self._get(request, transport) if is_get else self._post(request, transport, known)
+        served = self._get(request, transport) if is_get else self._post(request, transport, known.binary)
+        if self._unsent is not None and not self.is_released:
+            self._send_rest()
+        return served
 
     def _begin(self, used: int) -> None:
         connection = self._connection
@@ -232,16 +261,29 @@ class Lane:
             self._began = time()
         self._handler.on_lane_request()
 
-    def _post(self, request: LaneRequest, transport: LaneTransport, known: Known) -> bool:
+    def _post(self, request: LaneRequest, transport: LaneTransport, binary: bool) -> bool:
         begin, size = request.head_size, request.body_size
         body = self._connection.buffer[begin:begin + size]
-        packets = transport.decode(body, known.binary) if len(body) == size else None
-        if packets is None:
+        packets = transport.decode(body, binary) if len(body) == size else None
+        if packets is None or (self.is_released and any(packet.type is PacketType.CLOSE for packet in packets)):
             return False
         self._begin(begin + size)
-        transport.receive(packets, size, {"engineio.socket": self._connection.raw})
-        self._send(b"%b%b%b%b\r\n%b" % (_POSTED, known.encoded_headers, date_line(), self._closing(), _POSTED_BODY))
+        if transport.receive(packets, size):
+            self._send(self._posted())
+        elif self.is_released:
+            self._posted_to = transport
+        else:
+            self._finish_post(transport)
         return True
+
+    def _finish_post(self, transport: LaneTransport) -> None:
+        transport.finish_post({"engineio.socket": self._connection.raw})
+        self._send(self._posted())
+
+    def _posted(self) -> bytes:
+        known = self._posts
+        assert isinstance(known, Known)
+        return b"%b%b%b%b\r\n%b" % (_POSTED, known.encoded_headers, date_line(), self._closing(), _POSTED_BODY)
 
     def _get(self, request: LaneRequest, transport: LaneTransport) -> bool:
         if transport.polled:
@@ -264,7 +306,7 @@ class Lane:
     def _framed(self, response: Response) -> bytes:
         """The bytes of the answer to a GET."""
         known, compression, body = self._gets, self._engine.compression, response.body
-        assert type(known) is Known
+        assert isinstance(known, Known)
         if compression is not None and response.compress and len(body) >= compression.threshold:
             status, headers, body, _ = finish(response, {"HTTP_ACCEPT_ENCODING": known.accept_encoding}, compression)
             closing = self._closing() != b""
@@ -273,14 +315,17 @@ class Lane:
         return b"%b%d\r\n%b%b%b\r\n%b" % (top, len(body), known.encoded_headers, date_line(), self._closing(), body)
 
     def _send(self, data: bytes) -> None:
-        """In the greenlet: send an answer."""
+        """Send an answer. In the hub, what the kernel does not take at once is left for a greenlet."""
         try:
-            self._connection.send_all(data, self._handler.write_timeout)
+            sent = self._connection.send_now(data)
         except OSError:
             self._handler.close_connection = True
-            self._finish(0)
+            sent = 0
         else:
-            self._finish(len(data))
+            if sent != len(data):
+                self._unsent, self._sent = memoryview(data)[sent:], sent
+                return
+        self._finish(sent)
 
     def _finish(self, size: int) -> None:
         """An answer of ``size`` bytes has been sent."""
@@ -291,29 +336,91 @@ class Lane:
     # -- a GET that waits
 
     def _wait(self, transport: LaneTransport) -> None:
-        """In the greenlet: wait until the GET is answered, and for the next request, or the end of the connection.
-
-        The answer is written in the hub, if the kernel takes it at once. So this greenlet is switched to once for both.
-        """
         handler, connection = self._handler, self._connection
         self._transport = transport
         transport.park(self)
         connection.hold()
+        if self.is_released:
+            return
+        if not (connection.buffer or self._is_logged or handler.needs_greenlet):
+            self.is_released = True
+            return
         try:
-            while not connection.buffer and not handler.close_connection:
-                expired = connection.wait()
-                self._settle()
-                self._read(expired)
-            # the next request, or the end of the connection, has come first
-            while self._transport is not None:
-                self._waiter = Waiter()
-                self._waiter.get()
-                self._settle()
+            self._wait_in_greenlet()
         finally:
             self._waiter = None
             if self._transport is not None:
                 self._transport = None
                 transport.unpark()
+
+    def _wait_in_greenlet(self) -> None:
+        """Wait until the GET is answered, and for the next request, or the end of the connection.
+
+        The answer is written in the hub, if the kernel takes it at once. So this greenlet is switched to once for both.
+        """
+        handler, connection = self._handler, self._connection
+        while not connection.buffer and not handler.close_connection:
+            expired = connection.wait()
+            self.settle()
+            self._read(expired)
+        # the next request, or the end of the connection, has come first
+        while self._transport is not None:
+            self._waiter = Waiter()
+            self._waiter.get()
+            self.settle()
+
+    def resume(self) -> None:
+        """In the hub: the GET that waits has an answer."""
+        transport = self._transport
+        if transport is None:
+            return
+        if self._is_logged:
+            # a log may block
+            self._is_due = True
+            self._wake()
+            return
+        self._transport = None
+        self._send(self._framed(transport.answer()))
+        if self.is_released:
+            self._go_on()
+        elif self._unsent is not None or self._waiter is not None or self._handler.close_connection:
+            self._wake()
+        else:
+            self._connection.expect(self._handler.keepalive_timeout)
+
+    def _wake(self) -> None:
+        if self._waiter is not None:
+            self._waiter.switch(None)
+        else:
+            self._connection.wake()
+
+    def settle(self) -> None:
+        """In the greenlet: send what the hub has left for it. Blocks."""
+        transport, posted_to = self._transport, self._posted_to
+        if self._is_due and transport is not None:
+            self._is_due = False
+            self._transport = None
+            self._send(self._framed(transport.answer()))
+        elif posted_to is not None:
+            self._posted_to = None
+            self._finish_post(posted_to)
+        elif self._unsent is None:
+            return
+        self._send_rest()
+        self._connection.expect(self._handler.keepalive_timeout)
+
+    def _send_rest(self) -> None:
+        data, self._unsent = self._unsent, None
+        if data is None:
+            return
+        size = len(data) + self._sent
+        try:
+            self._connection.send_rest(data, self._handler.write_timeout)
+        except OSError:
+            self._handler.close_connection = True
+            self._finish(0)
+        else:
+            self._finish(size)
 
     def _read(self, expired: bool) -> None:
         """Read what has come, if anything has."""
@@ -333,56 +440,33 @@ class Lane:
             if self._transport is not None:
                 self._transport.give_up()
 
-    def resume(self) -> None:
-        """In the hub: the GET that waits has an answer."""
-        transport = self._transport
-        if transport is None:
-            return
-        if self._is_logged:
-            # a log may block
-            self._is_due = True
-            self._wake()
-            return
-        self._transport = None
-        data = self._framed(transport.answer())
-        try:
-            sent = self._connection.send_now(data)
-        except OSError:
-            self._handler.close_connection = True
-            self._finish(0)
-        else:
-            if sent != len(data):
-                self._unsent = memoryview(data)[sent:]
-            else:
-                self._finish(sent)
-        if self._unsent is not None or self._waiter is not None or self._handler.close_connection:
-            self._wake()
-        else:
-            self._connection.expect(self._handler.keepalive_timeout)
+    # -- without a greenlet
 
-    def _wake(self) -> None:
-        if self._waiter is not None:
-            self._waiter.switch(None)
-        else:
-            self._connection.wake()
+    def on_ready(self, expired: bool) -> None:
+        """In the hub: something has come on a connection that no greenlet serves, or its time is over."""
+        self._read(expired)
+        self._go_on()
 
-    def _settle(self) -> None:
-        """In the greenlet: write the answer, or what is left of it, if it was woken for that."""
-        transport, unsent = self._transport, self._unsent
-        if self._is_due and transport is not None:
-            self._is_due = False
-            self._transport = None
-            self._send(self._framed(transport.answer()))
-        elif unsent is not None:
-            self._unsent = None
-            self._send_rest(unsent)
+    def _go_on(self) -> None:
+        """In the hub: serve what has come, and wait for more. Does not block."""
+        handler, connection = self._handler, self._connection
+        while connection.buffer and not handler.close_connection and self._transport is None:
+            if not self.serve() or self._unsent is not None or self._posted_to is not None:
+                break
+        if self._transport is not None:
+            self._watch_waiting()
+        elif self._unsent is not None or self._posted_to is not None or (connection.buffer and not handler.close_connection):
+            self.is_released = False
+            handler.serve_in_greenlet()
+        elif handler.close_connection:
+            handler.end_released()
         else:
-            return
-        self._connection.expect(self._handler.keepalive_timeout)
+            connection.watch()
+            connection.expect(handler.keepalive_timeout)
 
-    def _send_rest(self, data: memoryview) -> None:
-        try:
-            self._connection.send_rest(data, self._handler.write_timeout)
-        except OSError:
-            self._handler.close_connection = True
-        self._finish(len(data))
+    def _watch_waiting(self) -> None:
+        """While a GET waits, the end of the connection is watched for, until the next request or that end has come."""
+        if self._connection.buffer or self._handler.close_connection:
+            self._connection.unwatch()
+        else:
+            self._connection.watch()

@@ -103,7 +103,8 @@ class RosteredHandler(WebSocketHandler):
         try:
             super().handle()
         finally:
-            roster.leave(self)
+            if not self.is_released:
+                roster.leave(self)
 
     def handle_one_response(self) -> None:
         """Answer one request."""
@@ -141,7 +142,10 @@ class RosteredHandler(WebSocketHandler):
     def _end_connection(self, connection: HttpConnection) -> None:
         """End the greenlet, when the client has received the last response. The connection does not count as idle meanwhile."""
         self.server.roster.begin(self)
-        super()._end_connection(connection)
+        try:
+            super()._end_connection(connection)
+        finally:
+            self.server.roster.leave(self)
 
     def hang_up(self) -> None:
         """End the wait for a request. A request that has arrived, even in part, is still answered."""

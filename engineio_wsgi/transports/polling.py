@@ -193,7 +193,9 @@ class PollingTransport(Transport):
                                  {"name": "DATA_OVERLAP"}, bare=True)
         self._posting = True
         try:
-            self._take(self._read_packets(environ), environ)
+            self._take(self._read_packets(environ))
+            if self.inbox.reading_paused:
+                self._wait_for_room(environ)
         finally:
             self._posting = False
         return posted()
@@ -212,19 +214,33 @@ class PollingTransport(Transport):
         except ProtocolError:
             return None
 
-    def receive(self, packets: list[Packet], size: int, environ: WSGIEnvironment) -> None:
-        """Process the packets of a POST, which :meth:`decode` has returned. Blocks while the inbox is full.
+    def receive(self, packets: list[Packet], size: int) -> bool:
+        """Process the packets of a POST, which :meth:`decode` has returned. Blocks only if one of them closes the session.
 
         Args:
             packets: of the POST.
             size: of its body, in bytes.
-            environ: with the keys that :class:`EndWatch` needs.
+
+        Returns:
+            Whether the POST can be answered; otherwise only after :meth:`finish_post`, because the inbox is full.
         """
         if self.meter is not None:
             self.meter.on_bytes_in(size)
         self._posting = True
         try:
-            self._take(packets, environ)
+            self._take(packets)
+        finally:
+            self._posting = self.inbox.reading_paused
+        return not self._posting
+
+    def finish_post(self, environ: WSGIEnvironment) -> None:
+        """Wait until the inbox has room, or the session has ended. Blocks.
+
+        Args:
+            environ: with the keys that :class:`EndWatch` needs.
+        """
+        try:
+            self._wait_for_room(environ)
         finally:
             self._posting = False
 
@@ -261,7 +277,7 @@ class PollingTransport(Transport):
         """The packets in the body of a POST."""
         return self._codec.decode_payload(body, binary)
 
-    def _take(self, packets: list[Packet], environ: WSGIEnvironment) -> None:
+    def _take(self, packets: list[Packet]) -> None:
         sink = self.sink
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("< %s: a POST with %d packets", shorten(sink.id), len(packets))
@@ -278,8 +294,6 @@ class PollingTransport(Transport):
             sink.on_packet(packet)
         self.inbox.enqueue(messages)
         self.inbox.submit_turn()
-        if self.inbox.reading_paused:
-            self._wait_for_room(environ)
 
     # -- for the session
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import flask
 import gevent
+import gevent.event
 import gevent.ssl
 import pytest
 from gevent.pywsgi import WSGIServer
@@ -124,6 +126,11 @@ class Client:
         """One POST."""
         data = body.encode() if isinstance(body, str) else body
         return self.connection.post(self.target, data, [("Content-Type", "text/plain;charset=UTF-8"), *self.headers])
+
+    def start_post(self, text: str) -> None:
+        """Send a POST."""
+        fields = [("Content-Type", "text/plain;charset=UTF-8"), *self.headers]
+        self.connection.start("POST", self.target, fields, text.encode())
 
     def echo(self, text: str) -> Response:
         """A POST, and the GET with its echo."""
@@ -431,6 +438,54 @@ def test_several_messages_for_a_get_that_waits() -> None:
         client.start()
         site.engine.clients[client.sid].send("d")
         assert client.connection.response().text == "4d"
+
+
+def test_pages_between_polls() -> None:
+    with running() as site:
+        client = Client(site.serve())
+        for number in range(3):
+            client.start()
+            site.engine.clients[client.sid].send(f"{number}")
+            assert client.connection.response().text == f"4{number}"
+            # the application gets a greenlet and a socket again
+            assert client.connection.get(f"/page{number}").text == f"application /page{number}"
+            assert client.echo("x").text == "4x"
+
+
+def test_a_get_that_waits_holds_no_greenlet() -> None:
+    def greenlets() -> int:
+        gc.collect()
+        return sum(isinstance(each, gevent.Greenlet) for each in gc.get_objects())
+
+    with running() as site:
+        served = site.serve()
+        before = greenlets()
+        clients = [Client(served) for _ in range(50)]
+        for client in clients:
+            client.connection.start("GET", client.target, client.headers)
+        served.settle()
+        assert greenlets() - before < 10
+        for client in clients:
+            site.engine.clients[client.sid].send("a")
+        assert [client.connection.response().text for client in clients] == ["4a"] * 50
+
+
+def test_a_post_that_waits_for_a_full_inbox() -> None:
+    with running(max_inbox=100) as site:
+        client = Client(site.serve())
+        client.echo("a")
+        client.start()
+        busy = gevent.event.Event()
+        site.engine.clients[client.sid].on("message", lambda data: busy.wait())
+        # the listener waits, and the rest of what comes is queued
+        site.engine.clients[client.sid].send("b")
+        assert client.connection.response().text == "4b"
+        assert client.post("4" + "x" * 200).body == b"ok"
+        client.start_post("4" + "y" * 200)
+        client.served.settle()
+        busy.set()
+        assert client.connection.response().body == b"ok"
+        assert client.get().text.startswith("4")
 
 
 def test_a_client_that_leaves_while_a_get_waits() -> None:
