@@ -154,7 +154,7 @@ class Server(HasListeners):
 
     def _has_own_ids(self) -> bool:
         """Whether neither the option nor a subclass decides about session ids."""
-        return self.options.generate_id is None and type(self).generate_id is Server.generate_id
+        return self._registry.options.generate_id is None and type(self).generate_id is Server.generate_id
 
     # -- what it is
 

@@ -18,7 +18,7 @@ from gevent.socket import socket as GeventSocket
 from greenlet import getcurrent, greenlet
 
 from engineio_wsgi.clock import monotonic
-from engineio_wsgi.http.arrivals import arrivals_of
+from engineio_wsgi.http.arrivals import Arrivals, arrivals_of
 from engineio_wsgi.runtime.connection import Connection, detach
 from engineio_wsgi.runtime.loop import READ, WRITE, IoLoop, Stream, Watcher
 from engineio_wsgi.vendors.gevent_sockets import c_socket, is_tls, tls_object
@@ -41,12 +41,14 @@ class HttpConnection:
     __slots__ = ("_arrivals", "_deadline", "_due", "_greenlet", "_hub", "_on_ready", "_owner", "_parked", "_timer", "_watcher",
                  "_watching", "buffer", "lost", "raw", "recv", "send")
 
+    #: set with the watcher
+    _arrivals: Arrivals
+
     def __init__(self, sock: GeventSocket, read_ahead: bytes = b"") -> None:
         self._owner: GeventSocket | _socket.socket = sock
         #: called in the hub instead of resuming a greenlet, if no greenlet serves the connection
         self._on_ready: Callable[[bool], object] | None = None
         self._hub: Hub = gevent.get_hub()
-        self._arrivals = arrivals_of(self._hub)
         self._greenlet: Any = None  # a `greenlet` while it is parked, which is checked before each use
         #: the C socket, or the TLS socket, to watch for the client's end
         self.raw: _socket.socket = sock
@@ -193,6 +195,7 @@ class HttpConnection:
     def _watch(self) -> None:
         if self._watcher is None:
             self._watcher = self._hub.loop.io(self.raw.fileno(), READ)
+            self._arrivals = arrivals_of(self._hub)
         self._watching = True
         self._watcher.start(self._on_readable)
 

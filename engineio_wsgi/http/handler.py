@@ -316,7 +316,7 @@ class WebSocketHandler(LaneResponder, PlainWebSocketHandler):  # type: ignore[mi
             self.environ, self._answer_handshake, handler=self, max_size=self.max_message_size,
             deflate=Deflate() if deflate is True else deflate or None, protocols=(protocol,) if protocol else ())
         self.environ["wsgi.websocket"] = self.websocket
-        self.environ["wsgi.websocket_version"] = self.websocket.version
+        self.environ["wsgi.websocket_version"] = self.environ.get("HTTP_SEC_WEBSOCKET_VERSION")
         self._lent = lent = LentSocket(self._detach, self.write_timeout)
         for key in SOCKET_KEYS:
             self.environ[key] = lent

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from gevent.hub import Waiter
 
 from engineio_wsgi.http.connection import RECV_SIZE, HttpConnection
-from engineio_wsgi.http.lane_requests import Known, learn
+from engineio_wsgi.http.lane_requests import Accepted, Known, accept, learn
 from engineio_wsgi.http.request_head import HeadLimits
 from engineio_wsgi.http.response import Response, finish, payload, posted
 from engineio_wsgi.http.response_head import ResponseHead, date_line
@@ -107,6 +107,10 @@ class LaneHandler(HeadLimits, Protocol):
         """Whether the connection ends with the next response."""
         ...
 
+    def on_lane_learnt(self) -> None:
+        """Requests like one that has been accepted are known from now on."""
+        ...
+
     def on_lane_request(self) -> None:
         """A request has been read."""
         ...
@@ -176,8 +180,9 @@ class Lane:
         # a log may block
         self._keeps_greenlet = keeps_greenlet or is_logged
         self._application: WSGIApplication = handler.server.application
-        self._gets: Known | None = None
-        self._posts: Known | None = None
+        # what is known from a request is found out when another arrives: on many connections none does
+        self._gets: Known | Accepted | None = None
+        self._posts: Known | Accepted | None = None
         #: of the session whose GET waits here
         self._transport: LaneTransport | None = None
         #: whether no greenlet serves the connection
@@ -198,20 +203,31 @@ class Lane:
         """Whether it is the lane to ``engine``, and the server's application is the same as before."""
         return engine is self._engine and self._handler.server.application is self._application
 
-    def learn(self, head: bytes, environ: WSGIEnvironment, headers: list[tuple[str, str]]) -> bool:
-        """Remember a request that has been accepted, in the place of the one before it; returns whether that was possible.
+    def accept(self, head: bytes, environ: WSGIEnvironment, headers: list[tuple[str, str]]) -> None:
+        """Remember a request that has been accepted, in the place of the one before it.
 
         Args:
             head: its bytes up to the empty line behind its header fields.
             environ: of the request.
             headers: the CORS headers of its response.
         """
-        known = learn(head, environ, headers)
-        if head[:1] == b"G":
-            self._gets = known
+        self._remember(accept(head, environ, headers), head[:1] == b"G")
+
+    def _remember(self, request: Known | Accepted | None, is_get: bool) -> None:
+        if is_get:
+            self._gets = request
         else:
-            self._posts = known
-        return known is not None
+            self._posts = request
+
+    def _known(self, is_get: bool) -> Known | None:
+        request = self._gets if is_get else self._posts
+        if not isinstance(request, Accepted):
+            return request
+        known = learn(request)
+        self._remember(known, is_get)
+        if known is not None:
+            self._handler.on_lane_learnt()
+        return known
 
     # -- requests
 
@@ -223,7 +239,7 @@ class Lane:
         """
         handler, data = self._handler, self._connection.buffer
         is_get = data[:1] == b"G"
-        known = self._gets if is_get else self._posts
+        known = self._known(is_get)
         if known is None or handler.server.application is not self._application:
             return False
         request = known.recognise(data, handler)
@@ -267,7 +283,7 @@ class Lane:
 
     def _posted(self) -> bytes:
         known = self._posts
-        assert known is not None
+        assert isinstance(known, Known)
         return b"%b%b%b%b\r\n%b" % (_POSTED, known.encoded_headers, date_line(), self._closing(), _POSTED_BODY)
 
     def _get(self, size: int, transport: LaneTransport) -> bool:
@@ -291,7 +307,7 @@ class Lane:
     def _framed(self, response: Response) -> bytes:
         """The bytes of the answer to a GET."""
         known, compression, body = self._gets, self._engine.compression, response.body
-        assert known is not None
+        assert isinstance(known, Known)
         if compression is not None and response.compress and len(body) >= compression.threshold:
             status, headers, body, _ = finish(response, {"HTTP_ACCEPT_ENCODING": known.accept_encoding}, compression)
             closing = self._closing() != b""

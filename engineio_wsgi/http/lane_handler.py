@@ -142,9 +142,12 @@ class LaneResponder(Responder):
         lane = self._lane
         if lane is None or not lane.leads_to(engine):
             lane = self._lane = Lane(self, self._connection, engine, self._logs_lane, self._needs_greenlet)
-        if lane.learn(self._head_read, environ, headers):
-            # the lane compares the same bytes
-            self._parser = HeadParser()
+        lane.accept(self._head_read, environ, headers)
+
+    def on_lane_learnt(self) -> None:
+        """Requests like one that has been accepted are known to the lane."""
+        # which compares the same bytes
+        self._parser = HeadParser()
 
     @property
     def _logs_lane(self) -> bool:

@@ -7,7 +7,7 @@ its session id, its ``t`` and the length of its body is not recognised, and noth
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from engineio_wsgi.http.query import parse_query
 from engineio_wsgi.http.request_head import MAX_KEPT_FIELDS, PROXY_KEYS, HeadLimits
@@ -15,7 +15,7 @@ from engineio_wsgi.http.request_head import MAX_KEPT_FIELDS, PROXY_KEYS, HeadLim
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
 
-__all__ = ["Known", "LaneRequest", "learn"]
+__all__ = ["Accepted", "Known", "LaneRequest", "accept", "learn"]
 
 OCTET_STREAM = "application/octet-stream"
 #: keys in an environ with which a request is framed or answered in another way
@@ -36,6 +36,24 @@ LENGTH = re.compile(rb"[1-9]\d{0,8}(?=\r\n)")
 LaneRequest = tuple[str, int, int, int]
 
 
+class Accepted(NamedTuple):
+    """A request that has been accepted. The next request on its connection is compared with what :func:`learn` makes of it.
+
+    Attributes:
+        head: its bytes up to the empty line behind its header fields.
+        headers: the CORS headers of its response.
+        accept_encoding: what the client takes as Content-Encoding.
+        binary: whether it has a binary content type.
+        has_body: whether it announces a body.
+    """
+
+    head: bytes
+    headers: list[tuple[str, str]]
+    accept_encoding: str
+    binary: bool
+    has_body: bool
+
+
 class Known:
     """What is known of the requests of one connection with one method, because one of them has been accepted.
 
@@ -45,25 +63,23 @@ class Known:
         beginning: the bytes of the request up to the engine's part of its query.
         fields: the header fields and the empty line behind them; in a POST, up to the length of the body.
         rest: what comes behind that length; empty in a GET.
-        environ: of the accepted request.
-        headers: the CORS headers of its response.
+        accepted: the request.
     """
 
-    __slots__ = ("_beginning", "_count", "_fields", "_rest", "accept_encoding", "binary", "encoded_headers",
-                 "headers")
+    __slots__ = ("_beginning", "_count", "_fields", "_rest", "accept_encoding", "binary", "encoded_headers", "headers")
 
-    def __init__(self, beginning: bytes, fields: bytes, rest: bytes, environ: WSGIEnvironment,
-                 headers: list[tuple[str, str]]) -> None:
+    def __init__(self, beginning: bytes, fields: bytes, rest: bytes, accepted: Accepted) -> None:
         self._beginning = beginning
         self._fields = fields
         self._rest = rest
         self._count = fields.count(b"\r\n") + rest.count(b"\r\n") - (1 if rest else 2)
-        self.headers = headers
-        self.encoded_headers = "".join(f"{name}: {value}\r\n" for name, value in headers).encode("latin-1")
+        #: the CORS headers of the responses
+        self.headers = accepted.headers
+        self.encoded_headers = "".join([f"{name}: {value}\r\n" for name, value in accepted.headers]).encode("latin-1")
         #: what the client takes as Content-Encoding
-        self.accept_encoding: str = environ.get("HTTP_ACCEPT_ENCODING", "")
+        self.accept_encoding = accepted.accept_encoding
         #: whether its POSTs have a binary content type
-        self.binary = environ.get("CONTENT_TYPE") == OCTET_STREAM
+        self.binary = accepted.binary
 
     def recognise(self, data: bytes, limits: HeadLimits) -> LaneRequest | None:
         """The request that ``data`` begins with, if its whole head is there and is as it was before."""
@@ -91,16 +107,23 @@ class Known:
         return line[2].decode("ascii"), 4 if line[1] == b"4" else 3, end, size
 
 
-def learn(head: bytes, environ: WSGIEnvironment, headers: list[tuple[str, str]]) -> Known | None:
-    """What is known from a request that has been accepted; ``None`` if others like it need more than a comparison.
+def accept(head: bytes, environ: WSGIEnvironment, headers: list[tuple[str, str]]) -> Accepted | None:
+    """Note a request that has been accepted; ``None`` if others like it need more than a comparison.
 
     Args:
         head: its bytes up to the empty line behind its header fields.
         environ: of the request.
         headers: the CORS headers of its response.
     """
-    if any(key in environ for key in ODD_KEYS):
+    if not environ.keys().isdisjoint(ODD_KEYS):
         return None
+    return Accepted(head, headers, environ.get("HTTP_ACCEPT_ENCODING", ""), environ.get("CONTENT_TYPE") == OCTET_STREAM,
+                    bool(environ.get("CONTENT_LENGTH")))
+
+
+def learn(accepted: Accepted) -> Known | None:
+    """What is known from a request that has been accepted; ``None`` if others like it need more than a comparison."""
+    head = accepted.head
     beginning = BEGINNING.match(head)
     if beginning is None or not OWN_NAMES.isdisjoint(parse_query(beginning[1].decode("ascii"))):
         return None
@@ -114,6 +137,6 @@ def learn(head: bytes, environ: WSGIEnvironment, headers: list[tuple[str, str]])
         if found is None:
             return None
         fields, rest = fields[:found.end()], fields[fields.find(b"\r\n", found.end()):]
-    if is_post != bool(environ.get("CONTENT_LENGTH")):
+    if is_post != accepted.has_body:
         return None
-    return Known(beginning[0], fields, rest, environ, headers)
+    return Known(beginning[0], fields, rest, accepted)

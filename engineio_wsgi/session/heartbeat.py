@@ -167,8 +167,9 @@ class Heartbeat:
 
     def start(self) -> None:
         """Start, when the session has been opened."""
-        self._session.inbox.hear()
-        self._schedule_next(self._session.inbox.last_seen)
+        inbox = self._session.inbox
+        inbox.hear()
+        self._schedule_next(inbox.last_seen)
 
     def stop(self) -> None:
         """Stop: no more pings and deadlines."""

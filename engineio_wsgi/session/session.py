@@ -410,7 +410,8 @@ class Session(Sink):
             self._timer.close()
         self.inbox.call_each("close", str(self.close_reason), self.close_description)
         spawned, self.spawned = self.spawned, None
-        gevent.killall(list(spawned or ()), block=False)
+        if spawned:
+            gevent.killall(list(spawned), block=False)
         # no references to the application's objects are left
         self.inbox.release()
         self.outbox.clear()
