@@ -125,7 +125,8 @@ class EngineIO(Server):
     Every handler runs in a request context of its own: that of the handshake. ``flask.current_app``, ``flask.request``,
     ``flask.session`` and ``flask.g`` are available, and functions of ``teardown_appcontext`` run when the context ends. This
     holds for ``allow_request``, listeners, functions that ``socket.spawn`` runs, and the callbacks of ``send``.
-    Subscribers of a topic have an application context. ``before_request`` functions do not run. The session is read-only: there is no response that could carry its cookie.
+    Subscribers of a topic have an application context. ``before_request`` functions do not run. The session is read-only:
+    there is no response that could carry its cookie.
 
     The context also ends at each ``receive()``, each step of ``for message in socket``, ``flush()`` and ``wait_closed()``, and
     another one begins afterwards, with the same ``request`` and ``session``, and a new ``g``. So a handler that waits for its
