@@ -27,7 +27,7 @@ from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.runtime.greenlet_pool import GreenletPool
 from engineio_wsgi.runtime.observer import Observer
 from engineio_wsgi.runtime.threads import current_thread, wait_in_thread
-from engineio_wsgi.session.delivery import Delivery
+from engineio_wsgi.session.delivery import Delivery, OnSlow
 from engineio_wsgi.session.dispatcher import LISTENER_ERRORS, failure_text
 from engineio_wsgi.session.groups import Groups
 from engineio_wsgi.session.heartbeat import HeartbeatTimer
@@ -348,6 +348,11 @@ class Registry:
         for session in list(self.receivers(delivery.to)):
             if not exclude or session.id not in exclude:
                 session.send_prepared(message, on_slow)
+
+    def deliver_to(self, sessions: Collection[Session], message: Prepared, on_slow: OnSlow) -> None:
+        """Send one message to some sessions of this process. Never blocks. For the hub's thread only."""
+        for session in sessions:
+            session.send_prepared(message, on_slow)
 
     def stop_opening(self) -> None:
         """Open no more sessions: handshakes are answered with 503 from now on."""

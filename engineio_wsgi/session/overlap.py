@@ -51,15 +51,14 @@ class OverlappingDispatcher(Dispatcher):
         self._submitted = False
         self.run_turn()
 
-    def deliver(self, data: str | bytes) -> None:
+    def deliver(self, data: str | bytes, now: float | None = None) -> None:
         """Call the listeners with one message, in this greenlet of the pool, unless others are running."""
+        self.last_seen = monotonic() if now is None else now
         listeners = self.direct_listeners
         if self.busy or self.messages or not listeners or self._transport.meter is not None:
-            self.last_seen = monotonic()
             self.enqueue((data,))
             self.run_turn()
             return
-        self.last_seen = monotonic()
         self.busy = True
         turn = self._turn = self._turn + 1
         try:
