@@ -225,9 +225,7 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
         handlers = self.handlers.get(namespace)
         handler = handlers.get(name) if handlers is not None and "_trigger_event" not in replaced else None
         if handler is not None:
-            event[0] = sid
-            result = handler(*event)
-            event[0] = name
+            result = handler(sid, *event[1:])
         else:
             result = self._trigger_event(name, namespace, sid, *event[1:])
         if id is not None and result is not self.not_handled:
