@@ -224,10 +224,8 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
             return
         handlers = self.handlers.get(namespace)
         handler = handlers.get(name) if handlers is not None and "_trigger_event" not in replaced else None
-        if handler is not None:
-            result = handler(sid, *event[1:])
-        else:
-            result = self._trigger_event(name, namespace, sid, *event[1:])
+        arguments = event[1:]
+        result = handler(sid, *arguments) if handler is not None else self._trigger_event(name, namespace, sid, *arguments)
         if id is not None and result is not self.not_handled:
             self._acknowledge(socket, namespace, id, result)
 
