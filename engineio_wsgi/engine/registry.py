@@ -29,7 +29,7 @@ from engineio_wsgi.runtime.observer import Observer
 from engineio_wsgi.runtime.random_ids import random_id
 from engineio_wsgi.runtime.threads import current_thread, wait_in_thread
 from engineio_wsgi.session.broadcasts import Broadcasts
-from engineio_wsgi.session.delivery import Delivery
+from engineio_wsgi.session.delivery import Delivery, OnSlow
 from engineio_wsgi.session.dispatcher import LISTENER_ERRORS, failure_text
 from engineio_wsgi.session.groups import Groups
 from engineio_wsgi.session.heartbeat import HeartbeatTimer
@@ -361,6 +361,10 @@ class Registry:
 
     def _deliver(self, message: Prepared, delivery: Delivery) -> None:
         self._broadcasts.deliver(message, delivery, self.receivers(delivery.to))
+
+    def deliver_to(self, sessions: Collection[Session], message: Prepared, on_slow: OnSlow) -> None:
+        """Send one message to some sessions of this process. Never blocks. For the hub's thread only."""
+        self._broadcasts.send(message, list(sessions), on_slow)
 
     def stop_opening(self) -> None:
         """Open no more sessions: handshakes are answered with 503 from now on."""

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Collection, Iterable
 
 from engineio_wsgi.runtime.loop import IoLoop
-from engineio_wsgi.session.delivery import Delivery
+from engineio_wsgi.session.delivery import Delivery, OnSlow
 from engineio_wsgi.session.session import Session
 from engineio_wsgi.transports.base import Prepared
 from engineio_wsgi.transports.websocket import WebSocketTransport
@@ -46,12 +46,16 @@ class Broadcasts:
         receivers = list(sessions)
         if exclude := delivery.exclude:
             receivers = [session for session in receivers if session.id not in exclude]
+        self.send(message, receivers, delivery.on_slow)
+
+    def send(self, message: Prepared, receivers: list[Session], on_slow: OnSlow) -> None:
+        """Send a message to all of ``receivers``. Never blocks."""
         if not self._written:
             self._written = True
             self._loop.run_callback(self._on_turn_over)
             receivers = [*self._write(message, receivers[:AT_ONCE]), *self._put_off(message, receivers[AT_ONCE:])]
         for session in receivers:
-            session.send_prepared(message, delivery.on_slow)
+            session.send_prepared(message, on_slow)
 
     def _on_turn_over(self) -> None:
         self._written = False

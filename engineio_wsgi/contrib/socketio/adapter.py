@@ -75,6 +75,8 @@ class EngineAdapter:
         self.on_start: Callable[[], None] = lambda: None
         #: called with the id of a session of the revisions 1 to 3, whose clients expect to be connected
         self.on_old_client: Callable[[str], None] = lambda sid: None
+        #: called when a client has sent what the protocol does not have
+        self.on_malformed: Callable[[], None] = lambda: None
         self.engine = SocketIOEngine(translated, lambda: self.generate_id(), lambda: self.on_start())
         self.engine.on("connection", self._on_connection)
 
@@ -120,16 +122,17 @@ class EngineAdapter:
             self.handlers["connect"](socket.id, socket.environ)
         if socket.protocol < OLDEST_ASKING:
             self.on_old_client(socket.id)
-        socket.on("message", partial(self._on_message, socket))
+        socket.on("message", partial(self._on_message, socket, socket.id))
 
-    def _on_message(self, socket: SocketIOSession, data: str | bytes) -> None:
+    def _on_message(self, socket: SocketIOSession, sid: str, data: str | bytes) -> None:
         try:
-            self.handlers["message"](socket.id, data)
+            self.handlers["message"](sid, data)
         except MalformedPacket as error:
-            self.refuse(socket, error)
+            self._refuse(socket, error)
 
-    def refuse(self, socket: SocketIOSession, error: Exception) -> None:
+    def _refuse(self, socket: SocketIOSession, error: Exception) -> None:
         """End the session of a client that has sent what the protocol does not have."""
+        self.on_malformed()
         log_violation(logger, socket.remote_address, type(error), "< %s", error)
         socket.close(discard=True, reason=CloseReason.PARSE_ERROR)
 
@@ -148,17 +151,15 @@ class EngineAdapter:
 
     # -- sending
 
-    def send(self, sid: str, data: Data | Bundle) -> None:
+    def send(self, sid: str, data: Data | Bundle, volatile: bool = False) -> None:
         """Send a message or a bundle; nothing if the session is gone. Blocks while the client's write buffer is full.
 
-        A client that makes no room within ``SEND_TIMEOUT`` seconds is disconnected: ``client too slow``.
+        A client that makes no room within ``SEND_TIMEOUT`` seconds is disconnected: ``client too slow``. What is ``volatile`` is
+        dropped if the write buffer is full.
         """
         socket = self.sockets.get(sid)
-        if socket is not None:
-            self.send_to(socket, data)
-
-    def send_to(self, socket: SocketIOSession, data: Data | Bundle, volatile: bool = False) -> None:
-        """As `send`, for a session. What is ``volatile`` is dropped if the write buffer is full."""
+        if socket is None:
+            return
         try:
             socket.send(data, timeout=SEND_TIMEOUT, volatile=volatile)
         except SocketClosed:

@@ -18,6 +18,7 @@ import socketio  # noqa: E402
 from gevent.pywsgi import WSGIServer  # noqa: E402
 from werkzeug.debug import DebuggedApplication  # noqa: E402
 
+from engineio_wsgi.contrib.socketio.flask_events import EventApp  # noqa: E402
 from engineio_wsgi.contrib.socketio.server import Server  # noqa: E402
 from engineio_wsgi.http.handler import WebSocketHandler  # noqa: E402
 
@@ -89,6 +90,14 @@ class SocketIO(flask_socketio.SocketIO):  # type: ignore[misc]  # no types
             _serve_with_reloader(self.wsgi_server, reloader)
         else:
             self.wsgi_server.serve_forever()
+
+
+    def _handle_event(self, handler: Any, message: str, namespace: str, sid: str, *args: Any) -> Any:
+        environ = self.server.get_environ(sid, namespace=namespace)
+        app = environ.get("flask.app") if environ else None
+        if isinstance(app, flask.Flask):
+            environ["flask.app"] = EventApp(app)
+        return super()._handle_event(handler, message, namespace, sid, *args)
 
 
 def _port_of(app: flask.Flask) -> int:

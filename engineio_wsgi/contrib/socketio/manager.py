@@ -29,42 +29,40 @@ class EmitOnce(socketio.Manager):  # type: ignore[misc]  # no types
         client whose write buffer is full is disconnected, or left out if the event is ``volatile``.
         """
         room = to or room
-        server = self.server
-        if namespace not in self.rooms:
+        rooms = self.rooms.get(namespace)
+        if rooms is None:
             return
+        server = self.server
         if callback or not server.sends_directly:
             super().emit(event, data, namespace, room=room, skip_sid=skip_sid, callback=callback)
             return
         message = self._message(event, data, namespace)
-        sockets = self._sockets(namespace, room, _skipped(skip_sid))
-        if len(sockets) == 1:
-            server.eio.send_to(sockets[0], message, volatile)
-        elif sockets:
+        eio_sid = rooms[None].get(room) if skip_sid is None and type(room) is str else None
+        if eio_sid is not None:
+            # the room that is named after a client: most events that handlers emit
+            server.eio.send(eio_sid, message, volatile)
+        else:
+            sockets = self._sockets(namespace, room, _skipped(skip_sid))
             server.eio.broadcast(sockets, Bundle(message) if isinstance(message, str) else message, volatile)
 
     def _message(self, event: str, data: Any, namespace: str) -> str | Bundle:
         """The packet of an event, with its attachments if there are bytes in it."""
-        arguments = data if isinstance(data, tuple) else () if data is None else (data,)
+        content = [event, *data] if isinstance(data, tuple) else [event] if data is None else [event, data]
         try:
-            text = dumps([event, *arguments])
+            text = dumps(content)
         except HasBinary:
-            encoded = self.server.packet_class(packet.EVENT, namespace=namespace, data=[event, *arguments]).encode()
-            return Bundle(*encoded)
+            return Bundle(*self.server.packet_class(packet.EVENT, namespace=namespace, data=content).encode())
         return "2" + text if namespace == "/" else f"2{namespace},{text}"
 
     def _sockets(self, namespace: str, room: Any, skipped: Collection[str]) -> list[SocketIOSession]:
         """The sessions of those in a room, or in several."""
         here = self.server.eio.sockets
-        if room is None or type(room) is str:
+        if room is None or isinstance(room, str):
             members = self.rooms[namespace].get(room)
-            if members is None:
-                return []
-            if room is not None and not skipped and len(members) == 1:
-                found = [here.get(eio_sid) for eio_sid in members.values()]
-            else:
-                found = [here.get(eio_sid) for sid, eio_sid in list(members.items()) if sid not in skipped]
+            clients = [] if members is None else list(members.items())
         else:
-            found = [here.get(eio_sid) for sid, eio_sid in self.get_participants(namespace, room) if sid not in skipped]
+            clients = list(self.get_participants(namespace, room))
+        found = [here.get(eio_sid) for sid, eio_sid in clients if sid not in skipped]
         return [socket for socket in found if socket is not None]
 
     def trigger_callback(self, sid: str, id: int, data: Any) -> None:

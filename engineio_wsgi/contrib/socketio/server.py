@@ -72,11 +72,17 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
         self._old_clients: set[str] = set()
         super().__init__(client_manager=client_manager or LocalManager(), serializer=serializer, json=json, **kwargs)
         self.eio.on_old_client = self._connect_old_client
+        self.eio.on_malformed = self._count_malformed
         self.eio.on_start = self._on_worker_start
+        #: whether packets are text and JSON, made as the standard library makes it
+        self._is_plain = issubclass(self.packet_class, SocketIOPacket) and self.packet_class.json is SocketIOJson
         self._has_started = False
 
     def _engineio_server_class(self) -> type[EngineAdapter]:
         return EngineAdapter
+
+    def _count_malformed(self) -> None:
+        self.refusals["malformed packet"] += 1
 
     def _on_worker_start(self) -> None:
         """The process begins to serve: reach the clients of the cluster's other workers, unless a manager was given for that."""
@@ -99,8 +105,7 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
     def sends_directly(self) -> bool:
         """Whether an event may be sent without the methods that a test client or an application has replaced."""
         replaced = self.__dict__
-        return (self.packet_class.json is SocketIOJson and self.packet_class.uses_binary_events
-                and "_send_eio_packet" not in replaced and "_send_packet" not in replaced)
+        return self._is_plain and "_send_packet" not in replaced and "_send_eio_packet" not in replaced
 
     def emit(self, event: str, data: Any = None, to: Any = None, room: Any = None, skip_sid: Any = None,
              namespace: str | None = None, callback: Any = None, ignore_queue: bool = False, volatile: bool = False) -> None:
@@ -112,11 +117,12 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
         """
         if not self._has_started:
             self._join()
-        if not volatile:
-            super().emit(event, data, to, room, skip_sid, namespace, callback, ignore_queue)
-        else:
-            self.manager.emit(event, data, namespace or "/", room=to or room, skip_sid=skip_sid, callback=callback,
-                              ignore_queue=ignore_queue, volatile=True)
+        room, namespace = to or room, namespace or "/"
+        if self.logger.isEnabledFor(logging.INFO):
+            self.logger.info("> event %r to %s [%s]", event, room or "all", namespace)
+        how: dict[str, Any] = {"volatile": True} if volatile else {}  # only our managers know it
+        self.manager.emit(event, data, namespace, room=room, skip_sid=skip_sid, callback=callback, ignore_queue=ignore_queue,
+                          **how)
 
     def _join(self) -> None:
         """Join the cluster, if there is one, before the first request: the event may be for clients of other workers."""
@@ -139,14 +145,6 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
         Raises:
             MalformedPacket: it is no packet of the protocol, and the session has to end.
         """
-        try:
-            self._dispatch(eio_sid, data)
-        except MalformedPacket:
-            self.refusals["malformed packet"] += 1
-            self._binary_packet.pop(eio_sid, None)
-            raise
-
-    def _dispatch(self, eio_sid: str, data: str | bytes) -> None:
         pending = self._binary_packet.get(eio_sid)
         if pending is not None:
             self._add_attachment(eio_sid, pending, data)
@@ -181,16 +179,17 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
 
     def _take_event(self, eio_sid: str, data: str) -> bool:
         """An event for the default namespace in one packet: run its handler at once. Other packets: ``False``."""
-        if not self.async_handlers or self.packet_class.json is not SocketIOJson or "_handle_event" in self.__dict__:
+        if not self.async_handlers or not self._is_plain or "_handle_event" in self.__dict__:
             return False
         parsed = _parse_event(data)
         socket = self.eio.sockets.get(eio_sid)
         if parsed is None or socket is None:
             return False
-        event, id = parsed
-        sid = self.manager.sid_from_eio_sid(eio_sid, "/")
-        if self.manager.is_connected(sid, "/"):
-            self._run_beside(socket, sid, "/", id, event)
+        manager = self.manager
+        sid = manager.sid_from_eio_sid(eio_sid, "/")
+        is_pending = manager.pending_connect or manager.pending_disconnect
+        if sid is not None and (not is_pending or manager.is_connected(sid, "/")):
+            self._run_beside(socket, sid, "/", parsed[1], parsed[0])
         return True
 
     def _handle_event(self, eio_sid: str, namespace: str | None, id: int | None, data: list[Any]) -> None:
@@ -224,12 +223,8 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
             return
         handlers = self.handlers.get(namespace)
         handler = handlers.get(name) if handlers is not None and "_trigger_event" not in replaced else None
-        if handler is not None:
-            event[0] = sid
-            result = handler(*event)
-            event[0] = name
-        else:
-            result = self._trigger_event(name, namespace, sid, *event[1:])
+        arguments = event[1:]
+        result = handler(sid, *arguments) if handler is not None else self._trigger_event(name, namespace, sid, *arguments)
         if id is not None and result is not self.not_handled:
             self._acknowledge(socket, namespace, id, result)
 
@@ -241,7 +236,7 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
             except HasBinary:
                 pass
             else:
-                self.eio.send_to(socket, f"3{id}{text}" if namespace == "/" else f"3{namespace},{id}{text}")
+                self.eio.send(socket.id, f"3{id}{text}" if namespace == "/" else f"3{namespace},{id}{text}")
                 return
         self._send_packet(socket.id, self.packet_class(packet.ACK, namespace=namespace, id=id, data=data))
 

@@ -21,11 +21,9 @@ from engineio_wsgi.runtime.threads import current_thread
 from engineio_wsgi.server import Server
 from engineio_wsgi.session.delivery import OnSlow
 from engineio_wsgi.session.outgoing import Bundle, prepare
-from engineio_wsgi.session.overlap import OverlappingDispatcher
 from engineio_wsgi.session.session import Session
 from engineio_wsgi.session.socket import Socket
 from engineio_wsgi.throttle import Throttle
-from engineio_wsgi.transports.base import Prepared
 
 __all__ = ["SocketIOEngine", "SocketIOSession"]
 
@@ -63,13 +61,12 @@ class SocketIOSession(Socket):
 
     def release_turn(self) -> None:
         """Let this client's next events be handled although the handler of the present one has not returned."""
-        inbox = self._session.inbox
-        assert isinstance(inbox, OverlappingDispatcher)
-        inbox.release_turn()
+        self._session.inbox.release_turn()  # type: ignore[attr-defined]  # an `OverlappingDispatcher`: see `_overlapping`
 
-    def send_prepared(self, message: Prepared, on_slow: OnSlow) -> None:
-        """Queue a message that several sessions get. Never blocks."""
-        self._session.send_prepared(message, on_slow)
+    @property
+    def session(self) -> Session:
+        """What the engine knows of the session."""
+        return self._session
 
     def replace_data(self, data: dict[Any, Any]) -> None:
         """Replace the dict for the application's own data."""
@@ -113,19 +110,14 @@ class SocketIOEngine(Server):
 
     def deliver_to(self, sockets: Iterable[SocketIOSession], bundle: Bundle, on_slow: OnSlow) -> None:
         """Send a bundle to several sessions, framed once. Never blocks. Any thread may call this."""
-        hub = self._registry.hub
-        if hub is None:
+        registry = self._registry
+        if registry.hub is None:
             return
-        message = prepare(bundle, compress=True)
-        if current_thread() != self._registry.thread:
-            hub.loop.run_callback_threadsafe(self._deliver_to, list(sockets), message, on_slow)
+        sessions, message = [socket.session for socket in sockets], prepare(bundle, compress=True)
+        if current_thread() != registry.thread:
+            registry.hub.loop.run_callback_threadsafe(registry.deliver_to, sessions, message, on_slow)
         else:
-            self._deliver_to(sockets, message, on_slow)
-
-    @staticmethod
-    def _deliver_to(sockets: Iterable[SocketIOSession], message: Prepared, on_slow: OnSlow) -> None:
-        for socket in sockets:
-            socket.send_prepared(message, on_slow)
+            registry.deliver_to(sessions, message, on_slow)
 
     def _admit(self, environ: WSGIEnvironment) -> str:
         sid = super()._admit(environ)

@@ -3,7 +3,7 @@ const [, , name, url, options] = process.argv;
 const loaded = require(name);
 const io = loaded.io || loaded;
 const sockets = {};
-const EVENTS = ["welcome", "echo", "asked", "shouted", "message", "volatile"];
+const EVENTS = ["said", "sum", "welcome", "echo", "asked", "shouted", "message", "volatile"];
 
 function tell(event, fields) {
   process.stdout.write(JSON.stringify({ event, ...fields }) + "\n");
