@@ -7,10 +7,10 @@ Nothing in it is ever executed, and whatever breaks the format is a :class:`BadM
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, count, islice
 from struct import Struct
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
 
 from engineio_wsgi.cluster.bundles import pack, unpack
 from engineio_wsgi.errors import BadMessage, OwnerRefused
@@ -34,6 +34,7 @@ MAX_DIGITS = 19
 #: separates the fields of a head, unless one of them contains it
 SEPARATOR = "\0"
 
+Pairs = TypeVar("Pairs")
 #: a client's address, as ``accept`` returns it; empty if it is not known
 Address = tuple[str | int, ...] | str
 
@@ -161,9 +162,9 @@ def _flat(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
     return chain.from_iterable(pairs)
 
 
-def _pairs(left: Iterator[str]) -> list[tuple[str, str]]:
+def _pairs(left: Iterator[str], collect: Callable[[Iterable[tuple[str, str]]], Pairs]) -> Pairs:
     try:
-        return list(zip(left, left, strict=True))
+        return collect(zip(left, left, strict=True))
     except ValueError:
         raise BadMessage("a name without a value") from None
 
@@ -217,8 +218,8 @@ class MovedConnection(NamedTuple):
         left = iter(message.expect(Kind.CONNECTION))
         fingerprint, sid, hops, name, kind, state = _take(left, 6)
         host, *numbers = _take(left, read_number(*_take(left, 1))) or [""]
-        origin = dict(_pairs(iter(_take(left, 2 * read_number(*_take(left, 1))))))
-        handshake = dict(_pairs(left))
+        origin: dict[str, str] = _pairs(iter(_take(left, 2 * read_number(*_take(left, 1)))), dict)
+        handshake: dict[str, str] = _pairs(left, dict)
         if state not in ("request", "handshake", "accepted") or read_number(hops) > 255:
             raise BadMessage("a connection in a state that does not exist")
         address: Address = (host, *map(read_number, numbers)) if host else ""
@@ -255,7 +256,7 @@ class Request(NamedTuple):
         """Read a message of this kind."""
         left = iter(message.expect(Kind.REQUEST))
         fingerprint, sid = _take(left, 2)
-        environ = dict(_pairs(left))
+        environ: dict[str, str] = _pairs(left, dict)
         if "REQUEST_METHOD" not in environ:
             raise BadMessage("a request without a method")
         return cls(fingerprint, sid, environ)
@@ -303,7 +304,7 @@ def read_answer(message: Message) -> Response:
     """
     left = iter(message.expect(Kind.ANSWER))
     (status,) = _take(left, 1)
-    return Response(status, _pairs(left), message.body)
+    return Response(status, _pairs(left, list), message.body)
 
 
 class Action(enum.Enum):

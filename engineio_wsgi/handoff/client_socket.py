@@ -54,14 +54,15 @@ class EndWatch:
     __slots__ = ("_ended", "_on_end", "_socket", "_tls", "_watcher")
 
     def __init__(self, environ: WSGIEnvironment, on_end: Callable[[], object]) -> None:
+        self._on_end = on_end
+        self._watcher: Watcher | None = None
         self._ended: Event | None = environ.get(ENDED)
         if self._ended is not None:
             self._ended.rawlink(self._on_ended)
+            return
         sock = client_socket(environ)
-        self._on_end = on_end
         self._socket = c_socket(sock)
         self._tls = is_tls(sock)
-        self._watcher: Watcher | None = None
         number = -1 if sock is None else sock.fileno()
         if number >= 0:
             self._watcher = gevent.get_hub().loop.io(number, READ)

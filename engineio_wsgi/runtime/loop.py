@@ -31,6 +31,10 @@ class IoLoop(Loop, Protocol):
         """See :class:`Loop`."""
         ...
 
+    def idle(self) -> Watcher:
+        """A watcher that is due whenever nothing else is."""
+        ...
+
 
 class Stream(Protocol):
     """A non-blocking socket, or something that behaves like one."""

@@ -1,8 +1,8 @@
 """Publishing and subscribing on a Redis that workers of several machines share, over one connection.
 
-Owns the connection, its reconnection, and the messages that wait for it. All messages that are published in one turn of the
-event loop go out as one pipeline, and the publisher learns how many subscribers have received each. Knows nothing of their
-content.
+Owns the connection, its reconnection, and the messages that wait for it. All messages that are published until the event loop
+has nothing else to do go out as one pipeline, and the publisher learns how many subscribers have received each. Knows nothing of
+their content.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.redis.login import TIMEOUT, RedisConnector, Unreachable
 from engineio_wsgi.cluster.redis.resp import RedisConnection, pack_command
 from engineio_wsgi.deadline import Deadline
-from engineio_wsgi.runtime.loop import IoLoop
+from engineio_wsgi.runtime.loop import IoLoop, Watcher
 from engineio_wsgi.throttle import Throttle
 
 __all__ = ["Outgoing", "PubSub"]
@@ -31,6 +31,8 @@ logger = logging.getLogger("engine.cluster")
 MAX_WAITING = 16_000_000
 #: seconds between two attempts to reach Redis, at first and at most
 FIRST_RETRY, LAST_RETRY = 0.05, 1.0
+#: seconds for which a message is kept at most, to send others with it
+MAX_DELAY = 0.001
 #: seconds between two checks whether all messages have been received
 FLUSH_PAUSE = 0.005
 #: switches to RESP3, where one connection may publish and subscribe (Redis 6)
@@ -78,8 +80,11 @@ class PubSub:
         self._queue: deque[Outgoing] = deque()
         self._sent: deque[Outgoing] = deque()
         self._waiting = 0
-        self._flushing = False
         self._loop: IoLoop = gevent.get_hub().loop
+        #: fires when the loop has nothing else to do
+        self._idle = self._loop.idle()
+        #: fires if it always has; ``None`` if nothing is about to be sent
+        self._late: Watcher | None = None
         #: set once all subscriptions are confirmed, or the connection is lost
         self._settled = Event()
         self._unconfirmed = 0
@@ -135,6 +140,7 @@ class PubSub:
 
     def _disconnect(self) -> None:
         self.connected = False
+        self._stop_waiting()
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -206,13 +212,20 @@ class PubSub:
         return True
 
     def _flush_soon(self) -> None:
-        if not self._flushing:
-            self._flushing = True
-            # one callback later: those that are queued already may publish, too
-            self._loop.run_callback(self._loop.run_callback, self._flush)
+        """Send once the loop has nothing else to do: what is published until then goes out with the same system call."""
+        if self._late is None:
+            self._late = self._loop.timer(MAX_DELAY)
+            self._late.start(self._flush)
+            self._idle.start(self._flush)
+
+    def _stop_waiting(self) -> None:
+        self._idle.stop()
+        if self._late is not None:
+            self._late.close()
+            self._late = None
 
     def _flush(self) -> None:
-        self._flushing = False
+        self._stop_waiting()
         batch = self._queue
         if not self.connected or self._connection is None or not batch:
             return
