@@ -312,6 +312,9 @@ class Server(HasListeners):
         http = HttpServer(where, not_implemented, **server_options)
         self.attach(http)
         self._worker.enter_hub()
+        greenlets = self._registry.greenlets
+        if "spawn" not in server_options and issubclass(http.handler_class, WebSocketHandler) and greenlets.is_here:
+            http.set_spawn(greenlets.spawn)
         try:
             http.start()
         except OSError as error:
