@@ -196,7 +196,8 @@ class WebSocketHandler(LaneResponder, PlainWebSocketHandler):  # type: ignore[mi
         self._head_read = b""
         self._lane = None
         self.wsgi_input = NO_BODY
-        del self._connection, self._parser
+        del self._connection
+        self._parser = HeadParser()
         if detached is not None and detached.secure:
             # the server closes the TLS socket when this greenlet ends
             detached.wait_closed()

@@ -14,13 +14,15 @@ options: for that it has a `LaneEngine`.
 
 from __future__ import annotations
 
+import sys
 from time import time
 from typing import TYPE_CHECKING, Any, Protocol
 
+import gevent
 from gevent.hub import Waiter
 
 from engineio_wsgi.http.connection import RECV_SIZE, HttpConnection
-from engineio_wsgi.http.lane_requests import Accepted, Known, LaneRequest, accept, learn
+from engineio_wsgi.http.lane_requests import Accepted, Known, accept, learn
 from engineio_wsgi.http.request_head import HeadLimits
 from engineio_wsgi.http.response import Response, finish, payload, posted
 from engineio_wsgi.http.response_head import ResponseHead, date_line
@@ -123,11 +125,6 @@ class LaneHandler(HeadLimits, Protocol):
         """Write the access log's line of a request."""
         ...
 
-    @property
-    def needs_greenlet(self) -> bool:
-        """Whether the greenlet may not end before the connection."""
-        ...
-
     def serve_in_greenlet(self) -> None:
         """Have a greenlet serve the connection again."""
         ...
@@ -170,16 +167,20 @@ class Lane:
         connection: the connection.
         engine: where the sessions are.
         is_logged: whether the access log has a line for each request.
+        keeps_greenlet: whether the handler's greenlet may not end before the connection.
     """
 
-    __slots__ = ("_application", "_began", "_connection", "_engine", "_gets", "_handler", "_is_due", "_is_logged", "_line",
-                 "_posted_to", "_posts", "_sent", "_transport", "_unsent", "_waiter", "is_released")
+    __slots__ = ("_application", "_began", "_connection", "_engine", "_gets", "_handler", "_is_due", "_is_logged",
+                 "_keeps_greenlet", "_line", "_posted_to", "_posts", "_sent", "_transport", "_unsent", "_waiter", "is_released")
 
-    def __init__(self, handler: LaneHandler, connection: HttpConnection, engine: LaneEngine, is_logged: bool) -> None:
+    def __init__(self, handler: LaneHandler, connection: HttpConnection, engine: LaneEngine, is_logged: bool,
+                 keeps_greenlet: bool) -> None:
         self._handler = handler
         self._connection = connection
         self._engine = engine
         self._is_logged = is_logged
+        # a log may block
+        self._keeps_greenlet = keeps_greenlet or is_logged
         self._application: WSGIApplication = handler.server.application
         # what is known from a request is found out when another arrives: on many connections none does
         self._gets: Known | Accepted | None = None
@@ -244,10 +245,13 @@ class Lane:
         if known is None or handler.server.application is not self._application:
             return False
         request = known.recognise(data, handler)
-        transport = None if request is None else self._engine.find(request.sid, request.revision)
-        if request is None or transport is None:
+        if request is None:
             return False
-        served = self._get(request, transport) if is_get else self._post(request, transport, known.binary)
+        sid, revision, head_size, body_size = request
+        transport = self._engine.find(sid, revision)
+        if transport is None:
+            return False
+        served = self._get(head_size, transport) if is_get else self._post(head_size, body_size, transport, known.binary)
         if self._unsent is not None and not self.is_released:
             self._send_rest()
         return served
@@ -261,8 +265,7 @@ class Lane:
             self._began = time()
         self._handler.on_lane_request()
 
-    def _post(self, request: LaneRequest, transport: LaneTransport, binary: bool) -> bool:
-        begin, size = request.head_size, request.body_size
+    def _post(self, begin: int, size: int, transport: LaneTransport, binary: bool) -> bool:
         body = self._connection.buffer[begin:begin + size]
         packets = transport.decode(body, binary) if len(body) == size else None
         if packets is None or (self.is_released and any(packet.type is PacketType.CLOSE for packet in packets)):
@@ -285,10 +288,10 @@ class Lane:
         assert isinstance(known, Known)
         return b"%b%b%b%b\r\n%b" % (_POSTED, known.encoded_headers, date_line(), self._closing(), _POSTED_BODY)
 
-    def _get(self, request: LaneRequest, transport: LaneTransport) -> bool:
+    def _get(self, size: int, transport: LaneTransport) -> bool:
         if transport.polled:
             return False
-        self._begin(request.head_size)
+        self._begin(size)
         if transport.has_answer:
             self._send(self._framed(transport.answer()))
         else:
@@ -336,14 +339,10 @@ class Lane:
     # -- a GET that waits
 
     def _wait(self, transport: LaneTransport) -> None:
-        handler, connection = self._handler, self._connection
         self._transport = transport
         transport.park(self)
-        connection.hold()
-        if self.is_released:
-            return
-        if not (connection.buffer or self._is_logged or handler.needs_greenlet):
-            self.is_released = True
+        self._connection.hold()
+        if self.is_released or self._may_release:
             return
         try:
             self._wait_in_greenlet()
@@ -371,6 +370,12 @@ class Lane:
 
     def resume(self) -> None:
         """In the hub: the GET that waits has an answer."""
+        try:
+            self._resume()
+        except Exception:
+            self._fail()
+
+    def _resume(self) -> None:
         transport = self._transport
         if transport is None:
             return
@@ -442,10 +447,38 @@ class Lane:
 
     # -- without a greenlet
 
-    def on_ready(self, expired: bool) -> None:
+    @property
+    def _may_release(self) -> bool:
+        """Whether nothing is left for the greenlet, and it may end."""
+        return not (self._keeps_greenlet or self._connection.buffer or self._handler.close_connection)
+
+    def let_go(self) -> bool:
+        """Release the greenlet after a request, if it may end; returns whether it has to, after a call of :meth:`take_over`."""
+        self.is_released = self._may_release
+        return self.is_released
+
+    def take_over(self) -> None:
+        """Serve the connection in the hub from now on. Does not block."""
+        self._connection.release(self._on_ready)
+        if self._transport is None:
+            self._connection.expect(self._handler.keepalive_timeout)
+
+    def _on_ready(self, expired: bool) -> None:
         """In the hub: something has come on a connection that no greenlet serves, or its time is over."""
-        self._read(expired)
-        self._go_on()
+        try:
+            self._read(expired)
+            self._go_on()
+        except Exception:
+            self._fail()
+
+    def _fail(self) -> None:
+        """An exception that nothing expects, in the hub: report it, and end the connection."""
+        gevent.get_hub().handle_error(self, *sys.exc_info())
+        self._handler.close_connection = True
+        if self.is_released:
+            self._handler.end_released()
+        else:
+            self._wake()
 
     def _go_on(self) -> None:
         """In the hub: serve what has come, and wait for more. Does not block."""

@@ -32,20 +32,8 @@ LENGTH_HEADER = re.compile(rb"\r\nContent-Length: ?(?=[1-9])", re.IGNORECASE)
 LENGTH = re.compile(rb"[1-9]\d{0,8}(?=\r\n)")
 
 
-class LaneRequest(NamedTuple):
-    """A request that was recognised.
-
-    Attributes:
-        sid: the session id.
-        revision: of the protocol.
-        head_size: bytes of the head.
-        body_size: bytes of the body.
-    """
-
-    sid: str
-    revision: int
-    head_size: int
-    body_size: int
+#: a request that was recognised: the session id, the protocol's revision, and the bytes of its head and of its body
+LaneRequest = tuple[str, int, int, int]
 
 
 class Accepted(NamedTuple):
@@ -85,7 +73,7 @@ class Known:
         self._beginning = beginning
         self._fields = fields
         self._rest = rest
-        self._count = fields.count(b"\r\n") + rest.count(b"\r\n") - (1 if rest else 2)
+        self._count = fields.count(b"\r\n") + rest.count(b"\r\n") - 2
         #: the CORS headers of the responses
         self.headers = accepted.headers
         self.encoded_headers = "".join([f"{name}: {value}\r\n" for name, value in accepted.headers]).encode("latin-1")
@@ -117,7 +105,7 @@ class Known:
         if (line_end > limits.max_request_line or end - line_end - 4 > limits.max_header_size
                 or self._count > limits.max_header_count):
             return None
-        return LaneRequest(line[2].decode("ascii"), 4 if line[1] == b"4" else 3, end, size)
+        return line[2].decode("ascii"), 4 if line[1] == b"4" else 3, end, size
 
 
 def accept(head: bytes, environ: WSGIEnvironment, headers: list[tuple[str, str]]) -> Accepted | None:
