@@ -282,6 +282,9 @@ class Server(HasListeners):
         http = HttpServer(address, not_implemented, **server_options)
         self.attach(http)
         self._worker.enter_hub()
+        greenlets = self._registry.greenlets
+        if "spawn" not in server_options and issubclass(http.handler_class, WebSocketHandler) and greenlets.is_here:
+            http.set_spawn(greenlets.spawn)
         http.listen()
         self._http = http
         return self

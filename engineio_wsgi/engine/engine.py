@@ -154,6 +154,8 @@ class Engine:
         if ADDED_HEADERS in environ:
             headers.extend(environ.pop(ADDED_HEADERS))
         events = self._registry.events
+        if not events.edits_headers:
+            return headers
         initial = INITIAL in environ and "initial_headers" in events
         if not initial and "headers" not in events:
             return headers

@@ -14,9 +14,11 @@ options: for that it has a `LaneEngine`.
 
 from __future__ import annotations
 
+import sys
 from time import time
 from typing import TYPE_CHECKING, Any, Protocol
 
+import gevent
 from gevent.hub import Waiter
 
 from engineio_wsgi.http.connection import RECV_SIZE, HttpConnection
@@ -368,6 +370,12 @@ class Lane:
 
     def resume(self) -> None:
         """In the hub: the GET that waits has an answer."""
+        try:
+            self._resume()
+        except Exception:
+            self._fail()
+
+    def _resume(self) -> None:
         transport = self._transport
         if transport is None:
             return
@@ -457,8 +465,20 @@ class Lane:
 
     def _on_ready(self, expired: bool) -> None:
         """In the hub: something has come on a connection that no greenlet serves, or its time is over."""
-        self._read(expired)
-        self._go_on()
+        try:
+            self._read(expired)
+            self._go_on()
+        except Exception:
+            self._fail()
+
+    def _fail(self) -> None:
+        """An exception that nothing expects, in the hub: report it, and end the connection."""
+        gevent.get_hub().handle_error(self, *sys.exc_info())
+        self._handler.close_connection = True
+        if self.is_released:
+            self._handler.end_released()
+        else:
+            self._wake()
 
     def _go_on(self) -> None:
         """In the hub: serve what has come, and wait for more. Does not block."""

@@ -72,7 +72,7 @@ class Known:
         self._beginning = beginning
         self._fields = fields
         self._rest = rest
-        self._count = fields.count(b"\r\n") + rest.count(b"\r\n") - (1 if rest else 2)
+        self._count = fields.count(b"\r\n") + rest.count(b"\r\n") - 2
         #: the CORS headers of the responses
         self.headers = accepted.headers
         self.encoded_headers = "".join([f"{name}: {value}\r\n" for name, value in accepted.headers]).encode("latin-1")

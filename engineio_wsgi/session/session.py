@@ -398,8 +398,7 @@ class Session(Sink):
         self._tell_progress()
         if self.inbox.busy:
             self._timer = DeadlineTimer(self.loop, CLOSE_GRACE, self.registry.greenlets.run, self.on_last_turn)
-        elif not self.transport.corked:
-            # else the greenlet that reads a batch takes a turn when it has read
+        else:
             self.inbox.submit_turn()
 
     def on_last_turn(self) -> None:

@@ -141,7 +141,7 @@ class FrameDecoder:
                 pass
         elif first == FINAL_BINARY:
             return [payload]
-        elif first == FINAL_CLOSE:
+        elif first == FINAL_CLOSE and second < MASKED_16:
             # the last frame of most sessions; the general path takes twice as long
             try:
                 return [self._close(payload)]

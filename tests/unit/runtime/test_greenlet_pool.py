@@ -7,6 +7,7 @@ import logging
 import time
 import weakref
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import gevent
@@ -304,3 +305,46 @@ def test_an_idle_worker_holds_on_to_nothing():
     gc.collect()
     assert len(pool._idle) == 1
     assert gone() is None
+
+
+def test_what_is_spawned_has_context_variables_of_its_own():
+    pool = GreenletPool()
+    variable = ContextVar[str]("variable", default="unset")
+    seen: list[tuple[object, str]] = []
+    done = Event()
+
+    def serve(value: str) -> None:
+        seen.append((gevent.getcurrent(), variable.get()))
+        variable.set(value)
+        done.set()
+
+    for value in ("of the first", "of the second"):
+        done.clear()
+        pool.spawn(serve, value)
+        assert done.wait(60)
+        gevent.sleep(0)
+    assert seen[0][0] is seen[1][0]
+    assert [value for _, value in seen] == ["unset", "unset"]
+
+
+def test_a_pool_knows_its_thread():
+    pool = GreenletPool()
+    assert pool.is_here
+    assert not gevent.get_hub().threadpool.apply(lambda: pool.is_here)
+
+
+def test_what_is_spawned_is_not_blamed(monkeypatch: pytest.MonkeyPatch):
+    pool = GreenletPool()
+    now = [0.0]
+    monkeypatch.setattr("engineio_wsgi.runtime.greenlet_pool.monotonic", lambda: now[0])
+    monkeypatch.setattr("engineio_wsgi.runtime.blame.monotonic", lambda: now[0])
+    done = Event()
+
+    def block() -> None:
+        now[0] += 10
+        done.set()
+
+    pool.spawn(block)
+    assert done.wait(60)
+    gevent.sleep(0)
+    assert pool.blame.of_last(20) == ""
