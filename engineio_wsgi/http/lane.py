@@ -15,6 +15,7 @@ options: for that it has a `LaneEngine`.
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
 from time import time
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,7 +23,7 @@ import gevent
 from gevent.hub import Waiter
 
 from engineio_wsgi.http.connection import RECV_SIZE, HttpConnection
-from engineio_wsgi.http.lane_requests import Known, learn
+from engineio_wsgi.http.lane_requests import Accepted, Known, accept
 from engineio_wsgi.http.request_head import HeadLimits
 from engineio_wsgi.http.response import Response, finish, payload, posted
 from engineio_wsgi.http.response_head import ResponseHead, date_line
@@ -134,12 +135,13 @@ def keeps_lane(kind: type, base: type, hooks: frozenset[str]) -> bool:
     """Whether a subclass leaves the lane open: no class between it and ``base`` overrides one of ``hooks``, unless the same class
     says by an attribute ``lane`` of its own what it wants.
     """
-    for each in kind.__mro__:
-        if each is base:
-            break
-        if "lane" not in vars(each) and not hooks.isdisjoint(vars(each)):
-            return False
-    return bool(getattr(kind, "lane", True))
+    return bool(getattr(kind, "lane", True)) and _overrides_none(kind, base, hooks)
+
+
+@lru_cache(maxsize=64)
+def _overrides_none(kind: type, base: type, hooks: frozenset[str]) -> bool:
+    classes = kind.__mro__[:kind.__mro__.index(base)]
+    return all("lane" in vars(each) or hooks.isdisjoint(vars(each)) for each in classes)
 
 
 def _top(response: Response) -> bytes:
@@ -166,7 +168,7 @@ class Lane:
         keeps_greenlet: whether the handler's greenlet may not end before the connection.
     """
 
-    __slots__ = ("_application", "_began", "_connection", "_engine", "_gets", "_handler", "_is_due", "_is_logged",
+    __slots__ = ("_application", "_began", "_connection", "_engine", "_gets", "_handler", "_is_due", "_is_logged", "_is_useless",
                  "_keeps_greenlet", "_line", "_posted_to", "_posts", "_sent", "_transport", "_unsent", "_waiter", "is_released")
 
     def __init__(self, handler: LaneHandler, connection: HttpConnection, engine: LaneEngine, is_logged: bool,
@@ -178,8 +180,10 @@ class Lane:
         # a log may block
         self._keeps_greenlet = keeps_greenlet or is_logged
         self._application: WSGIApplication = handler.server.application
-        self._gets: Known | None = None
-        self._posts: Known | None = None
+        self._gets: Known | Accepted | None = None
+        self._posts: Known | Accepted | None = None
+        #: whether nothing could be learnt from a request that was accepted
+        self._is_useless = False
         #: of the session whose GET waits here
         self._transport: LaneTransport | None = None
         #: whether no greenlet serves the connection
@@ -200,20 +204,29 @@ class Lane:
         """Whether it is the lane to ``engine``, and the server's application is the same as before."""
         return engine is self._engine and self._handler.server.application is self._application
 
-    def learn(self, head: bytes, environ: WSGIEnvironment, headers: list[tuple[str, str]]) -> bool:
-        """Remember a request that has been accepted, in the place of the one before it; returns whether that was possible.
+    def note(self, head: bytes, environ: WSGIEnvironment, headers: list[tuple[str, str]]) -> bool:
+        """Note a request that has been accepted, in the place of the one before it; returns whether it may be learnt from.
 
         Args:
             head: its bytes up to the empty line behind its header fields.
             environ: of the request.
             headers: the CORS headers of its response.
         """
-        known = learn(head, environ, headers)
+        accepted = None if self._is_useless else accept(head, environ, headers)
         if head[:1] == b"G":
+            self._gets = accepted
+        else:
+            self._posts = accepted
+        return accepted is not None
+
+    def _learn(self, accepted: Accepted, is_get: bool) -> Known | None:
+        known = accepted.learn()
+        if is_get:
             self._gets = known
         else:
             self._posts = known
-        return known is not None
+        self._is_useless = known is None
+        return known
 
     # -- requests
 
@@ -226,6 +239,8 @@ class Lane:
         handler, data = self._handler, self._connection.buffer
         is_get = data[:1] == b"G"
         known = self._gets if is_get else self._posts
+        if isinstance(known, Accepted):
+            known = self._learn(known, is_get)
         if known is None or handler.server.application is not self._application:
             return False
         request = known.recognise(data, handler)
@@ -269,7 +284,7 @@ class Lane:
 
     def _posted(self) -> bytes:
         known = self._posts
-        assert known is not None
+        assert type(known) is Known
         return b"%b%b%b%b\r\n%b" % (_POSTED, known.encoded_headers, date_line(), self._closing(), _POSTED_BODY)
 
     def _get(self, size: int, transport: LaneTransport) -> bool:
@@ -293,7 +308,7 @@ class Lane:
     def _framed(self, response: Response) -> bytes:
         """The bytes of the answer to a GET."""
         known, compression, body = self._gets, self._engine.compression, response.body
-        assert known is not None
+        assert type(known) is Known
         if compression is not None and response.compress and len(body) >= compression.threshold:
             status, headers, body, _ = finish(response, {"HTTP_ACCEPT_ENCODING": known.accept_encoding}, compression)
             closing = self._closing() != b""

@@ -142,7 +142,7 @@ class LaneResponder(Responder):
         lane = self._lane
         if lane is None or not lane.leads_to(engine):
             lane = self._lane = Lane(self, self._connection, engine, self._logs_lane, self._needs_greenlet)
-        if lane.learn(self._head_read, environ, headers):
+        if lane.note(self._head_read, environ, headers):
             # the lane compares the same bytes
             self._parser = HeadParser()
 

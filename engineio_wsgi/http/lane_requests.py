@@ -7,7 +7,7 @@ its session id, its ``t`` and the length of its body is not recognised, and noth
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from engineio_wsgi.http.query import parse_query
 from engineio_wsgi.http.request_head import MAX_KEPT_FIELDS, PROXY_KEYS, HeadLimits
@@ -15,11 +15,11 @@ from engineio_wsgi.http.request_head import MAX_KEPT_FIELDS, PROXY_KEYS, HeadLim
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
 
-__all__ = ["Known", "LaneRequest", "learn"]
+__all__ = ["Accepted", "Known", "LaneRequest", "accept"]
 
 OCTET_STREAM = "application/octet-stream"
 #: keys in an environ with which a request is framed or answered in another way
-ODD_KEYS = ("HTTP_EXPECT", "HTTP_TRANSFER_ENCODING", "HTTP_UPGRADE", *PROXY_KEYS)
+ODD_KEYS = frozenset(("HTTP_EXPECT", "HTTP_TRANSFER_ENCODING", "HTTP_UPGRADE", *PROXY_KEYS))
 #: names in a query that the engine reads; an application's own names may come before them
 OWN_NAMES = frozenset(("EIO", "b64", "j", "sid", "t", "transport"))
 #: the beginning of a request up to the engine's part of its query
@@ -45,25 +45,24 @@ class Known:
         beginning: the bytes of the request up to the engine's part of its query.
         fields: the header fields and the empty line behind them; in a POST, up to the length of the body.
         rest: what comes behind that length; empty in a GET.
-        environ: of the accepted request.
-        headers: the CORS headers of its response.
+        accepted: that request.
     """
 
     __slots__ = ("_beginning", "_count", "_fields", "_rest", "accept_encoding", "binary", "encoded_headers",
                  "headers")
 
-    def __init__(self, beginning: bytes, fields: bytes, rest: bytes, environ: WSGIEnvironment,
-                 headers: list[tuple[str, str]]) -> None:
+    def __init__(self, beginning: bytes, fields: bytes, rest: bytes, accepted: Accepted) -> None:
         self._beginning = beginning
         self._fields = fields
         self._rest = rest
         self._count = fields.count(b"\r\n") + rest.count(b"\r\n") - 2
-        self.headers = headers
-        self.encoded_headers = "".join(f"{name}: {value}\r\n" for name, value in headers).encode("latin-1")
         #: what the client takes as Content-Encoding
-        self.accept_encoding: str = environ.get("HTTP_ACCEPT_ENCODING", "")
+        self.accept_encoding = accepted.accept_encoding
         #: whether its POSTs have a binary content type
-        self.binary = environ.get("CONTENT_TYPE") == OCTET_STREAM
+        self.binary = accepted.is_binary
+        #: the CORS headers of its responses
+        self.headers = accepted.headers
+        self.encoded_headers = "".join([f"{name}: {value}\r\n" for name, value in self.headers]).encode("latin-1")
 
     def recognise(self, data: bytes, limits: HeadLimits) -> LaneRequest | None:
         """The request that ``data`` begins with, if its whole head is there and is as it was before."""
@@ -91,29 +90,50 @@ class Known:
         return line[2].decode("ascii"), 4 if line[1] == b"4" else 3, end, size
 
 
-def learn(head: bytes, environ: WSGIEnvironment, headers: list[tuple[str, str]]) -> Known | None:
-    """What is known from a request that has been accepted; ``None`` if others like it need more than a comparison.
+class Accepted(NamedTuple):
+    """A request that has been accepted, as far as it matters for the next. What it costs to learn from it is left for then.
+
+    Attributes:
+        head: its bytes up to the empty line behind its header fields.
+        accept_encoding: the codings that its client takes.
+        is_binary: whether the content type of its body is binary.
+        has_body: whether it has a body.
+        headers: the CORS headers of its response.
+    """
+
+    head: bytes
+    accept_encoding: str
+    is_binary: bool
+    has_body: bool
+    headers: list[tuple[str, str]]
+
+    def learn(self) -> Known | None:
+        """What is known from it; ``None`` if others like it need more than a comparison."""
+        head = self.head
+        beginning = BEGINNING.match(head)
+        if beginning is None or not OWN_NAMES.isdisjoint(parse_query(beginning[1].decode("ascii"))):
+            return None
+        fields, rest = head[head.find(b"\r\n"):], b""
+        is_post = head[:1] == b"P"
+        if len(fields) > MAX_KEPT_FIELDS or is_post != self.has_body:
+            return None
+        if is_post:
+            found = LENGTH_HEADER.search(fields)
+            if found is None:
+                return None
+            fields, rest = fields[:found.end()], fields[fields.find(b"\r\n", found.end()):]
+        return Known(beginning[0], fields, rest, self)
+
+
+def accept(head: bytes, environ: WSGIEnvironment, headers: list[tuple[str, str]]) -> Accepted | None:
+    """Note a request that has been accepted; ``None`` if nothing is to be learnt from it.
 
     Args:
         head: its bytes up to the empty line behind its header fields.
         environ: of the request.
         headers: the CORS headers of its response.
     """
-    if any(key in environ for key in ODD_KEYS):
+    if not ODD_KEYS.isdisjoint(environ):
         return None
-    beginning = BEGINNING.match(head)
-    if beginning is None or not OWN_NAMES.isdisjoint(parse_query(beginning[1].decode("ascii"))):
-        return None
-    fields = head[head.find(b"\r\n"):]
-    if len(fields) > MAX_KEPT_FIELDS:
-        return None
-    rest = b""
-    is_post = head[:1] == b"P"
-    if is_post:
-        found = LENGTH_HEADER.search(fields)
-        if found is None:
-            return None
-        fields, rest = fields[:found.end()], fields[fields.find(b"\r\n", found.end()):]
-    if is_post != bool(environ.get("CONTENT_LENGTH")):
-        return None
-    return Known(beginning[0], fields, rest, environ, headers)
+    return Accepted(head, environ.get("HTTP_ACCEPT_ENCODING", ""), environ.get("CONTENT_TYPE") == OCTET_STREAM,
+                    bool(environ.get("CONTENT_LENGTH")), headers)
