@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import gevent
 
 from engineio_wsgi.http.connection import HttpConnection
-from engineio_wsgi.http.lane import HOOKS, Lane, LaneEngine, keeps_lane
+from engineio_wsgi.http.lane import HOOKS, Lane, keeps_lane
+from engineio_wsgi.http.lane_ports import LaneEngine
 from engineio_wsgi.http.request_head import HeadParser, RequestHead
 from engineio_wsgi.http.response_writer import Responder
 
