@@ -190,6 +190,8 @@ def test_an_emitter_refuses(group: Workers, name: str) -> None:
     for sid in ("zzzz-no-such-session", group.workers[0].ask()["id"] + "forged", "x"):
         with pytest.raises(UnknownSession):
             emitter.publish("news", "data", session=sid)
+    here = group.workers[0].ask()["id"]
+    assert [emitter.publish("news", "data", worker=worker) for worker in (here, "gone", "../x")] == [1, 0, 0]
     with pytest.raises(ValueError, match="a topic has 1 to 255 characters"):
         emitter.publish("", "data")
     with pytest.raises(NoWorkers):
