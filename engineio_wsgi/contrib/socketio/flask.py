@@ -19,6 +19,7 @@ from gevent.pywsgi import WSGIServer  # noqa: E402
 from werkzeug.debug import DebuggedApplication  # noqa: E402
 
 from engineio_wsgi.contrib.socketio.flask_events import EventApp  # noqa: E402
+from engineio_wsgi.contrib.socketio.manager import emitting_once  # noqa: E402
 from engineio_wsgi.contrib.socketio.server import Server  # noqa: E402
 from engineio_wsgi.http.handler import WebSocketHandler  # noqa: E402
 
@@ -26,6 +27,8 @@ __all__ = ["SocketIO"]
 
 #: the port of `SocketIO.run`, and of Flask
 PORT = 5000
+#: python-socketio's managers of message queues, which Flask-SocketIO makes
+MANAGERS = ("RedisManager", "KafkaManager", "ZmqManager", "KombuManager")
 #: Flask-SocketIO's own options, which it leaves among those of its server
 FOREIGN = ("message_queue", "channel", "manage_session")
 
@@ -59,7 +62,8 @@ class SocketIO(flask_socketio.SocketIO):  # type: ignore[misc]  # no types
             return Server(path=path, **{name: value for name, value in options.items() if name not in FOREIGN})
 
         # Flask-SocketIO looks its server's class up when it is called: the same code runs here with another class by that name
-        names = {**vars(flask_socketio), "socketio": SimpleNamespace(**{**vars(socketio), "Server": make_server})}
+        managers = {name: emitting_once(getattr(socketio, name)) for name in MANAGERS}
+        names = {**vars(flask_socketio), "socketio": SimpleNamespace(**{**vars(socketio), **managers, "Server": make_server})}
         original = flask_socketio.SocketIO.init_app
         run = FunctionType(original.__code__, names, original.__name__, original.__defaults__)
         run(self, app, **kwargs)

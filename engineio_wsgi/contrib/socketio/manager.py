@@ -15,7 +15,7 @@ from engineio_wsgi.contrib.socketio.packets import HasBinary, dumps
 from engineio_wsgi.contrib.socketio.session import SocketIOSession
 from engineio_wsgi.session.outgoing import Bundle
 
-__all__ = ["EmitOnce", "LocalManager"]
+__all__ = ["EmitOnce", "LocalManager", "emitting_once"]
 
 
 class EmitOnce(socketio.Manager):  # type: ignore[misc]  # no types
@@ -74,6 +74,11 @@ class EmitOnce(socketio.Manager):  # type: ignore[misc]  # no types
 
 class LocalManager(EmitOnce):
     """The manager of a server that has been given none, until its engine has joined a cluster."""
+
+
+def emitting_once(manager_class: type) -> type:
+    """A class of python-socketio's for a message queue, which emits to the clients of this process as `EmitOnce` does."""
+    return type(manager_class.__name__, (manager_class, EmitOnce), {"__doc__": manager_class.__doc__})
 
 
 def _skipped(skip_sid: Any) -> Collection[str]:
