@@ -73,9 +73,9 @@ class SocketIOJson:
         return json.dumps(value, **options) if options.keys() - {"separators"} else dumps(value)
 
     @staticmethod
-    def loads(text: str, **options: Any) -> Any:
+    def loads(text: str | bytes, **options: Any) -> Any:
         """As ``json.loads``, with integers of at most 100 digits."""
-        return engineio_json.loads(text, **options) if options else loads(text)
+        return engineio_json.loads(text, **options) if options or not isinstance(text, str) else loads(text)
 
 
 class SocketIOPacket(packet.Packet):  # type: ignore[misc]  # no types
