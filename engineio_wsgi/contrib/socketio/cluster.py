@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from socketio.pubsub_manager import PubSubManager
 
 from engineio_wsgi.contrib.socketio.manager import EmitOnce
 from engineio_wsgi.contrib.socketio.options import PATH
 from engineio_wsgi.contrib.socketio.packets import dumps, loads
+from engineio_wsgi.contrib.socketio.untyped import Value
 from engineio_wsgi.emitter import Emitter
 from engineio_wsgi.engine.registry import SESSION_ID_BYTES, WORKER_ID_SIZE
 
@@ -63,7 +64,7 @@ class ClusterManager(PubSubManager, EmitOnce):  # type: ignore[misc]  # no types
 
     name = "cluster"
 
-    def __init__(self, cluster: str | None = None, path: str = PATH, write_only: bool = False, logger: Any = None) -> None:
+    def __init__(self, cluster: str | None = None, path: str = PATH, write_only: bool = False, logger: Value = None) -> None:
         super().__init__(channel=TOPIC, write_only=write_only, logger=logger)
         self._cluster: RoomCluster | None = None
         self._emitter = Emitter(cluster or "local", path) if write_only else None
@@ -79,8 +80,8 @@ class ClusterManager(PubSubManager, EmitOnce):  # type: ignore[misc]  # no types
         self.host_id = cluster.worker_id
         cluster.subscribe(TOPIC, self._receive)
 
-    def emit(self, event: str, data: Any, namespace: Any = None, room: Any = None, skip_sid: Any = None, callback: Any = None,
-             to: Any = None, volatile: bool = False, **kwargs: Any) -> None:
+    def emit(self, event: str, data: Value, namespace: Value = None, room: Value = None, skip_sid: Value = None,
+             callback: Value = None, to: Value = None, volatile: bool = False, **kwargs: Value) -> None:
         """As python-socketio's. An event for a client of this worker goes to no other one."""
         room, namespace = to or room, namespace or "/"
         if kwargs.get("ignore_queue") or (type(room) is str and self.is_sid_room(namespace, room)):
@@ -88,7 +89,7 @@ class ClusterManager(PubSubManager, EmitOnce):  # type: ignore[misc]  # no types
         else:
             super().emit(event, data, namespace, room=room, skip_sid=skip_sid, callback=callback)
 
-    def _publish(self, data: dict[str, Any]) -> None:
+    def _publish(self, data: dict[str, Value]) -> None:
         text = dumps(data)
         if self._emitter is not None:
             self._emitter.publish(TOPIC, text)
@@ -97,7 +98,7 @@ class ClusterManager(PubSubManager, EmitOnce):  # type: ignore[misc]  # no types
             if worker != self.host_id:
                 self._cluster.publish(TOPIC, text, worker=worker)
 
-    def _worker_of(self, data: dict[str, Any]) -> str | None:
+    def _worker_of(self, data: dict[str, Value]) -> str | None:
         """The only worker that a message is for; ``None`` if it is for all."""
         if data["method"] == "callback":
             return str(data["host_id"])
