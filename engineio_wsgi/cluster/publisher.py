@@ -131,7 +131,7 @@ class _Question:
         self.complete.set()
 
     def _look(self) -> None:
-        if len(self._answered) == self._expected:
+        if 0 <= self._expected <= len(self._answered):
             self.complete.set()
 
 

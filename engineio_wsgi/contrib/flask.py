@@ -40,6 +40,7 @@ except ModuleNotFoundError as missing:
 from werkzeug.wrappers import Request
 
 from engineio_wsgi.clock import monotonic
+from engineio_wsgi.cluster.topics import Subscriber
 from engineio_wsgi.contrib.flask_context import HandlerContext, outside_context
 from engineio_wsgi.engine.middleware import Middleware
 from engineio_wsgi.errors import ConfigurationError, RequestRefused, UsageError
@@ -124,7 +125,8 @@ class EngineIO(Server):
     Every handler runs in a request context of its own: that of the handshake. ``flask.current_app``, ``flask.request``,
     ``flask.session`` and ``flask.g`` are available, and functions of ``teardown_appcontext`` run when the context ends. This
     holds for ``allow_request``, listeners, functions that ``socket.spawn`` runs, and the callbacks of ``send``.
-    ``before_request`` functions do not run. The session is read-only: there is no response that could carry its cookie.
+    Subscribers of a topic have an application context. ``before_request`` functions do not run. The session is read-only:
+    there is no response that could carry its cookie.
 
     The context also ends at each ``receive()``, each step of ``for message in socket``, ``flush()`` and ``wait_closed()``, and
     another one begins afterwards, with the same ``request`` and ``session``, and a new ``g``. So a handler that waits for its
@@ -210,6 +212,9 @@ class EngineIO(Server):
     def _stand_in(self, listener: Listener) -> Listener:
         return _ContextListener(listener, self)
 
+    def _subscriber(self, callback: Subscriber) -> Listener:
+        return _ContextListener(callback, self)
+
     def _request_of(self, environ: Environ) -> Request:
         return self._app_of(environ).request_class(_without_connection(environ))
 
@@ -237,30 +242,31 @@ class _AppMiddleware(Middleware):
 
 
 class _ContextListener(StandIn):
-    """A listener in the context of the request that it is about."""
+    """A listener in the context of the request that it is about; in an application context if it is about none."""
 
     __slots__ = ("engineio", "environ")
 
     def __init__(self, listener: Listener, engineio: EngineIO, environ: Environ | None = None) -> None:
         super().__init__(listener)
         self.engineio = engineio
-        #: ``None`` if the request is one of the arguments
+        #: ``None`` if the request, if there is one, is one of the arguments
         self.environ = environ
 
     def __call__(self, *args: object, **kwargs: object) -> object:
         """Call the listener."""
-        with self.engineio.context(_environ_in(args) if self.environ is None else self.environ):
+        environ = _environ_in(args) if self.environ is None else self.environ
+        with self.engineio._app_of({}).app_context() if environ is None else self.engineio.context(environ):
             return self.listener(*args, **kwargs)
 
 
-def _environ_in(args: tuple[object, ...]) -> Environ:
-    """The environ in the arguments of a server's listener: of a session, a request, or a refusal."""
+def _environ_in(args: tuple[object, ...]) -> Environ | None:
+    """The environ in the arguments of a server's listener: of a session, a request, or a refusal; ``None`` if there is none."""
     for each in args:
         if isinstance(each, RequestRefused):
             return _environ_in((each.request,))
         if isinstance(each, (FlaskSocket, Request)):
             return each.environ
-    raise UsageError(f"a listener was called with nothing of a request's: {args!r}")
+    return None
 
 
 def _without_connection(environ: Mapping[str, object]) -> Environ:

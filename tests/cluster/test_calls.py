@@ -23,7 +23,7 @@ from support.serving import EventLog, Served
 from support.workers import Workers
 
 import engineio_wsgi
-from engineio_wsgi import ConfigurationError, Emitter
+from engineio_wsgi import Bundle, ConfigurationError, Emitter
 from engineio_wsgi.cluster.local.names import AbstractNames
 from engineio_wsgi.errors import NoWorkers
 
@@ -60,6 +60,40 @@ def test_a_broadcast_reaches_every_session_of_every_worker(group: Workers) -> No
     for session in sessions[:2]:
         assert session.hear_many(21) == [*map(str, range(20)), "last"]
     assert sessions[2].hear() == "last"
+
+
+def test_a_bundle_crosses_the_cluster_as_one(group: Workers) -> None:
+    sessions = sessions_of(group)
+    workers = group.workers
+    for worker in workers:
+        gevent.joinall([gevent.spawn(worker.call, "broadcast", [f"head of {worker.pid}", "tail"]) for _ in range(10)])
+    assert workers[0].call("send", sessions[1].sid, ["é\ud800", "to one"]) is True
+    workers[0].call("broadcast", ["not", "to all"], exclude=[sessions[2].sid])
+    heard = sessions[1].hear_many(64)
+    pairs = sorted(zip(heard[::2], heard[1::2], strict=True), key=str)
+    assert pairs == sorted([*[(f"head of {worker.pid}", "tail") for worker in workers for _ in range(10)],
+                            ("é\ufffd", "to one"), ("not", "to all")], key=str)
+    assert sessions[2].hear_many(60)[1::2] == ["tail"] * 30
+
+
+def test_an_emitter_sends_a_bundle(group: Workers, name: str) -> None:
+    sessions = sessions_of(group)
+    emitter, bundle = Emitter(name), Bundle("head", b"\x00\xff", "tail")
+    assert emitter.broadcast(bundle) == 3
+    assert emitter.send(sessions[1].sid, bundle) is True
+    assert [session.hear_many(count) for session, count in zip(sessions, (3, 6, 3), strict=True)] == [
+        list(bundle), [*bundle, *bundle], list(bundle)]
+
+
+def test_a_bundle_that_is_too_large_for_a_worker_is_refused_by_it(group: Workers, name: str) -> None:
+    session = sessions_of(group)[0]
+    emitter = Emitter(name)
+    large = Bundle("x" * 1_500_000, "x" * 1_500_000)
+    assert emitter.send(session.sid, large) is False
+    assert emitter.broadcast(large) == 0
+    assert emitter.send(session.sid, "the next message") is True
+    assert session.hear() == "the next message"
+    group.wait_for_log("a bundle of 3000000 bytes is larger than max_buffered, which is 2000000 bytes")
 
 
 def test_a_local_broadcast_stays_here(group: Workers) -> None:

@@ -11,6 +11,8 @@ from support import codec
 from support.clients import PollingSession
 from support.rawhttp import Response
 
+from engineio_wsgi import Bundle
+
 FORM = ("Content-Type", "application/x-www-form-urlencoded")
 TEXTS = [
     "plain",
@@ -63,6 +65,14 @@ def test_round_trip(serve: Any, eio: int) -> None:
     session = JsonpSession(serve(jsonp=True), eio).open()
     session.say(*TEXTS, b"\x00\xff")
     assert session.hear_many(len(TEXTS) + 1) == [*TEXTS, b"\x00\xff"]
+
+
+@pytest.mark.ours
+def test_a_bundle(serve: Any, eio: int) -> None:
+    session = JsonpSession(serve(app="silent", jsonp=True), eio).open()
+    bundle = Bundle(*TEXTS, b"\x00\xff")
+    session.served.socket(session.sid).send(bundle)
+    assert session.hear_many(len(bundle)) == list(bundle)
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=ascii)

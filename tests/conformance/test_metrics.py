@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from support.clients import PollingSession, open_session, probe, upgrade
 from support.rawwebsocket import TEXT, frame_bytes, handshake_headers
 
+from engineio_wsgi import Bundle
 from engineio_wsgi.errors import UsageError
 from engineio_wsgi.metrics import observe
 from engineio_wsgi.server import Server
@@ -97,6 +98,14 @@ def test_a_websocket_s_traffic(watch: Any) -> None:
     received, sent = 2 * MASKED_HEAD + size, 2 * HEAD + size
     assert watched.traffic("websocket") == [2, 2, received, opened[3] + sent]
     assert watched.traffic("polling") == [0, 0, 0, 0]
+
+
+def test_the_messages_of_a_bundle_count(watch: Any, transport: str) -> None:
+    watched = watch()
+    session = open_session(watched.served, transport)
+    watched.served.socket(session.sid).send("a").send(Bundle("b", b"c", "d"))
+    assert session.hear_many(4) == ["a", "b", b"c", "d"]
+    assert watched.traffic(transport)[1] == 4
 
 
 def test_messages_that_are_read_together(watch: Any) -> None:

@@ -64,8 +64,38 @@ if str(options.get("cluster")).startswith("redis"):
     remote.PATIENCE = patience
 if options.pop("own_ids", False):
     options["generate_id"] = lambda request, numbers=itertools.count(1): f"number {next(numbers)}"
+topics = options.pop("topics", ())
 # made before the fork, as with gunicorn --preload
 server = engineio_wsgi.Server(**options)
+
+heard = []
+
+def subscriber(data):
+    if data == "fail":
+        raise RuntimeError("a subscriber that fails")
+    if data == "block":
+        import gevent.event
+        gevent.event.Event().wait()
+    heard.append(data if isinstance(data, str) else data.hex())
+    return None if data == "nothing" else data
+
+for topic in topics:
+    server.cluster.subscribe(topic, subscriber)
+
+def ask_in_a_thread(*arguments, **options):
+    import gevent
+    return gevent.get_hub().threadpool.apply(server.cluster.ask, arguments, options)
+
+def outcome_of(call, *arguments, **options):
+    try:
+        return call(*arguments, **options)
+    except (engineio_wsgi.EngineError, ValueError) as error:
+        return f"{type(error).__name__}: {error}"
+
+CALLS = {"publish": lambda *arguments, **options: outcome_of(server.cluster.publish, *arguments, **options),
+         "ask": lambda *arguments, **options: outcome_of(server.cluster.ask, *arguments, **options),
+         "ask_in_a_thread": ask_in_a_thread, "heard": lambda: heard,
+         "count": lambda: server.cluster.count(), "workers": lambda: server.cluster.workers()}
 
 def tell(text):
     # one write: the workers share this file, and what they print in pieces would mix
@@ -113,12 +143,12 @@ def application(environ, start_response):
     cluster = server.cluster
     if environ["PATH_INFO"] == "/call":
         name, arguments, options = json.loads(environ["wsgi.input"].read())
-        owner = cluster if name in ("count", "workers") else server
-        if name in ("join", "leave"):
-            owner = server.clients[arguments.pop(0)]
-        outcome = getattr(owner, name)(*arguments, **options)
+        # a list is the messages of a bundle
+        arguments = [engineio_wsgi.Bundle(*each) if isinstance(each, list) else each for each in arguments]
+        owner = server.clients[arguments.pop(0)] if name in ("join", "leave") else server
+        outcome = (CALLS.get(name) or getattr(owner, name))(*arguments, **options)
         start_response("200 OK", [("Content-Type", "application/json")])
-        return [json.dumps(outcome).encode()]
+        return [json.dumps(outcome, default=bytes.hex).encode()]
     content = {"pid": os.getpid(), "clients": server.clients_count, "id": server._registry.worker_id,
                "address": environ.get("REMOTE_ADDR"), "port": environ.get("REMOTE_PORT"), "scheme": environ["wsgi.url_scheme"],
                "counters": vars(cluster.counters) if cluster else {}, "adopted": cluster.adopted if cluster else 0,
@@ -211,7 +241,8 @@ class Workers:
         tls: the client's context, if the workers speak TLS; their certificate is ``certificate`` then.
         options: the engine's, beside ``cluster``; ``limit`` connections for each worker; ``own_ids`` for sessions called
             "number 1" and so on; ``patience``, the seconds that workers give each other; ``backlog`` of their Unix sockets;
-            ``apart``, if each is to be on a machine of its own; ``sockets``, a directory for theirs, instead of abstract names.
+            ``apart``, if each is to be on a machine of its own; ``sockets``, a directory for theirs, instead of abstract names;
+            ``topics`` that they subscribe to before the fork.
     """
 
     def __init__(self, folder: Path, number: int = 3, *, sharing: str = "fork", handler: str = "ours", tls: Any = None,

@@ -15,6 +15,7 @@ from gevent.event import Event
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.local.channel import PATIENCE, OwnerGone
+from engineio_wsgi.cluster.local.names import is_worker_id
 from engineio_wsgi.cluster.messages import Action, BadMessage, Call, Kind, Message, Result
 from engineio_wsgi.cluster.redis.envelope import NO_LINK, Envelope
 from engineio_wsgi.cluster.redis.login import RedisConnector, Unreachable
@@ -293,7 +294,7 @@ class RedisLinks:
 
     def tell(self, worker: str, message: Message, on_heard: Callable[[int], object] | None = None) -> bool:
         """See :class:`WorkerCaller`."""
-        return self._tell(self._channels.of(worker), message, on_heard)
+        return is_worker_id(worker) and self._tell(self._channels.of(worker), message, on_heard)
 
     def _tell(self, channel: bytes, message: Message, heard: Callable[[int], object] | None) -> bool:
         posted = self._post_call(channel, 0, message, heard)

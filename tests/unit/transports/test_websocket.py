@@ -9,11 +9,13 @@ import pytest
 from gevent.hub import Waiter
 from support.fakesink import FakeConnection, FakeSink
 
+from engineio_wsgi import Bundle
 from engineio_wsgi.errors import ErrorCode, RequestRefused
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.protocol.websocket.deflate import DeflateParameters, Deflater
 from engineio_wsgi.protocol.websocket.frames import FrameDecoder, Opcode, encode_binary, encode_close, encode_frame, encode_text
 from engineio_wsgi.runtime.observer import Meter
+from engineio_wsgi.session.outgoing import prepare
 from engineio_wsgi.transports.base import Prepared, TrackedPacket
 from engineio_wsgi.transports.websocket import WebSocketTransport, message_head
 
@@ -147,6 +149,7 @@ def test_decoding_for_an_upgrade(opened: Opened, frame: str, packet: Packet | No
     ("a", encode_text("4a")), ("ä", encode_text("4ä")), ("x" * 124, encode_text("4" + "x" * 124)),
     ("x" * 125, encode_text("4" + "x" * 125)), ("x" * 70_000, encode_text("4" + "x" * 70_000)), (b"b", encode_binary(b"b")),
     (Packet(PacketType.PING), encode_text("2")), (Prepared("p", True), encode_text("4p")),
+    (Prepared(("p", b"q"), True), encode_text("4p") + encode_binary(b"q")),
     (TrackedPacket(Packet(PacketType.MESSAGE, "t"), print), encode_text("4t")),
 ], ids=lambda value: repr(value)[:20])
 def test_frames(opened: Opened, entry: Any, frame: bytes) -> None:
@@ -165,6 +168,24 @@ def test_a_broadcast_is_framed_once() -> None:
     second.send(message)
     assert len(message.forms) == 1
     assert first.wire.written == second.wire.written
+
+
+def test_a_bundle_is_framed_once_for_all_sessions_that_it_is_sent_to() -> None:
+    bundle = prepare(Bundle("p", b"q"), True)
+    sessions = [Opened(), Opened(), Opened(binary=False)]
+    for session in sessions:
+        session.send("before", bundle)
+    frames = list(bundle.forms.values())
+    assert frames == [encode_text("4p") + encode_binary(b"q"), encode_text("4p") + encode_text("bcQ==")]
+    assert [session.wire.written for session in sessions] == [[encode_text("4before") + frames[each]] for each in (0, 0, 1)]
+
+
+def test_each_message_of_a_bundle_is_compressed_for_itself() -> None:
+    deflated = Opened(deflater=Deflater(DeflateParameters()), deflate_threshold=100)
+    written = deflated.send(Prepared(("a", "b" * 1000), True))
+    assert written.startswith(encode_text("4a"))
+    assert len(written) < 100
+    assert deflated.send(Prepared(("a", "b" * 200), False)) == encode_text("4a") + encode_text("4" + "b" * 200)
 
 
 def test_long_messages_are_compressed_and_short_ones_are_not() -> None:
