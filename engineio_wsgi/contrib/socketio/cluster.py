@@ -12,6 +12,7 @@ from typing import Protocol
 
 from socketio.pubsub_manager import PubSubManager
 
+from engineio_wsgi.clock import monotonic
 from engineio_wsgi.contrib.socketio.manager import EmitOnce
 from engineio_wsgi.contrib.socketio.options import PATH
 from engineio_wsgi.contrib.socketio.packets import dumps, loads
@@ -24,6 +25,8 @@ __all__ = ["ClusterManager", "RoomCluster"]
 logger = logging.getLogger("engine.socketio")
 
 TOPIC = "socket.io"
+#: seconds for which the workers are not looked for again: Redis has to be asked
+WORKERS_PERIOD = 1.0
 #: characters of a client's id: those that name its worker, and 120 random bits in base64
 ID_SIZE = WORKER_ID_SIZE + SESSION_ID_BYTES * 4 // 3
 
@@ -67,6 +70,8 @@ class ClusterManager(PubSubManager, EmitOnce):  # type: ignore[misc]  # no types
     def __init__(self, cluster: str | None = None, path: str = PATH, write_only: bool = False, logger: Value = None) -> None:
         super().__init__(channel=TOPIC, write_only=write_only, logger=logger)
         self._cluster: RoomCluster | None = None
+        self._workers: frozenset[str] = frozenset()
+        self._looked = -WORKERS_PERIOD
         self._emitter = Emitter(cluster or "local", path) if write_only else None
         self._take = {"emit": self._handle_emit, "disconnect": self._handle_disconnect, "enter_room": self._handle_enter_room,
                       "leave_room": self._handle_leave_room, "close_room": self._handle_close_room}
@@ -107,7 +112,15 @@ class ClusterManager(PubSubManager, EmitOnce):  # type: ignore[misc]  # no types
             return None
         worker = target[:WORKER_ID_SIZE]
         # a room may have any name, so a worker is only meant if there is one
-        return worker if worker in self._cluster.workers() else None
+        return worker if worker in self._known_workers(self._cluster) else None
+
+    def _known_workers(self, cluster: RoomCluster) -> frozenset[str]:
+        """The workers, as of `WORKERS_PERIOD` ago at most: what is for a client of a newer one goes to all."""
+        now = monotonic()
+        if now >= self._looked + WORKERS_PERIOD:
+            self._looked = now
+            self._workers = frozenset(cluster.workers())
+        return self._workers
 
     def _receive(self, data: str | bytes) -> None:
         """Carry out what another worker has published."""
