@@ -25,8 +25,10 @@ __all__ = [
     "Forbidden",
     "FrameError",
     "HandshakeRefused",
+    "HasBinary",
     "HttpRefusal",
     "InvalidRequest",
+    "MalformedPacket",
     "NoWorkers",
     "OwnerGone",
     "OwnerRefused",
@@ -344,3 +346,11 @@ class CommandFailed(EngineError):
     def __init__(self, text: str, status: int) -> None:
         super().__init__(text)
         self.status = status
+
+
+class MalformedPacket(ProtocolError, ValueError):
+    """A client has sent something that is no Socket.IO packet, or comes at the wrong time."""
+
+
+class HasBinary(EngineError):
+    """What is to be encoded as JSON contains bytes, which travel as attachments of their own."""

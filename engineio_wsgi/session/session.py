@@ -133,8 +133,10 @@ class Session(Sink):
     def present_as(self, socket: Socket) -> None:
         """Set the application's object for this session."""
         self.socket = socket
-        if socket._overlapping:
-            self.inbox = OverlappingDispatcher(self)
+
+    def let_listeners_overlap(self) -> None:
+        """Let a listener release its turn before it returns: see `OverlappingDispatcher`. Before the session is opened only."""
+        self.inbox = OverlappingDispatcher(self)
 
     def open(self, transport: Transport, first: Sequence[Packet]) -> None:
         """Open the session over ``transport``; ``first`` are the packets that it begins with."""

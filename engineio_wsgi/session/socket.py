@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import gevent
 from werkzeug.wrappers import Request
@@ -45,8 +45,7 @@ class Socket(HasListeners):
 
     A framework's integration defines a subclass, and names it in its server's ``_socket_class``. It may override ``request`` and
     two hooks: ``_stand_in(function)`` returns the callable that is called in place of a listener, of a function that
-    :meth:`spawn` runs, and of the callback of :meth:`send`; ``_before_waiting()`` is called before :meth:`receive` waits;
-    ``_overlapping`` says whether a listener may let the next ones begin before it returns (`overlap.OverlappingDispatcher`).
+    :meth:`spawn` runs, and of the callback of :meth:`send`; ``_before_waiting()`` is called before :meth:`receive` waits.
     ``_environ`` is the environ of the handshake.
 
     Example::
@@ -60,7 +59,6 @@ class Socket(HasListeners):
     __slots__ = ("__weakref__", "_data", "_environ", "_request", "_session")
 
     _known_events = SESSION_EVENTS
-    _overlapping: ClassVar[bool] = False
 
     def __init__(self, session: Session, environ: WSGIEnvironment) -> None:
         self._session = session

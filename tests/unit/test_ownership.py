@@ -16,6 +16,7 @@ EXCEPTIONS = {
     # objects of others, whose way of being configured this is
     "contrib/django/handshake.py": {"_let_in.csrf_exempt", "request.resolver_match"},
     "contrib/flask.py": {"app.wsgi_app"},
+    "contrib/socketio/flask.py": {"app.debug", "self.sockio_mw.wsgi_app"},
     "server.py": {"http_server.application", "http_server.handler_class", "http_server.wrap_socket_and_handle"},
     "vendors/gevent_servers.py": {"body.content_length"},
     "vendors/geventwebsocket_sockets.py": {"websocket.closed"},

@@ -10,9 +10,10 @@ Needs python-socketio (the extra ``[socketio]``); `SocketIO` needs Flask-SocketI
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from engineio_wsgi.contrib.socketio.requirements import require_socketio
+from engineio_wsgi.contrib.socketio.untyped import Foreign
 
 require_socketio()
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["ClusterManager", "Server", "SocketIO"]
 
 
-def __getattr__(name: str) -> Any:  # the class, if Flask-SocketIO is installed
+def __getattr__(name: str) -> Foreign:
     """`SocketIO` is imported when it is asked for: python-socketio alone does without Flask."""
     if name != "SocketIO":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

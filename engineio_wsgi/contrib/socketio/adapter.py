@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, suppress
 from functools import partial
 from threading import Thread
-from typing import Any
+from typing import NamedTuple
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 import engineio
@@ -19,20 +19,18 @@ import gevent.event
 import gevent.queue
 
 from engineio_wsgi.contrib.socketio.options import translate
-from engineio_wsgi.contrib.socketio.packets import MalformedPacket
 from engineio_wsgi.contrib.socketio.session import SocketIOEngine, SocketIOSession
-from engineio_wsgi.errors import BundleTooLarge, SocketClosed, WriteTimeout
+from engineio_wsgi.contrib.socketio.untyped import Foreign, Handler, Value
+from engineio_wsgi.errors import BundleTooLarge, MalformedPacket, SocketClosed, WriteTimeout
 from engineio_wsgi.http.hub_thread import in_plain_thread
 from engineio_wsgi.log import log_violation
 from engineio_wsgi.session.delivery import OnSlow
 from engineio_wsgi.session.outgoing import Bundle, Data
 from engineio_wsgi.transports.base import GOODBYE, CloseReason
 
-__all__ = ["EngineAdapter"]
+__all__ = ["EngineAdapter", "Hooks"]
 
 logger = logging.getLogger("engine.socketio")
-
-Handler = Callable[..., Any]
 
 #: seconds for which `send` waits for a client whose write buffer is full; then the session is closed
 SEND_TIMEOUT = 10.0
@@ -47,6 +45,20 @@ REASONS: dict[str, str] = {
     CloseReason.PING_TIMEOUT: engineio.Server.reason.PING_TIMEOUT,
     CloseReason.TRANSPORT_CLOSE: engineio.Server.reason.TRANSPORT_CLOSE,
 }
+
+
+class Hooks(NamedTuple):
+    """What a server wants to be told of, beside python-engineio's events.
+
+    Attributes:
+        on_start: called when the process begins to serve.
+        on_old_client: called with the id of a session of the revisions 1 to 3, whose clients expect to be connected.
+        on_malformed: called when a client has sent what the protocol does not have.
+    """
+
+    on_start: Callable[[], object] = lambda: None
+    on_old_client: Callable[[str], object] = lambda sid: None
+    on_malformed: Callable[[], object] = lambda: None
 
 
 class EngineAdapter:
@@ -64,23 +76,20 @@ class EngineAdapter:
     #: every engine of this package runs on gevent, in whatever server
     async_mode = "gevent"
 
-    def __init__(self, **given: Any) -> None:
+    def __init__(self, **given: Value) -> None:
         translated = translate(given)
         self._keep(given)
         self.logger = given["logger"] if isinstance(given.get("logger"), logging.Logger) else logging.getLogger("engine")
         self.handlers: dict[str, Handler] = {}
         #: the sessions by id; each until its ``disconnect`` handlers have returned
         self.sockets: dict[str, SocketIOSession] = {}
-        #: called when the process begins to serve
-        self.on_start: Callable[[], None] = lambda: None
-        #: called with the id of a session of the revisions 1 to 3, whose clients expect to be connected
-        self.on_old_client: Callable[[str], None] = lambda sid: None
-        #: called when a client has sent what the protocol does not have
-        self.on_malformed: Callable[[], None] = lambda: None
-        self.engine = SocketIOEngine(translated, lambda: self.generate_id(), lambda: self.on_start())
+        #: the packet that was sent last, and what it was framed as: others may get the same
+        self._last: tuple[Foreign, Bundle] | None = None
+        self._hooks = Hooks()
+        self.engine = SocketIOEngine(translated, lambda: self.generate_id(), lambda: self._hooks.on_start())
         self.engine.on("connection", self._on_connection)
 
-    def _keep(self, given: dict[str, Any]) -> None:
+    def _keep(self, given: dict[str, Value]) -> None:
         """Keep the options that are read back, in python-engineio's spelling."""
         interval = given.get("ping_interval", 25)
         self.ping_interval, self.ping_interval_grace_period = interval if isinstance(interval, (tuple, list)) else (interval, 0)
@@ -95,6 +104,10 @@ class EngineAdapter:
         self.async_handlers = given.get("async_handlers", True)
         transports = given.get("transports") or ["polling", "websocket"]
         self.transports = [transports] if isinstance(transports, str) else list(transports)
+
+    def hook(self, hooks: Hooks) -> None:
+        """Have the server called from now on."""
+        self._hooks = hooks
 
     def is_asyncio_based(self) -> bool:
         """Always false."""
@@ -121,7 +134,7 @@ class EngineAdapter:
         if "connect" in self.handlers:
             self.handlers["connect"](socket.id, socket.environ)
         if socket.protocol < OLDEST_ASKING:
-            self.on_old_client(socket.id)
+            self._hooks.on_old_client(socket.id)
         socket.on("message", partial(self._on_message, socket, socket.id))
 
     def _on_message(self, socket: SocketIOSession, sid: str, data: str | bytes) -> None:
@@ -132,7 +145,7 @@ class EngineAdapter:
 
     def _refuse(self, socket: SocketIOSession, error: Exception) -> None:
         """End the session of a client that has sent what the protocol does not have."""
-        self.on_malformed()
+        self._hooks.on_malformed()
         log_violation(logger, socket.remote_address, type(error), "< %s", error)
         socket.close(discard=True, reason=CloseReason.PARSE_ERROR)
 
@@ -169,23 +182,22 @@ class EngineAdapter:
         except BundleTooLarge:
             self._send_large(socket, data)
 
-    def _send_large(self, socket: SocketIOSession, bundle: Any) -> None:
+    def _send_large(self, socket: SocketIOSession, bundle: Data | Bundle) -> None:
         """Send a bundle that does not fit into a write buffer, once the buffer is empty."""
         with suppress(SocketClosed):
-            if socket.flush(SEND_TIMEOUT):
+            if isinstance(bundle, Bundle) and socket.flush(SEND_TIMEOUT):
                 self.broadcast([socket], bundle)
             else:
                 socket.close(discard=True, reason=CloseReason.CLIENT_TOO_SLOW)
 
-    def send_packet(self, sid: str, pkt: Any) -> None:
+    def send_packet(self, sid: str, pkt: Foreign) -> None:
         """Send one of python-engineio's packets; nothing if the session is gone. The packet is framed once for all who get it."""
         socket = self.sockets.get(sid)
         if socket is None:
             return
-        bundle: Bundle | None = getattr(pkt, "bundle", None)
-        if bundle is None:
-            bundle = pkt.bundle = Bundle(pkt.data)
-        self.broadcast([socket], bundle)
+        if self._last is None or self._last[0] is not pkt:
+            self._last = pkt, Bundle(pkt.data)
+        self.broadcast([socket], self._last[1])
 
     def broadcast(self, sockets: Iterable[SocketIOSession], bundle: Bundle, volatile: bool = False) -> None:
         """Send a bundle to several sessions; never blocks. A session whose buffer is full is closed, or left out if volatile."""
@@ -201,17 +213,17 @@ class EngineAdapter:
         """
         return self.sockets[sid]
 
-    def get_session(self, sid: str) -> dict[Any, Any]:
+    def get_session(self, sid: str) -> dict[Value, Value]:
         """The application's own dict of a session. Raises ``KeyError`` if the session is gone."""
         return self._get_socket(sid).data
 
-    def save_session(self, sid: str, session: dict[Any, Any]) -> None:
+    def save_session(self, sid: str, session: dict[Value, Value]) -> None:
         """Replace the dict. Raises ``KeyError`` if the session is gone."""
         self._get_socket(sid).replace_data(session)
 
-    def session(self, sid: str) -> AbstractContextManager[dict[Any, Any]]:
+    def session(self, sid: str) -> AbstractContextManager[dict[Value, Value]]:
         """A context with the dict, which is saved when the context ends."""
-        made: AbstractContextManager[dict[Any, Any]] = engineio.Server.session(self, sid)
+        made: AbstractContextManager[dict[Value, Value]] = engineio.Server.session(self, sid)
         return made
 
     def transport(self, sid: str) -> str:
@@ -239,13 +251,13 @@ class EngineAdapter:
         self.engine.close()
 
     def _ok(self, packets: object = None, headers: list[tuple[str, str]] | None = None,
-            jsonp_index: int | None = None) -> dict[str, Any]:
+            jsonp_index: int | None = None) -> dict[str, Value]:
         """The response that python-socketio's admin UI gives to requests of its own."""
         return {"status": "200 OK", "headers": headers or [], "response": b"OK"}
 
     # -- concurrency
 
-    def start_background_task(self, target: Callable[..., object], *args: Any, **kwargs: Any) -> Any:
+    def start_background_task(self, target: Callable[..., object], *args: Value, **kwargs: Value) -> Foreign:
         """Run ``target`` in a greenlet, or in a thread if a plain thread asks for it. What is returned has ``join()``."""
         if in_plain_thread():
             task = Thread(target=target, args=args, kwargs=kwargs, daemon=True)
@@ -257,7 +269,7 @@ class EngineAdapter:
         """Block this greenlet."""
         gevent.sleep(seconds)
 
-    def create_queue(self, *args: Any, **kwargs: Any) -> Any:
+    def create_queue(self, *args: Value, **kwargs: Value) -> Foreign:
         """A queue whose methods block greenlets."""
         return gevent.queue.JoinableQueue(*args, **kwargs)
 
@@ -266,6 +278,6 @@ class EngineAdapter:
         empty: type[Exception] = gevent.queue.Empty
         return empty
 
-    def create_event(self, *args: Any, **kwargs: Any) -> Any:
+    def create_event(self, *args: Value, **kwargs: Value) -> Foreign:
         """An event whose `wait` blocks greenlets."""
         return gevent.event.Event(*args, **kwargs)

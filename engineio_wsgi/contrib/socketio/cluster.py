@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from socketio.pubsub_manager import PubSubManager
 
+from engineio_wsgi.clock import monotonic
 from engineio_wsgi.contrib.socketio.manager import EmitOnce
 from engineio_wsgi.contrib.socketio.options import PATH
 from engineio_wsgi.contrib.socketio.packets import dumps, loads
+from engineio_wsgi.contrib.socketio.untyped import Value
 from engineio_wsgi.emitter import Emitter
 from engineio_wsgi.engine.registry import WORKER_ID_SIZE
 from engineio_wsgi.runtime.random_ids import ID_SIZE as RANDOM_SIZE
@@ -24,6 +26,8 @@ __all__ = ["ClusterManager", "RoomCluster"]
 logger = logging.getLogger("engine.socketio")
 
 TOPIC = "socket.io"
+#: seconds for which the workers are not looked for again: Redis has to be asked
+WORKERS_PERIOD = 1.0
 #: characters of a client's id: those that name its worker, and 120 random bits in base64
 ID_SIZE = WORKER_ID_SIZE + RANDOM_SIZE
 
@@ -64,9 +68,11 @@ class ClusterManager(PubSubManager, EmitOnce):  # type: ignore[misc]  # no types
 
     name = "cluster"
 
-    def __init__(self, cluster: str | None = None, path: str = PATH, write_only: bool = False, logger: Any = None) -> None:
+    def __init__(self, cluster: str | None = None, path: str = PATH, write_only: bool = False, logger: Value = None) -> None:
         super().__init__(channel=TOPIC, write_only=write_only, logger=logger)
         self._cluster: RoomCluster | None = None
+        self._workers: frozenset[str] = frozenset()
+        self._looked = -WORKERS_PERIOD
         self._emitter = Emitter(cluster or "local", path) if write_only else None
         self._take = {"emit": self._handle_emit, "disconnect": self._handle_disconnect, "enter_room": self._handle_enter_room,
                       "leave_room": self._handle_leave_room, "close_room": self._handle_close_room}
@@ -80,8 +86,8 @@ class ClusterManager(PubSubManager, EmitOnce):  # type: ignore[misc]  # no types
         self.host_id = cluster.worker_id
         cluster.subscribe(TOPIC, self._receive)
 
-    def emit(self, event: str, data: Any, namespace: Any = None, room: Any = None, skip_sid: Any = None, callback: Any = None,
-             to: Any = None, volatile: bool = False, **kwargs: Any) -> None:
+    def emit(self, event: str, data: Value, namespace: Value = None, room: Value = None, skip_sid: Value = None,
+             callback: Value = None, to: Value = None, volatile: bool = False, **kwargs: Value) -> None:
         """As python-socketio's. An event for a client of this worker goes to no other one."""
         room, namespace = to or room, namespace or "/"
         if kwargs.get("ignore_queue") or (type(room) is str and self.is_sid_room(namespace, room)):
@@ -89,7 +95,7 @@ class ClusterManager(PubSubManager, EmitOnce):  # type: ignore[misc]  # no types
         else:
             super().emit(event, data, namespace, room=room, skip_sid=skip_sid, callback=callback)
 
-    def _publish(self, data: dict[str, Any]) -> None:
+    def _publish(self, data: dict[str, Value]) -> None:
         text = dumps(data)
         if self._emitter is not None:
             self._emitter.publish(TOPIC, text)
@@ -98,7 +104,7 @@ class ClusterManager(PubSubManager, EmitOnce):  # type: ignore[misc]  # no types
             if worker != self.host_id:
                 self._cluster.publish(TOPIC, text, worker=worker)
 
-    def _worker_of(self, data: dict[str, Any]) -> str | None:
+    def _worker_of(self, data: dict[str, Value]) -> str | None:
         """The only worker that a message is for; ``None`` if it is for all."""
         if data["method"] == "callback":
             return str(data["host_id"])
@@ -107,7 +113,15 @@ class ClusterManager(PubSubManager, EmitOnce):  # type: ignore[misc]  # no types
             return None
         worker = target[:WORKER_ID_SIZE]
         # a room may have any name, so a worker is only meant if there is one
-        return worker if worker in self._cluster.workers() else None
+        return worker if worker in self._known_workers(self._cluster) else None
+
+    def _known_workers(self, cluster: RoomCluster) -> frozenset[str]:
+        """The workers, as of `WORKERS_PERIOD` ago at most: what is for a client of a newer one goes to all."""
+        now = monotonic()
+        if now >= self._looked + WORKERS_PERIOD:
+            self._looked = now
+            self._workers = frozenset(cluster.workers())
+        return self._workers
 
     def _receive(self, data: str | bytes) -> None:
         """Carry out what another worker has published."""

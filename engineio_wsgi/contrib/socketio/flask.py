@@ -6,9 +6,9 @@ Nothing of Flask-SocketIO or python-socketio is changed for anybody else: their 
 from __future__ import annotations
 
 from types import FunctionType, SimpleNamespace
-from typing import Any
 
 from engineio_wsgi.contrib.socketio.requirements import require_flask_socketio
+from engineio_wsgi.contrib.socketio.untyped import Value
 
 require_flask_socketio()
 
@@ -19,6 +19,7 @@ from gevent.pywsgi import WSGIServer  # noqa: E402
 from werkzeug.debug import DebuggedApplication  # noqa: E402
 
 from engineio_wsgi.contrib.socketio.flask_events import EventApp  # noqa: E402
+from engineio_wsgi.contrib.socketio.manager import emitting_once  # noqa: E402
 from engineio_wsgi.contrib.socketio.server import Server  # noqa: E402
 from engineio_wsgi.http.handler import WebSocketHandler  # noqa: E402
 
@@ -26,6 +27,8 @@ __all__ = ["SocketIO"]
 
 #: the port of `SocketIO.run`, and of Flask
 PORT = 5000
+#: python-socketio's managers of message queues, which Flask-SocketIO makes
+MANAGERS = ("RedisManager", "KafkaManager", "ZmqManager", "KombuManager")
 #: Flask-SocketIO's own options, which it leaves among those of its server
 FOREIGN = ("message_queue", "channel", "manage_session")
 
@@ -50,21 +53,22 @@ class SocketIO(flask_socketio.SocketIO):  # type: ignore[misc]  # no types
 
     server: Server
 
-    def init_app(self, app: flask.Flask | None, **kwargs: Any) -> None:
+    def init_app(self, app: flask.Flask | None, **kwargs: Value) -> None:
         """Make the server, and put it in front of ``app.wsgi_app``. Without an application, only ``emit`` can be used."""
         given = {**self.server_options, **kwargs}
         path = "/" + (given.get("path") or given.get("resource") or "socket.io").strip("/")
 
-        def make_server(**options: Any) -> Server:
+        def make_server(**options: Value) -> Server:
             return Server(path=path, **{name: value for name, value in options.items() if name not in FOREIGN})
 
         # Flask-SocketIO looks its server's class up when it is called: the same code runs here with another class by that name
-        names = {**vars(flask_socketio), "socketio": SimpleNamespace(**{**vars(socketio), "Server": make_server})}
+        managers = {name: emitting_once(getattr(socketio, name)) for name in MANAGERS}
+        names = {**vars(flask_socketio), "socketio": SimpleNamespace(**{**vars(socketio), **managers, "Server": make_server})}
         original = flask_socketio.SocketIO.init_app
         run = FunctionType(original.__code__, names, original.__name__, original.__defaults__)
         run(self, app, **kwargs)
 
-    def run(self, app: flask.Flask, host: str | None = None, port: int | None = None, **kwargs: Any) -> None:
+    def run(self, app: flask.Flask, host: str | None = None, port: int | None = None, **kwargs: Value) -> None:
         """Serve the application with gevent's server, until it is stopped. ``debug`` and ``use_reloader`` are those of Flask.
 
         Args:
@@ -92,7 +96,7 @@ class SocketIO(flask_socketio.SocketIO):  # type: ignore[misc]  # no types
             self.wsgi_server.serve_forever()
 
 
-    def _handle_event(self, handler: Any, message: str, namespace: str, sid: str, *args: Any) -> Any:
+    def _handle_event(self, handler: Value, message: str, namespace: str, sid: str, *args: Value) -> Value:
         environ = self.server.get_environ(sid, namespace=namespace)
         app = environ.get("flask.app") if environ else None
         if isinstance(app, flask.Flask):
@@ -105,7 +109,7 @@ def _port_of(app: flask.Flask) -> int:
     return int(port) if port.isdecimal() else PORT
 
 
-def _serve_with_reloader(server: WSGIServer, options: dict[str, Any]) -> None:
+def _serve_with_reloader(server: WSGIServer, options: dict[str, Value]) -> None:
     """Serve, and start anew when a file changes. The reloader uses threads, so it needs gevent's patches, as Flask-SocketIO's."""
     from gevent import monkey
     from werkzeug._reloader import run_with_reloader

@@ -5,11 +5,12 @@ Owns `EventApp`, which stands for the Flask application in the environ of a sess
 
 from __future__ import annotations
 
-from typing import Any
 from wsgiref.types import WSGIEnvironment
 
 import flask
 from flask.ctx import AppContext, RequestContext
+
+from engineio_wsgi.contrib.socketio.untyped import Value
 
 __all__ = ["EventApp"]
 
@@ -38,7 +39,7 @@ class EventApp:
         #: a context that was never entered; ``None`` before the second event
         self._first: _EventContext | None = None
 
-    def __getattr__(self, name: str) -> Any:  # of the application, whatever it is
+    def __getattr__(self, name: str) -> Value:  # of the application, whatever it is
         return getattr(self._app, name)
 
     def request_context(self, environ: WSGIEnvironment) -> RequestContext:
@@ -60,8 +61,7 @@ class EventApp:
 def _copy(first: _EventContext) -> _EventContext:
     """A context with a request of its own, whose attributes event handlers may set, and nothing that another one has noted."""
     context = _EventContext.__new__(_EventContext)
-    vars(context).update({name: [] if type(value) is list else value for name, value in vars(first).items()})
     request = object.__new__(type(first.request))
     vars(request).update(vars(first.request))
-    context.request = request
+    vars(context).update({name: [] if type(value) is list else value for name, value in vars(first).items()}, request=request)
     return context

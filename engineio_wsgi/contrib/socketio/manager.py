@@ -6,23 +6,24 @@ Owns `EmitOnce`, the part that other managers mix in. Knows nothing of other wor
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
 import socketio
 from socketio import packet
 
-from engineio_wsgi.contrib.socketio.packets import HasBinary, dumps
+from engineio_wsgi.contrib.socketio.packets import dumps
 from engineio_wsgi.contrib.socketio.session import SocketIOSession
+from engineio_wsgi.contrib.socketio.untyped import Value
+from engineio_wsgi.errors import HasBinary
 from engineio_wsgi.session.outgoing import Bundle
 
-__all__ = ["EmitOnce", "LocalManager"]
+__all__ = ["EmitOnce", "LocalManager", "emitting_once"]
 
 
 class EmitOnce(socketio.Manager):  # type: ignore[misc]  # no types
     """Emits to clients of this process."""
 
-    def emit(self, event: str, data: Any, namespace: str, room: Any = None, skip_sid: Any = None, callback: Any = None,
-             to: Any = None, volatile: bool = False, **kwargs: Any) -> None:
+    def emit(self, event: str, data: Value, namespace: str, room: Value = None, skip_sid: Value = None, callback: Value = None,
+             to: Value = None, volatile: bool = False, **kwargs: Value) -> None:
         """As python-socketio's. Without a callback, the event is encoded and framed once.
 
         To one client, it blocks while the client's write buffer is full, as `EngineAdapter.send`. To several, it never blocks: a
@@ -45,7 +46,7 @@ class EmitOnce(socketio.Manager):  # type: ignore[misc]  # no types
             sockets = self._sockets(namespace, room, _skipped(skip_sid))
             server.eio.broadcast(sockets, Bundle(message) if isinstance(message, str) else message, volatile)
 
-    def _message(self, event: str, data: Any, namespace: str) -> str | Bundle:
+    def _message(self, event: str, data: Value, namespace: str) -> str | Bundle:
         """The packet of an event, with its attachments if there are bytes in it."""
         content = [event, *data] if isinstance(data, tuple) else [event] if data is None else [event, data]
         try:
@@ -54,7 +55,7 @@ class EmitOnce(socketio.Manager):  # type: ignore[misc]  # no types
             return Bundle(*self.server.packet_class(packet.EVENT, namespace=namespace, data=content).encode())
         return "2" + text if namespace == "/" else f"2{namespace},{text}"
 
-    def _sockets(self, namespace: str, room: Any, skipped: Collection[str]) -> list[SocketIOSession]:
+    def _sockets(self, namespace: str, room: Value, skipped: Collection[str]) -> list[SocketIOSession]:
         """The sessions of those in a room, or in several."""
         here = self.server.eio.sockets
         if room is None or isinstance(room, str):
@@ -65,7 +66,7 @@ class EmitOnce(socketio.Manager):  # type: ignore[misc]  # no types
         found = [here.get(eio_sid) for sid, eio_sid in clients if sid not in skipped]
         return [socket for socket in found if socket is not None]
 
-    def trigger_callback(self, sid: str, id: int, data: Any) -> None:
+    def trigger_callback(self, sid: str, id: int, data: Value) -> None:
         """Call the callback of an acknowledgement; one that nobody waits for is ignored."""
         # in each client's dict of callbacks, 0 is the place of the counter
         if id and id in self.callbacks.get(sid, ()):
@@ -76,5 +77,10 @@ class LocalManager(EmitOnce):
     """The manager of a server that has been given none, until its engine has joined a cluster."""
 
 
-def _skipped(skip_sid: Any) -> Collection[str]:
+def emitting_once(manager_class: type) -> type:
+    """A class of python-socketio's for a message queue, which emits to the clients of this process as `EmitOnce` does."""
+    return type(manager_class.__name__, (manager_class, EmitOnce), {"__doc__": manager_class.__doc__})
+
+
+def _skipped(skip_sid: Value) -> Collection[str]:
     return () if skip_sid is None else skip_sid if isinstance(skip_sid, list) else (skip_sid,)

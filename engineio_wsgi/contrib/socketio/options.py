@@ -8,9 +8,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
 
 from engineio_wsgi.contrib.socketio.origins import ForwardedOrigin, OriginRule, any_origin, callable_cors
+from engineio_wsgi.contrib.socketio.untyped import Value
 from engineio_wsgi.engine.engine import WSGIMiddleware
 from engineio_wsgi.options.aliases import hint
 from engineio_wsgi.options.options import Options
@@ -41,13 +41,13 @@ class Translated:
         trust_forwarded: whether ``X-Forwarded-Proto`` and ``X-Forwarded-Host`` count when an origin is checked.
     """
 
-    options: dict[str, Any]
+    options: dict[str, Value]
     middlewares: list[WSGIMiddleware] = field(default_factory=list)
-    cookie: Mapping[str, Any] | None = None
+    cookie: Mapping[str, Value] | None = None
     trust_forwarded: bool = False
 
 
-def translate(given: Mapping[str, Any]) -> Translated:
+def translate(given: Mapping[str, Value]) -> Translated:
     """Translate options.
 
     Raises:
@@ -72,7 +72,7 @@ def translate(given: Mapping[str, Any]) -> Translated:
     return made
 
 
-def _translate_times(rest: dict[str, Any], made: Translated) -> None:
+def _translate_times(rest: dict[str, Value], made: Translated) -> None:
     interval = rest.pop("ping_interval", None)
     if isinstance(interval, (tuple, list)):
         interval, grace = interval
@@ -82,7 +82,7 @@ def _translate_times(rest: dict[str, Any], made: Translated) -> None:
         made.options["ping_interval"] = interval
 
 
-def _translate_transports(rest: dict[str, Any], made: Translated) -> None:
+def _translate_transports(rest: dict[str, Value], made: Translated) -> None:
     transports = rest.pop("transports", None)
     if transports is None:
         return
@@ -93,12 +93,12 @@ def _translate_transports(rest: dict[str, Any], made: Translated) -> None:
     made.options["transports"] = known
 
 
-def _translate_compression(rest: dict[str, Any], made: Translated) -> None:
+def _translate_compression(rest: dict[str, Value], made: Translated) -> None:
     compresses, threshold = rest.pop("http_compression", True), rest.pop("compression_threshold", 1024)
     made.options["http_compression"] = HttpCompression(threshold=threshold) if compresses else False
 
 
-def _translate_origins(rest: dict[str, Any], made: Translated) -> None:
+def _translate_origins(rest: dict[str, Value], made: Translated) -> None:
     origins, credentials = rest.pop("cors_allowed_origins", None), rest.pop("cors_credentials", True)
     made.trust_forwarded = bool(rest.pop("trust_forwarded", False))
     if "cors" in rest:

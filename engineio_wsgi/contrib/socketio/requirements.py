@@ -9,16 +9,19 @@ from collections.abc import Iterable, Mapping
 from importlib import import_module
 from importlib.metadata import version
 from types import ModuleType
-from typing import Any
+
+from engineio_wsgi.contrib.socketio.untyped import Foreign
 
 __all__ = ["require_flask_socketio", "require_socketio"]
 
 #: what is overridden, or called although it has an underscore, by the class of python-socketio that has it
 SOCKETIO_HOOKS: Mapping[str, tuple[str, ...]] = {
-    "Server": ("_engineio_server_class", "_handle_connect", "_handle_eio_message", "_handle_event", "_handle_event_internal",
-               "_send_eio_packet", "_send_packet", "_trigger_event"),
+    "Server": ("_engineio_server_class", "_handle_ack", "_handle_connect", "_handle_disconnect", "_handle_eio_disconnect",
+               "_handle_eio_message", "_handle_event", "_handle_event_internal", "_send_eio_packet", "_send_packet",
+               "_trigger_event"),
     "Manager": ("emit", "get_participants", "is_connected", "sid_from_eio_sid", "trigger_callback"),
-    "PubSubManager": ("_handle_callback", "_handle_emit", "_publish", "_thread"),
+    "PubSubManager": ("_handle_callback", "_handle_close_room", "_handle_disconnect", "_handle_emit", "_handle_enter_room",
+                      "_handle_leave_room", "_publish"),
 }
 FLASK_HOOKS: Mapping[str, tuple[str, ...]] = {"SocketIO": ("_handle_event", "init_app", "run", "test_client")}
 
@@ -51,7 +54,7 @@ def require_flask_socketio() -> None:
         raise _changed("Flask-SocketIO", "SocketIO.init_app no longer makes a socketio.Server")
 
 
-def _import(module: str, project: str, extra: str) -> Any:  # its attributes have no types
+def _import(module: str, project: str, extra: str) -> Foreign:
     try:
         return import_module(module)
     except ModuleNotFoundError as missing:

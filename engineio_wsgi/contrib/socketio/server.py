@@ -6,18 +6,15 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from contextvars import copy_context
-from typing import Any
 
 import socketio
 from socketio import packet
 
-from engineio_wsgi.contrib.socketio.adapter import EngineAdapter
+from engineio_wsgi.contrib.socketio.adapter import EngineAdapter, Hooks
 from engineio_wsgi.contrib.socketio.cluster import ClusterManager
 from engineio_wsgi.contrib.socketio.manager import LocalManager
 from engineio_wsgi.contrib.socketio.packets import (
     RESERVED_EVENTS,
-    HasBinary,
-    MalformedPacket,
     SocketIOJson,
     SocketIOPacket,
     decode,
@@ -25,6 +22,8 @@ from engineio_wsgi.contrib.socketio.packets import (
     scan,
 )
 from engineio_wsgi.contrib.socketio.session import SocketIOSession
+from engineio_wsgi.contrib.socketio.untyped import Foreign, Value
+from engineio_wsgi.errors import HasBinary, MalformedPacket
 from engineio_wsgi.session.dispatcher import LISTENER_ERRORS
 from engineio_wsgi.session.outgoing import Bundle
 
@@ -60,9 +59,10 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
     """
 
     #: of the rooms; `ClusterManager` once the engine has joined a cluster
-    manager: Any
+    manager: Foreign
 
-    def __init__(self, client_manager: Any = None, serializer: Any = "default", json: Any = None, **kwargs: Any) -> None:
+    def __init__(self, client_manager: Foreign = None, serializer: Foreign = "default", json: Foreign = None,
+                 **kwargs: Value) -> None:
         if serializer == "default":
             # a class of its own, because python-socketio sets `json` on the class
             serializer = SocketIOPacket if json is None else type("SocketIOPacket", (SocketIOPacket,), {})
@@ -71,9 +71,7 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
         #: sessions of Socket.IO 2, whose connect packets have another form
         self._old_clients: set[str] = set()
         super().__init__(client_manager=client_manager or LocalManager(), serializer=serializer, json=json, **kwargs)
-        self.eio.on_old_client = self._connect_old_client
-        self.eio.on_malformed = self._count_malformed
-        self.eio.on_start = self._on_worker_start
+        self.eio.hook(Hooks(self._on_worker_start, self._connect_old_client, self._count_malformed))
         #: whether packets are text and JSON, made as the standard library makes it
         self._is_plain = issubclass(self.packet_class, SocketIOPacket) and self.packet_class.json is SocketIOJson
         self._has_started = False
@@ -107,8 +105,8 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
         replaced = self.__dict__
         return self._is_plain and "_send_packet" not in replaced and "_send_eio_packet" not in replaced
 
-    def emit(self, event: str, data: Any = None, to: Any = None, room: Any = None, skip_sid: Any = None,
-             namespace: str | None = None, callback: Any = None, ignore_queue: bool = False, volatile: bool = False) -> None:
+    def emit(self, event: str, data: Value = None, to: Value = None, room: Value = None, skip_sid: Value = None,
+             namespace: str | None = None, callback: Value = None, ignore_queue: bool = False, volatile: bool = False) -> None:
         """As python-socketio's.
 
         Args:
@@ -120,7 +118,7 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
         room, namespace = to or room, namespace or "/"
         if self.logger.isEnabledFor(logging.INFO):
             self.logger.info("> event %r to %s [%s]", event, room or "all", namespace)
-        how: dict[str, Any] = {"volatile": True} if volatile else {}  # only our managers know it
+        how: dict[str, Value] = {"volatile": True} if volatile else {}  # only our managers know it
         self.manager.emit(event, data, namespace, room=room, skip_sid=skip_sid, callback=callback, ignore_queue=ignore_queue,
                           **how)
 
@@ -130,10 +128,10 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
         if engine.options.cluster is not None:
             engine.join()
 
-    def _send_packet(self, eio_sid: str, pkt: Any) -> None:
+    def _send_packet(self, eio_sid: str, pkt: Foreign) -> None:
         """Send one packet. Its attachments stay with it, whoever else sends to the client."""
         if eio_sid in self._old_clients:
-            _make_old(pkt)
+            pkt = self._old_form(pkt)
         encoded = pkt.encode()
         self.eio.send(eio_sid, Bundle(*encoded) if isinstance(encoded, list) else encoded)
 
@@ -152,7 +150,7 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
             received = decode(self.packet_class, data)
             _RECEIVE.get(received.packet_type, _refuse)(self, eio_sid, received)
 
-    def _add_attachment(self, eio_sid: str, pending: Any, data: str | bytes) -> None:
+    def _add_attachment(self, eio_sid: str, pending: Foreign, data: str | bytes) -> None:
         if not isinstance(data, bytes):
             raise MalformedPacket("a text message where an attachment was expected")
         try:
@@ -163,11 +161,11 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
             del self._binary_packet[eio_sid]
             self._receive_complete(eio_sid, pending)
 
-    def _receive_complete(self, eio_sid: str, received: Any) -> None:
+    def _receive_complete(self, eio_sid: str, received: Foreign) -> None:
         handle = self._handle_event if received.packet_type == packet.BINARY_EVENT else self._handle_ack
         handle(eio_sid, received.namespace, received.id, received.data)
 
-    def _receive_binary(self, eio_sid: str, received: Any) -> None:
+    def _receive_binary(self, eio_sid: str, received: Foreign) -> None:
         if not self.manager.sid_from_eio_sid(eio_sid, received.namespace or "/"):
             raise MalformedPacket("attachments for a namespace that the client is not connected to")
         if received.attachment_count:
@@ -192,7 +190,7 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
             self._run_beside(socket, sid, "/", parsed[1], parsed[0])
         return True
 
-    def _handle_event(self, eio_sid: str, namespace: str | None, id: int | None, data: list[Any]) -> None:
+    def _handle_event(self, eio_sid: str, namespace: str | None, id: int | None, data: list[Value]) -> None:
         socket = self.eio.sockets.get(eio_sid) if self.async_handlers else None
         if socket is None:
             super()._handle_event(eio_sid, namespace, id, data)
@@ -202,20 +200,18 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
         if self.manager.is_connected(sid, namespace):
             self._run_beside(socket, sid, namespace, id, data)
 
-    def _run_beside(self, socket: SocketIOSession, sid: str, namespace: str, id: int | None, event: list[Any]) -> None:
+    def _run_beside(self, socket: SocketIOSession, sid: str, namespace: str, id: int | None, event: list[Value]) -> None:
         """Run the handler of an event in this greenlet. The client's next events do not wait for it."""
-        if socket.running < MAX_HANDLERS:
-            socket.release_turn()
-        socket.running += 1
+        socket.begin_handler(MAX_HANDLERS)
         try:
             # a handler's context variables are not those of the next event that this greenlet handles
             copy_context().run(self._run_handler, socket, sid, namespace, id, event)
         except LISTENER_ERRORS:
             logger.exception("a handler of the event %r failed; the session goes on", event[0])
         finally:
-            socket.running -= 1
+            socket.end_handler()
 
-    def _run_handler(self, socket: SocketIOSession, sid: str, namespace: str, id: int | None, event: list[Any]) -> None:
+    def _run_handler(self, socket: SocketIOSession, sid: str, namespace: str, id: int | None, event: list[Value]) -> None:
         name = event[0]
         replaced = self.__dict__
         if "_handle_event_internal" in replaced:
@@ -228,7 +224,7 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
         if id is not None and result is not self.not_handled:
             self._acknowledge(socket, namespace, id, result)
 
-    def _acknowledge(self, socket: SocketIOSession, namespace: str, id: int, result: Any) -> None:
+    def _acknowledge(self, socket: SocketIOSession, namespace: str, id: int, result: Value) -> None:
         data = [] if result is None else list(result) if isinstance(result, tuple) else [result]
         if self.sends_directly:
             try:
@@ -242,7 +238,7 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
 
     # -- connecting
 
-    def _handle_connect(self, eio_sid: str, namespace: str | None, data: Any) -> None:
+    def _handle_connect(self, eio_sid: str, namespace: str | None, data: Value) -> None:
         name = namespace or "/"
         if not self._has_namespace(name):
             self._refuse_namespace(eio_sid, name, "Invalid namespace")
@@ -257,6 +253,14 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
         """Connect a client of Socket.IO 2 to the default namespace: it does not ask."""
         self._old_clients.add(eio_sid)
         self._handle_connect(eio_sid, "/", None)
+
+    def _old_form(self, pkt: Foreign) -> Foreign:
+        """A packet in the form that it has in Socket.IO 2: no session id, and an error that is a text."""
+        if pkt.packet_type == packet.CONNECT:
+            return self.packet_class(packet.CONNECT, namespace=pkt.namespace)
+        if pkt.packet_type == packet.CONNECT_ERROR and isinstance(pkt.data, dict):
+            return self.packet_class(packet.CONNECT_ERROR, data=pkt.data.get("message"), namespace=pkt.namespace)
+        return pkt
 
     def _handle_eio_disconnect(self, eio_sid: str, reason: str) -> None:
         super()._handle_eio_disconnect(eio_sid, reason)
@@ -278,20 +282,12 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
         self._send_packet(eio_sid, self.packet_class(packet.CONNECT_ERROR, data={"message": why}, namespace=name))
 
 
-def _refuse(server: Server, eio_sid: str, received: Any) -> None:
+def _refuse(server: Server, eio_sid: str, received: Foreign) -> None:
     raise MalformedPacket(f"a packet of type {received.packet_type} from a client")
 
 
-def _make_old(pkt: Any) -> None:
-    """Give a packet the form that it has in Socket.IO 2: no session id, and an error that is a text."""
-    if pkt.packet_type == packet.CONNECT:
-        pkt.data = None
-    elif pkt.packet_type == packet.CONNECT_ERROR and isinstance(pkt.data, dict):
-        pkt.data = pkt.data.get("message")
-
-
 #: what is done with each type of packet
-_RECEIVE: dict[int, Callable[[Server, str, Any], None]] = {
+_RECEIVE: dict[int, Callable[[Server, str, Foreign], None]] = {
     packet.CONNECT: lambda server, sid, received: server._handle_connect(sid, received.namespace, received.data),
     packet.DISCONNECT: lambda server, sid, received: server._handle_disconnect(
         sid, received.namespace, server.reason.CLIENT_DISCONNECT),
@@ -302,7 +298,7 @@ _RECEIVE: dict[int, Callable[[Server, str, Any], None]] = {
 }
 
 
-def _parse_event(data: str) -> tuple[list[Any], int | None] | None:
+def _parse_event(data: str) -> tuple[list[Value], int | None] | None:
     """An event of the default namespace and its id; ``None`` if the packet is anything else, or malformed."""
     id, start = None, 1
     if data[1:2] != "[":

@@ -6,7 +6,6 @@ import io
 import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 from wsgiref.types import WSGIEnvironment
 
 from werkzeug.wrappers import Request
@@ -14,6 +13,7 @@ from werkzeug.wrappers import Request
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.contrib.socketio.options import Translated
 from engineio_wsgi.contrib.socketio.origins import ORIGIN, forwarded_origin
+from engineio_wsgi.contrib.socketio.untyped import Value
 from engineio_wsgi.engine.hooks import ADDED_HEADERS
 from engineio_wsgi.errors import RequestRefused
 from engineio_wsgi.http.hub_thread import in_plain_thread
@@ -36,14 +36,12 @@ ADVICE_PERIOD = 60.0
 class SocketIOSession(Socket):
     """One client's session, with the attributes that python-socketio and its admin UI look at."""
 
-    __slots__ = ("running",)
-
-    _overlapping = True
+    __slots__ = ("_running",)
 
     def __init__(self, session: Session, environ: WSGIEnvironment) -> None:
         super().__init__(session, environ)
-        #: handlers of this client's events that run now
-        self.running = 0
+        session.let_listeners_overlap()
+        self._running = 0
         self._environ["wsgi.input"] = io.BytesIO()
         self._environ["wsgi.errors"] = sys.stderr
         if ORIGIN in self._environ:
@@ -59,16 +57,22 @@ class SocketIOSession(Socket):
         """The environ of the handshake: one mutable dict for the whole session."""
         return self._environ
 
-    def release_turn(self) -> None:
-        """Let this client's next events be handled although the handler of the present one has not returned."""
-        self._session.inbox.release_turn()  # type: ignore[attr-defined]  # an `OverlappingDispatcher`: see `_overlapping`
+    def begin_handler(self, limit: int) -> None:
+        """The handler of an event begins. The client's next events do not wait for it, unless ``limit`` handlers are running."""
+        if self._running < limit:
+            self._session.inbox.release_turn()  # type: ignore[attr-defined]  # an `OverlappingDispatcher`
+        self._running += 1
+
+    def end_handler(self) -> None:
+        """The handler has returned."""
+        self._running -= 1
 
     @property
     def session(self) -> Session:
         """What the engine knows of the session."""
         return self._session
 
-    def replace_data(self, data: dict[Any, Any]) -> None:
+    def replace_data(self, data: dict[Value, Value]) -> None:
         """Replace the dict for the application's own data."""
         self._data = data
 
@@ -84,7 +88,7 @@ class SocketIOEngine(Server):
 
     _socket_class = SocketIOSession
 
-    def __init__(self, translated: Translated, new_id: Callable[[], str], on_start: Callable[[], None]) -> None:
+    def __init__(self, translated: Translated, new_id: Callable[[], str], on_start: Callable[[], object]) -> None:
         super().__init__(**translated.options)
         self._new_id = new_id
         self._started = on_start
@@ -142,7 +146,7 @@ class SocketIOEngine(Server):
                            origin)
 
 
-def _cookie(attributes: Mapping[str, Any], sid: str) -> str:
+def _cookie(attributes: Mapping[str, Value], sid: str) -> str:
     """The value of ``Set-Cookie``: the attributes are written as they are given."""
     parts = [f"{attributes.get('name', 'io')}={sid}"]
     for attribute, given in attributes.items():
