@@ -136,13 +136,14 @@ class Emitter:
         self._find_cluster()
         return self._ask_all(Call.broadcast(self._group, delivery).message(message))
 
-    def publish(self, topic: str, data: str | bytes, *, session: str | None = None) -> int:
+    def publish(self, topic: str, data: str | bytes, *, session: str | None = None, worker: str | None = None) -> int:
         """Call the subscribers of a topic in all workers with a message: see ``server.cluster.publish``.
 
         Args:
             topic: 1 to 255 characters.
             data: text or binary, 8 MB at most.
             session: the id of a session: only the worker of this session gets the message.
+            worker: the id of a worker: only this one gets the message.
 
         Returns:
             The number of workers that have taken it.
@@ -153,6 +154,8 @@ class Emitter:
         """
         post = Post(PostKind.PUBLISH, check_topic(topic), check_data(data), session=check_session(session))
         self._find_cluster()
+        if worker is not None:
+            return int(self._ask_worker(worker, post.message(self._group)))
         if not post.session:
             return self._ask_all(post.message(self._group))
         if not self._ask_owner(post.call(self._group), post.data):
@@ -174,9 +177,11 @@ class Emitter:
         return True
 
     def _ask_owner(self, call: Call, data: Outgoing = b"") -> bool:
-        owner = call.sids[0][:WORKER_ID_SIZE]
+        return self._ask_worker(call.sids[0][:WORKER_ID_SIZE], call.message(data))
+
+    def _ask_worker(self, worker: str, message: Message) -> bool:
         with suppress(OwnerGone):
-            if is_worker_id(owner) and self._caller.ask(owner, call.message(data)) > 0:
+            if is_worker_id(worker) and self._caller.ask(worker, message) > 0:
                 return True
         self._check_reached()
         return False

@@ -131,7 +131,7 @@ class _Question:
         self.complete.set()
 
     def _look(self) -> None:
-        if len(self._answered) == self._expected:
+        if 0 <= self._expected <= len(self._answered):
             self.complete.set()
 
 
@@ -155,20 +155,28 @@ class Publisher:
         self._numbers = count(1)
         self._questions: dict[int, _Question] = {}
 
-    def publish(self, topic: str, data: str | bytes, session: str) -> None:
-        """Send a message to the subscribers of all workers, or of one session's worker. Does not block.
+    def publish(self, topic: str, data: str | bytes, session: str, worker: str | None = None) -> None:
+        """Send a message to the subscribers of all workers, of one session's worker, or of ``worker``. Does not block.
 
         Raises:
             UnknownSession: no worker can have the session.
         """
         post = self._post(PostKind.PUBLISH, topic, data, session)
-        if not session:
+        if worker is not None:
+            self._publish_to(worker, post)
+        elif not session:
             self._topics.deliver(topic, self._worker_id, data)
             self._carrier.tell_all(post.message(self._group))
         elif self._is_here(session):
             self._topics.deliver(topic, self._worker_id, data)
         else:
             self._carrier.tell(_owner(session), post.message(self._group))
+
+    def _publish_to(self, worker: str, post: Post) -> None:
+        if worker == self._worker_id:
+            self._topics.deliver(post.topic, worker, post.data)
+        else:
+            self._carrier.tell(worker, post.message(self._group))
 
     def ask(self, topic: str, data: str | bytes, timeout: float, session: str) -> dict[str, Reply]:
         """Send the same, and return the replies. Blocks until all have answered, for ``timeout`` seconds at most.

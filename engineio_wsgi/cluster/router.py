@@ -289,7 +289,7 @@ class Cluster:
 
     # -- topics
 
-    def publish(self, topic: str, data: str | bytes, *, session: str | None = None) -> None:
+    def publish(self, topic: str, data: str | bytes, *, session: str | None = None, worker: str | None = None) -> None:
         """Call the subscribers of a topic in all workers, this one included, with a message. Does not block the event loop.
 
         Each subscriber gets a message once or not at all, and the messages of one worker in their order. Messages for a worker
@@ -300,6 +300,7 @@ class Cluster:
             topic: 1 to 255 characters.
             data: text or binary, 8 MB at most.
             session: the id of a session: only the worker of this session gets the message, if the session is still open.
+            worker: the id of a worker: only this one gets the message.
 
         Raises:
             TypeError, ValueError: an argument has a wrong type or value.
@@ -307,7 +308,7 @@ class Cluster:
         """
         check_topic(topic)
         message, sid = check_data(data), check_session(session)
-        self._here(lambda: self._publishing().publish(topic, message, sid))
+        self._here(lambda: self._publishing().publish(topic, message, sid, worker))
 
     def ask(self, topic: str, data: str | bytes, *, timeout: float = 1.0, session: str | None = None) -> dict[str, Reply]:
         """Publish a message, and return what the subscribers return. Blocks until all workers have answered.

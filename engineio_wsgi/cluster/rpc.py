@@ -15,7 +15,7 @@ import gevent
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.local.channel import Channel, connect
-from engineio_wsgi.cluster.local.names import Names
+from engineio_wsgi.cluster.local.names import Names, is_worker_id
 from engineio_wsgi.cluster.messages import Action, BadMessage, Call, Kind, Message, Result
 from engineio_wsgi.engine.registry import send_or_not
 from engineio_wsgi.errors import BundleTooLarge, OwnerGone
@@ -171,11 +171,11 @@ class LocalCaller:
 
     def tell(self, worker: str, message: Message, on_heard: Callable[[int], object] | None = None) -> bool:
         """See :class:`WorkerCaller`."""
+        is_there = is_worker_id(worker) and (on_heard is None or worker in self._names.workers())
         if on_heard is not None:
-            is_there = worker in self._names.workers()
             on_heard(int(is_there))
-            if not is_there:
-                return False
+        if not is_there:
+            return False
         self._enqueue(worker, message)
         return True
 

@@ -40,6 +40,7 @@ except ModuleNotFoundError as missing:
 from werkzeug.wrappers import Request
 
 from engineio_wsgi.clock import monotonic
+from engineio_wsgi.cluster.topics import Subscriber
 from engineio_wsgi.contrib.flask_context import HandlerContext, outside_context
 from engineio_wsgi.engine.middleware import Middleware
 from engineio_wsgi.errors import ConfigurationError, RequestRefused, UsageError
@@ -122,7 +123,8 @@ class EngineIO(Server):
     Every handler runs in a request context of its own: that of the handshake. ``flask.current_app``, ``flask.request``,
     ``flask.session`` and ``flask.g`` are available, and functions of ``teardown_appcontext`` run when the context ends. This
     holds for ``allow_request``, listeners, functions that ``socket.spawn`` runs, and the callbacks of ``send``.
-    ``before_request`` functions do not run. The session is read-only: there is no response that could carry its cookie.
+    Subscribers of a topic have an application context. ``before_request`` functions do not run. The session is read-only:
+    there is no response that could carry its cookie.
 
     The context also ends at each ``receive()``, each step of ``for message in socket``, ``flush()`` and ``wait_closed()``, and
     another one begins afterwards, with the same ``request`` and ``session``, and a new ``g``. So a handler that waits for its
@@ -208,6 +210,9 @@ class EngineIO(Server):
     def _stand_in(self, listener: Listener) -> Listener:
         return _ContextListener(listener, self)
 
+    def _subscriber(self, callback: Subscriber) -> Listener:
+        return _Subscriber(callback, self)
+
     def _request_of(self, environ: Environ) -> Request:
         return self._app_of(environ).request_class(_without_connection(environ))
 
@@ -249,6 +254,21 @@ class _ContextListener(StandIn):
         """Call the listener."""
         with self.engineio.context(_environ_in(args) if self.environ is None else self.environ):
             return self.listener(*args, **kwargs)
+
+
+class _Subscriber(StandIn):
+    """A subscriber of a topic, in a context of the first application: there is no request."""
+
+    __slots__ = ("engineio",)
+
+    def __init__(self, callback: Subscriber, engineio: EngineIO) -> None:
+        super().__init__(callback)
+        self.engineio = engineio
+
+    def __call__(self, *args: object) -> object:
+        """Call the subscriber."""
+        with self.engineio._app_of({}).app_context():
+            return self.listener(*args)
 
 
 def _environ_in(args: tuple[object, ...]) -> Environ:

@@ -105,6 +105,16 @@ def test_what_is_for_a_session_goes_to_its_worker_alone(group: Workers) -> None:
         assert sorted(heard_by(worker, 6)) == sorted([session.sid, "published"] * 3)
 
 
+def test_what_is_for_a_worker_goes_to_it_alone(group: Workers) -> None:
+    names = ids(group)
+    for name in [*names, "gone", "../x", "é"]:
+        for worker in group.workers:
+            worker.call("publish", "news", name, worker=name)
+    assert group.workers[0].call("ask", "news", "last", timeout=LONG) == dict.fromkeys(names, "last")
+    assert [sorted(heard_by(worker, 4)) for worker in group.workers] == [sorted([name, name, name, "last"]) for name in names]
+    assert group.complaints() == []
+
+
 def test_an_unknown_session_is_refused(group: Workers) -> None:
     sessions = [WebSocketSession(worker).open() for worker in group.workers]
     asking = group.workers[0]
@@ -180,6 +190,8 @@ def test_an_emitter_refuses(group: Workers, name: str) -> None:
     for sid in ("zzzz-no-such-session", group.workers[0].ask()["id"] + "forged", "x"):
         with pytest.raises(UnknownSession):
             emitter.publish("news", "data", session=sid)
+    here = group.workers[0].ask()["id"]
+    assert [emitter.publish("news", "data", worker=worker) for worker in (here, "gone", "../x")] == [1, 0, 0]
     with pytest.raises(ValueError, match="a topic has 1 to 255 characters"):
         emitter.publish("", "data")
     with pytest.raises(NoWorkers):

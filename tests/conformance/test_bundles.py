@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from typing import Any
 
 import gevent
+import gevent.pool
 import pytest
 from support.clients import PollingSession, Session, WebSocketSession, drain, open_session, probe
+from support.wanderer import Talker, Wanderer, number_of
 
 from engineio_wsgi import Bundle, SocketClosed, WriteTimeout
 from engineio_wsgi.errors import BundleTooLarge
@@ -88,6 +91,39 @@ def test_a_bundle_stays_whole_across_the_upgrade(serve: Any, eio: int) -> None:
     session.served.events.wait("upgrade")
     socket.send(FILE)
     assert chopped(candidate.hear_many(10), list(FILE)) == ["bundle", "between", "bundle", "bundle"]
+
+
+def converse(served: Any, seed: int, eio: int) -> list[int] | None:
+    """A client that upgrades at a random moment: the numbers that it has heard, if they are not all, in order."""
+    wanderer = Wanderer(served, seed, eio)
+    wanderer.vanishes = False
+    wanderer.run()
+    heard = wanderer.received
+    return None if heard.in_order and len(heard.numbers) == heard.total else heard.numbers
+
+
+def test_bundles_stay_whole_whatever_the_timing_of_the_upgrade(serve: Any, eio: int) -> None:
+    served = serve(app=None)
+
+    @served.server.on("connection")
+    def connected(socket: Any) -> None:
+        """Bundles of one to four numbers, sent from several greenlets."""
+        rng, total = random.Random(int(socket.request.args["seed"])), int(socket.request.args["count"])
+        held: list[str | bytes] = []
+
+        def send(data: str | bytes) -> bool:
+            held.append(data)
+            if number_of(data) == total - 1 or rng.random() < 0.4:
+                socket.send(Bundle(*held))
+                held.clear()
+            return True
+
+        Talker(rng, total, send).start()
+
+    conversations = gevent.pool.Pool(20).map(lambda seed: converse(served, seed, eio), range(100))
+    assert conversations == [None] * 100
+    served.events.wait("close", 100)
+    assert len(served.events.of("upgrade")) == 100
 
 
 def test_a_poll_gets_whole_bundles(serve: Any, eio: int) -> None:

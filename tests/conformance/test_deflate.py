@@ -9,6 +9,8 @@ import pytest
 from support.clients import WebSocketSession
 from support.rawwebsocket import TEXT
 
+from engineio_wsgi import Bundle
+
 OFFER = [("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits")]
 LONG = "compressible " * 200
 
@@ -57,6 +59,16 @@ def test_both_directions(serve: Any) -> None:
     assert frame.rsv == 4
     assert len(frame.payload) < 200
     assert inflate(frame.payload).decode() == "4" + LONG
+
+
+def test_the_messages_of_a_bundle_are_compressed_one_by_one(serve: Any) -> None:
+    session = compressed_session(serve)
+    session.served.socket(session.sid).send(Bundle("short", LONG))
+    session.served.socket(session.sid).send(Bundle("short", LONG), compress=False)
+    frames = [session.ws.read_frame() for _ in range(4)]
+    assert [frame.rsv for frame in frames] == [0, 4, 0, 0]
+    assert inflate(frames[1].payload).decode() == "4" + LONG
+    assert [frames[each].payload for each in (0, 2, 3)] == [b"4short", b"4short", b"4" + LONG.encode()]
 
 
 def test_short_messages_go_as_they_are(serve: Any) -> None:

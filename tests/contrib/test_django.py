@@ -13,6 +13,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 from urllib.parse import urlencode
+from uuid import uuid4
 
 import gevent
 import gevent.socket
@@ -318,6 +319,15 @@ def test_a_listener_that_fails_leaves_no_connection_and_is_logged(start: Callabl
     assert site.state()["created"] == before + 2
     site.until(lambda: "RuntimeError: asked for" in site.text())
     assert "ERROR engine.socket: a listener (message) failed" in site.text()
+    session.close()
+
+
+def test_a_subscriber_of_a_topic_leaves_no_connection(start: Callable[..., Site]) -> None:
+    site = start(PROJECT_ENGINEIO=json.dumps({"CLUSTER": f"local:{uuid4()}"})).listening()
+    session = open_session(site, "websocket", style="callbacks")
+    session.say("ask")
+    assert session.hear() == '["1 users"]'
+    site.until_open(0)
     session.close()
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import flask
 import gevent
@@ -75,6 +76,21 @@ def test_every_kind_of_handler_has_the_context(site: Site) -> None:
     assert {what for what, _ in seen} == {
         "allow_request", "generate_id", "initial_headers", "headers", "connection", "message", "packet_create", "drain",
         "upgrade", "close", "once", "callback", "spawn"}
+
+
+def test_a_subscriber_of_a_topic_has_an_application_context(site: Site) -> None:
+    site.engineio = engineio = EngineIO(cluster=f"local:{uuid4()}")
+    assert engineio.cluster is not None
+
+    def subscriber(data: str | bytes) -> str:
+        flask.g.name = "subscriber"
+        return f"{flask.current_app.name} {flask.has_request_context()}"
+
+    engineio.cluster.subscribe("news", subscriber)
+    session = open_session(site.serve())
+    assert list(engineio.cluster.ask("news", "?", timeout=60.0, session=session.sid).values()) == ["site False"]
+    assert "subscriber" in site.ended
+    session.close()
 
 
 def test_refusals_have_the_context_of_their_request(site: Site) -> None:

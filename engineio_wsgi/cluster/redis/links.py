@@ -14,6 +14,7 @@ from gevent.event import Event
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.local.channel import PATIENCE
+from engineio_wsgi.cluster.local.names import is_worker_id
 from engineio_wsgi.cluster.messages import Action, BadMessage, Call, Kind, Message, Result
 from engineio_wsgi.cluster.redis.calls import RedisCaller
 from engineio_wsgi.cluster.redis.envelope import NO_LINK, Envelope
@@ -256,7 +257,7 @@ class RedisLinks(RedisCaller):
 
     def tell(self, worker: str, message: Message, on_heard: Callable[[int], object] | None = None) -> bool:
         """See :class:`WorkerCaller`."""
-        return self._tell(self._channels.of(worker), message, on_heard)
+        return is_worker_id(worker) and self._tell(self._channels.of(worker), message, on_heard)
 
     def _tell(self, channel: bytes, message: Message, heard: Callable[[int], object] | None) -> bool:
         posted = self._post_call(channel, 0, message, heard)

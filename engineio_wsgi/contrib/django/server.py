@@ -14,6 +14,7 @@ from django.http import HttpRequest
 from django.utils.module_loading import import_string
 from gevent import monkey
 
+from engineio_wsgi.cluster.topics import Subscriber
 from engineio_wsgi.contrib.django.conf import options_from_settings
 from engineio_wsgi.contrib.django.database import call_handler
 from engineio_wsgi.contrib.django.handshake import Site, django_request
@@ -74,6 +75,9 @@ class EngineIO(Server):
 
     def _stand_in(self, listener: Listener) -> Listener:
         return DjangoListener(listener)
+
+    def _subscriber(self, callback: Subscriber) -> Listener:
+        return DjangoListener(callback)
 
     def _request_of(self, environ: Environ) -> HttpRequest:
         """Django's request. Only the request of an admitted handshake has gone through the middlewares."""

@@ -114,6 +114,13 @@ def test_the_worker_of_a_session_alone_hears_what_is_for_it(bus: Bus) -> None:
     assert bus.sent == 3
 
 
+def test_one_worker_hears_what_is_for_it(bus: Bus) -> None:
+    publisher = bus.workers["aaaa"].publisher
+    for worker in ("aaaa", "bbbb", "gone"):
+        publisher.publish("news", worker, "", worker)
+    assert (heard(bus), bus.sent) == ([["aaaa"], ["bbbb"], []], 1)
+
+
 @pytest.mark.parametrize("session", ["bbbb2", "aaaa2", "dddd1", "x", "é" * 8])
 def test_a_session_that_does_not_exist(bus: Bus, session: str) -> None:
     with pytest.raises(UnknownSession, match="no worker has a session with the id"):

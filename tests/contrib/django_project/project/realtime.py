@@ -55,9 +55,18 @@ def nested(socket: Any) -> None:
             socket.send(str(row[0]))
 
 
+def ask(socket: Any) -> None:
+    """Have a subscriber use the database, and send its reply."""
+    assert engineio.cluster is not None
+    end = engineio.cluster.subscribe("users", lambda data: users())
+    socket.send(json.dumps(list(engineio.cluster.ask("users", "?", timeout=60.0).values())))
+    end()
+
+
 HANDLERS: dict[str, Callable[[Any], Any]] = {
     "users": lambda socket: socket.send(users()),
     "who": lambda socket: socket.send(who(socket)),
+    "ask": ask,
     "fail": fail,
     "nested": nested,
     "callback": lambda socket: socket.send("sent", callback=lambda: socket.send(users())),
