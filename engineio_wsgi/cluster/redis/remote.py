@@ -120,9 +120,12 @@ class RedisExchange:
     def confirm(self) -> None:
         """The link has acknowledged the request."""
 
-    def take_connection(self) -> int:
+    def take_connection(self) -> int | None:
         """The connection itself stays on its machine: this worker gets one end of a socket pair, which carries its bytes."""
-        near, far = socket.socketpair()
+        try:
+            near, far = socket.socketpair()
+        except OSError:
+            return None
         self._conversation.send(Message(Kind.TAKEN))
         Pump(Connection(detach(near)), Stream(self._conversation), self._patience)
         return int(far.detach())
