@@ -28,7 +28,7 @@ from engineio_wsgi.runtime.greenlet_pool import GreenletPool
 from engineio_wsgi.runtime.observer import Observer
 from engineio_wsgi.runtime.random_ids import random_id
 from engineio_wsgi.runtime.threads import current_thread, wait_in_thread
-from engineio_wsgi.session.broadcasts import Broadcasts
+from engineio_wsgi.session.broadcasts import Broadcasts, ping_all
 from engineio_wsgi.session.delivery import Delivery, OnSlow
 from engineio_wsgi.session.dispatcher import LISTENER_ERRORS, failure_text
 from engineio_wsgi.session.groups import Groups
@@ -193,7 +193,7 @@ class Registry:
         self.greenlets = GreenletPool(hub)
         self._broadcasts = Broadcasts(hub.loop)
         shortest = min(self.options.ping_interval, self.options.ping_timeout)
-        self.heartbeat_timer = HeartbeatTimer(hub.loop, shortest, self.greenlets.blame)
+        self.heartbeat_timer = HeartbeatTimer(hub.loop, shortest, self.greenlets.blame, ping_all)
         self.worker_id = worker_id
         self.in_cluster = in_cluster
         self.forked = False

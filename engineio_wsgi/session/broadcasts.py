@@ -1,4 +1,4 @@
-"""How a broadcast is written: at once to all sessions for which nothing waits, and to the others by their write buffers.
+"""How a broadcast or a ping is written: at once to sessions for which nothing waits, and to the others by their write buffers.
 
 For the hub's thread only.
 """
@@ -6,15 +6,16 @@ For the hub's thread only.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from engineio_wsgi.runtime.loop import IoLoop
 from engineio_wsgi.session.delivery import Delivery, OnSlow
+from engineio_wsgi.session.heartbeat import ping_each
 from engineio_wsgi.session.session import Session
 from engineio_wsgi.transports.base import Prepared
 from engineio_wsgi.transports.websocket import WebSocketTransport
 
-__all__ = ["AT_ONCE", "Broadcasts"]
+__all__ = ["AT_ONCE", "Broadcasts", "ping_all"]
 
 #: sessions that a broadcast is written to at once; about 5 ms. The event loop runs before it is written to as many others
 AT_ONCE = 1000
@@ -124,6 +125,21 @@ class Broadcasts:
         """In a forked child: drop what was put off, because the sessions are the parent's."""
         self._waiting.clear()
         self._timer.close()
+
+
+def ping_all(sessions: Sequence[Session]) -> None:
+    """Send a ping to each of ``sessions``: in one loop to those for which nothing waits. Never blocks."""
+    idle: list[WebSocketTransport] = []
+    others: list[Session] = []
+    for session in sessions:
+        transport = _writable(session)
+        if transport is None or session.outbox.entries:
+            others.append(session)
+        else:
+            idle.append(transport)
+    if idle:
+        WebSocketTransport.ping_all(idle)
+    ping_each(others)
 
 
 def _writable(session: Session) -> WebSocketTransport | None:

@@ -301,16 +301,25 @@ class Session(Sink):
         if handle is not None:
             handle(self, packet)
 
-    def _on_beat(self, packet: Packet) -> None:
-        """A ping (revisions 1 to 3), or the answer to a ping (revision 4), was received."""
-        if (packet.type is PacketType.PING) is (self.protocol >= 4):
-            name = packet.type.name.lower()
-            self.end(CloseReason.TRANSPORT_ERROR, f"a {name} from the client, which revision {self.protocol} does not allow")
+    def _on_ping(self, packet: Packet) -> None:
+        """A ping was received: revisions 1 to 3."""
+        if self.protocol >= 4:
+            self._refuse_beat("ping")
             return
         self.heartbeat.on_beat()
-        if packet.type is PacketType.PING:
-            self.send_packet(Packet(PacketType.PONG, packet.data))
+        self.send_packet(Packet(PacketType.PONG, packet.data))
         self.inbox.notify("heartbeat")
+
+    def _on_pong(self, packet: Packet) -> None:
+        """The answer to a ping was received: revision 4."""
+        if self.protocol < 4:
+            self._refuse_beat("pong")
+            return
+        self.heartbeat.on_beat()
+        self.inbox.notify("heartbeat")
+
+    def _refuse_beat(self, name: str) -> None:
+        self.end(CloseReason.TRANSPORT_ERROR, f"a {name} from the client, which revision {self.protocol} does not allow")
 
     # -- the upgrade
 
@@ -448,6 +457,6 @@ class Session(Sink):
 
 
 _ON_PACKET: dict[PacketType, Callable[[Session, Packet], None]] = {
-    PacketType.PING: Session._on_beat, PacketType.PONG: Session._on_beat,
+    PacketType.PING: Session._on_ping, PacketType.PONG: Session._on_pong,
     PacketType.CLOSE: lambda session, packet: session.end(CloseReason.TRANSPORT_CLOSE, GOODBYE),
 }  # fmt: skip

@@ -6,7 +6,6 @@ Owns the connection of a session that uses WebSocket. The greenlet that reads th
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Sequence
 
@@ -43,6 +42,7 @@ from engineio_wsgi.runtime.connection import RECV_SIZE, Connection
 from engineio_wsgi.runtime.greenlet_pool import GreenletPool
 from engineio_wsgi.runtime.observer import Meter
 from engineio_wsgi.transports.base import ClientClose, CloseReason, Entry, Prepared, Transport, as_packets, count_beyond
+from engineio_wsgi.transports.frame_forms import shared_form
 
 __all__ = ["WebSocketTransport"]
 
@@ -52,6 +52,8 @@ logger = logging.getLogger("engine.ws")
 MAX_UNSENT_PONGS = 65_536
 PONG = Packet(PacketType.PONG)
 PING_FRAME = encode_text("2")
+#: the frame of a pong from a client: its size, its first bytes, and what follows behind its mask of four bytes
+PONG_SIZE, PONG_HEAD, PONG_TYPE = 7, b"\x81\x81", ord("3")
 #: by the size of a message: the head of its text frame, and the packet type (RFC 6455 section 5.2)
 MESSAGE_HEADS = [encode_text("4" + "x" * size)[:-size or None] for size in range(125)]
 #: close codes by close reason (RFC 6455 section 7.4.1); 1000 for all others
@@ -161,7 +163,9 @@ class WebSocketTransport(Transport):
             return
         if self.meter is not None:
             self.meter.on_bytes_in(size)
-        if not messages:
+        if not messages and len(rest) == PONG_SIZE and self._is_pong(rest):
+            self._take_pong()
+        elif not messages:
             self._read_items(self._decoder.feed(rest), now)
         elif len(messages) == 1 and not rest:
             # most traffic: one message, which need not be queued
@@ -204,13 +208,20 @@ class WebSocketTransport(Transport):
         if not isinstance(error, BlockingIOError):
             self._on_lost(error)
 
+    def _is_pong(self, data: bytes) -> bool:
+        """Whether `PONG_SIZE` bytes are a pong in one masked frame, which is most traffic of idle sessions."""
+        return data[:2] == PONG_HEAD and data[2] ^ data[6] == PONG_TYPE and self._decoder.plain_limit > 0
+
+    def _take_pong(self) -> None:
+        self.inbox.hear()
+        self.sink.on_packet(PONG)
+
     def _read_batch(self, items: list[Item]) -> None:
         """Deliver what one ``recv`` contained, if it was not exactly one message."""
-        self.inbox.hear()
         if items == ["3"]:
-            # most traffic of idle sessions
-            self.sink.on_packet(PONG)
+            self._take_pong()
             return
+        self.inbox.hear()
         self.take(items)
         self.inbox.run_turn()
 
@@ -394,6 +405,17 @@ class WebSocketTransport(Transport):
         self._write(PING_FRAME)
         return True
 
+    @staticmethod
+    def ping_all(transports: Sequence[WebSocketTransport]) -> None:
+        """Write a ping at once, with one ``send`` for each transport. Nothing waits to be written for any of them."""
+        meter = transports[0].meter
+        if meter is not None:
+            meter.on_bytes_out(len(PING_FRAME) * len(transports))
+        if not Connection.write_to_all([transport.wire for transport in transports], PING_FRAME):
+            for transport in transports:
+                if transport.wire.lost is not None:
+                    transport._on_lost_writing(transport.wire.lost)
+
     def send_now(self, packet: Packet) -> None:
         """Write one packet without the write buffer: the answer to an upgrade's probe."""
         self._write(self._frame(packet))
@@ -486,20 +508,6 @@ class WebSocketTransport(Transport):
             wire.close()
             return
         wire.linger()
-
-
-def shared_form(binary: bool, binary_prefix: int, deflater: Deflater | None, threshold: int) -> tuple[object, ...] | None:
-    """What the frame of a broadcast depends on besides its message; ``None`` if on the messages before it."""
-    if deflater is None:
-        return _one_tuple(binary, binary_prefix)
-    settings = deflater.settings
-    return None if settings is None else _one_tuple(binary, binary_prefix, threshold, *settings)
-
-
-@functools.cache
-def _one_tuple(*parts: object) -> tuple[object, ...]:
-    """The parts, in one tuple that all sessions share."""
-    return parts
 
 
 def message_head(size: int) -> bytes:
