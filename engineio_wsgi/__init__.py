@@ -6,6 +6,7 @@ from importlib import import_module
 from types import ModuleType
 
 from engineio_wsgi.emitter import Emitter
+from engineio_wsgi.engine.lane import handshake_only
 from engineio_wsgi.engine.middleware import Middleware
 from engineio_wsgi.errors import (
     ConfigurationError,
@@ -51,6 +52,7 @@ __all__ = [
     "__version__",
     "accelerated",
     "attach",
+    "handshake_only",
     "listen",
     "protocol",
     "transports",

@@ -31,7 +31,7 @@ class Timer(Protocol):
 
 
 class Loop(Protocol):
-    """What is used of gevent's event loop, which has no types of its own."""
+    """The timers and callbacks of gevent's event loop, which has no types of its own. `IoLoop` has its I/O watchers, too."""
 
     def timer(self, after: float, repeat: float = 0.0) -> Timer:
         """A timer that fires ``after`` seconds after its start, and every ``repeat`` seconds from then on if that is not 0."""

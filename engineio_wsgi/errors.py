@@ -31,6 +31,7 @@ __all__ = [
     "MalformedPacket",
     "NoWorkers",
     "OwnerGone",
+    "OwnerRefused",
     "PayloadTooLarge",
     "PeerError",
     "ProtocolError",
@@ -279,6 +280,18 @@ class OwnerGone(EngineError):
     """The other worker does not exist, or does not answer. The text says which."""
 
 
+class OwnerRefused(EngineError):
+    """The other worker does not take a request or a connection. The text says why.
+
+    Attributes:
+        is_full: whether it only takes no further connection: a request can still be relayed to it.
+    """
+
+    def __init__(self, reason: str, is_full: bool = False) -> None:
+        super().__init__(reason)
+        self.is_full = is_full
+
+
 class CannotListen(EngineError, OSError):
     """An address that ``Server.listen`` was given cannot be used. The text says which, and why.
 
@@ -292,7 +305,9 @@ class CannotListen(EngineError, OSError):
         reason = (cause.strerror or str(cause)).partition(": (")[0]
         where = f"port {address}" if isinstance(address, int) else str(address)
         if isinstance(address, tuple):
-            where = ":".join(map(str, address[:2]))
+            host, port = address[:2]
+            where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.strerror: str
         super().__init__(cause.errno, f"cannot listen on {where}: {reason}")
 
 

@@ -22,12 +22,10 @@ __all__ = ["LOGGERS", "DebugHandler", "Scopes", "log_violation", "set_up_debug",
 LOGGERS = ("engine", "engine.socket", "engine.polling", "engine.ws", "engine.http", "engine.cluster", "engine.access")
 #: characters of a session id that are logged: the id is a credential
 SHOWN = 6
-#: seconds for which the same kind of violation by the same address is not logged again
-VIOLATION_PERIOD = 60.0
 #: ANSI colours that can be distinguished on light and dark terminals
 COLOURS = (31, 32, 33, 34, 35, 36)
 
-_violations = Throttle(VIOLATION_PERIOD)
+_violations = Throttle()
 
 
 def log_violation(logger: logging.Logger, address: object, kind: object, text: str, *details: object) -> None:

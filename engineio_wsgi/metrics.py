@@ -178,7 +178,7 @@ class _Recorder(Observer):
         #: guards `_folded` and `_turns_folded`; nothing inside it blocks
         self._lock = Lock()
 
-    def start_anew(self) -> None:
+    def after_fork(self) -> None:
         # the timer belongs to the loop of the parent, and a thread of the parent may have held the lock
         if self._timer is not None:
             self._timer.close()

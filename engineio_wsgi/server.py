@@ -1,4 +1,4 @@
-"""`Server`: the facade that users see, and the HTTP servers that it listens on.
+"""`Server`: the facade that users see.
 
 A server has a registry of sessions, an engine that answers requests, a worker that takes them in, and its events. What other
 modules of the package need of a server is on these objects.
@@ -6,10 +6,9 @@ modules of the package need of a server is on these objects.
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Self, TypeAlias
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Self
 from weakref import WeakSet
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -30,59 +29,23 @@ from engineio_wsgi.engine.policy_requests import PolicyGate, answer_policy_reque
 from engineio_wsgi.engine.registry import Registry, send_or_not
 from engineio_wsgi.engine.server_events import ServerEvents
 from engineio_wsgi.engine.worker import Reach, Worker
-from engineio_wsgi.errors import CannotListen
 from engineio_wsgi.handoff.accepted_websocket import AnyWebSocket
 from engineio_wsgi.http.handler import WebSocketHandler
+from engineio_wsgi.http.http_server import Address, HttpServer, TlsGate
+from engineio_wsgi.http.lane import keeps_lane
 from engineio_wsgi.options.environment import from_environ
 from engineio_wsgi.options.options import Options
-from engineio_wsgi.runtime.forks import call_in_child, serve
+from engineio_wsgi.runtime.forks import call_in_child
 from engineio_wsgi.session.delivery import Delivery
 from engineio_wsgi.session.event_names import SERVER_EVENTS
 from engineio_wsgi.session.events import HasListeners, Listener
 from engineio_wsgi.session.outgoing import Bundle, Data, as_outgoing, check_fits
 from engineio_wsgi.session.socket import Socket
 
-__all__ = ["Address", "HttpServer", "Server", "attach", "close_servers", "join_clusters", "listen", "servers"]
-
-logger = logging.getLogger("engine")
-
-#: a port, ``(host, port)``, ``"host:port"`` or a listening socket
-Address: TypeAlias = int | str | tuple[str, int] | GeventSocket
+__all__ = ["Server", "attach", "close_servers", "join_clusters", "listen", "servers"]
 
 #: seconds beyond its timeout in which :meth:`Server.close` has returned, as seen from another thread
 CLOSE_MARGIN = 1.0
-
-
-class HttpServer(WSGIServer):  # type: ignore[misc]
-    """gevent's server with our handler. A client that fails in its TLS handshake is logged without a traceback."""
-
-    def __init__(self, listener: Address, application: WSGIApplication, **options: object) -> None:
-        options.setdefault("handler_class", WebSocketHandler)
-        options.setdefault("log", None)
-        super().__init__(listener, application, **options)
-
-    def start_accepting(self) -> None:
-        """Called by gevent when the server starts."""
-        serve(self.socket)
-        super().start_accepting()
-
-    def wrap_socket_and_handle(self, client_socket: GeventSocket, address: object) -> object:
-        """Called by gevent for each TLS connection."""
-        return _TlsGate(super().wrap_socket_and_handle)(client_socket, address)
-
-
-class _TlsGate:
-    """Calls a server's handler of TLS connections. A client that fails in its handshake is no error of the server."""
-
-    def __init__(self, handle: Callable[[GeventSocket, object], object]) -> None:
-        self._handle = handle
-
-    def __call__(self, sock: GeventSocket, address: object) -> object:
-        try:
-            return self._handle(sock, address)
-        except OSError as error:
-            logger.debug("= %s: no TLS connection: %s", address, error)
-            return None
 
 
 class Server(HasListeners):
@@ -124,13 +87,14 @@ class Server(HasListeners):
 
     def __init__(self, **options: object) -> None:
         self._events = ServerEvents(self._stand_in, lambda: self._registry.watch_buffers())
-        hooks = Hooks(admit=self._admit, generate_id=self.generate_id, request_of=self._request_of,
+        hooks = Hooks(admit=self._admit, generate_id=self.generate_id, has_own_ids=self._has_own_ids, request_of=self._request_of,
                       make_socket=self._socket_class, unwrap=self._unwrap, on_start=self._on_start)
         self._registry = Registry(self, self._events, Options.create(**options))
         self._engine = Engine(self._registry, hooks)
         self._topics = topics = Topics(lambda task: self._registry.greenlets.submit(task), self._subscriber)
         self._worker = Worker(self._registry, self._engine, hooks, lambda host, cluster: Cluster(host, cluster, topics),
-                              lambda cluster, path: Bystander(cluster, path, topics))
+                              lambda cluster, path: Bystander(cluster, path, topics),
+                              keeps_lane(type(self), Server, frozenset(("handle_request",))))
         self._http: WSGIServer | None = None
         self._ended = Event()
         servers.add(self)
@@ -187,6 +151,10 @@ class Server(HasListeners):
         if self.options.generate_id is not None:
             return self.options.generate_id(request)
         return self._registry.new_id()
+
+    def _has_own_ids(self) -> bool:
+        """Whether neither the option nor a subclass decides about session ids."""
+        return self._registry.options.generate_id is None and type(self).generate_id is Server.generate_id
 
     # -- what it is
 
@@ -298,7 +266,7 @@ class Server(HasListeners):
         if not hasattr(http_server.handler_class, "upgrade_websocket"):
             http_server.handler_class = WebSocketHandler
         if not isinstance(http_server, HttpServer):
-            http_server.wrap_socket_and_handle = _TlsGate(http_server.wrap_socket_and_handle)
+            http_server.wrap_socket_and_handle = TlsGate(http_server.wrap_socket_and_handle)
         if self.options.policy_file:
             http_server.set_handle(PolicyGate(self.handle_socket, http_server.handle))
         return self
@@ -311,14 +279,13 @@ class Server(HasListeners):
         Raises:
             CannotListen: the address cannot be used; an ``OSError``.
         """
-        where = ("", address) if isinstance(address, int) else address
-        http = HttpServer(where, not_implemented, **server_options)
+        http = HttpServer(address, not_implemented, **server_options)
         self.attach(http)
         self._worker.enter_hub()
-        try:
-            http.start()
-        except OSError as error:
-            raise CannotListen(error, address) from None
+        greenlets = self._registry.greenlets
+        if "spawn" not in server_options and issubclass(http.handler_class, WebSocketHandler) and greenlets.is_here:
+            http.set_spawn(greenlets.spawn)
+        http.listen()
         self._http = http
         return self
 
@@ -355,10 +322,10 @@ class Server(HasListeners):
             self._http.stop(timeout=1.0)
         self._ended.set()
 
-    def _start_anew(self, served: bool) -> None:
+    def _after_fork(self, served: bool) -> None:
         """In a forked child: what :meth:`listen` has started belongs to the parent, as do the sessions."""
-        self._worker.start_anew(served)
-        self._topics.start_anew()
+        self._worker.after_fork(served)
+        self._topics.after_fork()
         self._http = None
         self._ended = Event()
 
@@ -470,12 +437,12 @@ def join_clusters() -> None:
         server._worker.join_cluster()
 
 
-def _start_anew(served: bool) -> None:
+def _after_fork(served: bool) -> None:
     for server in list(servers):
-        server._start_anew(served)
+        server._after_fork(served)
 
 
-call_in_child(_start_anew)
+call_in_child(_after_fork)
 
 
 def listen(address: Address, **options: object) -> Server:

@@ -6,23 +6,25 @@ from collections.abc import Hashable
 
 __all__ = ["Throttle"]
 
+#: seconds for which the same log line is not written again
+PERIOD = 60.0
 #: the maximum number of keys that are kept; with more of them, lines are repeated and memory does not grow
 MAX_KEYS = 1000
 
 
 class Throttle:
-    """Lets each key pass once every ``period`` seconds.
+    """Lets each key pass once every ``period`` seconds; a minute, if it is not given.
 
     Example::
 
-        throttle = Throttle(60.0)
+        throttle = Throttle()
         if throttle.passes((address, code), monotonic()):
             logger.info(...)
     """
 
     __slots__ = ("_period", "_until")
 
-    def __init__(self, period: float) -> None:
+    def __init__(self, period: float = PERIOD) -> None:
         self._period = period
         self._until: dict[Hashable, float] = {}
 

@@ -25,7 +25,6 @@ from support.reference import ENABLED as REFERENCE
 from support.reference import ReferenceServer
 from support.serving import LocalServer, Served
 
-from engineio_wsgi.log import VIOLATION_PERIOD
 from engineio_wsgi.throttle import Throttle
 
 #: seconds after which a test that hangs is failed
@@ -33,7 +32,11 @@ DEADLINE = 300.0
 #: with TEST_CROSSING=yes, every request for a session comes to another worker than the session's: each kind of server, and one
 #: that is on another machine
 CROSSING = bool(os.environ.get("TEST_CROSSING"))
-HANDLERS = ["reference"] if REFERENCE else [*KINDS, "machines"] if CROSSING else ["ours", "stock"]
+HANDLERS = ["reference"] if REFERENCE else [*KINDS, "machines"] if CROSSING else ["ours", "stock", "laneless"]
+#: the suites with polling, which run a second time without the lane of our handler
+ON_THE_LANE = ("backpressure", "broadcast", "closing", "cors", "eio3", "groups", "handlers", "heartbeat", "hostile_sessions",
+               "http_limits", "jsonp", "late_loop", "liveness", "logging", "metrics", "polling", "polling_compression", "quotas",
+               "refusals", "upgrade", "upgrade_invariant")  # fmt: skip
 MARKERS = (
     "ours: uses the Python API of our server, so there is nothing to compare with the reference server",
     "differs(why): our server behaves otherwise than the reference server, on purpose",
@@ -83,12 +86,14 @@ def _is_meant(item: Any) -> bool:
     handler = parameters.get("handler", "reference" if REFERENCE else "nothing")
     if CROSSING and handler == "nothing":
         return False
+    if handler == "laneless" and item.module.__name__.rpartition("test_")[2] not in ON_THE_LANE:
+        return False
     return not any(map(item.get_closest_marker, _NOT_FOR.get(handler, ())))
 
 
 @pytest.fixture(params=HANDLERS)
 def handler(request: pytest.FixtureRequest) -> str:
-    """The server under test: our own handler, gevent-websocket's, or the server of the other workers of a cluster."""
+    """The server under test: our own handler with its lane and without it, gevent-websocket's, or a cluster's."""
     return str(request.param)
 
 
@@ -146,7 +151,7 @@ def no_complaints(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def nothing_told_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget the violations that were logged, so that each test's are logged again."""
-    monkeypatch.setattr("engineio_wsgi.log._violations", Throttle(VIOLATION_PERIOD))
+    monkeypatch.setattr("engineio_wsgi.log._violations", Throttle())
 
 
 @pytest.fixture(autouse=True)

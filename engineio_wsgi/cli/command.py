@@ -24,15 +24,14 @@ from engineio_wsgi.cli.hints import argument_hint
 from engineio_wsgi.cli.loading import load_application
 from engineio_wsgi.cli.logs import access_log, add_logging_flags, set_up_logging
 from engineio_wsgi.cli.patching import patch_standard_library
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.demo import demo_application
+from engineio_wsgi.errors import CannotListen, ConfigurationError
 from engineio_wsgi.errors import CommandFailed as _Failure
-from engineio_wsgi.errors import ConfigurationError
-from engineio_wsgi.http.roster import ConnectionRoster, RosteredHandler
+from engineio_wsgi.http.http_server import StoppableServer
 from engineio_wsgi.options.environment import from_environ, simple_options
 from engineio_wsgi.options.options import option_defaults
 from engineio_wsgi.runtime.forks import call_in_child
-from engineio_wsgi.server import Address, HttpServer, Server, close_servers, join_clusters, servers
+from engineio_wsgi.server import Server, close_servers, join_clusters, servers
 from engineio_wsgi.version import __version__
 
 __all__ = ["main"]
@@ -183,7 +182,7 @@ def _serve(application: WSGIApplication, chosen: argparse.Namespace) -> None:
     host = f"[{host}]" if ":" in host else host
     print(f"engineio-wsgi {__version__} listens on {scheme}://{host}:{http.server_port}/", flush=True)
     asked_to_stop.wait()
-    _stop(http)
+    http.stop_gracefully(GRACE, close_servers)
     for number, watcher in zip(SIGNALS, watchers, strict=True):
         watcher.cancel()
         signal.signal(number, signal.SIG_IGN)  # the interpreter is about to end
@@ -195,24 +194,6 @@ def _reset_signals(served: bool) -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def _stop(http: _HttpServer) -> None:
-    """Accept no more connections, close the sessions, and wait for the requests that are being answered."""
-    deadline = monotonic() + GRACE
-    http.close()
-    close_servers(GRACE)
-    left = max(0.0, deadline - monotonic())
-    http.roster.stop(left)
-    http.roster.wait(left)
-
-
-class _HttpServer(HttpServer):
-    """Keeps a roster of its connections, and knows which of them wait for a request."""
-
-    def __init__(self, listener: Address, application: WSGIApplication, **options: object) -> None:
-        self.roster = ConnectionRoster()
-        super().__init__(listener, application, handler_class=RosteredHandler, **options)
-
-
 def _ssl_context(chosen: argparse.Namespace) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
@@ -222,12 +203,11 @@ def _ssl_context(chosen: argparse.Namespace) -> ssl.SSLContext:
     return context
 
 
-def _listen(application: WSGIApplication, chosen: argparse.Namespace) -> _HttpServer:
+def _listen(application: WSGIApplication, chosen: argparse.Namespace) -> StoppableServer:
     secure = {"ssl_context": _ssl_context(chosen)} if chosen.certfile else {}
+    http = StoppableServer(_split_address(chosen.bind), application, log=access_log(chosen.access_log), **secure)
     try:
-        http = _HttpServer(_split_address(chosen.bind), application, log=access_log(chosen.access_log), **secure)
-        http.start()
-    except OSError as error:
-        reason = re.sub(r": \(.*\)$", "", error.strerror or str(error))  # gevent appends the address
-        raise _Failure(f"cannot listen on {chosen.bind}: {reason}", 1) from None
+        http.listen()
+    except CannotListen as error:
+        raise _Failure(error.strerror, 1) from None
     return http

@@ -7,19 +7,20 @@ of the same kind. A request on such a connection must pass the same application 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
-from wsgiref.types import WSGIApplication, WSGIEnvironment
+from typing import Any
+from wsgiref.types import WSGIEnvironment
 
 import gevent
 from gevent.baseserver import BaseServer
 from gevent.server import StreamServer
 
 from engineio_wsgi.cluster.messages import MovedConnection
+from engineio_wsgi.engine.worker import Worker
 from engineio_wsgi.handoff.adopter import ConnectionAdopter
 from engineio_wsgi.handoff.listening import PrimedSocket, accepted_by, adopt, application_of
 from engineio_wsgi.http.handler import WebSocketHandler
 
-__all__ = ["HOPS", "Front", "Listener", "Listeners", "OwnListener", "hops_of"]
+__all__ = ["HOPS", "Listener", "Listeners", "OwnListener", "hops_of"]
 
 #: adopted connections at a time, if the server has no limit of its own; beyond it, requests are relayed
 MAX_ADOPTED = 10_000
@@ -27,17 +28,6 @@ MAX_ADOPTED = 10_000
 HOPS = "engineio.hops"
 #: modules of servers whose behaviour depends on their class and handler only; gunicorn's depends on its settings, too
 PLAIN_SERVERS = ("gevent.pywsgi", "engineio_wsgi.server")
-
-
-class Front(Protocol):
-    """The part of this process's `Worker` that listeners need."""
-
-    #: whether the engine is wrapped around no more than one application
-    has_one_application: bool
-
-    def is_outermost(self, application: WSGIApplication | None) -> bool:
-        """Whether nothing is wrapped around the engine in an application. Not if the application is not known."""
-        ...
 
 
 class ServerAdopter(ConnectionAdopter):
@@ -71,16 +61,16 @@ class Listener:
 
     Args:
         server: a running one.
-        front: the `Worker` of this process.
+        worker: this process as a worker.
 
     Attributes:
         address: that it listens on.
         kind: the same for servers that serve in the same way; empty if only the address identifies the server.
     """
 
-    def __init__(self, server: StreamServer, front: Front) -> None:
+    def __init__(self, server: StreamServer, worker: Worker) -> None:
         self.server = server
-        self._front = front
+        self._worker = worker
         self.address = repr(server.socket.getsockname())
         self.kind = _kind_of(server)
 
@@ -97,7 +87,7 @@ class Listener:
         is in this process.
         """
         application = application_of(self.server)
-        return not self.server.ssl_enabled and application is not None and self._front.is_outermost(application)
+        return not self.server.ssl_enabled and application is not None and self._worker.is_outermost(application)
 
     @property
     def full(self) -> bool:
@@ -122,8 +112,8 @@ class Listener:
 class OwnListener(Listener):
     """A server with our handler."""
 
-    def __init__(self, server: StreamServer, front: Front) -> None:
-        super().__init__(server, front)
+    def __init__(self, server: StreamServer, worker: Worker) -> None:
+        super().__init__(server, worker)
         self.adopter = ServerAdopter(server)
 
     @property
@@ -146,11 +136,11 @@ class Listeners:
     """The known servers of this process.
 
     Args:
-        front: the `Worker` of this process.
+        worker: this process as a worker.
     """
 
-    def __init__(self, front: Front) -> None:
-        self._front = front
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
         self._known: dict[StreamServer, Listener] = {}
 
     def of(self, environ: WSGIEnvironment, handler: WebSocketHandler | None) -> Listener | None:
@@ -174,7 +164,7 @@ class Listeners:
         if server.closed:
             return None
         ours = issubclass(getattr(server, "handler_class", object), WebSocketHandler)
-        listener = self._known[server] = (OwnListener if ours else Listener)(server, self._front)
+        listener = self._known[server] = (OwnListener if ours else Listener)(server, self._worker)
         return listener
 
     def find(self, names: tuple[str, str]) -> Listener | None:
@@ -184,7 +174,7 @@ class Listeners:
         for listener in self._known.values():
             if listener.address == address:
                 return listener
-            if kind and listener.kind == kind and self._front.has_one_application:
+            if kind and listener.kind == kind and self._worker.has_one_application:
                 by_kind = listener
         return by_kind
 

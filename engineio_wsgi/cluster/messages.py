@@ -7,34 +7,19 @@ Nothing in it is ever executed, and whatever breaks the format is a :class:`BadM
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, count, islice
 from struct import Struct
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
 
 from engineio_wsgi.cluster.bundles import pack, unpack
-from engineio_wsgi.errors import BadMessage
+from engineio_wsgi.errors import BadMessage, OwnerRefused
 from engineio_wsgi.http.response import Response
 from engineio_wsgi.session.delivery import Delivery, OnSlow
 from engineio_wsgi.session.outgoing import Outgoing
 
-__all__ = [
-    "VERSION",
-    "Action",
-    "Address",
-    "BadMessage",
-    "Call",
-    "Kind",
-    "Message",
-    "MovedConnection",
-    "Refusal",
-    "Request",
-    "Result",
-    "check_version",
-    "read_answer",
-    "read_number",
-    "write_answer",
-]
+__all__ = ["VERSION", "Action", "Address", "BadMessage", "Call", "Kind", "Message", "MovedConnection", "Refusal", "Request",
+           "Result", "check_version", "read_answer", "read_number", "write_answer"]
 
 #: of the format; workers of different versions refuse each other's messages
 VERSION = 3
@@ -49,6 +34,7 @@ MAX_DIGITS = 19
 #: separates the fields of a head, unless one of them contains it
 SEPARATOR = "\0"
 
+Pairs = TypeVar("Pairs")
 #: a client's address, as ``accept`` returns it; empty if it is not known
 Address = tuple[str | int, ...] | str
 
@@ -176,10 +162,11 @@ def _flat(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
     return chain.from_iterable(pairs)
 
 
-def _pairs(fields: Sequence[str]) -> Iterator[tuple[str, str]]:
-    if len(fields) % 2:
-        raise BadMessage("a name without a value")
-    return zip(fields[::2], fields[1::2], strict=True)
+def _pairs(left: Iterator[str], collect: Callable[[Iterable[tuple[str, str]]], Pairs]) -> Pairs:
+    try:
+        return collect(zip(left, left, strict=True))
+    except ValueError:
+        raise BadMessage("a name without a value") from None
 
 
 def read_number(text: str) -> int:
@@ -231,8 +218,8 @@ class MovedConnection(NamedTuple):
         left = iter(message.expect(Kind.CONNECTION))
         fingerprint, sid, hops, name, kind, state = _take(left, 6)
         host, *numbers = _take(left, read_number(*_take(left, 1))) or [""]
-        origin = dict(_pairs(_take(left, 2 * read_number(*_take(left, 1)))))
-        handshake = dict(_pairs(list(left)))
+        origin: dict[str, str] = _pairs(iter(_take(left, 2 * read_number(*_take(left, 1)))), dict)
+        handshake: dict[str, str] = _pairs(left, dict)
         if state not in ("request", "handshake", "accepted") or read_number(hops) > 255:
             raise BadMessage("a connection in a state that does not exist")
         address: Address = (host, *map(read_number, numbers)) if host else ""
@@ -267,11 +254,12 @@ class Request(NamedTuple):
     @classmethod
     def of(cls, message: Message) -> Self:
         """Read a message of this kind."""
-        fields = message.expect(Kind.REQUEST)
-        environ = dict(_pairs(fields[2:]))
+        left = iter(message.expect(Kind.REQUEST))
+        fingerprint, sid = _take(left, 2)
+        environ: dict[str, str] = _pairs(left, dict)
         if "REQUEST_METHOD" not in environ:
             raise BadMessage("a request without a method")
-        return cls(fields[0], fields[1], environ)
+        return cls(fingerprint, sid, environ)
 
 
 class Refusal(enum.Enum):
@@ -297,6 +285,11 @@ class Refusal(enum.Enum):
         except KeyError:
             raise BadMessage("a refusal without a reason") from None
 
+    @property
+    def error(self) -> OwnerRefused:
+        """The error for it, in the worker that is refused."""
+        return OwnerRefused(self.value, self is Refusal.FULL)
+
 
 def write_answer(answered: Response) -> Message:
     """The message with the answer to a request."""
@@ -309,10 +302,9 @@ def read_answer(message: Message) -> Response:
     Raises:
         BadMessage: the message is no answer.
     """
-    fields = message.expect(Kind.ANSWER)
-    if not fields:
-        raise BadMessage("an answer without a status")
-    return Response(fields[0], list(_pairs(fields[1:])), message.body)
+    left = iter(message.expect(Kind.ANSWER))
+    (status,) = _take(left, 1)
+    return Response(status, _pairs(left, list), message.body)
 
 
 class Action(enum.Enum):
@@ -323,10 +315,6 @@ class Action(enum.Enum):
     DISCONNECT = "disconnect"
     COUNT = "count"
     PUBLISH = "publish"
-
-
-_ACTIONS = {action.value: action for action in Action}
-_ON_SLOW = {choice.value: choice for choice in OnSlow}
 
 
 class Call(NamedTuple):
@@ -375,11 +363,10 @@ class Call(NamedTuple):
         left = iter(message.expect(Kind.CALL))
         group, name, form, compress, to, how, key = _take(left, 7)
         sids = tuple(left)
-        action, on_slow = _ACTIONS.get(name), _ON_SLOW.get(how)
-        if action is None:
-            raise BadMessage("a call of an action that does not exist")
-        if on_slow is None:
-            raise BadMessage("a call for a delivery that does not exist")
+        try:
+            action, on_slow = Action(name), OnSlow(how)
+        except ValueError as error:
+            raise BadMessage(f"a call that no worker of this version makes: {error}") from None
         if action in (Action.SEND, Action.DISCONNECT) and len(sids) != 1:
             raise BadMessage("a call for one session names another number of them")
         return cls(group, action, sids, form, compress == "compress", to or None, on_slow, key or None)

@@ -8,25 +8,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, TypeVar
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 import gevent
 
 from engineio_wsgi.clock import monotonic
-from engineio_wsgi.cluster.incoming import Counters, Host, Receiver
+from engineio_wsgi.cluster.incoming import Counters, Receiver
 from engineio_wsgi.cluster.listeners import Listener, hops_of
-from engineio_wsgi.cluster.local.channel import OwnerGone
-from engineio_wsgi.cluster.local.forwarder import ClientGone, Forwarder, LocalForwarder, RequestCopy
+from engineio_wsgi.cluster.local.forwarder import Forwarder, LocalForwarder, RequestCopy
 from engineio_wsgi.cluster.local.listener import UnixListener
 from engineio_wsgi.cluster.local.names import choose_names, is_worker_id
-from engineio_wsgi.cluster.messages import Action, Call, MovedConnection, Refusal, Result
+from engineio_wsgi.cluster.messages import Action, Call, MovedConnection, Result
 from engineio_wsgi.cluster.publisher import Publisher, check_session, check_timeout
 from engineio_wsgi.cluster.rpc import LocalCaller, WorkerCaller, perform
 from engineio_wsgi.cluster.topics import Reply, Subscriber, Topics, check_data, check_topic
 from engineio_wsgi.engine.refusals import UNREACHED
 from engineio_wsgi.engine.registry import WORKER_ID_SIZE, new_worker_id
-from engineio_wsgi.errors import ConfigurationError
+from engineio_wsgi.engine.worker import Worker
+from engineio_wsgi.errors import ClientGone, ConfigurationError, OwnerGone, OwnerRefused
 from engineio_wsgi.handoff.client_socket import client_socket
 from engineio_wsgi.handoff.detachable import Detachable, detachable_of
 from engineio_wsgi.handoff.server_loops import NO_NAMES
@@ -36,7 +37,6 @@ from engineio_wsgi.http.query import parse_query
 from engineio_wsgi.http.request_head import PROXY_KEYS
 from engineio_wsgi.log import shorten
 from engineio_wsgi.options.redis_url import RedisLocation, group_of, names_redis
-from engineio_wsgi.protocol.websocket.handshake import asks_for_websocket
 from engineio_wsgi.runtime.loop import IoLoop
 from engineio_wsgi.runtime.threads import current_thread
 from engineio_wsgi.session.delivery import Delivery
@@ -66,7 +66,7 @@ class Cluster:
     """The cluster that this process is a worker of. Made in the hub, after any fork.
 
     Args:
-        host: the `Worker` of this process.
+        worker: this process as a worker.
         cluster: the option ``cluster``.
         topics: with the subscribers of this process.
 
@@ -74,14 +74,14 @@ class Cluster:
         ConfigurationError: workers cannot listen on Unix sockets here, or Redis cannot be reached.
     """
 
-    def __init__(self, host: Host, cluster: str, topics: Topics) -> None:
-        options = host.options
+    def __init__(self, worker: Worker, cluster: str, topics: Topics) -> None:
+        options = worker.options
         self.counters = Counters()
-        self._host = host
+        self._worker = worker
         location = RedisLocation.parse(cluster) if names_redis(cluster) else None
         self._group = group_of(cluster, options.path)
         self._names = choose_names(self._group)
-        self._receiver = Receiver(host, self._group, self.counters, self._perform)
+        self._receiver = Receiver(worker, self._group, self.counters, self._perform)
         self._answer_timeout = options.ping_interval + options.ping_timeout + MARGIN
         self._near = LocalForwarder(self._names, self._answer_timeout)
         self._forwarders: list[Forwarder] = [self._near]
@@ -96,7 +96,7 @@ class Cluster:
         #: ``None`` while the cluster is joined
         self._publisher: Publisher | None = None
         self._unix_listener = self._open(location)
-        self._publisher = Publisher(self._group, self.worker_id, topics, host.clients, self._caller)
+        self._publisher = Publisher(self._group, self.worker_id, topics, self._worker.clients, self._caller)
         self._own_mark = "sid=" + self.worker_id
         self._thread = current_thread()
         self._loop: IoLoop = gevent.get_hub().loop
@@ -105,20 +105,13 @@ class Cluster:
         """Choose an id that no other worker has, and listen under it."""
         for _ in range(MAX_ATTEMPTS):
             self.worker_id = new_worker_id()
-            try:
+            with suppress(FileExistsError), ExitStack() as opened:
                 unix_listener = UnixListener(self._names, self.worker_id, self._receiver.receive)
-            except FileExistsError:
-                continue
-            try:
+                opened.callback(unix_listener.close)
                 self._caller = LocalCaller(self._names, self.worker_id) if location is None else self._join(location)
-            except FileExistsError:
-                unix_listener.close()
-                continue
-            except BaseException:
-                unix_listener.close()
-                raise
-            logger.debug("= this process is the worker %s of the group %s", self.worker_id, self._group)
-            return unix_listener
+                opened.pop_all()
+                logger.debug("= joined the group %s as the worker %s", self._group, self.worker_id)
+                return unix_listener
         raise ConfigurationError(f"cluster: {MAX_ATTEMPTS} worker ids in a row are taken")
 
     def _join(self, location: RedisLocation) -> RedisLinks:
@@ -127,9 +120,9 @@ class Cluster:
         from engineio_wsgi.cluster.redis.links import RedisLinks
         from engineio_wsgi.cluster.redis.remote import RedisForwarder, RedisReceiver
 
-        self._remote = RedisReceiver(self._receiver, self._answer_timeout)
+        self._remote = RedisReceiver(self._receiver.receive, self._answer_timeout)
         self._links = RedisLinks(location, self._group, self.worker_id, self._remote.begun,
-                                 self._perform, self._host.announce)
+                                 self._perform, self._worker.announce)
         self._forwarders.append(RedisForwarder(self._links, self._answer_timeout, location.relay_websockets))
         return self._links
 
@@ -166,19 +159,18 @@ class Cluster:
         sid = self._foreign_sid(environ)
         if sid is None:
             return None
-        owner = sid[:WORKER_ID_SIZE]
         try:
-            outcome = self._forward(owner, sid, environ, start_response, handler, listener)
-        except OwnerGone as error:
-            outcome = str(error)
+            answer = self._forward(sid, environ, start_response, handler, listener)
+        except (OwnerGone, OwnerRefused) as error:
+            reason = str(error)
         except ClientGone:
-            outcome = "the client has left"
-        if not isinstance(outcome, str):
-            logger.debug("= %s: its worker has taken a request", shorten(sid))
-            return outcome
+            reason = "the client has left"
+        else:
+            logger.debug("= %s: forwarded a request to its worker", shorten(sid))
+            return answer
         self.counters.add("failed")
-        logger.debug("= %s: its worker did not take a request: %s", shorten(sid), outcome)
-        environ[UNREACHED] = {"name": "OWNER_GONE", "owner": owner, "error": outcome}
+        logger.debug("= %s: could not forward a request to its worker: %s", shorten(sid), reason)
+        environ[UNREACHED] = {"name": "OWNER_GONE", "owner": sid[:WORKER_ID_SIZE], "error": reason}
         return None
 
     def _foreign_sid(self, environ: WSGIEnvironment) -> str | None:
@@ -188,59 +180,53 @@ class Cluster:
             return None
         sid = parse_query(query).get("sid", "")
         owner = sid[:WORKER_ID_SIZE]
-        return sid if sid not in self._host.clients and owner != self.worker_id and is_worker_id(owner) else None
+        return sid if sid not in self._worker.clients and owner != self.worker_id and is_worker_id(owner) else None
 
-    def _forward(self, owner: str, sid: str, environ: WSGIEnvironment, start_response: StartResponse | None,
-                 handler: WebSocketHandler | None, listener: Listener | None) -> Iterable[bytes] | str:
-        """Forward a request to a worker. Returns the body, or a text with the reason if the worker has not taken the request."""
+    def _forward(self, sid: str, environ: WSGIEnvironment, start_response: StartResponse | None,
+                 handler: WebSocketHandler | None, listener: Listener | None) -> Iterable[bytes]:
+        """Forward a request to a worker. Returns the body. For the errors see :class:`Forwarder`."""
+        owner = sid[:WORKER_ID_SIZE]
+        request = RequestCopy(environ, self._receiver.fingerprint, sid, self._worker.options.max_http_buffer_size)
         # only WebSockets leave for another machine
-        leaves = asks_for_websocket(environ) or (owner not in self._far and _may_leave(environ, listener))
+        leaves = request.upgrade or (owner not in self._far and _may_leave(environ, listener))
         detachable = detachable_of(environ, handler, NO_NAMES if listener is None else listener.names) if leaves else None
-        request = RequestCopy(environ, self._receiver.fingerprint, sid, self._host.options.max_http_buffer_size)
         reasons: list[str] = []
         # a worker of another machine never becomes one of this machine
         for forwarder in self._forwarders[owner in self._far:]:
+            if not forwarder.moves_connections:
+                self._far.add(owner)
             try:
-                outcome = self._send_by(forwarder, owner, detachable, request, start_response)
+                return self._send_by(forwarder, owner, detachable, request, start_response)
             except OwnerGone as error:
                 reasons.append(str(error))
-            else:
-                if not forwarder.moves_connections:
-                    self._far.add(owner)
-                return outcome
         self._far.discard(owner)
         raise OwnerGone("; ".join(reasons))
 
     def _send_by(self, forwarder: Forwarder, owner: str, detachable: Detachable | None, request: RequestCopy,
-                 start_response: StartResponse | None) -> Iterable[bytes] | str:
-        upgrade = asks_for_websocket(request.environ)
-        if detachable is not None and (upgrade or forwarder.moves_connections):
-            refusal = forwarder.hand_over(owner, self._connection(request, detachable, upgrade), detachable)
-            if refusal is None:
+                 start_response: StartResponse | None) -> Iterable[bytes]:
+        if detachable is not None and (request.upgrade or forwarder.moves_connections):
+            try:
+                forwarder.hand_over(owner, self._connection(request, detachable), detachable)
+            except OwnerRefused as error:
+                if not error.is_full:
+                    raise
+            else:
                 self.counters.add("handed_over")
                 return detachable.end(start_response)
-            if refusal is not Refusal.FULL:
-                return str(refusal.value)
-        if upgrade or start_response is None:
-            return "this server cannot hand the connection over, or the worker has too many"
-        return self._relay(forwarder, owner, request, start_response)
+        if request.upgrade or start_response is None:
+            raise OwnerRefused("this server cannot hand the connection over, or the worker has too many")
+        answered = forwarder.relay(owner, request)
+        self.counters.add("relayed")
+        start_response(answered.status, answered.headers)
+        return [answered.body]
 
-    def _connection(self, request: RequestCopy, detachable: Detachable, upgrade: bool) -> MovedConnection:
+    def _connection(self, request: RequestCopy, detachable: Detachable) -> MovedConnection:
         environ = request.environ
         origin = {key: environ[key] for key in ORIGIN if key in environ}
         address = detachable.address if isinstance(detachable.address, tuple) else ""
         return MovedConnection(
             self._receiver.fingerprint, request.sid, address, origin, hops_of(environ, detachable.sock),
-            detachable.listener, request.texts if upgrade else None, detachable.accepted)
-
-    def _relay(self, forwarder: Forwarder, owner: str, request: RequestCopy,
-               start_response: StartResponse) -> Iterable[bytes] | str:
-        answered = forwarder.relay(owner, request)
-        if isinstance(answered, Refusal):
-            return str(answered.value)
-        self.counters.add("relayed")
-        start_response(answered.status, answered.headers)
-        return [answered.body]
+            detachable.listener, request.texts if request.upgrade else None, detachable.accepted)
 
     # -- sessions of all workers
 
@@ -252,7 +238,7 @@ class Cluster:
         """How many sessions all workers have together. Blocks until they have answered; a worker that does not is left out."""
         message = Call(self._group, Action.COUNT).message()
         others = self._here(lambda: self._caller.ask_all(message))
-        return len(self._host.clients) + sum(others.values())
+        return len(self._worker.clients) + sum(others.values())
 
     def send(self, sid: str, data: Outgoing, compress: bool = True) -> bool:
         """Send one message, or a bundle, to a session of any worker. Blocks until its worker has queued it.
@@ -264,7 +250,7 @@ class Cluster:
         Raises:
             BundleTooLarge: the bundle is larger than ``max_buffered``.
         """
-        check_fits(data, self._host.options.max_buffered)
+        check_fits(data, self._worker.options.max_buffered)
         return self._call(Call(self._group, Action.SEND, (sid,), compress=compress), data)
 
     def disconnect(self, sid: str) -> bool:
@@ -294,7 +280,7 @@ class Cluster:
         Raises:
             BundleTooLarge: the bundle is larger than ``max_buffered``.
         """
-        check_fits(data, self._host.options.max_buffered)
+        check_fits(data, self._worker.options.max_buffered)
         message = Call.broadcast(self._group, delivery).message(data)
         if current_thread() == self._thread:
             self._caller.tell_all(message)
@@ -366,7 +352,7 @@ class Cluster:
     def _perform(self, call: Call, body: bytes) -> Result:
         """Carry out a call of another process. May block while a client's write buffer is full."""
         if call.action is not Action.PUBLISH:
-            return perform(self._host, call, body)
+            return perform(self._worker, call, body)
         return Result(0) if self._publisher is None else self._publisher.receive(call, body)
 
     def _here(self, function: Callable[[], T]) -> T:
@@ -389,12 +375,12 @@ class Cluster:
         if self._links is not None:
             self._links.close(deadline - monotonic())
 
-    def forsake(self) -> None:
+    def after_fork(self) -> None:
         """In a forked child: forget the cluster. The sockets stay the parent's, which is the worker."""
-        self._unix_listener.forsake()
-        self._caller.forsake()
+        self._unix_listener.after_fork()
+        self._caller.after_fork()
         if self._remote is not None:
-            self._remote.forsake()
+            self._remote.after_fork()
 
 
 def _may_leave(environ: WSGIEnvironment, listener: Listener | None) -> bool:

@@ -14,11 +14,11 @@ from typing import Protocol
 import gevent
 
 from engineio_wsgi.clock import monotonic
-from engineio_wsgi.cluster.local.channel import Channel, OwnerGone, connect
+from engineio_wsgi.cluster.local.channel import Channel, connect
 from engineio_wsgi.cluster.local.names import Names, is_worker_id
 from engineio_wsgi.cluster.messages import Action, BadMessage, Call, Kind, Message, Result
 from engineio_wsgi.engine.registry import send_or_not
-from engineio_wsgi.errors import BundleTooLarge
+from engineio_wsgi.errors import BundleTooLarge, OwnerGone
 from engineio_wsgi.http.hub_thread import has_hub
 from engineio_wsgi.session.delivery import Delivery
 from engineio_wsgi.session.outgoing import Outgoing
@@ -33,7 +33,6 @@ logger = logging.getLogger("engine.cluster")
 CALL_TIMEOUT = 5.0
 #: bytes of calls that may wait for one worker; calls beyond them are dropped
 MAX_WAITING = 16_000_000
-COMPLAINT_PERIOD = 60.0
 
 
 class SessionsHere(Protocol):
@@ -112,7 +111,7 @@ class WorkerCaller(Caller, Protocol):
         """Have all others carry out a call later, each in the order of the calls. Does not block; see :meth:`tell`."""
         ...
 
-    def forsake(self) -> None:
+    def after_fork(self) -> None:
         """In a forked child: drop the calls that the parent has under way."""
         ...
 
@@ -139,8 +138,7 @@ class LocalCaller:
         deadline = monotonic() + CALL_TIMEOUT
         channel = connect(self._names.address(worker), deadline)
         try:
-            channel.send(message, deadline)
-            reply = channel.receive(deadline)
+            reply = channel.ask(message, deadline)
             return Result.of(reply).sessions if reply.kind is Kind.RESULT else 0
         except (OSError, BadMessage) as error:
             raise OwnerGone(str(error)) from error
@@ -188,7 +186,7 @@ class LocalCaller:
             gevent.spawn(self._work_off, worker, queue)
         queue.append(worker, message)
 
-    def forsake(self) -> None:
+    def after_fork(self) -> None:
         """See :class:`WorkerCaller`."""
         for queue in self._waiting.values():
             queue.messages.clear()
@@ -200,10 +198,9 @@ class LocalCaller:
             while queue.messages:
                 message, deadline = queue.popleft(), monotonic() + CALL_TIMEOUT
                 channel = channel or connect(self._names.address(worker), deadline)
-                channel.send(message, deadline)
-                channel.receive(deadline)
+                channel.ask(message, deadline)
         except (OwnerGone, OSError, BadMessage) as error:
-            logger.debug("= %d calls were lost with the worker %s: %s", 1 + len(queue.messages), worker, error)
+            logger.debug("= dropped %d calls to the worker %s: %s", 1 + len(queue.messages), worker, error)
         finally:
             if channel is not None:
                 channel.close()
@@ -218,13 +215,13 @@ class _Queue:
     def __init__(self) -> None:
         self.messages: deque[Message] = deque()
         self.size = 0
-        self._complaints = Throttle(COMPLAINT_PERIOD)
+        self._complaints = Throttle()
 
     def append(self, worker: str, message: Message) -> None:
         """Add a call, unless too many wait."""
         if self.size > MAX_WAITING:
             if self._complaints.passes(worker, monotonic()):
-                logger.warning("the worker %s takes no calls: %d bytes wait for it, and broadcasts to it are dropped", worker,
+                logger.warning("messages to the worker %s are dropped: it does not answer, and %d bytes wait for it", worker,
                                self.size)
             return
         self.messages.append(message)

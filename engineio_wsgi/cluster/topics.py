@@ -32,8 +32,6 @@ MAX_DATA = 8_000_000
 MAX_WAITING = 16_000_000
 #: seconds after which the event loop runs although more messages wait
 SLICE = 0.01
-#: seconds for which the same complaint is not logged again
-COMPLAINT_PERIOD = 60.0
 #: publishers whose last numbers are kept
 MAX_PUBLISHERS = 10_000
 
@@ -91,7 +89,7 @@ class Topics:
         self._changing = Lock()
         self._queues: dict[tuple[str, str], _Queue] = {}
         self._newest: dict[str, int] = {}
-        self._complaints = Throttle(COMPLAINT_PERIOD)
+        self._complaints = Throttle()
 
     # -- subscriptions
 
@@ -122,7 +120,7 @@ class Topics:
             else:
                 self._subscriptions.pop(topic, None)
 
-    def start_anew(self) -> None:
+    def after_fork(self) -> None:
         """In a forked child: what waits is the parent's. The subscriptions stay, as listeners do."""
         self._changing = Lock()
         self._queues.clear()

@@ -56,8 +56,6 @@ logger = logging.getLogger("engine")
 
 #: the prefix of the options in ``app.config``, and the name of the extension in ``app.extensions``
 PREFIX, NAME = "ENGINEIO_", "engineio"
-#: seconds for which the same warning is not repeated
-WARNING_PERIOD = 60.0
 #: key of an environ: the application that the request was sent to
 APPLICATION = "engineio.flask.app"
 
@@ -151,7 +149,7 @@ class EngineIO(Server):
         super().__init__(**options)
         self._given = options
         self._app: flask.Flask | None = None
-        self._warnings = Throttle(WARNING_PERIOD)
+        self._warnings = Throttle()
         if app is not None:
             self.init_app(app)
 
@@ -230,6 +228,9 @@ class EngineIO(Server):
 
 class _AppMiddleware(Middleware):
     """The engine in front of one application. It notes the application in the environ of each request."""
+
+    #: sessions have the application from their handshake
+    lane = True
 
     def __init__(self, app: flask.Flask, engineio: EngineIO) -> None:
         super().__init__(app.wsgi_app, engineio)

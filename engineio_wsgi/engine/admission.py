@@ -86,7 +86,8 @@ def check_request(environ: WSGIEnvironment, options: Options, sessions: Mapping[
     if environ["REQUEST_METHOD"] != "GET":
         raise RequestRefused(ErrorCode.BAD_HANDSHAKE_METHOD, context={"method": environ["REQUEST_METHOD"]})
     _check_transport(environ, name, is_upgrade)
-    _check_revision(query, protocol)
+    if not protocol:
+        raise _unsupported_revision(query)
     if "j" in query and not options.jsonp:
         raise RequestRefused(ErrorCode.BAD_REQUEST, context={"name": "JSONP_DISABLED", "option": "jsonp"})
     return CheckedRequest(RequestKind.HANDSHAKE, name, query, protocol, None)
@@ -120,16 +121,14 @@ def _revision(query: Mapping[str, str], options: Options) -> int:
     return revision if revision == 4 or options.allow_eio3 else 0
 
 
-def _check_revision(query: Mapping[str, str], protocol: int) -> None:
-    if protocol:
-        return
+def _unsupported_revision(query: Mapping[str, str]) -> RequestRefused:
     asked = query.get("EIO", DEFAULT_REVISION)[:8]
     context = {"name": "PROTOCOL", "protocol": asked, "served": 4, "option": "allow_eio3"}
     text = f"Unsupported protocol version: the client speaks {ascii(asked)[1:-1]}, this server 4"
     if asked in REVISIONS:
         text += "; the server's option allow_eio3=True adds 1 to 3"
         context["name"] = "OLD_PROTOCOL"
-    raise RequestRefused(ErrorCode.UNSUPPORTED_PROTOCOL_VERSION, text, context)
+    return RequestRefused(ErrorCode.UNSUPPORTED_PROTOCOL_VERSION, text, context)
 
 
 def _check_transport(environ: WSGIEnvironment, name: str, is_upgrade: bool) -> None:

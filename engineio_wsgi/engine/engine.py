@@ -6,7 +6,7 @@ engine must not know that there are other workers: their requests are sorted out
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from werkzeug.datastructures import Headers
@@ -15,11 +15,13 @@ from engineio_wsgi.engine.admission import CheckedRequest, RequestKind, check_re
 from engineio_wsgi.engine.advice import Advice
 from engineio_wsgi.engine.handshakes import INITIAL, Handshakes
 from engineio_wsgi.engine.hooks import ADDED_HEADERS, Hooks
+from engineio_wsgi.engine.lane import EngineLane, WSGIMiddleware
 from engineio_wsgi.engine.refusals import Refusals
 from engineio_wsgi.engine.registry import Registry
 from engineio_wsgi.engine.upgrades import Upgrades
 from engineio_wsgi.errors import PayloadTooLarge, RequestRefused
 from engineio_wsgi.handoff.upgrades import upgrade_of
+from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.http.navigation import explain_address, is_navigation
 from engineio_wsgi.http.policies.cors import OriginPolicy
 from engineio_wsgi.http.policies.hosts import HostPolicy
@@ -29,8 +31,6 @@ from engineio_wsgi.options.options import Options
 from engineio_wsgi.transports.polling import PollingTransport
 
 __all__ = ["Engine", "WSGIMiddleware"]
-
-WSGIMiddleware = Callable[[WSGIApplication], WSGIApplication]
 
 
 class Engine:
@@ -50,21 +50,34 @@ class Engine:
         self._upgrades = Upgrades(registry, self.handshakes, hooks)
         self._refusals = Refusals(registry, hooks, advice)
         self._middlewares: list[WSGIMiddleware] = []
+        #: the way of polls and POSTs around the WSGI application
+        self.lane = EngineLane(registry)
         self._application: WSGIApplication = self._serve
+        #: what the middlewares have made, the innermost first
+        self._applications: list[WSGIApplication] = []
         self.configure(registry.options)
 
     def configure(self, options: Options) -> None:
         """Use other options. Not after the first request."""
         self._origins = OriginPolicy(options.cors)
         self._hosts = HostPolicy(options.allowed_hosts)
+        self.lane.configure(self._origins, self._applications)
 
     def use(self, middleware: WSGIMiddleware) -> None:
         """Wrap the engine in a WSGI middleware, inside of those that wrap it already."""
         self._middlewares.append(middleware)
         application: WSGIApplication = self._serve
+        self._applications = []
         for wrap in reversed(self._middlewares):
             application = wrap(application)
+            self._applications.append(application)
         self._application = application
+        self.lane.configure(self._origins, self._applications)
+
+    def open_lane(self, handler: WebSocketHandler, environ: WSGIEnvironment) -> None:
+        """Serve later requests like this one, which has been accepted, over the lane."""
+        if self.lane.is_open:
+            handler.open_lane(self.lane, environ, self._origins.headers(environ))
 
     # -- ways in
 
@@ -73,7 +86,7 @@ class Engine:
         if environ.get("wsgi.websocket") is not None:
             return self.handle_upgrade(environ, start_response)
         if "HTTP_UPGRADE" in environ and (upgrade := upgrade_of(environ)) is not None:
-            upgrade.serve(self.handle_upgrade, start_response)
+            return upgrade.serve(self.handle_upgrade, start_response)
         return self._application(environ, start_response)
 
     def answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -88,12 +101,19 @@ class Engine:
         Args:
             start_response: ``None`` where no response can be sent, because the WebSocket was accepted already.
         """
-        return self._upgrades.carry_out(call(self._application, environ), environ, start_response)
+        answered = call(self._application, environ) if self._middlewares else self._answer(environ)
+        return self._upgrades.carry_out(answered, environ, start_response)
 
     # -- inside the middlewares
 
     def _serve(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request: the innermost application."""
+        response = self._answer(environ)
+        start_response(response.status, response.headers)
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [response.body]
+
+    def _answer(self, environ: WSGIEnvironment) -> Response:
+        """The response to a request, refusals included."""
         try:
             response = self._respond(environ)
         except RequestRefused as refusal:
@@ -103,8 +123,8 @@ class Engine:
             self._refusals.report_too_large(error, environ)
             response = refused(error)
         response.headers.extend(self._origins.headers(environ))
-        start_response(response.status, self._finish_headers(response.headers, environ))
-        return [] if environ["REQUEST_METHOD"] == "HEAD" else [response.body]
+        headers = self._finish_headers(response.headers, environ)
+        return response if headers is response.headers else Response(response.status, headers, response.body)
 
     def _respond(self, environ: WSGIEnvironment) -> Response:
         self._hosts.check(environ)
@@ -132,6 +152,8 @@ class Engine:
         if ADDED_HEADERS in environ:
             headers.extend(environ.pop(ADDED_HEADERS))
         events = self._registry.events
+        if not events.edits_headers:
+            return headers
         initial = INITIAL in environ and "initial_headers" in events
         if not initial and "headers" not in events:
             return headers

@@ -55,6 +55,8 @@ class Handshakes:
         allow_request = self._registry.options.allow_request
         if allow_request is not None:
             ask_application(allow_request, self._hooks.request_of(environ))
+        if self._hooks.has_own_ids():
+            return self._registry.new_id()
         try:
             sid: object = self._hooks.generate_id(self._hooks.request_of(environ))
         except RequestRefused:

@@ -25,6 +25,8 @@ class Hooks:
     admit: Callable[[WSGIEnvironment], str]
     #: returns a new session id; may block
     generate_id: Callable[[Request], str]
+    #: whether session ids are the registry's, which needs no request to make one
+    has_own_ids: Callable[[], bool]
     #: returns the request that the application sees
     request_of: Callable[[WSGIEnvironment], Request]
     #: returns what the application sees of a session, given the environ of the handshake

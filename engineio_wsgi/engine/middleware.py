@@ -7,6 +7,7 @@ from typing import Protocol
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from engineio_wsgi.engine.worker import Worker
+from engineio_wsgi.http.lane import keeps_lane
 from engineio_wsgi.options.options import Options
 
 __all__ = ["Middleware", "WrappingServer", "not_implemented"]
@@ -40,6 +41,8 @@ class Middleware:
         self.server = server
         self._worker = server._worker
         self._resource = server.options.resource
+        #: whether it does nothing with the requests of sessions but to pass them on
+        self.lane = keeps_lane(type(self), Middleware, frozenset(("__call__",)))
         self._worker.on_wrapped(self)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

@@ -23,8 +23,6 @@ Context = Mapping[str, Any]
 
 logger = logging.getLogger("engine")
 
-#: seconds for which the same kind of refusal is not logged again
-PERIOD = 60.0
 #: names of this machine, which a browser takes for different origins
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
@@ -38,7 +36,7 @@ class RefusalAdvice:
     __slots__ = ("_said",)
 
     def __init__(self) -> None:
-        self._said = Throttle(PERIOD)
+        self._said = Throttle()
 
     def tell(self, refusal: RequestRefused, environ: WSGIEnvironment) -> None:
         """Say how a refusal is cured, if an option or a proxy's setting does so."""

@@ -19,8 +19,6 @@ __all__ = ["UNREACHED", "Refusals"]
 
 logger = logging.getLogger("engine")
 
-#: seconds for which the same refusal of the same address is not logged again
-REFUSAL_PERIOD = 60.0
 #: key of an environ: why the worker of the request's session did not take the request
 UNREACHED = "engineio.unreached"
 
@@ -33,7 +31,7 @@ class Refusals:
         self._hooks = hooks
         self._advice = advice
         self._refusal_advice = RefusalAdvice()
-        self._logged = Throttle(REFUSAL_PERIOD)
+        self._logged = Throttle()
 
     def report(self, refusal: RequestRefused, environ: WSGIEnvironment) -> None:
         """A request is about to be answered with ``refusal``. Blocks as long as the ``connection_error`` listeners do."""

@@ -26,7 +26,9 @@ from engineio_wsgi.options.options import Options
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.runtime.greenlet_pool import GreenletPool
 from engineio_wsgi.runtime.observer import Observer
+from engineio_wsgi.runtime.random_ids import random_id
 from engineio_wsgi.runtime.threads import current_thread, wait_in_thread
+from engineio_wsgi.session.broadcasts import Broadcasts, ping_all
 from engineio_wsgi.session.delivery import Delivery, OnSlow
 from engineio_wsgi.session.dispatcher import LISTENER_ERRORS, failure_text
 from engineio_wsgi.session.groups import Groups
@@ -48,8 +50,6 @@ WORKER_ID_SIZE = 4
 
 #: seconds that ``close`` listeners have when the server closes, and seconds between two looks whether they have returned
 CLOSE_LISTENERS_TIMEOUT, LOOK_PERIOD = 2.0, 0.01
-#: random bytes of a session id: 120 bits
-SESSION_ID_BYTES = 15
 
 
 class Recipient(Protocol):
@@ -130,6 +130,7 @@ class Registry:
 
     heartbeat_timer: HeartbeatTimer
     greenlets: GreenletPool
+    _broadcasts: Broadcasts
 
     def __init__(self, server: object, events: ServerEvents, options: Options) -> None:
         self.server = server
@@ -153,6 +154,8 @@ class Registry:
         self.worker_id = ""
         self.in_cluster = False
         self._emptied: Event | None = None
+        #: the data of open packets behind the session id, by transport and whether an upgrade is offered
+        self._open_data: dict[tuple[str, bool], str] = {}
         #: whether this process was forked from one that serves, and does not serve itself
         self.forked = False
         self.configure(options)
@@ -160,7 +163,9 @@ class Registry:
     def configure(self, options: Options) -> None:
         """Use other options. Not after the first request."""
         self.options = options
-        self._quota = AddressQuota(options.max_sessions_per_address, options.max_handshakes_per_address)
+        limits = (options.max_sessions_per_address, options.max_handshakes_per_address)
+        self._quota = None if limits == (None, None) else AddressQuota(*limits)
+        self._open_data.clear()
 
     def check_not_observed(self) -> None:
         """Check that an observer can be set.
@@ -186,14 +191,15 @@ class Registry:
         """Begin to serve in the hub of the calling thread."""
         self.thread = current_thread()
         self.greenlets = GreenletPool(hub)
+        self._broadcasts = Broadcasts(hub.loop)
         shortest = min(self.options.ping_interval, self.options.ping_timeout)
-        self.heartbeat_timer = HeartbeatTimer(hub.loop, shortest, self.greenlets.blame)
+        self.heartbeat_timer = HeartbeatTimer(hub.loop, shortest, self.greenlets.blame, ping_all)
         self.worker_id = worker_id
         self.in_cluster = in_cluster
         self.forked = False
         self.hub = hub  # last: other threads take it as the sign that all of this is there
 
-    def start_anew(self, served: bool) -> None:
+    def after_fork(self, served: bool) -> None:
         """In a forked child: drop everything that belongs to the parent, without telling anybody. The parent goes on.
 
         Args:
@@ -201,16 +207,17 @@ class Registry:
         """
         self.forked = self.forked or served or bool(self._sessions)
         for session in list(self._sessions.values()):
-            session.forsake()
+            session.after_fork()
         self._sessions.clear()
         self.groups.clear()
         if self.hub is not None:
             self.heartbeat_timer.stop()
-            self.greenlets.forsake()
+            self.greenlets.after_fork()
+            self._broadcasts.after_fork()
         self.hub = self._emptied = None
         self.closing = False
         self.configure(self.options)
-        self.observer.start_anew()
+        self.observer.after_fork()
 
     def run_in_hub(self, function: Callable[[], object], timeout: float) -> None:
         """Call ``function`` in the hub's thread. Blocks until it has returned, for ``timeout`` seconds at most in another thread.
@@ -239,12 +246,13 @@ class Registry:
         """
         if self.closing:
             raise ServerClosing()
-        self._quota.count_handshake(address, monotonic())
-        self._quota.check(address)
+        if self._quota is not None:
+            self._quota.count_handshake(address, monotonic())
+            self._quota.check(address)
 
     def new_id(self) -> str:
         """A session id: the worker's id and 120 random bits, URL-safe."""
-        return self.worker_id + secrets.token_urlsafe(SESSION_ID_BYTES)
+        return self.worker_id + random_id()
 
     def open(self, session: Session, transport: Transport, may_upgrade: bool = False) -> None:
         """Add a session, and let it begin over ``transport``.
@@ -254,26 +262,33 @@ class Registry:
         """
         if self.closing:
             raise ServerClosing()
-        self._quota.take(session.remote_address)
+        if self._quota is not None:
+            self._quota.take(session.remote_address)
         self._sessions[session.id] = session
         self.observer.on_open(transport.name)
         self.heartbeat_timer.start()
-        logger.debug("= %s: open over %s, revision %d", shorten(session.id), transport.name, session.protocol)
-        first = [Packet(PacketType.OPEN, self._open_data(session.id, transport, may_upgrade), compress=False)]
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("= %s: open over %s, revision %d", shorten(session.id), transport.name, session.protocol)
+        sid, others = json.dumps(session.id), self._open_data.get((transport.name, may_upgrade))
+        if others is None:
+            others = self._describe_opening(transport.name, may_upgrade)
+        first = [Packet(PacketType.OPEN, f'{{"sid":{sid},{others}', compress=False)]
         if self.options.initial_packet is not None:
             first.append(Packet(PacketType.MESSAGE, self.options.initial_packet))
         session.open(transport, first)
         session.inbox.queue_call(self._connected, session)
 
-    def _open_data(self, sid: str, transport: Transport, may_upgrade: bool) -> str:
+    def _describe_opening(self, transport: str, may_upgrade: bool) -> str:
+        """What open packets say behind the session id, up to the end of the object. It is made once for each transport."""
         options = self.options
-        return json.dumps({
-            "sid": sid,
-            "upgrades": self.upgrades(transport.name) if may_upgrade else [],
+        data = json.dumps({
+            "upgrades": self.upgrades(transport) if may_upgrade else [],
             "pingInterval": round(options.ping_interval * 1000),
             "pingTimeout": round(options.ping_timeout * 1000),
             "maxPayload": options.max_http_buffer_size,
         }, separators=(",", ":"))
+        self._open_data[transport, may_upgrade] = others = data[1:]
+        return others
 
     def upgrades(self, transport: str) -> list[str]:
         """The names of the transports that a session may upgrade to from ``transport``."""
@@ -298,7 +313,8 @@ class Registry:
         """Remove a session that has ended."""
         if self._sessions.pop(session.id, None) is not None:
             self.groups.leave_all(session)
-            self._quota.give_back(session.remote_address)
+            if self._quota is not None:
+                self._quota.give_back(session.remote_address)
             self.observer.on_closed(str(session.close_reason))
         if not self._sessions:
             self.heartbeat_timer.stop()
@@ -344,15 +360,11 @@ class Registry:
                              "cluster, or by engineio_wsgi.Emitter")
 
     def _deliver(self, message: Prepared, delivery: Delivery) -> None:
-        exclude, on_slow = delivery.exclude, delivery.on_slow
-        for session in list(self.receivers(delivery.to)):
-            if not exclude or session.id not in exclude:
-                session.send_prepared(message, on_slow)
+        self._broadcasts.deliver(message, delivery, self.receivers(delivery.to))
 
     def deliver_to(self, sessions: Collection[Session], message: Prepared, on_slow: OnSlow) -> None:
         """Send one message to some sessions of this process. Never blocks. For the hub's thread only."""
-        for session in sessions:
-            session.send_prepared(message, on_slow)
+        self._broadcasts.send(message, list(sessions), on_slow)
 
     def stop_opening(self) -> None:
         """Open no more sessions: handshakes are answered with 503 from now on."""

@@ -26,13 +26,15 @@ class ServerEvents(Events):
         on_buffers_watched: called when a listener of ``flush`` or ``drain`` has been added or removed.
     """
 
-    __slots__ = ("_on_buffers_watched", "_wrap")
+    __slots__ = ("_on_buffers_watched", "_wrap", "edits_headers")
 
     _known_events = SERVER_EVENTS
 
     def __init__(self, wrap: Callable[[Listener], Listener], on_buffers_watched: Callable[[], None]) -> None:
         super().__init__()
         self._wrap = wrap
+        #: whether a listener may change the headers of responses
+        self.edits_headers = False
         self._on_buffers_watched = on_buffers_watched
 
     def stand_in(self, listener: Listener) -> Listener:
@@ -60,5 +62,6 @@ class ServerEvents(Events):
 
     def _set(self, event: str, listeners: tuple[Listener, ...]) -> None:
         super()._set(event, listeners)
+        self.edits_headers = "initial_headers" in self or "headers" in self
         if event in BUFFER_EVENTS:
             self._on_buffers_watched()

@@ -64,10 +64,12 @@ class Upgrades:
             sid = self._handshakes.admit(environ)
             headers = self._handshakes.cookies(sid)
         # a WebSocket that was accepted already offers no subprotocols any more
-        subprotocol = choose_subprotocol(self._registry.options.subprotocols, offered_subprotocols(websocket),
-                                         lambda: self._hooks.request_of(environ))
-        if subprotocol is not None:
-            headers.append((SUBPROTOCOL, subprotocol))
+        offered = offered_subprotocols(websocket)
+        if offered:
+            subprotocol = choose_subprotocol(self._registry.options.subprotocols, offered,
+                                             lambda: self._hooks.request_of(environ))
+            if subprotocol is not None:
+                headers.append((SUBPROTOCOL, subprotocol))
         environ[ADMITTED] = (checked, sid)
         return Response(SWITCHING, headers, b"")
 
@@ -89,9 +91,12 @@ class Upgrades:
     def _switch(self, websocket: AnyWebSocket, headers: list[tuple[str, str]], environ: WSGIEnvironment, checked: CheckedRequest,
                 sid: str) -> None:
         """Take the WebSocket's connection, and give it to the session."""
-        headers, subprotocol = take_subprotocol(headers, offered_subprotocols(websocket))
+        subprotocol = None
+        if headers:
+            headers, subprotocol = take_subprotocol(headers, offered_subprotocols(websocket))
         try:
-            connection = detach_websocket(websocket, headers, self._registry.options.per_message_deflate, subprotocol)
+            connection = detach_websocket(websocket, headers, self._registry.options.per_message_deflate, subprotocol,
+                                          more=checked.session is None)
         except (OSError, WebSocketError) as error:
             address = environ.get("REMOTE_ADDR")
             log_violation(logger, address, "left", "< a client left during its WebSocket handshake: %s", error)

@@ -18,14 +18,20 @@ from gevent.event import AsyncResult
 
 from engineio_wsgi.engine.engine import Engine
 from engineio_wsgi.engine.hooks import Hooks
+from engineio_wsgi.engine.lane import HandshakeOnly
 from engineio_wsgi.engine.registry import Registry, new_worker_id
 from engineio_wsgi.handoff.client_socket import client_socket
-from engineio_wsgi.handoff.upgrades import can_upgrade
+from engineio_wsgi.handoff.server_loops import THREAD_LOOP
+from engineio_wsgi.handoff.thread_loops import ThreadLoop, kind_of_thread_loop
+from engineio_wsgi.handoff.upgrades import WEBSOCKETS, can_upgrade
 from engineio_wsgi.http.handler import WebSocketHandler
-from engineio_wsgi.http.hub_thread import call_in_hub, in_plain_thread, start_hub
+from engineio_wsgi.http.hub_thread import call_in_hub, in_plain_thread, start_hub, wait_for_hub
+from engineio_wsgi.http.wsgi_call import call
 from engineio_wsgi.options.options import Options
+from engineio_wsgi.protocol.websocket.handshake import asks_for_websocket
 from engineio_wsgi.runtime.forks import serve
 from engineio_wsgi.runtime.late_patching import warn_of_late_patching
+from engineio_wsgi.runtime.loop import IoLoop
 from engineio_wsgi.runtime.threads import current_thread, half_patched
 from engineio_wsgi.session.delivery import Delivery
 from engineio_wsgi.session.outgoing import Outgoing
@@ -34,6 +40,9 @@ from engineio_wsgi.session.socket import Socket
 __all__ = ["Front", "Reach", "Router", "Worker", "set_default_cluster"]
 
 logger = logging.getLogger("engine")
+
+#: the status of a request that was accepted
+OK = 200
 
 
 class Reach(Protocol):
@@ -62,7 +71,7 @@ class Router(Reach, Protocol):
         """Answer a request for another worker's session; ``None`` if it is to be answered here. May block."""
         ...
 
-    def forsake(self) -> None:
+    def after_fork(self) -> None:
         """In a forked child: leave the parent's place among the workers alone."""
         ...
 
@@ -77,6 +86,11 @@ class Front(Protocol):
     @property
     def application(self) -> WSGIApplication:
         """The application."""
+        ...
+
+    @property
+    def lane(self) -> bool:
+        """Whether it does nothing with the requests of sessions but to pass them on."""
         ...
 
     @property
@@ -95,18 +109,20 @@ class Worker:
     Args:
         join: makes this process one of the workers of a cluster. Raises `ConfigurationError` if it cannot.
         outside: returns the way to a cluster's workers for a process that is none of them.
+        has_lane: whether polls and POSTs may be answered without a call of the server.
     """
 
     #: the cluster of a server without the option ``cluster``
     default_cluster: str | None = None
 
     def __init__(self, registry: Registry, engine: Engine, hooks: Hooks, join: Callable[[Worker, str], Router],
-                 outside: Callable[[str, str], Reach]) -> None:
+                 outside: Callable[[str, str], Reach], has_lane: bool = True) -> None:
         self._registry = registry
         self._engine = engine
         self._hooks = hooks
         self._join = join
         self._outside = outside
+        self._has_lane = has_lane
         #: the sessions of this process, as the application sees them
         self.clients: Mapping[str, Socket] = registry.clients
         self._router: Router | None = None
@@ -202,15 +218,15 @@ class Worker:
         if self._router is not None:
             self._router.close(timeout)
 
-    def start_anew(self, served: bool) -> None:
+    def after_fork(self, served: bool) -> None:
         """In a forked child: drop what belongs to the parent, which stays in its cluster.
 
         Args:
             served: whether the parent has served a client.
         """
-        self._registry.start_anew(served)
+        self._registry.after_fork(served)
         if self._router is not None:
-            self._router.forsake()
+            self._router.after_fork()
             self._router = None
         self._entered = None
         self._starting = Lock()
@@ -225,12 +241,19 @@ class Worker:
         registry = self._registry
         if registry.hub is None:
             self._enter(environ)
-        handler = environ.pop("engineio.handler", None)
         if current_thread() != registry.thread and environ.get("wsgi.websocket") is None:
             return self._answer_from_thread(environ, start_response)
+        return self._take(environ, start_response)
+
+    def _take(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """In the hub: serve a request whose connection is here."""
+        handler = environ.pop("engineio.handler", None)
         if self._router is not None and (routed := self._router.route(environ, start_response, handler)) is not None:
             return routed
-        return self._engine.handle_request(environ, start_response)
+        body = self._engine.handle_request(environ, start_response)
+        if handler is not None and handler.code == OK and self._is_direct(handler.server.application):
+            self._engine.open_lane(handler, environ)
+        return body
 
     def _enter(self, environ: WSGIEnvironment) -> None:
         """The first request: enter the hub, or start one in a thread of its own if the HTTP server has only plain threads."""
@@ -245,7 +268,20 @@ class Worker:
         """Have a request of a plain thread answered in the hub. Blocks until it is."""
         hub = self._registry.hub
         assert hub is not None
+        kind = kind_of_thread_loop(environ)
+        if kind is not None and asks_for_websocket(environ):
+            return self._upgrade_from_thread(hub.loop, kind(environ), environ, start_response)
+        environ.setdefault(WEBSOCKETS, kind is not None)
         response = call_in_hub(hub.loop, self.answer, environ, self.options.max_http_buffer_size)
+        start_response(response.status, response.headers)
+        return [response.body]
+
+    def _upgrade_from_thread(self, loop: IoLoop, thread: ThreadLoop, environ: WSGIEnvironment,
+                             start_response: StartResponse) -> Iterable[bytes]:
+        """Answer a WebSocket handshake of a plain thread in the hub, where the connection stays. Blocks until it is answered."""
+        response = wait_for_hub(loop, lambda: call(self._take, {**environ, THREAD_LOOP: thread}))
+        if thread.has_left:
+            return thread.leave(start_response)
         start_response(response.status, response.headers)
         return [response.body]
 
@@ -306,6 +342,20 @@ class Worker:
                 return True
             application = front.application
         return False
+
+    def _is_direct(self, application: WSGIApplication) -> bool:
+        """Whether nothing that a request to ``application`` passes before this server has to see the polls of sessions."""
+        while True:
+            application = self._hooks.unwrap(application)
+            front = _fronts.get(id(application))
+            if isinstance(application, HandshakeOnly):
+                application = application.application
+            elif front is None or not front.lane:
+                return False
+            elif front.server is self._registry.server:
+                return self._has_lane
+            else:
+                application = front.application
 
 
 def set_default_cluster(cluster: str) -> None:

@@ -11,10 +11,11 @@ from wsgiref.types import WSGIEnvironment
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.gunicorn.heads import HeadReader, Reading, is_in, preface_size
 from engineio_wsgi.http.connection import HttpConnection
+from engineio_wsgi.http.lane_ports import LaneEngine
 from engineio_wsgi.http.request_head import InvalidRequest, RequestHead
 from engineio_wsgi.http.response_writer import ExceptionInfo
 from engineio_wsgi.http.roster import RosteredHandler
-from engineio_wsgi.vendors.gunicorn_workers import GunicornSettings
+from engineio_wsgi.vendors.gunicorn_workers import GunicornSettings, writes_access_log
 
 __all__ = ["GunicornHandler", "ServingWorker"]
 
@@ -50,6 +51,9 @@ class ServingWorker(Protocol):
 
 class GunicornHandler(RosteredHandler):
     """Our handler with gunicorn's settings, environ and access log."""
+
+    #: the methods that it overrides have counterparts in it for the lane
+    lane = True
 
     #: key in an environ: the address of the proxy that has named its client; ``UNIX`` if it is connected to a Unix socket
     PEER, UNIX = "engineio.peer", "unix"
@@ -146,6 +150,24 @@ class GunicornHandler(RosteredHandler):
         if status.startswith("503") and not self._worker.alive:
             self.close_connection = True
         return super().start_response(status, headers, exc_info)
+
+    def open_lane(self, engine: LaneEngine, environ: WSGIEnvironment, headers: list[tuple[str, str]]) -> None:
+        """Serve later requests like the present one over the lane, unless a setting or a subclass has to see them.
+
+        The hooks ``pre_request`` and ``post_request``, and the access log, get objects that the lane does not make.
+        """
+        original = None if self._reading is None else self._reading.original
+        if original is None and not writes_access_log(self._worker.log):
+            super().open_lane(engine, environ, headers)
+
+    @property
+    def _logs_lane(self) -> bool:
+        return False
+
+    def on_lane_request(self) -> None:
+        """A request has been read that goes over the lane. Count it."""
+        super().on_lane_request()
+        self._worker.count_request()
 
     def _end_connection(self, connection: HttpConnection) -> None:
         detached = self._detached

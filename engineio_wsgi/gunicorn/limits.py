@@ -16,8 +16,6 @@ logger = logging.getLogger("engine")
 
 #: share of a limit from which on a warning is logged
 NEAR = 0.9
-#: seconds for which the same limit is not warned of again
-WARNING_PERIOD = 60.0
 
 
 class LimitWatch:
@@ -29,7 +27,7 @@ class LimitWatch:
 
     def __init__(self, clients: int | None) -> None:
         self._clients = clients
-        self._said = Throttle(WARNING_PERIOD)
+        self._said = Throttle()
 
     def look(self, clients: int) -> None:
         """Log a warning if there are nearly too many clients or open files. Does not block.

@@ -23,8 +23,9 @@ from engineio_wsgi.gunicorn.limits import LimitWatch
 from engineio_wsgi.gunicorn.process import LOOK_PERIOD, join_workers, note_worker, warn_of_max_requests
 from engineio_wsgi.gunicorn.settings import refusal
 from engineio_wsgi.http.handler import WebSocketHandler
+from engineio_wsgi.http.http_server import HttpServer
 from engineio_wsgi.http.roster import ConnectionRoster
-from engineio_wsgi.server import HttpServer, close_servers
+from engineio_wsgi.server import close_servers
 from engineio_wsgi.version import __version__
 
 __all__ = ["GunicornServer", "Worker"]

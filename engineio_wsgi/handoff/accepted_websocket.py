@@ -84,19 +84,20 @@ def offered_subprotocols(websocket: object) -> tuple[str, ...]:
 
 
 def detach_websocket(websocket: AnyWebSocket, headers: list[tuple[str, str]], deflate: DeflateSettings | None,
-                     subprotocol: str | None = None) -> DetachedWebSocket:
+                     subprotocol: str | None = None, more: bool = False) -> DetachedWebSocket:
     """Take the connection out of a WebSocket, which is of no use afterwards. Does not block.
 
     Args:
         headers: more headers for the handshake's response, if it has not been sent yet.
         deflate: how to compress, if that has not been negotiated yet; ``None`` for not at all.
         subprotocol: one of those that the client offers, if the handshake's response has not been sent yet.
+        more: whether the caller writes something at once.
 
     Raises:
         OSError: the client has gone.
     """
     if isinstance(websocket, WebSocket):
-        wire, parameters = websocket.detach(headers, deflate, subprotocol)
+        wire, parameters = websocket.detach(headers, deflate, subprotocol, more)
         return DetachedWebSocket(wire, parameters, True, None, websocket.agreed_protocol)
     if is_plain(websocket):
         return _detach_plain(websocket)

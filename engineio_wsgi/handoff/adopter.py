@@ -24,6 +24,9 @@ __all__ = ["Adopter", "ConnectionAdopter"]
 class _AdoptedHandler(RosteredHandler):
     """Serves one adopted connection. For the arguments see :meth:`ConnectionAdopter.adopt`."""
 
+    #: what it adds to an environ is the same for all requests of the connection
+    lane = True
+
     def __init__(self, sock: gevent_socket.socket, address: object, adopter: ConnectionAdopter, *, read_ahead: bytes,
                  origin: Mapping[str, object], instead: WSGIApplication | None) -> None:
         super().__init__(sock, address, adopter)

@@ -11,6 +11,7 @@ import gevent
 from gevent.event import Event
 
 from engineio_wsgi.runtime.loop import Watcher
+from engineio_wsgi.vendors.django_servers import reader_behind
 from engineio_wsgi.vendors.gevent_servers import buffered_reader, reader_socket
 from engineio_wsgi.vendors.gevent_sockets import c_socket, is_tls
 
@@ -30,7 +31,7 @@ def client_socket(environ: WSGIEnvironment) -> Any:  # of gevent or any other li
     for key in ("engineio.socket", "gunicorn.socket", "gunicorn.sock"):
         if environ.get(key) is not None:
             return environ[key]
-    return reader_socket(buffered_reader(environ.get("wsgi.input")))
+    return reader_socket(reader_behind(buffered_reader(environ.get("wsgi.input"))))
 
 
 def primed(sock: object) -> bytes:
@@ -53,14 +54,15 @@ class EndWatch:
     __slots__ = ("_ended", "_on_end", "_socket", "_tls", "_watcher")
 
     def __init__(self, environ: WSGIEnvironment, on_end: Callable[[], object]) -> None:
+        self._on_end = on_end
+        self._watcher: Watcher | None = None
         self._ended: Event | None = environ.get(ENDED)
         if self._ended is not None:
             self._ended.rawlink(self._on_ended)
+            return
         sock = client_socket(environ)
-        self._on_end = on_end
         self._socket = c_socket(sock)
         self._tls = is_tls(sock)
-        self._watcher: Watcher | None = None
         number = -1 if sock is None else sock.fileno()
         if number >= 0:
             self._watcher = gevent.get_hub().loop.io(number, READ)

@@ -27,7 +27,8 @@ from engineio_wsgi.runtime.connection import Connection, detach
 from engineio_wsgi.vendors import gevent_servers, geventwebsocket_sockets, gunicorn_workers
 from engineio_wsgi.vendors.gevent_sockets import is_tls
 
-__all__ = ["NO_NAMES", "OwnLoop", "PlainWebSocketLoop", "ServerLoop", "kind_of_loop", "loop_of", "read_ahead"]
+__all__ = ["DETACHED", "HANDED_OVER", "NO_NAMES", "THREAD_LOOP", "OwnLoop", "PlainWebSocketLoop", "ServerLoop", "kind_of_loop",
+           "loop_of", "read_ahead"]
 
 #: the names of a server that is not known
 NO_NAMES = ("", "")
@@ -35,6 +36,8 @@ NO_NAMES = ("", "")
 HANDED_OVER = "000 Handed over"
 #: the head of a handshake for a WebSocket: the environ goes beside it to the other worker, so only the form matters
 HANDSHAKE = b"GET / HTTP/1.1\r\nHost: engine\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+#: in the environ of a request that came in a plain thread and asks for a WebSocket: its loop
+THREAD_LOOP = "engineio.thread_loop"
 DETACHED = "the connection was taken from this server's loop, which ends here; this is no error"
 
 
@@ -127,14 +130,14 @@ class ServerLoop:
             self._environ.pop(key, None)
         return connection
 
-    def end(self, start_response: StartResponse | None, status: str = HANDED_OVER) -> NoReturn:
+    def end(self, start_response: StartResponse | None, status: str = HANDED_OVER) -> Iterable[bytes]:
         """See `Detachable`.
 
         Args:
             status: for the access log.
 
         Raises:
-            ConnectionDetached: always. It is for the loop.
+            ConnectionDetached: in the loops of gevent's servers, always. It is for the loop.
         """
         assert start_response is not None
         if self._detached is not None and self._detached.secure:
@@ -222,6 +225,9 @@ class PlainWebSocketLoop:
 
 def loop_of(environ: WSGIEnvironment, names: tuple[str, str] = NO_NAMES) -> ServerLoop | None:
     """The loop that a request of a server without WebSockets came through; ``None`` if it cannot let go of a connection."""
+    if THREAD_LOOP in environ:
+        loop: ServerLoop = environ[THREAD_LOOP]
+        return loop
     kind = kind_of_loop(environ)
     return None if kind is None else kind(environ, names)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from collections.abc import Iterable
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from engineio_wsgi.handoff.server_loops import ServerLoop, kind_of_loop, loop_of
@@ -13,7 +13,7 @@ from engineio_wsgi.protocol.websocket.handshake import asks_for_websocket
 from engineio_wsgi.runtime.connection import Connection
 from engineio_wsgi.websocket.websocket import WebSocket
 
-__all__ = ["LoopUpgrade", "can_upgrade", "upgrade_of"]
+__all__ = ["WEBSOCKETS", "LoopUpgrade", "can_upgrade", "upgrade_of"]
 
 #: in the environ of a request whose WebSockets come another way, by ``handle_upgrade``: whether they do
 WEBSOCKETS = "engineio.websockets"
@@ -46,11 +46,11 @@ class LoopUpgrade:
         self._environ = environ
         self._loop = loop
 
-    def serve(self, application: WSGIApplication, start_response: StartResponse) -> NoReturn:
+    def serve(self, application: WSGIApplication, start_response: StartResponse) -> Iterable[bytes]:
         """Call ``application``, which finds a WebSocket in its environ and may accept it. Blocks as long as that does.
 
         Raises:
-            ConnectionDetached: in the end, always. It is for the server's loop, which it ends.
+            ConnectionDetached: in the end, where the server's loop needs it.
         """
         websocket = self._environ["wsgi.websocket"] = WebSocket(self._environ, self._answer_handshake)
         answered = call(application, self._environ)
@@ -58,24 +58,24 @@ class LoopUpgrade:
         if not websocket.accepted:
             status = answered.status
             self._refuse(answered)
-        self._loop.end(start_response, status)
+        return self._loop.end(start_response, status)
 
     def _refuse(self, response: Response) -> None:
         """Send an ordinary response instead, and close the connection: what the client sends next may be frames."""
         head = ResponseHead(response.status, response.headers)
         top = head.frame(len(response.body), "HTTP/1.1", True, False)
         try:
-            connection = self._answer_handshake(top + response.body)
+            connection = self._answer_handshake(top + response.body, more=False)
         except OSError:
             # the client has gone
             return
         connection.linger()
 
-    def _answer_handshake(self, data: bytes) -> Connection:
+    def _answer_handshake(self, data: bytes, more: bool) -> Connection:
         """Detach the connection, and write ``data`` to it."""
         connection = self._loop.detach(self._loop.read_ahead())
         try:
-            connection.write(data)
+            connection.write(data, more)
         except OSError:
             connection.close()
             raise

@@ -7,6 +7,7 @@ belongs to the server that accepted it, until it is detached.
 from __future__ import annotations
 
 import _socket
+from collections.abc import Callable
 from contextlib import suppress
 from math import inf
 from typing import Any
@@ -17,7 +18,7 @@ from gevent.socket import socket as GeventSocket
 from greenlet import getcurrent, greenlet
 
 from engineio_wsgi.clock import monotonic
-from engineio_wsgi.http.arrivals import arrivals_of
+from engineio_wsgi.http.arrivals import Arrivals, arrivals_of
 from engineio_wsgi.runtime.connection import Connection, detach
 from engineio_wsgi.runtime.loop import READ, WRITE, IoLoop, Stream, Watcher
 from engineio_wsgi.vendors.gevent_sockets import c_socket, is_tls, tls_object
@@ -33,17 +34,21 @@ _switch = greenlet.switch
 class HttpConnection:
     """The non-blocking socket inside a gevent socket, with waits for the one greenlet that serves it.
 
-    It waits first, then reads: a ``recv`` that fails costs more than a turn of the loop, and a client that sends without a pause
-    would keep the others waiting.
+    It waits first, then reads, except for the first request: a ``recv`` that fails costs more than a turn of the loop, and a
+    client that sends without a pause would keep the others waiting.
     """
 
-    __slots__ = ("_arrivals", "_deadline", "_due", "_greenlet", "_hub", "_owner", "_parked", "_timer", "_watcher", "_watching",
-                 "buffer", "lost", "raw", "recv", "send")
+    __slots__ = ("_arrivals", "_deadline", "_due", "_greenlet", "_hub", "_on_ready", "_owner", "_parked", "_timer", "_watcher",
+                 "_watching", "buffer", "lost", "raw", "recv", "send")
+
+    #: set with the watcher
+    _arrivals: Arrivals
 
     def __init__(self, sock: GeventSocket, read_ahead: bytes = b"") -> None:
-        self._owner = sock
+        self._owner: GeventSocket | _socket.socket = sock
+        #: called in the hub instead of resuming a greenlet, if no greenlet serves the connection
+        self._on_ready: Callable[[bool], object] | None = None
         self._hub: Hub = gevent.get_hub()
-        self._arrivals = arrivals_of(self._hub)
         self._greenlet: Any = None  # a `greenlet` while it is parked, which is checked before each use
         #: the C socket, or the TLS socket, to watch for the client's end
         self.raw: _socket.socket = sock
@@ -95,6 +100,23 @@ class HttpConnection:
             return False
         return self.buffer != b""
 
+    def fill_first(self, timeout: float) -> bool:
+        """As :meth:`fill`, for the first request. It has usually arrived with the connection, and no wait has to be set up."""
+        if not self.buffer:
+            expired = self._give_way()
+            try:
+                self.buffer = self.recv(RECV_SIZE)
+            except BlockingIOError:
+                return not expired and self.fill(timeout)
+            except OSError:
+                return False
+        return self.buffer != b""
+
+    def _give_way(self) -> bool:
+        """Block until what became readable before, in this turn of the loop, has been served. Returns as :meth:`_park` does."""
+        self._hub.loop.run_callback(self._resume)
+        return self._switch_out()
+
     def receive(self, timeout: float, size: int = RECV_SIZE) -> bytes:
         """Wait for bytes and read them; ``b""`` at the end of the stream.
 
@@ -120,10 +142,32 @@ class HttpConnection:
                 if expired:
                     raise TimeoutError(f"nothing came for {timeout:g} s") from None
 
+    def hold(self) -> None:
+        """Have no deadline from now on, until :meth:`expect` or :meth:`receive` sets one."""
+        self._deadline = inf
+
+    def expect(self, timeout: float) -> None:
+        """Let :meth:`wait` end after ``timeout`` seconds. Does not block."""
+        deadline = self._deadline = monotonic() + timeout
+        if deadline < self._due:
+            self._arm(deadline)
+
+    def wait(self) -> bool:
+        """Block until there may be bytes to read, or :meth:`wake` is called, or the deadline passes; returns whether it has."""
+        return self._park()
+
+    def wake(self) -> None:
+        """In the hub: switch to the greenlet that blocks in :meth:`wait`, if it does."""
+        if self._parked:
+            self._greenlet.switch()
+
     def _park(self) -> bool:
         """Wait for bytes, or for the deadline. Returns whether the deadline has passed."""
         if not self._watching:
             self._watch()
+        return self._switch_out()
+
+    def _switch_out(self) -> bool:
         self._greenlet = getcurrent()
         self._parked = True
         try:
@@ -139,28 +183,35 @@ class HttpConnection:
         self._hub.loop.run_callback(self._expire)
 
     def _expire(self) -> None:
-        if self._parked and not self.buffer:
+        if not self.buffer:
+            self._end_wait()
+
+    def _end_wait(self) -> None:
+        if self._parked:
             self._greenlet.switch(inf)
+        elif self._on_ready is not None:
+            self._on_ready(True)
 
     def _watch(self) -> None:
         if self._watcher is None:
             self._watcher = self._hub.loop.io(self.raw.fileno(), READ)
+            self._arrivals = arrivals_of(self._hub)
         self._watching = True
         self._watcher.start(self._on_readable)
 
     def _on_readable(self) -> None:
         """In the hub. The watcher stays active while a request is served, and is stopped only if more bytes arrive."""
-        if self._parked:
+        if self._parked or self._on_ready is not None:
             self._arrivals.add(self._resume)
         else:
-            self._watching = False
-            if self._watcher is not None:
-                self._watcher.stop()
+            self.unwatch()
 
     def _resume(self) -> None:
         # the deadline may have passed since
         if self._parked:
             self._greenlet.switch()
+        elif self._on_ready is not None:
+            self._on_ready(False)
 
     def _arm(self, deadline: float) -> None:
         if self._timer is not None:
@@ -172,12 +223,66 @@ class HttpConnection:
 
     def _on_timer(self) -> None:
         self._due = inf
-        if not self._parked:
+        if not self._parked and self._on_ready is None:
             return
-        if monotonic() < self._deadline:
+        if monotonic() >= self._deadline:
+            self._end_wait()
+        elif self._deadline != inf:
             self._arm(self._deadline)
-        else:
-            self._greenlet.switch(inf)
+
+    # -- without a greenlet
+
+    @property
+    def can_be_released(self) -> bool:
+        """Whether it can do without the socket of the server that accepted it: not if that has the state of TLS.
+
+        Nor if it is a Unix socket, which a forked child could not tell from others.
+        """
+        return self.raw.family in (_socket.AF_INET, _socket.AF_INET6) and not is_tls(self._owner)
+
+    def release(self, on_ready: Callable[[bool], object]) -> None:
+        """Take the connection away from the server's greenlet, which may end, and watch it.
+
+        Args:
+            on_ready: called in the hub with ``False`` whenever there may be bytes to read, and with ``True`` when the time that
+                :meth:`expect` has set is over, or :meth:`stop_waiting` was called.
+        """
+        raw = _socket.socket(fileno=self._owner.detach())
+        raw.setblocking(False)
+        self._use(raw)
+        self._greenlet = None
+        if self._timer is not None:
+            self._timer.close()
+            self._timer, self._due = None, inf
+        self._on_ready = on_ready
+        self.watch()
+
+    def regain(self) -> GeventSocket:
+        """Have a greenlet serve the connection again. Returns the gevent socket that it has from now on."""
+        self._on_ready = None
+        sock = GeventSocket(fileno=self._owner.detach())
+        self._use(sock)
+        return sock
+
+    def leave_alone(self) -> None:
+        """Call ``on_ready`` no more, because a greenlet is about to :meth:`regain` the connection."""
+        self._on_ready = None
+
+    def _use(self, sock: GeventSocket | _socket.socket) -> None:
+        self._owner = sock
+        self.raw = raw = c_socket(sock)
+        self.recv, self.send = raw.recv, raw.send
+
+    def watch(self) -> None:
+        """Watch for bytes, if it is not watched already."""
+        if not self._watching:
+            self._watch()
+
+    def unwatch(self) -> None:
+        """Leave what arrives with the kernel."""
+        self._watching = False
+        if self._watcher is not None:
+            self._watcher.stop()
 
     # -- writing
 
@@ -188,17 +293,26 @@ class HttpConnection:
             TimeoutError: the client took nothing for that long.
             OSError: the connection is lost.
         """
+        sent = self.send_now(data)
+        if sent != len(data):
+            self.send_rest(memoryview(data)[sent:], timeout)
+
+    def send_now(self, data: bytes) -> int:
+        """Send as much of ``data`` as the kernel takes now; returns how many bytes that is. Never blocks.
+
+        Raises:
+            OSError: the connection is lost.
+        """
         try:
-            sent = self.send(data)
+            return self.send(data)
         except BlockingIOError:
-            sent = 0
+            return 0
         except OSError:
             self.lost = True
             raise
-        if sent != len(data):
-            self._send_rest(memoryview(data)[sent:], timeout)
 
-    def _send_rest(self, data: memoryview, timeout: float) -> None:
+    def send_rest(self, data: memoryview, timeout: float) -> None:
+        """As :meth:`send_all`, after the kernel has taken only a part."""
         watcher = self._hub.loop.io(self.raw.fileno(), WRITE)
         try:
             while data:
@@ -266,6 +380,6 @@ class HttpConnection:
             if watcher is not None:
                 watcher.stop()
                 watcher.close()
-        self._watcher = self._timer = self._greenlet = None
+        self._watcher = self._timer = self._greenlet = self._on_ready = None
         self._watching = False
         self._due = inf

@@ -22,9 +22,9 @@ from engineio_wsgi.clock import monotonic
 from engineio_wsgi.http.access_log import is_silent
 from engineio_wsgi.http.body import NO_BODY, open_body
 from engineio_wsgi.http.connection import HttpConnection
+from engineio_wsgi.http.lane_handler import LaneResponder
 from engineio_wsgi.http.lending import SOCKET_KEYS, LentSocket
 from engineio_wsgi.http.request_head import HeadParser, InvalidRequest, RequestHead, check_partial_head, fill_environ
-from engineio_wsgi.http.response_writer import Responder
 from engineio_wsgi.log import log_violation
 from engineio_wsgi.options.values import Deflate
 from engineio_wsgi.protocol.websocket.deflate import DeflateSettings
@@ -40,7 +40,7 @@ __all__ = ["WebSocketHandler"]
 logger = logging.getLogger("engine.http")
 
 
-class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
+class WebSocketHandler(LaneResponder, PlainWebSocketHandler):  # type: ignore[misc]
     """A ``handler_class`` for any ``gevent.pywsgi.WSGIServer``, instead of pywsgi's or gevent-websocket's.
 
     Subclass it to set its limits. A request beyond one of them is answered with the status below, and the connection is closed;
@@ -76,6 +76,10 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
     #: whether ``environ["wsgi.websocket"]`` compresses (RFC 7692): ``False``, ``True``, or a ``Deflate``
     per_message_deflate: bool | DeflateSettings = False
 
+    #: whether polls and POSTs of sessions are answered without a call of the application, where nothing else has to see them. In
+    #: a subclass that overrides a method which reads or answers requests: only if the same class sets it
+    lane = True
+
     #: the WebSocket of the request, from its handshake until the application returns
     websocket: WebSocket | None = None
     #: the same connection, for an application that implements the protocol itself
@@ -83,15 +87,13 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
     #: whether WebSockets are accepted without a call of the application; for subclasses
     prevent_wsgi_call = False
 
-    #: bytes of the connection that were read before
+    #: bytes of the connection that were read before it was this handler's
     read_ahead = b""
 
     # Any: both are ``None`` between requests, which no method that uses them has to check
     environ: Any = None
     application: Any = None  # as above
     _request: RequestHead | None = None
-    #: the bytes of the request's head
-    _head_read = b""
     #: whether the connection was detached together with its unanswered request
     handed_off = False
 
@@ -114,19 +116,15 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
     # -- the connection
 
     def handle(self) -> None:
-        """Serve the connection until it ends. Blocks; called once, by the server."""
+        """Serve the connection until it ends, or needs no greenlet. Blocks; called once, by the server."""
         connection = self._connection = HttpConnection(self.socket, self.read_ahead)
         self._parser = HeadParser()
         connection.no_delay()
         try:
-            timeout = self.header_timeout
-            while connection.fill(timeout) and self.handle_one_request():
-                # an idle connection keeps only the headers of the last request, for the parser
-                self.environ = self.response_headers = self._request = self._head = None
-                self._head_read = b""
-                timeout = self.keepalive_timeout
+            if connection.fill_first(self.header_timeout):
+                self._serve_requests(self.header_timeout)
         finally:
-            self._end_connection(connection)
+            self._leave_connection()
 
     def handle_one_request(self) -> bool:
         """Read a request and answer it. Returns whether another may follow on this connection."""
@@ -196,8 +194,10 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
         # the application may keep this object; the data of the request is released
         self.environ = self.result = self.websocket = self._request = self._head = None
         self._head_read = b""
+        self._lane = None
         self.wsgi_input = NO_BODY
-        del self._connection, self._parser
+        del self._connection
+        self._parser = HeadParser()
         if detached is not None and detached.secure:
             # the server closes the TLS socket when this greenlet ends
             detached.wait_closed()
@@ -316,7 +316,7 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
             self.environ, self._answer_handshake, handler=self, max_size=self.max_message_size,
             deflate=Deflate() if deflate is True else deflate or None, protocols=(protocol,) if protocol else ())
         self.environ["wsgi.websocket"] = self.websocket
-        self.environ["wsgi.websocket_version"] = self.websocket.version
+        self.environ["wsgi.websocket_version"] = self.environ.get("HTTP_SEC_WEBSOCKET_VERSION")
         self._lent = lent = LentSocket(self._detach, self.write_timeout)
         for key in SOCKET_KEYS:
             self.environ[key] = lent
@@ -357,10 +357,10 @@ class WebSocketHandler(Responder, PlainWebSocketHandler):  # type: ignore[misc]
             return self.websocket.refusal
         return super()._no_response()
 
-    def _answer_handshake(self, head: bytes) -> Connection:
+    def _answer_handshake(self, head: bytes, more: bool) -> Connection:
         """Detach the connection for a WebSocket, and answer its handshake with ``head``."""
         detached = self._detach()
-        detached.write(head)
+        detached.write(head, more)
         return detached
 
     def _detach(self) -> Connection:

@@ -21,11 +21,9 @@ logger = logging.getLogger("engine.http")
 
 #: environ keys under which werkzeug's and gunicorn's servers have the socket
 SOCKET_KEYS = ("werkzeug.socket", "gunicorn.socket")
-#: seconds for which the same message is not logged again
-COMPLAINT_PERIOD = 60.0
 UNPATCHED = ("a WebSocket library of the application reads in a thread, which cannot be: call gevent.monkey.patch_all() first of "
              "all, or serve with gunicorn")
-_complaints = Throttle(COMPLAINT_PERIOD)
+_complaints = Throttle()
 
 
 class LentSocket:
@@ -41,13 +39,14 @@ class LentSocket:
 
     __slots__ = ("_connection", "_detach", "_ended", "_reader", "_thread", "_timeout", "_write_timeout")
 
+    _reader: ReadWaiter
+
     def __init__(self, detach: Callable[[], Connection], timeout: float) -> None:
         self._detach = detach
         self._write_timeout = timeout
         self._timeout: float | None = None
         self._thread = current_thread()
         self._connection: Connection | None = None
-        self._reader = ReadWaiter()
         self._ended = False
 
     @property
@@ -62,6 +61,7 @@ class LentSocket:
             raise OSError(UNPATCHED)
         if self._connection is None:
             self._connection = self._detach()
+            self._reader = ReadWaiter()
         return self._connection
 
     # -- in and out

@@ -30,8 +30,9 @@ NOT_IMPLEMENTED = "501 Not Implemented"
 VERSION_NOT_SUPPORTED = "505 HTTP Version Not Supported"
 
 VERSIONS = ("HTTP/1.1", "HTTP/1.0")
-#: values of the Connection header that need no parsing: those of browsers and HTTP libraries
+#: values of the Connection header that need no parsing: those of browsers and HTTP libraries; and that of their handshakes
 KEEP_ALIVE = ("keep-alive", "Keep-Alive")
+UPGRADE = "Upgrade"
 
 #: an absolute target (RFC 9112 section 3.2.2)
 ABSOLUTE_TARGET = re.compile(r"(?:http|ws)s?://([^/?#@\x80-\xff]+)((?:[/?][^#]*)?)", re.IGNORECASE)
@@ -154,7 +155,7 @@ class HeadParser:
     def _parse_new(self, head: bytes, limits: HeadLimits) -> RequestHead:
         request, is_repeatable = _parse(head, limits)
         fields = head[len(request.line):]
-        if is_repeatable and len(fields) <= MAX_KEPT_FIELDS and not any(key in request.variables for key in PROXY_KEYS):
+        if is_repeatable and len(fields) <= MAX_KEPT_FIELDS and request.variables.keys().isdisjoint(PROXY_KEYS):
             self._keep(fields, request.variables)
         return request
 
@@ -305,7 +306,7 @@ def _frame(request: RequestHead) -> None:
     connection = variables.get("HTTP_CONNECTION")
     if connection in KEEP_ALIVE:
         request.close = False
-    elif connection is not None:
+    elif connection is not None and connection != UPGRADE:
         tokens = [token.strip() for token in connection.lower().split(",")]
         request.close = "close" in tokens or (request.close and "keep-alive" not in tokens)
     length = variables.get("CONTENT_LENGTH")

@@ -12,7 +12,7 @@ from engineio_wsgi.options.values import HttpCompression
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
 
-__all__ = ["Response", "error_body", "finish", "payload", "refused"]
+__all__ = ["Response", "error_body", "finish", "payload", "posted", "refused"]
 
 JSON = "application/json"
 NO_STORE = ("Cache-Control", "no-store")
@@ -41,8 +41,14 @@ class Response(NamedTuple):
 
 
 def payload(body: bytes, content_type: str, compress: bool = False) -> Response:
-    """The response to a poll or a POST. :func:`finish` compresses its body and adds its length."""
+    """The response to a poll. :func:`finish` compresses its body and adds its length."""
     return Response("200 OK", [("Content-Type", content_type), NO_STORE, NO_SNIFF], body, compress)
+
+
+def posted() -> Response:
+    """The response to a POST."""
+    # text/html and not text/plain: some user agents offer a plain "ok" as a download
+    return payload(b"ok", "text/html")
 
 
 def finish(response: Response, environ: WSGIEnvironment, compression: HttpCompression | None) -> Response:

@@ -81,8 +81,8 @@ class ResponseHead:
         bodiless = self.bodiless
         if self.left is None and not bodiless:
             extra += self._delimit(length, version, is_head)
-        if self.close is None:
-            extra += _connection(close, version)
+        if self.close is None and (close or version == "HTTP/1.0"):
+            extra += b"Connection: close\r\n" if close else b"Connection: keep-alive\r\n"
         self.close = self.close or close
         if is_head or bodiless:
             self.left = 0
@@ -167,12 +167,6 @@ def _compose_new(status: str, headers: Sequence[tuple[str, str]]) -> Composed:
     if text.count("\n") != len(headers) + 1 or text.count("\r") != len(headers) + 1:
         raise ValueError("a line break in the status or in a header")
     return text.encode("latin-1"), int(status[:3]), "date" in names, left, close
-
-
-def _connection(close: bool, version: str) -> bytes:
-    if close:
-        return b"Connection: close\r\n"
-    return b"Connection: keep-alive\r\n" if version == "HTTP/1.0" else b""
 
 
 def _to_length(value: str) -> int:

@@ -99,11 +99,12 @@ class Responder:
                 return
             if not self.headers_sent:
                 self._send_first(b"", 0)
-        self._finish_response()
-
-    def _finish_response(self) -> None:
         head = self._head
         assert head is not None
+        if head.chunked or head.left:
+            self._finish_response(head)
+
+    def _finish_response(self, head: ResponseHead) -> None:
         if head.chunked:
             self._send(b"0\r\n\r\n")
         if head.left:

@@ -93,6 +93,9 @@ class ConnectionRoster:
 class RosteredHandler(WebSocketHandler):
     """A handler whose server has a ``roster``, and can therefore be stopped gracefully."""
 
+    #: the methods that it overrides have counterparts in it for the lane
+    lane = True
+
     def handle(self) -> None:
         """Serve the connection until it ends. Blocks."""
         roster: ConnectionRoster = self.server.roster
@@ -100,7 +103,8 @@ class RosteredHandler(WebSocketHandler):
         try:
             super().handle()
         finally:
-            roster.leave(self)
+            if not self.is_released:
+                roster.leave(self)
 
     def handle_one_response(self) -> None:
         """Answer one request."""
@@ -119,10 +123,29 @@ class RosteredHandler(WebSocketHandler):
             self.close_connection = True
         return super().start_response(status, headers, exc_info)
 
+    @property
+    def stopping(self) -> bool:
+        """Whether the server stops."""
+        return bool(self.server.roster.stopping)
+
+    def on_lane_request(self) -> None:
+        """A request has been read that goes over the lane."""
+        self.server.roster.begin(self)
+
+    def on_lane_response(self) -> None:
+        """It has been answered."""
+        if self.stopping:
+            self.close_connection = True
+        elif not self.close_connection:
+            self.server.roster.enter(self)
+
     def _end_connection(self, connection: HttpConnection) -> None:
         """End the greenlet, when the client has received the last response. The connection does not count as idle meanwhile."""
         self.server.roster.begin(self)
-        super()._end_connection(connection)
+        try:
+            super()._end_connection(connection)
+        finally:
+            self.server.roster.leave(self)
 
     def hang_up(self) -> None:
         """End the wait for a request. A request that has arrived, even in part, is still answered."""

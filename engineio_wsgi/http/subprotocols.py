@@ -21,11 +21,9 @@ def choose_subprotocol(option: Subprotocols, offered: Sequence[str], request_of:
     """The sub-protocol of a WebSocket, or ``None``. Blocks as long as the option's callable does.
 
     Args:
-        offered: the client's sub-protocols, most wanted first.
+        offered: the client's sub-protocols, most wanted first; at least one.
         request_of: makes the request that the option's callable gets.
     """
-    if not offered:
-        return None
     if option is None:
         return offered[0]
     if not callable(option):

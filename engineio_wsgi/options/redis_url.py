@@ -19,6 +19,7 @@ SCHEMES = {
     "redis": (False, ""), "rediss": (True, ""),
     "redis+sentinel": (False, "sentinel"), "rediss+sentinel": (True, "sentinel"),
     "redis+cluster": (False, "cluster"), "rediss+cluster": (True, "cluster"),
+    "valkey": (False, ""), "valkeys": (True, ""),
 }  # fmt: skip
 PORTS = {"": 6379, "sentinel": 26379, "cluster": 6379}
 GROUP = re.compile(r"[0-9A-Za-z._-]{1,64}")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from datetime import datetime
+
+from werkzeug.wrappers import Request
 
 from engineio_wsgi.options.functions import check_function
 from engineio_wsgi.options.refusals import switched, within, wrong
@@ -14,10 +17,11 @@ __all__ = ["TOKEN", "Cookie", "Cors", "Deflate", "HttpCompression"]
 #: a token: the name of a cookie (RFC 6265 section 4.1.1), of a header and of a sub-protocol
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 SAME_SITE = ("Lax", "Strict", "None")
+PRIORITIES = ("Low", "Medium", "High")
 #: the values that a browser's ``Origin`` header can have (the Fetch standard's serialised origin); a slash at the end is allowed
 ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^\s/?#*]*/?", re.ASCII | re.IGNORECASE)
 ORIGINS = 'None, "*", an origin such as "https://example.org", a compiled pattern, a callable, or a list of these'
-Origin = str | re.Pattern[str] | Callable[[str], bool]
+Origin = str | re.Pattern[str] | Callable[[str], bool] | Callable[[str, Request], bool]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +30,8 @@ class Cors:
 
     Args:
         origins: ``"*"``; an origin such as ``"https://example.org"``; a compiled pattern (the whole origin has to match);
-            a callable ``(origin) -> bool``; or a list of these.
+            a callable ``(origin) -> bool`` or ``(origin, request) -> bool``, which gets the ``werkzeug`` request if it has two
+            parameters without a default; or a list of these.
         methods: the methods that the preflight's response allows.
         headers: the request headers that the preflight's response allows; ``None`` allows those that the page asks for.
         expose: the response headers that the page may read.
@@ -61,7 +66,11 @@ class Cors:
 class Cookie:
     """The cookie that carries the session id in the handshake's response; the arguments are the cookie's attributes.
 
-    ``max_age`` is in seconds.
+    Args:
+        max_age: seconds.
+        expires: when browsers forget the cookie; a time without a zone is UTC.
+        partitioned: whether the cookie of a page in a frame is kept apart for each site around it (CHIPS). Requires ``secure``.
+        priority: which cookies Chromium drops last: ``"Low"``, ``"Medium"`` or ``"High"``.
     """
 
     name: str = "io"
@@ -71,16 +80,24 @@ class Cookie:
     secure: bool = False
     max_age: int | None = None
     domain: str | None = None
+    expires: datetime | None = None
+    partitioned: bool = False
+    priority: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not TOKEN.fullmatch(self.name):
             raise wrong("cookie", self.name, "a name of letters, digits and !#$%&'*+-.^_`|~")
-        if self.samesite is not None and self.samesite not in SAME_SITE:
-            raise wrong("cookie", self.samesite, f"samesite to be one of {', '.join(SAME_SITE)}, or None")
+        _one_of("samesite", self.samesite, SAME_SITE)
+        _one_of("priority", self.priority, PRIORITIES)
         _check_cookie_attribute(self.path)
         _check_cookie_attribute("" if self.domain is None else self.domain)
         switched("cookie", "httponly", self.httponly)
         switched("cookie", "secure", self.secure)
+        switched("cookie", "partitioned", self.partitioned)
+        if self.partitioned and not self.secure:
+            raise wrong("cookie", self.secure, "secure=True with partitioned=True: browsers ignore the cookie otherwise")
+        if self.expires is not None and not isinstance(self.expires, datetime):
+            raise wrong("cookie", self.expires, "expires to be a datetime, or None")
         if self.max_age is not None:
             within("cookie", "max_age", self.max_age, 0, None)
 
@@ -124,6 +141,11 @@ class HttpCompression:
     def __post_init__(self) -> None:
         within("http_compression", "threshold", self.threshold, 0, None)
         within("http_compression", "level", self.level, 0, 9)
+
+
+def _one_of(attribute: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value is not None and value not in allowed:
+        raise wrong("cookie", value, f"{attribute} to be one of {', '.join(allowed)}, or None")
 
 
 def _check_cookie_attribute(value: object) -> None:

@@ -1,15 +1,18 @@
 """A TCP or TLS connection that was taken out of the server loop that accepted it.
 
 Owns the file descriptor, its two event-loop watchers, and the bytes that the kernel has not taken yet: no other object
-reads, writes or closes it. Knows nothing of HTTP, WebSocket or sessions. For the hub's thread only.
+reads, writes or closes it, except that ``recv_fd`` and ``send_fd`` lend it for one ``recv`` or ``send``. Knows nothing of HTTP,
+WebSocket or sessions. For the hub's thread only.
 """
 
 from __future__ import annotations
 
 import _socket
 import contextlib
+import errno
+import os
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import gevent
 from gevent.event import Event
@@ -18,13 +21,16 @@ from gevent.socket import socket as GeventSocket
 from engineio_wsgi.deadline import Deadline, DeadlineTimer
 from engineio_wsgi.runtime.forks import hold
 from engineio_wsgi.runtime.loop import READ, WRITE, IoLoop, Stream, Watcher
-from engineio_wsgi.vendors.gevent_sockets import TlsObject, c_socket, tls_object
+from engineio_wsgi.runtime.sends import send_to_all
+from engineio_wsgi.vendors.gevent_sockets import TlsObject, c_socket, take_c_socket, tls_object
 
 __all__ = ["Connection", "detach"]
 
 #: bytes of one ``recv``. 64 KiB cost no more than 2 KiB (2.3 µs for a socket pair and 1 KB); with 128 KiB, for which malloc asks
 #: the kernel each time, it was 13.9 µs
 RECV_SIZE = 65536
+#: the flag of ``send`` that says that more follows; other systems than Linux have none
+MORE = getattr(_socket, "MSG_MORE", 0)
 #: seconds that a closing connection waits for the peer to read what was sent and to close its side
 LINGER = 5.0
 
@@ -46,7 +52,7 @@ class _TlsStream:
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
             return b""
 
-    def send(self, data: bytes | memoryview) -> int:
+    def send(self, data: bytes | memoryview, flags: int = 0) -> int:
         try:
             return self._tls.write(data)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
@@ -75,8 +81,10 @@ def detach(sock: GeventSocket) -> Stream:
     tls = tls_object(sock)
     if tls is not None:
         return _TlsStream(sock, tls)
-    raw = _socket.socket(fileno=sock.detach())
-    raw.setblocking(False)
+    raw = take_c_socket(sock)
+    if raw is None:
+        raw = _socket.socket(fileno=sock.detach())
+        raw.setblocking(False)
     return raw
 
 
@@ -88,7 +96,7 @@ class _ClosedSocket:
     def recv(self, size: int) -> bytes:
         return b""
 
-    def send(self, data: bytes | memoryview) -> int:
+    def send(self, data: bytes | memoryview, flags: int = 0) -> int:
         raise BrokenPipeError("the connection is closed")
 
     def fileno(self) -> int:
@@ -114,10 +122,17 @@ class Connection:
     """
 
     __slots__ = ("__weakref__", "_loop", "_on_closed", "_on_drained", "_on_readable", "_read_ahead", "_reader", "_sock",
-                 "_unsent", "_writer", "lost", "unsent")
+                 "_unsent", "_writer", "lost", "recv_fd", "send_fd", "unsent")
 
     def __init__(self, sock: Stream, pending: bytes = b"") -> None:
         self._sock = sock
+        # what TLS receives and sends is not what the kernel has
+        number = sock.fileno() if isinstance(sock, _socket.socket) else -1
+        #: the descriptor, if the next bytes come from it, so that one may receive from it instead of calling `recv`; or -1
+        self.recv_fd = -1 if pending else number
+        #: the descriptor, if one may send to it instead of calling `write`, as long as nothing is unsent; or -1. What is not sent
+        #: is passed to `keep`, and an error to `lose`
+        self.send_fd = number
         self._loop: IoLoop = gevent.get_hub().loop
         #: bytes that were read before, and that `recv` has not returned yet
         self._read_ahead = pending
@@ -160,6 +175,8 @@ class Connection:
         """
         if self._read_ahead:
             head, self._read_ahead = self._read_ahead[:size], self._read_ahead[size:]
+            if not self._read_ahead:
+                self.recv_fd = self.send_fd
             return head
         return self._sock.recv(size)
 
@@ -188,28 +205,65 @@ class Connection:
 
     # -- writing
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes, more: bool = False) -> None:
         """Send what the kernel takes now, keep the rest, and send it in order when the kernel takes it. Never blocks.
+
+        Args:
+            more: whether more is written at once. The kernel may send both in one packet, which costs half as much as two.
 
         Raises:
             OSError: the connection is lost; unsent bytes are dropped.
         """
         if self.unsent or self.lost is not None:
-            self._keep(data)
+            self._queue(data)
             return
         try:
-            sent = self._sock.send(data)
+            sent = self._sock.send(data, MORE) if more else self._sock.send(data)
         except BlockingIOError:
             sent = 0
         except OSError as error:
             self.lost = error
             raise
         if sent != len(data):
-            self._unsent.append(memoryview(data)[sent:])
-            self.unsent = len(data) - sent
-            self._watch_writable()
+            self.keep(memoryview(data)[sent:])
 
-    def _keep(self, data: bytes) -> None:
+    @staticmethod
+    def write_to_all(connections: Sequence[Connection], data: bytes) -> bool:
+        """Write the same bytes to connections on which nothing is ``unsent``, as :meth:`write` does. Never blocks.
+
+        Returns:
+            Whether the kernel has taken all bytes of all of them. If not, some have bytes ``unsent``, or are ``lost``.
+        """
+        plain = [connection for connection in connections if connection.send_fd >= 0]
+        exceptions = send_to_all([connection.send_fd for connection in plain], data)
+        for position, sent in exceptions:
+            plain[position]._on_partly_sent(data, sent)
+        if len(plain) == len(connections):
+            return not exceptions
+        for connection in connections:
+            if connection.send_fd < 0:
+                with contextlib.suppress(OSError):  # it is `lost`
+                    connection.write(data)
+        return False
+
+    def _on_partly_sent(self, data: bytes, sent: int) -> None:
+        """Not all of ``data`` was sent: ``sent`` bytes were, or it is the negative number of an error."""
+        if sent < 0 and -sent not in (errno.EAGAIN, errno.EWOULDBLOCK):
+            self.lose(OSError(-sent, os.strerror(-sent)))
+            return
+        self.keep(memoryview(data)[max(0, sent):])
+
+    def keep(self, rest: bytes | memoryview) -> None:
+        """The kernel has not taken ``rest`` of what was sent: send it when it does. For the case that nothing else is unsent."""
+        self._unsent.append(rest)
+        self.unsent = len(rest)
+        self._watch_writable()
+
+    def lose(self, error: OSError) -> None:
+        """Sending has failed with ``error``, so that nothing can be written any more."""
+        self.lost = error
+
+    def _queue(self, data: bytes) -> None:
         if self.lost is not None:
             raise self.lost
         self._unsent.append(data)
@@ -288,18 +342,20 @@ class Connection:
         Args:
             timeout: seconds to wait for the peer.
         """
-        if self._sock is CLOSED:
-            return
-        timer = DeadlineTimer(self._loop, timeout, self.close)
-        self._on_closed = _both(self._on_closed, timer.close)
-        self.watch(self._discard_input)
         if self.unsent:
             self._on_drained = self._finish_writing
         else:
             self._finish_writing()
+        if self.closed:
+            # already, or because the peer has gone
+            return
+        timer = DeadlineTimer(self._loop, timeout, self.close)
+        self._on_closed = _both(self._on_closed, timer.close)
+        self.watch(self._discard_input)
 
     def _finish_writing(self) -> None:
         self._on_drained = None
+        self.send_fd = -1
         if self.lost is not None:
             self.close()
             return
@@ -329,6 +385,7 @@ class Connection:
         self._unsent = []
         self._sock.close()
         self._sock = CLOSED
+        self.recv_fd = self.send_fd = -1
         self._read_ahead = b""
         self.lost = self.lost or BrokenPipeError("the connection is closed")
         callback, self._on_closed = self._on_closed, None

@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
+from contextvars import Context
+from functools import partial
 from typing import Protocol
 
 import gevent
@@ -34,11 +36,11 @@ SLICE = 0.01
 class Readable(Protocol):
     """A connection that has something to read."""
 
-    def read(self) -> None:
-        """Read once, and run the listeners."""
+    def read(self, now: float) -> None:
+        """Read once, and run the listeners. ``now`` is the time of the monotonic clock, nearly."""
         ...
 
-    def uncork(self) -> None:
+    def flush(self) -> None:
         """The listeners have returned or wait for something: write what they sent."""
         ...
 
@@ -70,6 +72,19 @@ class GreenletPool:
         idle = self._idle
         member = idle.pop() if idle else self._start()
         member.switch(task)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether its hub is the calling thread's."""
+        return self._hub is gevent.get_hub()
+
+    def spawn(self, function: Callable[..., object], *args: object) -> None:
+        """Have ``function(*args)`` run in a greenlet of the pool, soon, with context variables of its own.
+
+        A server may have its connections served so: a new greenlet takes memory of the kernel and gives it back, which is a sixth
+        of what a WebSocket handshake costs.
+        """
+        self.submit(partial(Context().run, function, *args))
 
     def submit(self, task: Task) -> None:
         """Have ``task()`` run in a greenlet of the pool, soon. Any greenlet of the hub's thread may call this.
@@ -106,7 +121,7 @@ class GreenletPool:
             if self._left and monotonic() > self._slice_ends:
                 self._left = 0
 
-    def forsake(self) -> None:
+    def after_fork(self) -> None:
         """In a forked child: drop the tasks and reads that are queued, because they belong to the parent."""
         self._readable.clear()
         self._tasks.clear()
@@ -130,21 +145,23 @@ class GreenletPool:
             kept, self._read_by = self._read_by, None
             if kept is not None:
                 self._note_reading(kept, monotonic())
-                kept.uncork()
+                kept.flush()
         if self._readable:
             self._loop.run_callback(self._read_all)
 
     def _read_queue(self) -> None:
         """In a greenlet of the pool."""
         readable = self._readable
+        # the clock is read once for each connection: when one is done, the next is read
+        now = monotonic()
         while readable:
             self._read_by = connection = readable.popleft()
-            connection.read()
+            connection.read(now)
             if self._read_by is not connection:
                 # a listener has blocked meanwhile, and another greenlet has taken over the rest
                 return
             self._read_by = None
-            connection.uncork()
+            connection.flush()
             if (now := monotonic()) > self._slice_ends:
                 self._note_reading(connection, now)
                 return
@@ -188,6 +205,8 @@ class GreenletPool:
 
 
 def _describe(task: Task | None) -> str:
-    """The name of a task; of a session's turn, the names of its listeners."""
+    """The name of a task; of a session's turn, the names of its listeners; of what was spawned, nothing."""
+    if isinstance(task, partial):
+        return ""
     describe = getattr(getattr(task, "__self__", None), "describe", None)
     return str(describe()) if describe is not None else describe_function(task)

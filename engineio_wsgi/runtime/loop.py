@@ -1,9 +1,10 @@
-"""What is used of gevent's event loop and of sockets, neither of which has types of its own."""
+"""What is used of gevent's watchers and of sockets, neither of which has types of its own; `clock` has the loop's timers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
+
+from engineio_wsgi.clock import Loop, Timer
 
 __all__ = ["READ", "WRITE", "IoLoop", "Stream", "Watcher"]
 
@@ -11,39 +12,27 @@ __all__ = ["READ", "WRITE", "IoLoop", "Stream", "Watcher"]
 READ, WRITE = 1, 2
 
 
-class Watcher(Protocol):
-    """A watcher of the event loop: for a file descriptor, or a timer."""
-
-    def start(self, callback: Callable[..., object], *args: object) -> object:
-        """Call ``callback(*args)`` in the hub when it is due."""
-        ...
+class Watcher(Timer, Protocol):
+    """A watcher of the event loop: for a file descriptor, or a timer. It can be stopped and started again."""
 
     def stop(self) -> object:
         """Do not call until it is started again."""
         ...
 
-    def close(self) -> object:
-        """Release it. It cannot be started again."""
-        ...
 
-
-class IoLoop(Protocol):
-    """gevent's event loop."""
+class IoLoop(Loop, Protocol):
+    """gevent's event loop with the watchers of file descriptors. What waits for time only needs a :class:`Loop`."""
 
     def io(self, fd: int, events: int) -> Watcher:
         """A watcher of a file descriptor; ``events`` is :data:`READ` or :data:`WRITE`."""
         ...
 
     def timer(self, after: float, repeat: float = 0.0) -> Watcher:
-        """A timer that is due ``after`` seconds after its start."""
+        """See :class:`Loop`."""
         ...
 
-    def run_callback(self, callback: Callable[..., object], *args: object) -> object:
-        """Call ``callback(*args)`` in the hub, soon. For the hub's thread only."""
-        ...
-
-    def run_callback_threadsafe(self, callback: Callable[..., object], *args: object) -> object:
-        """Call ``callback(*args)`` in the hub, soon. For any thread."""
+    def idle(self) -> Watcher:
+        """A watcher that is due whenever nothing else is."""
         ...
 
 
@@ -54,7 +43,7 @@ class Stream(Protocol):
         """Up to ``size`` bytes; ``b""`` at the end. Raises ``BlockingIOError`` instead of waiting."""
         ...
 
-    def send(self, data: bytes | memoryview, /) -> int:
+    def send(self, data: bytes | memoryview, flags: int = 0, /) -> int:
         """Send what the kernel takes; returns how many bytes. Raises ``BlockingIOError`` instead of waiting."""
         ...
 

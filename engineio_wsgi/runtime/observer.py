@@ -99,7 +99,7 @@ class Observer:
 
     __slots__ = ()
 
-    def start_anew(self) -> None:
+    def after_fork(self) -> None:
         """Forget all counts: this process was forked from the one that counted."""
 
     def meter(self, transport: str) -> Meter | None:

@@ -141,9 +141,9 @@ class Dispatcher(Events, Inbox):
         """The client is alive: something was received from it."""
         self.last_seen = monotonic()
 
-    def deliver(self, data: str | bytes) -> None:
+    def deliver(self, data: str | bytes, now: float) -> None:
         """Call the listeners with one message, in this greenlet of the pool, unless others are running."""
-        self.last_seen = monotonic()
+        self.last_seen = now
         listeners = self.direct_listeners
         if self.busy or self.messages or not listeners:
             self.enqueue((data,))
@@ -251,7 +251,7 @@ class Dispatcher(Events, Inbox):
                 timer.close()
         if readable:
             # this greenlet was woken instead of one of the pool, and reads for itself
-            self._transport.read()
+            self._transport.read(monotonic())
 
     def _note_blockage(self) -> None:
         """Note the function that receives if it has blocked the event loop since the last message."""
@@ -334,6 +334,7 @@ class Dispatcher(Events, Inbox):
                 self._run_messages(self.messages)
             else:
                 break
+        self.calls = _NO_CALLS
         if self._size and not self.messages:
             self._on_emptied()
 

@@ -140,6 +140,10 @@ class Events(HasListeners):
         added = self.stand_in(_Once(self, event, listener) if once else listener)
         self._set(event, (*self._listeners.get(event, ()), added))
 
+    def add(self, event: str, listener: Listener, once: bool) -> None:
+        """As :meth:`on`, or :meth:`once`, for a listener that has been checked."""
+        self._add(event, listener, once)
+
     def off(self, event: str | None = None, listener: Listener | None = None) -> None:
         """Remove one listener, all of an event, or (without arguments) all. Unknown ones are ignored."""
         for name in [event] if event is not None else list(self._listeners):

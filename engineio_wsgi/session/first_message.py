@@ -11,12 +11,10 @@ __all__ = ["is_connect_packet", "warn_of_socket_io"]
 
 logger = logging.getLogger("engine")
 
-#: seconds for which the warning is not repeated
-PERIOD = 60.0
 #: the end of the path under which a Socket.IO server is usually served
 SOCKET_IO = "socket.io"
 
-_told = Throttle(PERIOD)
+_told = Throttle()
 
 
 def is_connect_packet(data: str | bytes) -> bool:

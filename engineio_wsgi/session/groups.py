@@ -44,7 +44,7 @@ class Groups:
 
     def leave_all(self, session: Session) -> None:
         """Remove a session from all its groups."""
-        for group in self.of(session):
+        for group in list(self._by_session.get(session, ())):
             self.leave(session, group)
 
     def of(self, session: Session) -> frozenset[str]:

@@ -7,15 +7,15 @@ are on the monotonic clock. Does not know transports.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from math import ceil
-from typing import Protocol
+from typing import Any, Protocol
 
 from engineio_wsgi.clock import Loop, Timer, monotonic
 from engineio_wsgi.runtime.blame import Blame
 from engineio_wsgi.transports.base import CloseReason
 
-__all__ = ["Heartbeat", "HeartbeatTimer"]
+__all__ = ["Heartbeat", "HeartbeatTimer", "ping_each"]
 
 logger = logging.getLogger("engine")
 
@@ -39,13 +39,20 @@ class HeartbeatTimer:
         loop: gevent's event loop.
         shortest: the shortest delay of any heartbeat, in seconds.
         blame: which function has blocked the loop.
+        ping_all: sends a ping to each of some sessions.
     """
 
-    __slots__ = ("_blame", "_due", "_extended_until", "_loop", "_reached", "_slots", "_started_at", "_tick", "_timer")
+    __slots__ = ("_blame", "_due", "_extended_until", "_loop", "_ping_all", "_reached", "_slot", "_slot_begins", "_slot_ends",
+                 "_slots", "_started_at", "_tick", "_timer")
 
-    def __init__(self, loop: Loop, shortest: float, blame: Blame | None = None) -> None:
+    def __init__(self, loop: Loop, shortest: float, blame: Blame | None = None,
+                 ping_all: Callable[[list[Any]], object] | None = None) -> None:
         self._loop = loop
         self._blame = blame or Blame()
+        self._ping_all = ping_all or ping_each
+        # the slot that was asked for last, and its time: most pings of one tick, and most of their answers, share a slot
+        self._slot: set[Heartbeat] = set()
+        self._slot_begins = self._slot_ends = 0.0
         self._tick = min(TICK, shortest / TICKS)
         self._timer: Timer | None = None
         self._started_at = 0.0
@@ -69,21 +76,33 @@ class HeartbeatTimer:
             self._timer.close()
             self._timer = None
         self._slots.clear()
+        self._forget_slot()
 
     def slot(self, due: float) -> set[Heartbeat]:
         """Return the set of heartbeats that fire at the first tick after ``due``; the caller adds itself."""
-        number = max(ceil((due - self._started_at) / self._tick), self._reached + 1)
-        return self._slots.setdefault(number, set())
+        if not self._slot_begins < due < self._slot_ends:
+            number = max(ceil((due - self._started_at) / self._tick), self._reached + 1)
+            self._slot_ends = self._started_at + number * self._tick
+            self._slot_begins = self._slot_ends - self._tick
+            self._slot = self._slots.setdefault(number, set())
+        return self._slot
+
+    def _forget_slot(self) -> None:
+        self._slot_begins = self._slot_ends = 0.0
 
     def _on_tick(self) -> None:
         now = monotonic()
         self._on_late(now - self._due, now)
         self._due = now + self._tick
         first, self._reached = self._reached + 1, int((now - self._started_at) / self._tick)
+        self._forget_slot()
+        pinged: list[HeartbeatSession] = []
         for number in self._slots_until(first):
             beats = self._slots.pop(number, ())
             while beats:
-                self._fire(beats.pop(), now)
+                self._fire(beats.pop(), now, pinged)
+        if pinged:
+            self._ping_all(pinged)
 
     def _slots_until(self, first: int) -> Iterable[int]:
         """The numbers of the slots from ``first`` to the one that has been reached; of many, only those that exist."""
@@ -93,9 +112,9 @@ class HeartbeatTimer:
         return sorted(number for number in self._slots if number <= self._reached)
 
     @staticmethod
-    def _fire(heartbeat: Heartbeat, now: float) -> None:
+    def _fire(heartbeat: Heartbeat, now: float, pinged: list[HeartbeatSession]) -> None:
         try:
-            heartbeat.on_due(now)
+            heartbeat.on_due(now, pinged)
         except Exception:
             logger.exception("a heartbeat failed")  # and the others go on
 
@@ -139,6 +158,11 @@ class HeartbeatSession(Protocol):
         """Where received packets go."""
         ...
 
+    @property
+    def closed(self) -> bool:
+        """Whether the session has ended."""
+        ...
+
     def send_ping(self) -> None:
         """Send a ping."""
         ...
@@ -167,8 +191,9 @@ class Heartbeat:
 
     def start(self) -> None:
         """Start, when the session has been opened."""
-        self._session.inbox.hear()
-        self._schedule_next(self._session.inbox.last_seen)
+        inbox = self._session.inbox
+        inbox.hear()
+        self._schedule_next(inbox.last_seen)
 
     def stop(self) -> None:
         """Stop: no more pings and deadlines."""
@@ -200,7 +225,7 @@ class Heartbeat:
         """The client's ping or pong was received."""
         # a pong without a ping must not delay the next ping
         if self._slot is not None and (self._pinged_at or self._session.protocol < 4):
-            self._schedule_next(monotonic())
+            self._schedule_next(self._session.inbox.last_seen)
 
     def _schedule_next(self, last_seen: float) -> None:
         """Schedule the next heartbeat; the client was alive at ``last_seen``."""
@@ -213,20 +238,17 @@ class Heartbeat:
         self._slot = slot = self._timer.slot(due)
         slot.add(self)
 
-    def on_due(self, now: float) -> None:
-        """Called at a deadline: send a ping, or decide whether the client is dead."""
-        if self._too_slow(now):
+    def on_due(self, now: float, pinged: list[HeartbeatSession]) -> None:
+        """Called at a deadline: add the session to those that are pinged, or decide whether the client is dead."""
+        session = self._session
+        if session.stalled_since and self._too_slow(now):
             return
-        if self._session.protocol >= 4 and not self._pinged_at:
-            self._ping(now)
+        if session.protocol >= 4 and not self._pinged_at:
+            self._pinged_at = now
+            self._schedule(now + self._timeout)
+            pinged.append(session)
         else:
             self._expire(now)
-
-    def _ping(self, now: float) -> None:
-        self._pinged_at = now
-        self._session.send_ping()
-        if self._slot is not None:  # the write has not ended the session
-            self._schedule(now + self._timeout)
 
     def _expire(self, now: float) -> None:
         """The deadline has passed: end the session, unless the server was late."""
@@ -249,9 +271,19 @@ class Heartbeat:
         return last_seen + self._interval + self._timeout > now
 
     def _too_slow(self, now: float) -> bool:
-        """End the session if its client has received nothing of what is buffered for a whole heartbeat."""
+        """End a session that is stalled if its client has received nothing of what is buffered for a whole heartbeat."""
         since = self._session.stalled_since
-        if not since or now - since - self._timer.extension(now) < self._interval + self._timeout:
+        if now - since - self._timer.extension(now) < self._interval + self._timeout:
             return False
         self._session.end(CloseReason.CLIENT_TOO_SLOW, f"nothing could be written for {now - since:.1f} s")
         return True
+
+
+def ping_each(sessions: Sequence[HeartbeatSession]) -> None:
+    """Send a ping to each of ``sessions``, one after the other, unless it has ended meanwhile."""
+    for session in sessions:
+        try:
+            if not session.closed:
+                session.send_ping()
+        except Exception:
+            logger.exception("a heartbeat failed")  # and the others go on

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gevent
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.session.dispatcher import LISTENER_ERRORS, DispatchedSession, Dispatcher
 
 __all__ = ["OverlappingDispatcher"]
@@ -51,9 +50,9 @@ class OverlappingDispatcher(Dispatcher):
         self._submitted = False
         self.run_turn()
 
-    def deliver(self, data: str | bytes, now: float | None = None) -> None:
+    def deliver(self, data: str | bytes, now: float) -> None:
         """Call the listeners with one message, in this greenlet of the pool, unless others are running."""
-        self.last_seen = monotonic() if now is None else now
+        self.last_seen = now
         listeners = self.direct_listeners
         if self.busy or self.messages or not listeners or self._transport.meter is not None:
             self.enqueue((data,))

@@ -301,16 +301,25 @@ class Session(Sink):
         if handle is not None:
             handle(self, packet)
 
-    def _on_beat(self, packet: Packet) -> None:
-        """A ping (revisions 1 to 3), or the answer to a ping (revision 4), was received."""
-        if (packet.type is PacketType.PING) is (self.protocol >= 4):
-            name = packet.type.name.lower()
-            self.end(CloseReason.TRANSPORT_ERROR, f"a {name} from the client, which revision {self.protocol} does not allow")
+    def _on_ping(self, packet: Packet) -> None:
+        """A ping was received: revisions 1 to 3."""
+        if self.protocol >= 4:
+            self._refuse_beat("ping")
             return
         self.heartbeat.on_beat()
-        if packet.type is PacketType.PING:
-            self.send_packet(Packet(PacketType.PONG, packet.data))
+        self.send_packet(Packet(PacketType.PONG, packet.data))
         self.inbox.notify("heartbeat")
+
+    def _on_pong(self, packet: Packet) -> None:
+        """The answer to a ping was received: revision 4."""
+        if self.protocol < 4:
+            self._refuse_beat("pong")
+            return
+        self.heartbeat.on_beat()
+        self.inbox.notify("heartbeat")
+
+    def _refuse_beat(self, name: str) -> None:
+        self.end(CloseReason.TRANSPORT_ERROR, f"a {name} from the client, which revision {self.protocol} does not allow")
 
     # -- the upgrade
 
@@ -336,6 +345,8 @@ class Session(Sink):
         if not self._move(Cause.SWITCH):
             return
         self._upgrade = None
+        # what waited for the next GET says nothing about the new connection
+        self.stalled_since = 0.0
         old = self.transport
         self._use(transport)
         old.discard()
@@ -385,7 +396,8 @@ class Session(Sink):
         self.inbox.warn_of_strangers()
         if description is not None:
             self.close_description = description
-        logger.debug("= %s: %s (%s)", shorten(self.id), reason, self.close_description)
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("= %s: %s (%s)", shorten(self.id), reason, self.close_description)
         self.heartbeat.stop()
         if self._timer is not None:
             self._timer.close()
@@ -408,7 +420,8 @@ class Session(Sink):
             self._timer.close()
         self.inbox.call_each("close", str(self.close_reason), self.close_description)
         spawned, self.spawned = self.spawned, None
-        gevent.killall(list(spawned or ()), block=False)
+        if spawned:
+            gevent.killall(list(spawned), block=False)
         # no references to the application's objects are left
         self.inbox.release()
         self.outbox.clear()
@@ -429,7 +442,7 @@ class Session(Sink):
         task.rawlink(self.spawned.discard)
         task.start()
 
-    def forsake(self) -> None:
+    def after_fork(self) -> None:
         """In a forked child: drop the parent's session. Calls no listeners and sends nothing."""
         for cause in (Cause.END, Cause.TELL, Cause.RELEASE):
             self._move(cause)
@@ -444,6 +457,6 @@ class Session(Sink):
 
 
 _ON_PACKET: dict[PacketType, Callable[[Session, Packet], None]] = {
-    PacketType.PING: Session._on_beat, PacketType.PONG: Session._on_beat,
+    PacketType.PING: Session._on_ping, PacketType.PONG: Session._on_pong,
     PacketType.CLOSE: lambda session, packet: session.end(CloseReason.TRANSPORT_CLOSE, GOODBYE),
 }  # fmt: skip

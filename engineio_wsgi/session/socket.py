@@ -33,7 +33,7 @@ logger = logging.getLogger("engine.socket")
 #: keys of an environ that are not kept after the request: their values would keep the connection's buffers alive
 TRANSIENT = frozenset({
     "wsgi.input", "wsgi.errors", "wsgi.file_wrapper", "wsgi.websocket", "wsgi.input_terminated", "engineio.socket",
-    "gunicorn.socket", "gunicorn.sock", "wsgi.early_hints", "werkzeug.request",
+    "gunicorn.socket", "gunicorn.sock", "werkzeug.socket", "wsgi.early_hints", "werkzeug.request",
 })
 
 
@@ -174,8 +174,7 @@ class Socket(HasListeners):
     # -- listeners
 
     def _add(self, event: str, listener: Listener, once: bool) -> None:
-        add = self._session.inbox.once if once else self._session.inbox.on
-        add(event, self._stand_in(listener))
+        self._session.inbox.add(event, self._stand_in(listener), once)
 
     def off(self, event: str | None = None, listener: Listener | None = None) -> None:
         """Remove one listener, all of an event, or (without arguments) all. Unknown ones are ignored."""
@@ -218,17 +217,16 @@ class Socket(HasListeners):
             TypeError: ``data`` has another type.
             BundleTooLarge: the bundle is larger than ``max_buffered``.
         """
-        if type(data) is str or type(data) is bytes:
-            message: str | bytes = data
-        elif isinstance(data, Bundle):
-            return self._send_bundle(data, compress, callback, timeout, volatile)
-        else:
-            message = as_message(data)
-        # checked here and not in size_of: for an ASCII message, the call would take a fifth of the time
-        size = len(message) if message.isascii() else size_of(message)
-        entry: Entry = message if compress and callback is None else self._special_entry(message, compress, callback)
         session = self._session
         outbox = session.outbox
+        if compress and callback is None and not session.creation_watched and outbox.put_message(data, session.thread):
+            # nearly always: what follows is for all other messages
+            return self
+        if isinstance(data, Bundle):
+            return self._send_bundle(data, compress, callback, timeout, volatile)
+        message = data if type(data) is str or type(data) is bytes else as_message(data)
+        size = size_of(message)
+        entry: Entry = message if compress and callback is None else self._special_entry(message, compress, callback)
         if outbox.size >= outbox.limit and not self._wait_for_room(timeout, volatile):
             return self
         if session.thread != current_thread():

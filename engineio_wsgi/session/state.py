@@ -34,6 +34,9 @@ class SessionState(enum.Enum):
     OVER = "closed, over"
     OVER_UPGRADED = "closed, over, upgraded"
 
+    # Enum's own is a function in Python, and each move would call it twice
+    __hash__ = object.__hash__
+
     ready: str
     is_open: bool
     closing: bool
@@ -56,6 +59,8 @@ class SessionState(enum.Enum):
 
 class Cause(enum.Enum):
     """Causes of a move from one state to another."""
+
+    __hash__ = object.__hash__
 
     #: the handshake was admitted
     OPEN = "open"

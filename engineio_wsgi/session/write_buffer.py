@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engineio_wsgi.packet import Packet, PacketType
+from engineio_wsgi.session.plain_messages import append_message
 from engineio_wsgi.transports.base import Entry, Prepared, Transport, as_packet, size_of
 
 __all__ = ["OVERHEAD", "WriteBuffer", "entry_size"]
@@ -44,12 +45,33 @@ class WriteBuffer:
         """Queue a session's first packets. They do not count, and the transport is not woken: it writes when it is opened."""
         self.entries.extend(packets)
 
+    def append(self, entry: Entry, size: int) -> None:
+        """Queue ``entry``, whose payload has ``size`` bytes, behind all others. The caller sees to it that it is written."""
+        self.entries.append(entry)
+        self.size += size
+
     def put(self, entry: Entry, size: int) -> None:
         """Queue ``entry``, whose payload has ``size`` bytes, behind all others, and wake the transport."""
         self.entries.append(entry)
         self.size += size
         if not self._transport.corked:
             self._transport.wake()
+
+    def put_message(self, message: object, thread: int) -> bool:
+        """The same for a message that needs nothing else: exactly a ``bytes`` or an ASCII ``str``, sent in this ``thread``.
+
+        Returns:
+            ``False``, and nothing was done, if it is anything else or the buffer is full.
+        """
+        if self.size >= self.limit:
+            return False
+        size = append_message(self.entries, message, thread)
+        if size < 0:
+            return False
+        self.size += size
+        if not self._transport.corked:
+            self._transport.wake()
+        return True
 
     def withdraw(self, key: str) -> None:
         """Drop the message of a broadcast with this key that still waits, if there is one."""

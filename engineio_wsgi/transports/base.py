@@ -209,8 +209,8 @@ class Inbox:
     def hear(self) -> None:
         """Something was received: the client is alive."""
 
-    def deliver(self, data: str | bytes) -> None:
-        """One message was received, and nothing else. The caller is a greenlet of the pool, and the listeners may block it."""
+    def deliver(self, data: str | bytes, now: float) -> None:
+        """One message was received ``now``, and nothing else. The caller is a greenlet of the pool; listeners may block it."""
 
     def enqueue(self, messages: Sequence[str | bytes]) -> None:
         """Queue messages, in this order."""
@@ -303,8 +303,8 @@ class Transport:
     def open(self) -> None:
         """Start to read, in transports that have a connection."""
 
-    def read(self) -> None:
-        """Read once, in the greenlet that waits in ``receive``; in transports that have a connection."""
+    def read(self, now: float) -> None:
+        """Read once, ``now`` on the monotonic clock, in the greenlet that called ``receive``; in those with a connection."""
 
     @property
     def unsent(self) -> int:

@@ -7,6 +7,7 @@ Owns the connection of a session that uses WebSocket. The greenlet that reads th
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import gevent
 
@@ -15,7 +16,13 @@ from engineio_wsgi.http.response import error_body
 from engineio_wsgi.log import log_violation, shorten
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.protocol.engineio.codec import codec_of
-from engineio_wsgi.protocol.websocket.batches import accelerated, decode_messages, encode_messages
+from engineio_wsgi.protocol.websocket.batches import (
+    accelerated,
+    decode_messages,
+    encode_messages,
+    receive_messages,
+    send_messages,
+)
 from engineio_wsgi.protocol.websocket.deflate import Deflater
 from engineio_wsgi.protocol.websocket.frames import (
     Close,
@@ -35,6 +42,7 @@ from engineio_wsgi.runtime.connection import RECV_SIZE, Connection
 from engineio_wsgi.runtime.greenlet_pool import GreenletPool
 from engineio_wsgi.runtime.observer import Meter
 from engineio_wsgi.transports.base import ClientClose, CloseReason, Entry, Prepared, Transport, as_packets, count_beyond
+from engineio_wsgi.transports.frame_forms import shared_form
 
 __all__ = ["WebSocketTransport"]
 
@@ -44,6 +52,8 @@ logger = logging.getLogger("engine.ws")
 MAX_UNSENT_PONGS = 65_536
 PONG = Packet(PacketType.PONG)
 PING_FRAME = encode_text("2")
+#: the frame of a pong from a client: its size, its first bytes, and what follows behind its mask of four bytes
+PONG_SIZE, PONG_HEAD, PONG_TYPE = 7, b"\x81\x81", ord("3")
 #: by the size of a message: the head of its text frame, and the packet type (RFC 6455 section 5.2)
 MESSAGE_HEADS = [encode_text("4" + "x" * size)[:-size or None] for size in range(125)]
 #: close codes by close reason (RFC 6455 section 7.4.1); 1000 for all others
@@ -71,7 +81,7 @@ class WebSocketTransport(Transport):
 
     __slots__ = ("_binary", "_binary_prefix", "_close_code", "_codec", "_decoder", "_deflate_threshold", "_deflater",
                  "_greenlets", "_in_flight", "_loop", "_paused", "_scheduled", "_takes_batches", "_writes_batches",
-                 "subprotocol", "wire")
+                 "shared_form", "subprotocol", "wire")
 
     name = "websocket"
     handles_upgrades = True
@@ -92,6 +102,8 @@ class WebSocketTransport(Transport):
         self._binary_prefix = 0 if protocol == 4 else 1
         self._deflater = deflater
         self._deflate_threshold = deflate_threshold
+        #: the key of the frame of a broadcast that other transports can write as well; ``None`` if there is none
+        self.shared_form = shared_form(binary, self._binary_prefix, deflater, deflate_threshold)
         self._in_flight: tuple[list[Entry], list[bytes]] | None = None
         self._scheduled = False
         self._paused = False
@@ -132,62 +144,61 @@ class WebSocketTransport(Transport):
         try:
             inbox.take_receiver().switch(True)
         finally:
-            self.uncork()
-
-    def uncork(self) -> None:
-        """Write what was sent while the batch was processed."""
-        self.corked = False
-        if self.outbox.entries:
             self.flush()
 
-    def read(self) -> None:
+    def read(self, now: float) -> None:
         """Read once and deliver the packets. Called in a greenlet of the pool, or in the one that called ``receive``."""
+        messages: list[str | bytes] = []
         try:
-            data = self.wire.recv(RECV_SIZE)
+            fd = self.wire.recv_fd
+            if fd >= 0 and self._takes_batches:
+                size, rest = receive_messages(fd, self._decoder.plain_limit, messages)
+            else:
+                size, rest = self._receive(messages)
         except OSError as error:
             self._on_recv_failed(error)
             return
-        if not data:
+        if not size:
             self._on_lost(None)
             return
         if self.meter is not None:
-            self.meter.on_bytes_in(len(data))
-        if self._takes_batches and not (data := self._read_messages(data)):
-            return
-        self._read_items(self._decoder.feed(data))
+            self.meter.on_bytes_in(size)
+        if not messages and len(rest) == PONG_SIZE and self._is_pong(rest):
+            self._take_pong()
+        elif not messages:
+            self._read_items(self._decoder.feed(rest), now)
+        elif len(messages) == 1 and not rest:
+            # most traffic: one message, which need not be queued
+            self.inbox.deliver(messages[0], now)
+        else:
+            self.inbox.hear()
+            self.inbox.enqueue(messages)
+            if rest:
+                self.take(self._decoder.feed(rest))
+            self.inbox.run_turn()
 
     def feed(self, data: bytes) -> list[Item]:
         """Decode what was received: for an upgrade, which reads the candidate itself."""
         return self._decoder.feed(data)
 
-    def _read_items(self, items: list[Item]) -> None:
+    def _read_items(self, items: list[Item], now: float) -> None:
         """Deliver decoded ``items``."""
         if len(items) == 1:
             # most traffic: one message, which need not be queued
             item = items[0]
             if type(item) is str and item[:1] == "4":
-                self.inbox.deliver(item[1:])
+                self.inbox.deliver(item[1:], now)
                 return
             if type(item) is bytes and not self._binary_prefix:
-                self.inbox.deliver(item)
+                self.inbox.deliver(item, now)
                 return
         self._read_batch(items)
 
-    def _read_messages(self, data: bytes) -> bytes:
-        """Deliver the plain messages that ``data`` begins with, if it begins with a frame. Returns what is left."""
-        messages: list[str | bytes] = []
-        position = decode_messages(data, self._decoder.plain_limit, messages)
-        if position != len(data):
-            self.inbox.enqueue(messages)
-            return data[position:]
-        if len(messages) == 1:
-            # most traffic: one message, which need not be queued
-            self.inbox.deliver(messages[0])
-            return b""
-        self.inbox.hear()
-        self.inbox.enqueue(messages)
-        self.inbox.run_turn()
-        return b""
+    def _receive(self, messages: list[str | bytes]) -> tuple[int, bytes]:
+        """As ``receive_messages``, over TLS, without the part in C, and of other revisions."""
+        data = self.wire.recv(RECV_SIZE)
+        position = decode_messages(data, self._decoder.plain_limit, messages) if self._takes_batches else 0
+        return len(data), data[position:]
 
     def describe(self) -> str:
         """The names of the listeners that reading calls."""
@@ -197,13 +208,20 @@ class WebSocketTransport(Transport):
         if not isinstance(error, BlockingIOError):
             self._on_lost(error)
 
+    def _is_pong(self, data: bytes) -> bool:
+        """Whether `PONG_SIZE` bytes are a pong in one masked frame, which is most traffic of idle sessions."""
+        return data[:2] == PONG_HEAD and data[2] ^ data[6] == PONG_TYPE and self._decoder.plain_limit > 0
+
+    def _take_pong(self) -> None:
+        self.inbox.hear()
+        self.sink.on_packet(PONG)
+
     def _read_batch(self, items: list[Item]) -> None:
         """Deliver what one ``recv`` contained, if it was not exactly one message."""
-        self.inbox.hear()
         if items == ["3"]:
-            # most traffic of idle sessions
-            self.sink.on_packet(PONG)
+            self._take_pong()
             return
+        self.inbox.hear()
         self.take(items)
         self.inbox.run_turn()
 
@@ -215,7 +233,9 @@ class WebSocketTransport(Transport):
             return
         for item in items:
             self._take_one(item)
-        self._answer_pings([item for item in items if type(item) is Ping])
+        pings = [item for item in items if type(item) is Ping]
+        if pings:
+            self._answer_pings(pings)
 
     def _take_one(self, item: Item) -> None:
         if type(item) is str and item[:1] == "4":
@@ -226,7 +246,7 @@ class WebSocketTransport(Transport):
             self._on_other(item)
 
     def _answer_pings(self, pings: list[Ping]) -> None:
-        if pings and self.wire.unsent < MAX_UNSENT_PONGS and not self.wire.closed:
+        if self.wire.unsent < MAX_UNSENT_PONGS and not self.wire.closed:
             self._write(b"".join([encode_frame(Opcode.PONG, ping.payload) for ping in pings]))
 
     def _on_other(self, item: Item) -> None:
@@ -286,34 +306,49 @@ class WebSocketTransport(Transport):
 
     def flush(self) -> None:
         """Write all entries of the write buffer with one ``send``. The rest, if the kernel does not accept all, follows later."""
-        self._scheduled = False
+        self._scheduled = self.corked = False
         outbox = self.outbox
         wire = self.wire
-        if wire.unsent or not outbox.entries or self.sink.closed:
+        fd = wire.send_fd
+        # the connection of a closed session lends no descriptor: only without one is the session asked, which takes 50 ns
+        if wire.unsent or not outbox.entries or (fd < 0 and self.sink.closed):
             return
         entries = outbox.take()
         frames: list[bytes] = []
-        data = encode_messages(entries) if self._writes_batches else None
-        if data is None:
-            frames = self._frames(entries)
-            data = b"".join(frames)
         try:
-            wire.write(data)
+            sent = send_messages(fd, entries) if fd >= 0 and self._writes_batches else None
+            if sent is None:
+                size, frames = self._write_entries(entries)
+            else:
+                size, rest = sent
+                if rest:
+                    wire.keep(rest)
         except OSError as error:
+            wire.lose(error)
             outbox.put_back(entries)
             self._on_lost_writing(error)
             return
         if self.meter is not None:
-            self.meter.on_batch(len(data), entries)
+            self.meter.on_batch(size, entries)
             if frames:
                 self.meter.on_more_sent(count_beyond(entries))
         if wire.unsent or outbox.watched:
             self._account_for(entries, frames)
 
+    def _write_entries(self, entries: list[Entry]) -> tuple[int, list[bytes]]:
+        """Write entries of any kind, to any connection. Returns the size of their frames, and the frames if there is a list."""
+        frames: list[bytes] = []
+        data = encode_messages(entries) if self._writes_batches else None
+        if data is None:
+            frames = self._frames(entries)
+            data = b"".join(frames)
+        self.wire.write(data)
+        return len(data), frames
+
     def _frames(self, entries: list[Entry]) -> list[bytes]:
         """The frames of ``entries``, each in two parts, so that the bytes of a message are copied once, by ``join``."""
         if self._deflater is not None:
-            return [part for entry in entries for part in (b"", self._general_frames(entry))]
+            return [part for entry in entries for part in (b"", self._frame(entry))]
         parts: list[bytes] = []
         for entry in entries:
             if type(entry) is str:
@@ -326,6 +361,34 @@ class WebSocketTransport(Transport):
                 parts.append(b"")
                 parts.append(self._frame(entry))
         return parts
+
+    @staticmethod
+    def write_to_all(transports: Sequence[WebSocketTransport], message: Prepared) -> None:
+        """Write a broadcast at once, with one ``send`` for each transport.
+
+        Args:
+            transports: some for which nothing waits to be written, and whose ``shared_form`` is the same.
+            message: the message, which has not been put into their write buffers.
+        """
+        frame = transports[0]._frame(message)
+        all_written = Connection.write_to_all([transport.wire for transport in transports], frame)
+        meter, count = transports[0].meter, len(transports)
+        if not all_written:
+            count -= sum([not transport._on_partly_written(message, frame) for transport in transports])
+        if meter is not None:
+            meter.on_batch(len(frame) * count, [message] * count)
+
+    def _on_partly_written(self, message: Prepared, frame: bytes) -> bool:
+        """Account for what the kernel has not taken of a broadcast. Returns whether the connection is alive."""
+        wire = self.wire
+        if wire.lost is not None:
+            self.outbox.put_back([message])
+            self._on_lost_writing(wire.lost)
+            return False
+        if wire.unsent:
+            self._in_flight = ([message], [b"", frame])
+            self.sink.on_stalled([message])
+        return True
 
     def _account_for(self, entries: list[Entry], frames: list[bytes]) -> None:
         if self.wire.unsent:
@@ -341,6 +404,17 @@ class WebSocketTransport(Transport):
             return False
         self._write(PING_FRAME)
         return True
+
+    @staticmethod
+    def ping_all(transports: Sequence[WebSocketTransport]) -> None:
+        """Write a ping at once, with one ``send`` for each transport. Nothing waits to be written for any of them."""
+        meter = transports[0].meter
+        if meter is not None:
+            meter.on_bytes_out(len(PING_FRAME) * len(transports))
+        if not Connection.write_to_all([transport.wire for transport in transports], PING_FRAME):
+            for transport in transports:
+                if transport.wire.lost is not None:
+                    transport._on_lost_writing(transport.wire.lost)
 
     def send_now(self, packet: Packet) -> None:
         """Write one packet without the write buffer: the answer to an upgrade's probe."""
@@ -382,17 +456,16 @@ class WebSocketTransport(Transport):
 
     def _frame(self, entry: Entry) -> bytes:
         """The frame of an entry that is not plain text."""
-        if type(entry) is bytes and self._binary and not self._binary_prefix:
+        if type(entry) is bytes and self._binary and not self._binary_prefix and self._deflater is None:
             return encode_binary(entry)
-        if type(entry) is Prepared and self._deflater is None:
-            return self._shared_frames(entry)
+        if type(entry) is Prepared and self.shared_form is not None:
+            return self._shared_frames(entry, self.shared_form)
         return self._general_frames(entry)
 
-    def _shared_frames(self, entry: Prepared) -> bytes:
-        key = ("frame", self._binary, self._binary_prefix)
-        frames = entry.forms.get(key)
+    def _shared_frames(self, entry: Prepared, form: tuple[object, ...]) -> bytes:
+        frames = entry.forms.get(form)
         if frames is None:
-            frames = entry.forms[key] = self._general_frames(entry)
+            frames = entry.forms[form] = self._general_frames(entry)
         return frames
 
     def _general_frames(self, entry: Entry) -> bytes:

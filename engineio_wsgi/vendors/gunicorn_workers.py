@@ -2,7 +2,8 @@
 
 Relies on: ``wsgi.input`` being a ``Body`` (``buf``, ``reader``) whose reader has an ``unreader`` with a ``buf``, and, for a
 body of known size, a ``length``; ``AsyncWorker.handle``, bound to a listener with ``partial``, being what a ``StreamServer``
-calls; ``Worker.notify`` and ``Worker.SIGNALS``.
+calls; ``Worker.notify`` and ``Worker.SIGNALS``; ``Logger.cfg``, and which settings
+make it write an access log.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from io import BytesIO
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from wsgiref.types import WSGIApplication
 
 if TYPE_CHECKING:
     from socket import socket as Socket
 
 __all__ = ["GunicornSettings", "GunicornWorker", "Setting", "application_behind", "forget_signals", "is_gunicorn_input",
-           "is_untouched", "read_ahead", "replace_notify"]
+           "is_untouched", "read_ahead", "replace_notify", "writes_access_log"]
 
 
 class Setting(Protocol):
@@ -105,6 +106,14 @@ def application_behind(handle: object) -> WSGIApplication | None:
     gunicorn = sys.modules.get("gunicorn.workers.base_async")
     worker = getattr(handle.func, "__self__", None) if isinstance(handle, partial) else None
     return worker.wsgi if gunicorn is not None and isinstance(worker, gunicorn.AsyncWorker) else None
+
+
+def writes_access_log(log: Any) -> bool:  # gunicorn's `Logger`, or what a setting names
+    """Whether a worker's logger does anything with a request that was answered. A class of the application's own may."""
+    if type(log).__module__ != "gunicorn.glogging":
+        return True
+    names = ("accesslog", "logconfig", "logconfig_dict", "logconfig_json", "syslog")
+    return any(getattr(log.cfg, name, None) for name in names)
 
 
 def replace_notify(worker: GunicornWorker, notify: Callable[[], object]) -> None:

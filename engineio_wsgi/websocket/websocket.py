@@ -30,7 +30,7 @@ from engineio_wsgi.protocol.websocket.frames import (
     encode_text,
     to_utf8,
 )
-from engineio_wsgi.protocol.websocket.handshake import Handshake, check, choose_protocol, response_head, response_headers
+from engineio_wsgi.protocol.websocket.handshake import Handshake, check, choose_protocol, response_head
 from engineio_wsgi.protocol.websocket.items import MAX_CONTROL
 from engineio_wsgi.runtime.connection import RECV_SIZE, Connection
 from engineio_wsgi.runtime.reader import ReadWaiter
@@ -45,6 +45,8 @@ __all__ = ["WebSocket"]
 
 logger = logging.getLogger("engine.ws")
 
+#: of an invalid request
+NO_HANDSHAKE = Handshake("")
 MAX_SIZE = 1_000_000  #: bytes of the largest message, by default
 
 SOCKET_DEAD = "Socket is dead"
@@ -69,7 +71,8 @@ class WebSocket(RequestAttributes):
 
     Args:
         environ: the WSGI environ of the handshake.
-        answer_handshake: takes the bytes of the 101 response, sends them, and returns the connection.
+        answer_handshake: takes the bytes of the 101 response and whether more is written at once, sends them, and returns the
+            connection.
         handler: the HTTP handler, for applications that use it.
         max_size: bytes of the largest message that is received; beyond it the connection is closed with 1009.
         deflate: how to compress, if the client supports it; ``None`` for no compression.
@@ -89,10 +92,17 @@ class WebSocket(RequestAttributes):
         "_protocol", "_protocols", "_reader", "_state", "_writer", "refusal",
     )  # fmt: skip
 
+    # these are set when the application accepts: the engine, which takes the connection, has its own
+    _connection: Connection
+    _writer: FrameWriter
+    _codec: FrameCodec
+    _items: deque[Item]
+    _reader: ReadWaiter
+
     def __init__(
         self,
         environ: WSGIEnvironment,
-        answer_handshake: Callable[[bytes], Connection],
+        answer_handshake: Callable[[bytes, bool], Connection],
         *,
         handler: Any = None,  # gevent's handler has no types
         max_size: int = MAX_SIZE,
@@ -108,13 +118,7 @@ class WebSocket(RequestAttributes):
         self._protocols = protocols
         self._protocol: str | None = None
         self._state = _State.OFFERED
-        # both are set when the handshake is answered
-        self._connection: Connection = None  # type: ignore[assignment]
-        self._writer: FrameWriter = None  # type: ignore[assignment]
-        self._codec = FrameCodec(max_size)
-        self._items: deque[Item] = deque()
-        self._reader = ReadWaiter()
-        self._handshake = Handshake("")
+        self._handshake = NO_HANDSHAKE
         try:
             self._handshake = check(environ)
         except HandshakeRefused as refusal:
@@ -166,10 +170,19 @@ class WebSocket(RequestAttributes):
             WebSocketError: the client has gone.
             ValueError: a header holds a line break, or the sub-protocol was not offered.
         """
-        if self._state is _State.OFFERED:
-            self._accept(headers, protocol, self._deflate)
+        if self._state is not _State.OFFERED:
+            return
+        deflate = self._deflate
+        self._connection, parameters = self._answer(headers, protocol, deflate)
+        self._writer = FrameWriter(self._connection, self._lose)
+        self._codec = FrameCodec(self._max_size, parameters, 0 if deflate is None else deflate.threshold)
+        self._items = deque()
+        self._reader = ReadWaiter()
+        self._state = _State.OPEN
 
-    def _accept(self, headers: Iterable[tuple[str, str]], protocol: str | None, deflate: DeflateSettings | None) -> None:
+    def _answer(self, headers: Iterable[tuple[str, str]], protocol: str | None, deflate: DeflateSettings | None,
+                more: bool = False) -> tuple[Connection, DeflateParameters | None]:
+        """Send the response to the handshake. Returns the connection, and how messages are compressed."""
         if self.refusal is not None:
             raise self.refusal
         handshake = self._handshake
@@ -179,33 +192,32 @@ class WebSocket(RequestAttributes):
             raise ValueError(f"the sub-protocol {protocol!r} was not offered, only {', '.join(handshake.protocols) or 'none'}")
         agreed = None if deflate is None else negotiate(handshake.extensions, deflate)
         parameters, extensions = agreed or (None, None)
-        head = response_head(response_headers(handshake, protocol=protocol, extensions=extensions, extra=headers))
+        head = response_head(handshake, protocol=protocol, extensions=extensions, extra=headers)
         self._protocol = protocol
-        if deflate is not None:
-            self._codec = FrameCodec(self._max_size, parameters, deflate.threshold)
         try:
-            self._connection = self._answer_handshake(head)
+            return self._answer_handshake(head, more), parameters
         except OSError as error:
             self._state = _State.CLOSED
             raise WebSocketError(SOCKET_DEAD) from error
-        self._writer = FrameWriter(self._connection, self._lose)
-        self._state = _State.OPEN
 
-    def detach(self, headers: Iterable[tuple[str, str]], deflate: DeflateSettings | None,
-               protocol: str | None = None) -> tuple[Connection, DeflateParameters | None]:
+    def detach(self, headers: Iterable[tuple[str, str]], deflate: DeflateSettings | None, protocol: str | None = None,
+               more: bool = False) -> tuple[Connection, DeflateParameters | None]:
         """Accept, and give the connection to the caller. This object cannot be used any more.
 
         Args:
             headers: more headers for the response, if the handshake is not answered yet.
             deflate: how to compress, if the handshake is not answered yet.
             protocol: the sub-protocol, if the handshake is not answered yet.
+            more: whether the caller writes something at once, which can be sent together with the response.
 
         Raises:
             HandshakeRefused, WebSocketError: as ``accept`` does.
             UsageError: it is closed, or messages have been received from it.
         """
         if self._state is _State.OFFERED:
-            self._accept(headers, protocol, deflate)
+            answered = self._answer(headers, protocol, deflate, more)
+            self._state = _State.DETACHED
+            return answered
         if self._state is not _State.OPEN or self._codec.has_decoded:
             raise UsageError("the WebSocket is closed, or the application has received from it")
         self._writer.end()
@@ -291,7 +303,7 @@ class WebSocket(RequestAttributes):
             TypeError: ``message`` is neither text nor bytes.
             UnicodeDecodeError: bytes to be sent as text that are not UTF-8.
         """
-        if self._codec.parameters is None and binary is None and self._state is _State.OPEN:
+        if binary is None and self._state is _State.OPEN and self._codec.parameters is None:
             # the usual case, without further checks
             if type(message) is str:
                 self._write(encode_text(message))

@@ -15,11 +15,12 @@ import pytest
 from support.lateness import block_loop
 from support.workers import settled
 
-from engineio_wsgi.cluster.local.channel import Channel, OwnerGone
+from engineio_wsgi.cluster.local.channel import Channel
 from engineio_wsgi.cluster.local.forwarder import LocalForwarder, RequestCopy
 from engineio_wsgi.cluster.local.listener import UnixListener
 from engineio_wsgi.cluster.local.names import AbstractNames
 from engineio_wsgi.cluster.messages import Kind, Message, Request, write_answer
+from engineio_wsgi.errors import OwnerGone
 from engineio_wsgi.http.response import Response
 
 OWNER = "abcd"
@@ -104,7 +105,7 @@ def test_requests_at_a_time_have_channels_of_their_own(owner: Owner, forwarder: 
 
 def test_channel_that_has_ended_meanwhile(owner: Owner, forwarder: LocalForwarder) -> None:
     ask(forwarder, "first")
-    owner.channels[0].hang_up()
+    owner.channels[0].shut_down()
     assert ask(forwarder, "again") == "again"
     assert len(set(map(id, owner.channels))) == 2
 
@@ -114,20 +115,20 @@ def test_channel_that_ends_with_a_request_in_it(owner: Owner, forwarder: LocalFo
     owner.go_on.clear()
     asked = gevent.spawn(relay, forwarder, "second")
     owner.wait_for(2)
-    owner.channels[-1].hang_up()
-    assert asked.get() == "it has not answered: the other worker has hung up"
+    owner.channels[-1].shut_down()
+    assert asked.get() == "it has not answered: the other worker has closed the channel"
     assert owner.waiting == 2, "what was taken is not sent again"
 
 
 def test_answer_that_has_come_when_it_is_looked_for_too_late() -> None:
     """The worker that waits was busy itself: what has been taken will be answered, and it is still there to hear that."""
     near, far = (Channel(sock) for sock in plain_socket.socketpair(plain_socket.AF_UNIX, plain_socket.SOCK_SEQPACKET))
-    near.sock.setblocking(False)
+    near._sock.setblocking(False)
     far.send(Message(Kind.TAKEN), monotonic() + 5)
-    assert near.last_word() == Message(Kind.TAKEN)
+    assert near._late_reply() == Message(Kind.TAKEN)
     far.send(write_answer(Response("200 OK", [], b"answer")), monotonic() + 5)
     assert near.receive(monotonic() + 5).body == b"answer"
-    assert near.last_word() is None
+    assert near._late_reply() is None
     with pytest.raises(BrokenPipeError):
         far.send(Message(Kind.TAKEN), monotonic() + 5)
     near.close()
@@ -137,7 +138,7 @@ def test_answer_that_has_come_when_it_is_looked_for_too_late() -> None:
 @pytest.mark.parametrize("size", [0, 100_000], ids=["short", "of several records"])
 def test_message_that_has_come_while_the_loop_was_blocked(size: int) -> None:
     near, far = (Channel(sock) for sock in plain_socket.socketpair(plain_socket.AF_UNIX, plain_socket.SOCK_SEQPACKET))
-    near.sock.setblocking(False)
+    near._sock.setblocking(False)
     answer = write_answer(Response("200 OK", [], b"x" * size))
     block_loop(0.2, lambda: far.send(answer, monotonic() + 60))
     assert near.receive(monotonic() + 0.1) == answer
@@ -168,7 +169,7 @@ def test_room_that_has_come_while_the_loop_was_blocked() -> None:
 def test_owner_that_has_closed(owner: Owner, forwarder: LocalForwarder) -> None:
     ask(forwarder, "first")
     owner.unix_listener.close()
-    assert ask(forwarder, "second") == "nobody answers there any more: Connection refused"
+    assert ask(forwarder, "second") == "no process listens on its socket: Connection refused"
 
 
 def test_channels_to_workers_that_come_and_go(owner: Owner, forwarder: LocalForwarder) -> None:

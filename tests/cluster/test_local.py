@@ -488,7 +488,7 @@ def test_another_application(start: Start, other: dict[str, str]) -> None:
     connection = shop.workers[0].connect()
     path = other.get("path", "/engine.io")
     assert connection.get(f"{path}/?EIO=4&transport=polling&sid={session.sid}").json()["code"] == 1
-    shop.wait_for_log("nobody answers there any more")
+    shop.wait_for_log("no process listens on its socket")
     visitor = knock(session.sid[:4], "local:chat/engine.io")
     terms = TERMS.replace("local", "local:shop")
     visitor.send(message(b"R", [terms, session.sid, "REQUEST_METHOD", "GET"]))

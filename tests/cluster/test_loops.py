@@ -153,7 +153,7 @@ def test_gunicorn_reloads_under_load(tmp_path: Path) -> None:
     """Every message takes effect once, also one whose request had to be sent again: the next echo would be another's."""
     server = ServerProcess(tmp_path, OURS, "-w", "2")
     # not from 0 on: an only message "0" is how a Socket.IO client connects
-    stop, ends, numbers, heard = gevent.event.Event(), [0], count(10), list[str]()
+    stop, ends, talking, numbers, heard = gevent.event.Event(), [0], [0], count(10), list[str]()
 
     def newcomer() -> Nomad:
         while True:
@@ -165,6 +165,7 @@ def test_gunicorn_reloads_under_load(tmp_path: Path) -> None:
 
     def talk_on() -> None:
         session = newcomer()
+        talking[0] += 1
         while not stop.is_set():
             message = f"4{next(numbers)}"
             posted = ask(partial(session.post, message))
@@ -184,6 +185,7 @@ def test_gunicorn_reloads_under_load(tmp_path: Path) -> None:
     try:
         old = pids()
         talkers = [gevent.spawn(talk_on) for _ in range(4)]
+        server.until(lambda: talking[0] == 4)  # each session is in an old worker
         server.signal(signal.SIGHUP)
         server.until(lambda: not old & pids())
         before = len(heard)

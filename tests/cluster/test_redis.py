@@ -266,10 +266,10 @@ def test_redis_that_stays_away(start: Start, redis: RedisServer) -> None:
     session.say("x")
     assert session.hear() == "x"
     redis.kill()
-    group.wait_for_log("Redis is lost", 2)
+    group.wait_for_log("Redis is disconnected", 2)
     assert session.post("4too late").json()["code"] == 1
     redis.start()
-    group.wait_for_log("Redis is there again", 2)
+    group.wait_for_log("Redis is connected again", 2)
     session.say("in time")
     assert session.hear() == "in time"
 
@@ -511,7 +511,7 @@ def test_with_sentinel_and_a_failover(tmp_path: Path, start: Start) -> None:
         talks(group)
         emitted(group, url)
         first.kill()
-        group.wait_for_log("Redis is there again", 2)
+        group.wait_for_log("Redis is connected again", 2)
         talks(group)
     finally:
         for server in (sentinel, second, first):

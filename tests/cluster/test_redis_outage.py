@@ -119,4 +119,4 @@ def test_redis_is_away_for_half_a_minute(start: Callable[..., Workers], redis: R
         assert without_effect
         assert not without_effect & set(talker.heard)
     assert owner.ask()["clients"] == len(talkers) + len(websockets) + 1
-    assert not [line for line in group.complaints() if "Redis is lost" not in line]
+    assert not [line for line in group.complaints() if "Redis is disconnected" not in line]

@@ -19,8 +19,8 @@ OTHER = "other"
 class FakePubSub:
     """Redis is there, and has been for long."""
 
-    up = True
-    up_since = 0.0
+    connected = True
+    connected_since = 0.0
 
     def __init__(self, *arguments: object) -> None:
         self.published: list[Outgoing] = []

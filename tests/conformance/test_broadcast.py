@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import select
 import threading
 from typing import Any
 
+import gevent.ssl
 import pytest
 from support.clients import PollingSession, Session, WebSocketSession, open_session, upgrade
 from support.rawwebsocket import Refused
+
+from engineio_wsgi.session import broadcasts
 
 pytestmark = pytest.mark.ours
 
@@ -54,6 +58,55 @@ def test_a_closed_session_is_no_obstacle(serve: Any) -> None:
     served.events.wait("close")
     served.server.broadcast("y")
     assert here.hear_many(2) == ["x", "y"]
+
+
+@pytest.mark.parametrize("at_once", [1, 1000])
+def test_a_lost_connection_is_found_by_a_broadcast(serve: Any, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    monkeypatch.setattr(broadcasts, "AT_ONCE", at_once)
+    served = serve(app="silent")
+    sessions = [WebSocketSession(served).open() for _ in range(3)]
+    sessions[1].ws.http.reset()
+    served.server.broadcast("x")
+    closed = served.events.wait("close")
+    assert (closed["sid"], closed["reason"], closed["unsent"]) == (sessions[1].sid, "transport close", ["x"])
+    assert [sessions[number].hear() for number in (0, 2)] == ["x", "x"]
+
+
+def is_readable(session: WebSocketSession) -> bool:
+    """Whether anything has come to a client. Lets no other greenlet run."""
+    return bool(select.select([session.ws.http.sock.fileno()], [], [], 0)[0])
+
+
+@pytest.mark.near("the kernel has it at once, and the client has not")
+def test_a_broadcast_is_written_before_it_returns(serve: Any) -> None:
+    served = serve(app="silent")
+    sessions = [WebSocketSession(served).open() for _ in range(3)]
+    served.settle()
+    served.server.broadcast("first")
+    assert [is_readable(session) for session in sessions] == [True] * 3
+    assert [session.hear() for session in sessions] == ["first"] * 3
+
+
+def test_a_session_that_has_more_to_write_gets_a_broadcast_with_the_rest(serve: Any) -> None:
+    served = serve(app="silent")
+    session = WebSocketSession(served).open()
+    served.settle()
+    served.socket(session.sid).send("before")
+    served.server.broadcast("first")
+    assert (is_readable(session), served.socket(session.sid).buffered) == (False, len("beforefirst"))
+    assert session.hear_many(2) == ["before", "first"]
+
+
+def test_over_tls(serve: Any, certificate: dict[str, str]) -> None:
+    context = gevent.ssl.SSLContext(gevent.ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(certificate["certfile"])
+    served = serve(app="silent", tls=certificate, max_buffered=1 << 26)
+    sessions = [WebSocketSession(served, http=served.connect(tls=context)).open() for _ in range(3)]
+    large = "x" * 20_000_000
+    for data in ("first", large, "last"):
+        served.server.broadcast(data)
+    for session in sessions:
+        assert session.hear_many(3) == ["first", large, "last"]
 
 
 def test_a_broadcast_without_sessions(serve: Any) -> None:
@@ -210,7 +263,7 @@ def test_a_middleware_refuses(serve: Any, transport: str) -> None:
     if transport == "polling":
         response = served.connect().get(target)
         assert (response.status, response.body) == (401, b"no toke")
-    elif served.handler == "ours":
+    elif served.handler != "stock":
         with pytest.raises(Refused) as refused:
             WebSocketSession(served)
         assert refused.value.response.status == 401

@@ -21,6 +21,7 @@ CONFIGURED = {
     "pattern": (re.compile(r"https?://([a-z]+\.)?page\.example"), False),
     "list of patterns": (["http://localhost", re.compile(r"http://page\.example$")], False),
     "callable": (lambda origin: origin == PAGE, False),
+    "callable with the request": (lambda origin, request: origin == PAGE and request.host.partition(":")[0], False),
     "star": ("*", True),
 }
 

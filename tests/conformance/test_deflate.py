@@ -107,3 +107,52 @@ def test_what_does_not_inflate(serve: Any) -> None:
     session.ws.send_frame(TEXT, b"\xff\xff\xff\xff", rsv=4)
     assert session.ws.wait_closed().code in (1002, 1007)
     assert session.served.events.wait("close")["reason"] == "transport error"
+
+
+def compressions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that grows with each compressor that the engine makes."""
+    made: list[int] = []
+    original = zlib.compressobj
+
+    def compressobj(*arguments: Any) -> Any:
+        made.append(len(made))
+        return original(*arguments)
+
+    monkeypatch.setattr(zlib, "compressobj", compressobj)
+    return made
+
+
+def offering(parameters: str) -> list[tuple[str, str]]:
+    """A request field that offers compression."""
+    return [("Sec-WebSocket-Extensions", f"permessage-deflate{parameters}")]
+
+
+def test_a_broadcast_is_compressed_once_where_messages_are_compressed_by_themselves(
+        serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import engineio_wsgi
+
+    made = compressions(monkeypatch)
+    served = serve(app="silent", per_message_deflate=engineio_wsgi.Deflate(context_takeover=False))
+    offers = [("", 20), ("; server_no_context_takeover; client_max_window_bits", 20), ("; server_max_window_bits=10", 5)]
+    sessions = [WebSocketSession(served, 4, offering(offer)).open() for offer, count in offers for _ in range(count)]
+    data = [f"{number} {LONG}"[:1024] for number in range(3)]
+    for number in range(3):
+        served.server.broadcast(data[number])
+    for session in sessions:
+        for number in range(3):
+            frame = session.ws.read_frame()
+            assert (frame.rsv, inflate(frame.payload).decode()) == (4, f"4{data[number]}")
+    assert len(made) == 3 * 2, "once for each message and each size of the window"
+
+
+def test_a_broadcast_to_a_client_whose_messages_refer_to_earlier_ones(serve: Any) -> None:
+    sessions = [WebSocketSession(served, 4, OFFER).open() for served in [serve(app="silent", per_message_deflate=True)]
+                for _ in range(2)]
+    sessions[0].served.socket(sessions[0].sid).send(LONG)
+    for _ in range(2):
+        sessions[0].served.server.broadcast(LONG)
+    for session, count in zip(sessions, (3, 2), strict=True):
+        inflating = zlib.decompressobj(-15)
+        for _ in range(count):
+            payload = session.ws.read_frame().payload
+            assert inflating.decompress(payload + b"\x00\x00\xff\xff").decode() == f"4{LONG}"

@@ -29,7 +29,7 @@ def refused(server: PlainServer, data: bytes) -> tuple[int, str]:
     other = server.connect()
     assert other.get("/").status == 200
     # it would be told once a minute
-    log._violations = Throttle(log.VIOLATION_PERIOD)
+    log._violations = Throttle()
     with records_of("engine.http") as records:
         connection = server.connect(data)
         response = connection.response()

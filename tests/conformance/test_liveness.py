@@ -128,7 +128,7 @@ def refused(served: Any) -> None:
 
 
 #: pywsgi and the kernel's delayed acknowledgements make every poll under gevent-websocket's handler take 40 ms
-ROUNDS = {"ours": 200, "stock": 40}
+ROUNDS = {"ours": 200, "laneless": 40, "stock": 40}
 KINDS = [
     closed_by_packet,
     closed_websocket,

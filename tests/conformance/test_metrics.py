@@ -21,6 +21,7 @@ from engineio_wsgi import Bundle
 from engineio_wsgi.errors import UsageError
 from engineio_wsgi.metrics import observe
 from engineio_wsgi.server import Server
+from engineio_wsgi.session import broadcasts
 
 pytestmark = pytest.mark.ours
 
@@ -150,12 +151,17 @@ def test_heartbeats_are_no_messages(watch: Any) -> None:
     assert beats[3] >= opened[3] + 3 * (HEAD + 1)
 
 
-def test_a_broadcast(watch: Any, transport: str) -> None:
+@pytest.mark.parametrize("at_once", [1, 1000])
+def test_a_broadcast(watch: Any, transport: str, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    monkeypatch.setattr(broadcasts, "AT_ONCE", at_once)
     watched = watch("silent")
     sessions = [open_session(watched.served, transport) for _ in range(3)]
+    opened = watched.traffic(transport)[3]
     watched.served.server.broadcast("to all")
     assert [session.hear() for session in sessions] == ["to all"] * 3
     assert watched.traffic(transport)[:2] == [0, 3]
+    head = HEAD if transport == "websocket" else 0
+    assert watched.traffic(transport)[3] - opened == 3 * (head + len("4to all"))
 
 
 def test_an_upgrade(watch: Any) -> None:

@@ -47,6 +47,12 @@ def test_many_in_one_segment(serve: Any, eio: int) -> None:
     assert session.hear_many(2000) == [str(i) for i in range(2000)]
 
 
+def test_a_message_in_one_segment_with_a_pong(serve: Any) -> None:
+    session = websocket(serve())
+    session.ws.http.send(frame_bytes(TEXT, b"4hello") + frame_bytes(TEXT, b"3"))
+    assert session.hear() == "hello"
+
+
 def test_byte_by_byte(serve: Any) -> None:
     session = websocket(serve())
     for byte in frame_bytes(TEXT, "4\U0001f600".encode()) + frame_bytes(BINARY, b"\x01"):

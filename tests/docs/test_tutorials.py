@@ -17,7 +17,6 @@ from support.manual import DOCS, SERVERS, Shell, code_of, commands_of, lines_of,
 from support.node import node_modules
 from support.rawhttp import HttpConnection
 from support.serving import Served
-from support.workers import Nomad
 
 pytestmark = [pytest.mark.ours, pytest.mark.deadline(600)]
 
@@ -92,17 +91,18 @@ def everybody_hears(site: Served, login: Login, workers: int) -> None:
         session.close()
 
 
-def stranger_is_refused(site: Served) -> None:
-    refused = site.connect().get("/engine.io/?EIO=4&transport=polling")
-    assert (refused.status, refused.json()["message"]) == (403, "log in first")
-
-
-def polling_is_served(site: Served, login: Login) -> None:
-    """Under a server that has no WebSockets, and ends each connection with its response."""
-    session = Nomad(site, headers=[login(site, "tobi")]).open()
+def one_hears_itself(site: Served, login: Login) -> None:
+    """A session on a WebSocket, under a server that ends each other connection with its response."""
+    session = open_session(site, "websocket", headers=[login(site, "tobi")])
     assert session.hear() == "hello tobi"
     session.say("hi")
     assert session.hear() == "tobi: hi"
+    session.close()
+
+
+def stranger_is_refused(site: Served) -> None:
+    refused = site.connect().get("/engine.io/?EIO=4&transport=polling")
+    assert (refused.status, refused.json()["message"]) == (403, "log in first")
 
 
 def use_the_page(browser: Any, site: Served, address: str, cookie: Cookie | None = None) -> None:
@@ -131,7 +131,7 @@ def test_flask(tmp_path: Path, browser: Any) -> None:
         seen.append(command.split()[0])
         stranger_is_refused(site)
         if command == "flask run":
-            polling_is_served(site, log_in_to_flask)
+            one_hears_itself(site, log_in_to_flask)
         elif command.startswith("engineio-wsgi"):
             everybody_hears(site, log_in_to_flask, 1)
             use_the_page(browser, site, "/login/tobi")

@@ -149,9 +149,9 @@ def websocket_handshake(data: bytes) -> None:
         assert "\n" not in str(refusal)
         return
     agreed = negotiate(asked.extensions, Deflate())
-    headers = handshake.response_headers(asked, protocol=next(iter(asked.protocols), None),
-                                         extensions=None if agreed is None else agreed[1])
-    assert handshake.response_head(headers).count(b"\n") == len(headers) + 2
+    head = handshake.response_head(asked, protocol=next(iter(asked.protocols), None),
+                                   extensions=None if agreed is None else agreed[1])
+    assert head.count(b"\n") == 5 + bool(asked.protocols) + (agreed is not None)
 
 
 def request(data: bytes) -> None:

@@ -144,6 +144,18 @@ def poll(served: Served) -> None:
     session.disconnect()
 
 
+def poll_again_and_again(served: Served) -> None:
+    session = PollingSession(served, headers=headers("lane"), custom=f"{SECRET}query").open()
+    for _ in range(3):
+        # known requests, which our handler compares with the ones before them
+        session.say(f"{SECRET}message")
+        assert session.hear() == f"{SECRET}message"
+    session.park()
+    session.say(f"{SECRET}late")
+    assert session.hear() == f"{SECRET}late"
+    session.vanish()
+
+
 def talk_over_a_websocket(served: Served) -> None:
     session = WebSocketSession(served, 4, headers("websocket"), custom=f"{SECRET}query").open()
     for _ in range(3):
@@ -205,8 +217,8 @@ def leave_in_the_midst(served: Served) -> None:
         WebSocketSession(served, 4, headers("left")).open().ws.http.reset()
 
 
-EVERYTHING = [ask_for_pages, poll, talk_over_a_websocket, move_to_a_websocket, use_the_applications_websocket, be_refused, fail,
-              leave_in_the_midst]
+EVERYTHING = [ask_for_pages, poll, poll_again_and_again, talk_over_a_websocket, move_to_a_websocket,
+              use_the_applications_websocket, be_refused, fail, leave_in_the_midst]
 
 
 @pytest.fixture(scope="module", params=KINDS)

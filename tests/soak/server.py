@@ -67,7 +67,7 @@ def connected(socket: Any) -> None:
 def main() -> None:
     """Serve on a port of the system's choice, and print it."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    http = engineio_wsgi.server.HttpServer(("127.0.0.1", 0), server.wrap(stats))
+    http = engineio_wsgi.http.http_server.HttpServer(("127.0.0.1", 0), server.wrap(stats))
     http.start()
     print(http.server_port, flush=True)
     gevent.spawn(broadcast)

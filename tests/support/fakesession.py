@@ -56,9 +56,9 @@ class FakeTransport(Transport):
         if self.inbox.receiver is not None:
             gevent.get_hub().loop.run_callback(self.inbox.take_receiver().switch, True)
         else:
-            self.read()
+            self.read(0.0)
 
-    def read(self) -> None:
+    def read(self, now: float) -> None:
         """Hand over what has arrived."""
         arriving, self.arriving = self.arriving, []
         self.inbox.enqueue(arriving)

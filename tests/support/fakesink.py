@@ -50,7 +50,7 @@ class FakeSink:
         """Something was received."""
         self.log.append("heard")
 
-    def deliver(self, data: str | bytes) -> None:
+    def deliver(self, data: str | bytes, now: float) -> None:
         """A message."""
         self.log.append(("deliver", data))
 
@@ -95,6 +95,8 @@ class FakeConnection:
         self.written: list[bytes] = []
         self.takes = 1 << 30
         self.unsent = 0
+        #: there is no descriptor
+        self.recv_fd = self.send_fd = -1
         self.lost: OSError | None = None
         self.closed = False
         self.calls: list[str] = []
@@ -114,6 +116,10 @@ class FakeConnection:
             raise self.lost
         self.written.append(data)
         self.unsent = max(0, len(data) - self.takes)
+
+    def lose(self, error: OSError) -> None:
+        """Writing has failed."""
+        self.lost = error
 
     def drain(self) -> None:
         """The kernel takes the rest."""

@@ -77,11 +77,12 @@ class ServerProcess:
         application: the text of the module ``app``.
         environment: variables that it has beside those of this process.
         mains: more programs.
+        has_access_log: whether gunicorn writes an access log, which it does not by default.
     """
 
     def __init__(self, folder: Path, kind: str, *arguments: str, options: dict[str, Any] | None = None, tls: Any = None,
                  bind: str = "127.0.0.1:0", application: str = APPLICATION, environment: dict[str, str] | None = None,
-                 mains: dict[str, str] | None = None) -> None:
+                 mains: dict[str, str] | None = None, has_access_log: bool = True) -> None:
         (folder / "app.py").write_text(application)
         self.kind = kind
         self.error_log, self.access_log, self.output = folder / "error.log", folder / "access.log", folder / "output.log"
@@ -90,7 +91,8 @@ class ServerProcess:
         programs = {**MAINS, **(mains or {})}
         command = [sys.executable, "-c", programs[kind]] if kind in programs else [
             sys.executable, "-m", "gunicorn", "-k", kind, "-b", bind, "--error-logfile", str(self.error_log),
-            "--access-logfile", str(self.access_log), "--graceful-timeout", "20", "--no-control-socket", *arguments, "app:app"]
+            *(("--access-logfile", str(self.access_log)) if has_access_log else ()),
+            "--graceful-timeout", "20", "--no-control-socket", *arguments, "app:app"]
         environ = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(folder), "OPTIONS": json.dumps(options or {}),
                    **(environment or {})}
         with self.output.open("wb") as output:

@@ -139,6 +139,8 @@ def handler_class(name: str) -> type:
         return geventwebsocket.handler.WebSocketHandler
     import engineio_wsgi
 
+    if name == "laneless":
+        return type("LanelessHandler", (engineio_wsgi.WebSocketHandler,), {"lane": False})
     return engineio_wsgi.WebSocketHandler
 
 
@@ -154,7 +156,7 @@ class LocalServer:
 
     Args:
         app: the name of one of `support.apps`, or ``None``.
-        handler: ``"ours"`` or ``"stock"``.
+        handler: ``"ours"``, the same without its lane, ``"laneless"``, or ``"stock"``.
         wsgi: what the WSGI server runs, instead of the engine wrapped round `fallback`.
         server: the engine, if the test has made one.
         tls: ``certfile`` and ``keyfile`` of a server that speaks TLS.

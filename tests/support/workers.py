@@ -37,7 +37,6 @@ from engineio_wsgi.cluster.local import names as addresses
 from engineio_wsgi.cluster.local import channel
 from engineio_wsgi.cluster.local import forwarder
 from engineio_wsgi.cluster.local import listener as unix_listener
-from engineio_wsgi.cluster import incoming as owner
 from engineio_wsgi.cluster import router as routing
 from engineio_wsgi.cluster.listeners import hops_of
 from engineio_wsgi.handoff.client_socket import client_socket
@@ -50,7 +49,7 @@ options, tls = json.loads(sys.argv[4]), json.loads(sys.argv[5])
 limit = options.pop("limit", None)
 addresses.BACKLOG = options.pop("backlog", addresses.BACKLOG)
 patience = options.pop("patience", channel.PATIENCE)
-unix_listener.PATIENCE = owner.PATIENCE = forwarder.PATIENCE = patience
+channel.PATIENCE = unix_listener.PATIENCE = forwarder.PATIENCE = patience
 if options.pop("apart", False):
     # nobody finds the others' sockets, as on another machine
     routing.choose_names = lambda group: addresses.AbstractNames(f"{group} of {os.getpid()}")

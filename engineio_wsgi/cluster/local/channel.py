@@ -20,11 +20,11 @@ from gevent.socket import wait_read, wait_write
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.local.names import belongs_to_us
-from engineio_wsgi.cluster.messages import BadMessage, Message
+from engineio_wsgi.cluster.messages import BadMessage, Kind, Message
 from engineio_wsgi.errors import OwnerGone
 from engineio_wsgi.http.hub_thread import has_hub
 
-__all__ = ["PATIENCE", "Channel", "OwnerGone", "connect"]
+__all__ = ["PATIENCE", "Channel", "connect"]
 
 #: seconds that another worker has for everything but the application's answer
 PATIENCE = 5.0
@@ -52,34 +52,35 @@ class Channel:
         sock: a connected, non-blocking C socket; it belongs to this object.
     """
 
-    __slots__ = ("_descriptors", "cut_short", "sock")
+    __slots__ = ("_cut_short", "_descriptors", "_sock")
 
     def __init__(self, sock: _socket.socket) -> None:
-        self.sock = sock
+        self._sock = sock
         self._descriptors: list[int] = []
         #: whether a file descriptor was lost since this process has too many (unix(7), MSG_CTRUNC)
-        self.cut_short = False
+        self._cut_short = False
 
-    def send(self, message: Message, deadline: float, descriptor: int | None = None) -> None:
+    def send(self, message: Message, deadline: float | None = None, descriptor: int | None = None) -> None:
         """Send a message, and a duplicate of a file descriptor with it. Blocks until it has been sent.
 
         Args:
-            deadline: of the monotonic clock.
+            deadline: of the monotonic clock; by default :data:`PATIENCE` from now.
 
         Raises:
             OSError: the other side has closed the channel, or does not read (``TimeoutError``).
             BadMessage: the message is too large.
         """
+        deadline = monotonic() + PATIENCE if deadline is None else deadline
         data = memoryview(message.encode())
         beside = [] if descriptor is None else [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", [descriptor]))]
         in_time = True
         while data or beside:
             try:
-                sent = self.sock.sendmsg([data[:RECORD_SIZE]], beside, _socket.MSG_NOSIGNAL)
+                sent = self._sock.sendmsg([data[:RECORD_SIZE]], beside, _socket.MSG_NOSIGNAL)
             except BlockingIOError:
                 if not in_time:
                     raise TimeoutError(SILENT) from None
-                in_time = _wait(self.sock, WRITE, deadline)
+                in_time = _wait(self._sock, WRITE, deadline)
             else:
                 data, beside = data[sent:], []
 
@@ -119,9 +120,9 @@ class Channel:
     def _receive_record(self, deadline: float | None) -> bytes:
         while True:
             # no answer is so fast that a try before the wait would succeed
-            in_time = _wait(self.sock, READ, deadline)
+            in_time = _wait(self._sock, READ, deadline)
             try:
-                data, beside, flags, _ = self.sock.recvmsg(RECORD_SIZE, _BESIDE_SIZE, _socket.MSG_CMSG_CLOEXEC)
+                data, beside, flags, _ = self._sock.recvmsg(RECORD_SIZE, _BESIDE_SIZE, _socket.MSG_CMSG_CLOEXEC)
                 break
             except BlockingIOError:
                 # a record that has arrived is read even if this process is late
@@ -133,51 +134,83 @@ class Channel:
                 numbers.frombytes(content[:len(content) - len(content) % _INT_SIZE])
                 self._descriptors.extend(numbers)
         if not data:
-            raise ConnectionResetError("the other worker has hung up")
-        self.cut_short |= bool(flags & _socket.MSG_CTRUNC)
+            raise ConnectionResetError("the other worker has closed the channel")
+        self._cut_short |= bool(flags & _socket.MSG_CTRUNC)
         if flags & _socket.MSG_TRUNC:
-            raise BadMessage("a record that no worker of this version sends")
+            raise BadMessage(f"a record that is longer than {RECORD_SIZE} bytes")
         return bytes(data)
 
-    def take_descriptor(self) -> int:
-        """The received file descriptor of a socket; it belongs to the caller now.
+    def ask(self, message: Message, deadline: float, descriptor: int | None = None) -> Message:
+        """Send a message, and return the reply. Blocks until then. See :meth:`send` and :meth:`receive`."""
+        try:
+            self.send(message, deadline, descriptor)
+            return self.receive(deadline)
+        except TimeoutError:
+            reply = self._late_reply()
+            if reply is None:
+                raise
+            return reply
+
+    def _late_reply(self) -> Message | None:
+        """Return a reply that has arrived by now, or ``None``; then the other side can send no more."""
+        with suppress(OSError):
+            try:
+                # if this process was late itself, the reply is here, and the channel stays in use
+                data = self._sock.recv(RECORD_SIZE)
+            except BlockingIOError:
+                self._sock.shutdown(_socket.SHUT_RD)
+                data = self._sock.recv(RECORD_SIZE)
+            return Message.parse(data) if data else None
+        return None
+
+    # -- a request of the other worker: see :class:`Exchange`
+
+    @property
+    def client(self) -> dict[str, object]:
+        """When the client leaves, the other worker closes the channel."""
+        return {"engineio.socket": self._sock}
+
+    def confirm(self) -> None:
+        """Blocks until it has been sent."""
+        self.send(Message(Kind.TAKEN))
+
+    def finish(self, message: Message) -> None:
+        """Blocks until it has been sent."""
+        self.send(message)
+
+    def take_connection(self) -> int | None:
+        """Blocks until the confirmation has been sent.
 
         Raises:
-            BadMessage: there is none, or more than one, or it is no socket's.
+            OSError: the other worker does not wait any longer, and may have answered the client itself.
+            BadMessage: no file descriptor has come, or more than one, or it is no socket's.
         """
+        if self._cut_short:
+            return None
         if len(self._descriptors) != 1:
             raise BadMessage(f"{len(self._descriptors)} file descriptors came, and not one")
         if not stat.S_ISSOCK(os.fstat(self._descriptors[0]).st_mode):
             raise BadMessage("the file descriptor that came is no socket's")
+        self.confirm()
         return self._descriptors.pop()
 
-    def last_word(self) -> Message | None:
-        """Stop waiting. Returns a message that has arrived by now, or ``None``; then the other side can send no more."""
-        with suppress(OSError):
-            # if this process was late itself, the reply is here, and the channel stays in use
-            data = self.sock.recv(RECORD_SIZE)
-            return Message.parse(data) if data else None
-        with suppress(OSError):
-            self.sock.shutdown(_socket.SHUT_RD)
-            data = self.sock.recv(RECORD_SIZE)
-            return Message.parse(data) if data else None
-        return None
+    # -- the end
 
-    def hang_up(self) -> None:
+    def shut_down(self) -> None:
         """Shut the channel down: waits on either side end with a ``ConnectionError``."""
         with suppress(OSError):
-            self.sock.shutdown(_socket.SHUT_RDWR)
+            self._sock.shutdown(_socket.SHUT_RDWR)
 
     def close_descriptors(self) -> None:
         """Close received file descriptors that were not taken."""
-        self.cut_short = False
+        self._cut_short = False
         while self._descriptors:
             os.close(self._descriptors.pop())
 
     def close(self) -> None:
         """Close the socket and all file descriptors. Harmless if repeated; no greenlet may be waiting."""
         self.close_descriptors()
-        self.sock.close()
+        self._sock.close()
 
 
 def _wait(sock: _socket.socket, event: int, deadline: float | None) -> bool:
@@ -210,7 +243,7 @@ def connect(address: str, deadline: float) -> Channel:
         sock.setblocking(False)
         _connect(sock, address, deadline)
         if not belongs_to_us(sock):
-            raise OwnerGone("another user's process has taken its name")
+            raise OwnerGone("a process of another user listens on its socket")
     except BaseException:
         sock.close()
         raise
@@ -229,6 +262,6 @@ def _connect(sock: _socket.socket, address: str, deadline: float) -> None:
             (gevent.sleep if has_hub() else _sleep_thread)(pause)
             pause = min(2 * pause, LAST_RETRY)
         except OSError as error:
-            raise OwnerGone(f"nobody answers there any more: {error.strerror}") from error
+            raise OwnerGone(f"no process listens on its socket: {error.strerror}") from error
         else:
             return

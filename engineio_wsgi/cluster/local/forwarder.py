@@ -15,20 +15,21 @@ from wsgiref.types import WSGIEnvironment
 from gevent import socket
 
 from engineio_wsgi.clock import monotonic
-from engineio_wsgi.cluster.local.channel import PATIENCE, Channel, OwnerGone, connect
+from engineio_wsgi.cluster.local.channel import PATIENCE, Channel, connect
 from engineio_wsgi.cluster.local.channel_pool import ChannelPool
 from engineio_wsgi.cluster.local.names import Names
 from engineio_wsgi.cluster.local.pump import Pump
 from engineio_wsgi.cluster.messages import BadMessage, Kind, Message, MovedConnection, Refusal, Request, read_answer
-from engineio_wsgi.errors import ClientGone
+from engineio_wsgi.errors import ClientGone, OwnerGone
 from engineio_wsgi.handoff.client_socket import EndWatch
 from engineio_wsgi.handoff.detachable import Detachable
 from engineio_wsgi.http.body import copy_body
 from engineio_wsgi.http.response import Response
+from engineio_wsgi.protocol.websocket.handshake import asks_for_websocket
 from engineio_wsgi.runtime.connection import Connection, detach
 from engineio_wsgi.vendors.gevent_sockets import forget_descriptor
 
-__all__ = ["ClientGone", "ClientWatch", "Forwarder", "LocalForwarder", "RequestCopy"]
+__all__ = ["ClientWatch", "Forwarder", "LocalForwarder", "RequestCopy"]
 
 
 class RequestCopy:
@@ -43,6 +44,8 @@ class RequestCopy:
 
     def __init__(self, environ: WSGIEnvironment, fingerprint: str, sid: str, body_limit: int) -> None:
         self.environ = environ
+        #: whether it asks for a WebSocket
+        self.upgrade = asks_for_websocket(environ)
         self._fingerprint = fingerprint
         self.sid = sid
         self._body_limit = body_limit
@@ -74,13 +77,13 @@ class ClientWatch:
 
     Args:
         environ: of the request.
-        hang_up: ends the wait with an error. Called in the hub; must not block.
+        shut_down: ends the wait with an error. Called in the hub; must not block.
     """
 
     __slots__ = ("_hang_up", "_left", "_watch")
 
-    def __init__(self, environ: WSGIEnvironment, hang_up: Callable[[], object]) -> None:
-        self._hang_up = hang_up
+    def __init__(self, environ: WSGIEnvironment, shut_down: Callable[[], object]) -> None:
+        self._hang_up = shut_down
         self._left = False
         self._watch = EndWatch(environ, self._on_end)
 
@@ -106,22 +109,23 @@ class Forwarder(Protocol):
     #: whether it can hand over any connection; if not, only those that become WebSockets
     moves_connections: ClassVar[bool]
 
-    def hand_over(self, owner: str, connection: MovedConnection, detachable: Detachable) -> Refusal | None:
+    def hand_over(self, owner: str, connection: MovedConnection, detachable: Detachable) -> None:
         """Hand a connection and its request over to their session's worker. Blocks until that worker has taken them.
 
-        Returns:
-            ``None`` if it has: the connection has left this process. Otherwise the connection is unchanged.
+        The connection has left this process then. After an error, it is unchanged.
 
         Raises:
             OwnerGone: there is no such worker, or it does not answer.
+            OwnerRefused: it does not take them.
         """
         ...
 
-    def relay(self, owner: str, request: RequestCopy) -> Response | Refusal:
+    def relay(self, owner: str, request: RequestCopy) -> Response:
         """Have a request answered by its session's worker. Blocks until it is.
 
         Raises:
             OwnerGone: there is no such worker, or it does not answer.
+            OwnerRefused: it does not take the request.
             ClientGone: the client has left.
         """
         ...
@@ -146,90 +150,65 @@ class LocalForwarder:
 
     # -- connections
 
-    def hand_over(self, owner: str, connection: MovedConnection, detachable: Detachable) -> Refusal | None:
+    def hand_over(self, owner: str, connection: MovedConnection, detachable: Detachable) -> None:
         """See :class:`Forwarder`."""
+        message = connection.message(detachable.as_read())
         if detachable.secure:
-            return self._hand_over_secure(owner, connection, detachable)
-        refusal = self._offer(owner, connection.message(detachable.as_read()), detachable.sock.fileno())
-        if refusal is None:
-            wire = detachable.detach()
-            forget_descriptor(wire.fileno())
-            wire.close()
-        return refusal
+            # such a connection cannot leave this process: the other worker gets one end of a socket pair
+            near, far = socket.socketpair()
+            with near, far:
+                self._channels.keep(owner, self._begin(owner, message, far.fileno()))
+                self._tunnels.add(Pump(detachable.detach(), Connection(detach(near)), self._answer_timeout))
+        else:
+            self._channels.keep(owner, self._begin(owner, message, detachable.sock.fileno()))
+            detached = detachable.detach()
+            forget_descriptor(detached.fileno())
+            detached.close()
 
-    def _hand_over_secure(self, owner: str, connection: MovedConnection, detachable: Detachable) -> Refusal | None:
-        """The same for a TLS WebSocket, which cannot leave this process: the other worker gets one end of a socket pair."""
-        near, far = socket.socketpair()
-        with far:
-            try:
-                refusal = self._offer(owner, connection.message(detachable.as_read()), far.fileno())
-            except BaseException:
-                near.close()
-                raise
-        if refusal is not None:
-            near.close()
-            return refusal
-        self._tunnels.add(Pump(detachable.detach(), Connection(detach(near)), self._answer_timeout))
-        return None
-
-    def _offer(self, owner: str, message: Message, descriptor: int | None = None) -> Refusal | None:
-        channel, refusal = self._begin(owner, message, descriptor)
-        self._channels.keep(owner, channel)
-        return refusal
-
-    def _begin(self, owner: str, message: Message, descriptor: int | None = None) -> tuple[Channel, Refusal | None]:
-        """Send the first message, and learn whether the other worker has taken the connection or request."""
+    def _begin(self, owner: str, message: Message, descriptor: int | None = None) -> Channel:
+        """Send the first message. Returns the channel when the other worker has taken the connection or request."""
+        deadline = monotonic() + PATIENCE
         try:
             channel = self._channels.take(owner)
             if channel is not None:
                 # if that worker has closed it meanwhile, it has taken nothing: it would have replied
                 with suppress(ConnectionError):
-                    return channel, _settle(channel, message, descriptor)
-            channel = connect(self._names.address(owner), monotonic() + PATIENCE)
-            return channel, _settle(channel, message, descriptor)
+                    return self._offer(owner, channel, message, deadline, descriptor)
+            channel = connect(self._names.address(owner), deadline)
+            return self._offer(owner, channel, message, deadline, descriptor)
+        except TimeoutError as error:
+            raise OwnerGone(f"it has not answered for {PATIENCE:g} s") from error
         except (OSError, BadMessage) as error:
             raise OwnerGone(str(error)) from error
 
+    def _offer(self, owner: str, channel: Channel, message: Message, deadline: float, descriptor: int | None) -> Channel:
+        try:
+            reply = channel.ask(message, deadline, descriptor)
+            refusal = None if reply.kind is Kind.TAKEN else Refusal.of(reply)
+        except BaseException:
+            channel.close()
+            raise
+        if refusal is not None:
+            self._channels.keep(owner, channel)
+            raise refusal.error
+        return channel
+
     # -- requests
 
-    def relay(self, owner: str, request: RequestCopy) -> Response | Refusal:
+    def relay(self, owner: str, request: RequestCopy) -> Response:
         """See :class:`Forwarder`."""
-        channel, refusal = self._begin(owner, request.message)
-        if refusal is None:
-            try:
-                with ClientWatch(request.environ, channel.hang_up):
-                    answered = read_answer(channel.receive(monotonic() + self._answer_timeout))
-            except BaseException:
-                channel.close()
-                raise
+        channel = self._begin(owner, request.message)
+        try:
+            with ClientWatch(request.environ, channel.shut_down):
+                answered = read_answer(channel.receive(monotonic() + self._answer_timeout))
+        except BaseException:
+            channel.close()
+            raise
         self._channels.keep(owner, channel)
-        return answered if refusal is None else refusal
+        return answered
 
     def close(self) -> None:
         """Close the idle channels and the TLS connections. Does not block."""
         self._channels.close()
         for pump in list(self._tunnels):
             pump.close()
-
-
-def _settle(channel: Channel, message: Message, descriptor: int | None) -> Refusal | None:
-    """Send the first message, and wait for the reply. Closes the channel if that fails."""
-    try:
-        reply = _exchange(channel, message, descriptor)
-        return None if reply.kind is Kind.TAKEN else Refusal.of(reply)
-    except BaseException:
-        channel.close()
-        raise
-
-
-def _exchange(channel: Channel, message: Message, descriptor: int | None) -> Message:
-    deadline = monotonic() + PATIENCE
-    try:
-        channel.send(message, deadline, descriptor)
-        return channel.receive(deadline)
-    except TimeoutError:
-        # the other worker may have taken it just now; it must not do so later
-        word = channel.last_word()
-        if word is None:
-            raise TimeoutError(f"it has not answered for {PATIENCE:g} s") from None
-        return word

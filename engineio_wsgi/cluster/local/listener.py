@@ -12,6 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 import gevent
+from gevent.pool import Pool
+from gevent.socket import wait_read
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.local.channel import PATIENCE, Channel
@@ -24,16 +26,11 @@ __all__ = ["UnixListener"]
 
 logger = logging.getLogger("engine.cluster")
 
-READ = 1
 #: channels at a time; further ones wait in the kernel's queue. Each carries a request that counts in another worker, too, or is
 #: one of the few idle ones
 MAX_CHANNELS = 10_000
-#: channels that are accepted in one turn of the loop
-MAX_ACCEPTED = 64
 #: seconds until the next attempt to accept, after no file descriptor was left
 ACCEPT_PAUSE = 0.1
-#: seconds for which the same complaint is not logged again
-COMPLAINT_PERIOD = 60.0
 
 
 class UnixListener:
@@ -54,42 +51,36 @@ class UnixListener:
         self._names = names
         self._worker_id = worker_id
         self._receive = receive
-        self._channels = 0
         #: channels between two requests
         self._idle: set[Channel] = set()
-        self._complaints = Throttle(COMPLAINT_PERIOD)
+        self._complaints = Throttle()
+        self._closed = False
         # Any: the stub of C sockets does not know `_accept`
         self._listener: Any = _listen(names, worker_id)
-        # Any: a `Watcher`, or ``None`` once closed, which the callbacks of a watcher need not check
-        self._watcher: Any = gevent.get_hub().loop.io(self._listener.fileno(), READ)
-        self._watcher.start(self._accept)
+        #: the greenlets of the channels
+        self._channels = Pool(MAX_CHANNELS)
+        self._greenlet = gevent.spawn(self._accept)
 
     def _accept(self) -> None:
-        """In the hub."""
-        for _ in range(MAX_ACCEPTED):
+        """Accept channels; while there are too many, they wait."""
+        while True:
+            wait_read(self._listener.fileno())
             try:
                 number, _address = self._listener._accept()
             except BlockingIOError:
-                return
+                continue
             except OSError as error:
-                # too many files are open: the watcher would be called in every turn of the loop
+                # too many files are open
                 self._complain("a worker's connection cannot be accepted: %s", error)
-                self._watcher.stop()
-                gevent.spawn_later(ACCEPT_PAUSE, self._accept_again)
-                return
-            self._admit(_socket.socket(fileno=number))
-            if self._channels >= MAX_CHANNELS:
-                self._watcher.stop()
-                return
-
-    def _admit(self, sock: _socket.socket) -> None:
-        if not belongs_to_us(sock):
-            self._complain("a connection of another user's process was closed%s", "")
-            sock.close()
-            return
-        sock.setblocking(False)
-        self._channels += 1
-        gevent.spawn(self._serve, Channel(sock))
+                gevent.sleep(ACCEPT_PAUSE)
+                continue
+            sock = _socket.socket(fileno=number)
+            if belongs_to_us(sock):
+                sock.setblocking(False)
+                self._channels.spawn(self._serve, Channel(sock))
+            else:
+                self._complain("a connection of another user's process was closed%s", "")
+                sock.close()
 
     def _serve(self, channel: Channel) -> None:
         try:
@@ -102,16 +93,10 @@ class UnixListener:
             logger.debug("= another worker closed its channel: %s", error)
         finally:
             channel.close()
-            self._channels -= 1
-            self._accept_again()
-
-    def _accept_again(self) -> None:
-        if self._watcher is not None and not self._watcher.active:
-            self._watcher.start(self._accept)
 
     def _next(self, channel: Channel) -> Message | None:
         """The first message of the next request; ``None`` if there is none."""
-        if self._watcher is None:
+        if self._closed:
             return None
         self._idle.add(channel)
         try:
@@ -125,21 +110,20 @@ class UnixListener:
 
     def close(self) -> None:
         """Accept no more channels; requests under way may finish. Harmless if repeated."""
-        if self._watcher is None:
+        if self._closed:
             return
-        self._watcher.stop()
-        self._watcher.close()
-        self._watcher = None
+        self._closed = True
+        gevent.kill(self._greenlet)
         self._listener.close()
         self._names.release(self._worker_id)
         for channel in self._idle:
-            channel.hang_up()
+            channel.shut_down()
 
-    def forsake(self) -> None:
+    def after_fork(self) -> None:
         """In a forked child: the socket and its name are the parent's."""
-        if self._watcher is not None:
-            self._watcher.close()
-            self._watcher = None
+        if not self._closed:
+            self._closed = True
+            gevent.kill(self._greenlet, block=False)
             self._listener.close()
 
 

@@ -92,11 +92,11 @@ class _Direction:
     def start(self) -> None:
         """Begin to copy."""
         self._target.call_when_drained(self._resume)
-        self._source.watch(self._carry)
+        self._source.watch(self._copy)
         # TLS may have decrypted more than was read: the socket does not become readable for that
-        self._carry()
+        self._copy()
 
-    def _carry(self) -> None:
+    def _copy(self) -> None:
         source, target = self._source, self._target
         try:
             data = source.recv(RECV_SIZE)
@@ -134,7 +134,7 @@ class _Direction:
         elif self._target.lost is not None:
             self._end()
         else:
-            self._source.watch(self._carry)
+            self._source.watch(self._copy)
 
     def _end(self) -> None:
         """The source has ended, or the target has: close both once everything was sent."""

@@ -53,15 +53,15 @@ class Envelope(NamedTuple):
             BadMessage: the bytes are no envelope.
         """
         if len(data) < _ENVELOPE.size:
-            raise BadMessage(f"{len(data)} bytes are no message")
+            raise BadMessage(f"{len(data)} bytes are no envelope")
         version, origin, *numbers = _ENVELOPE.unpack_from(data)
         check_version(version)
         try:
             envelope = cls(origin.rstrip(b"\0").decode("ascii"), *numbers)
         except UnicodeDecodeError:
-            raise BadMessage("an origin that is no name") from None
+            raise BadMessage("an envelope whose sender is no name") from None
         if not envelope.first or envelope.conversation == NO_CONVERSATION:
-            raise BadMessage("numbers that no worker of this version sends")
+            raise BadMessage("an envelope with invalid numbers")
         content = data[_ENVELOPE.size:]
         if not content:
             return envelope, None

@@ -1,34 +1,34 @@
 """The links of this worker to the workers of other machines, and the calls, which need no link.
 
-Owns the names of the channels, the links, and the answers to calls. Knows Redis only as publish and subscribe.
+Owns the links, and the answers to calls. Knows Redis only as publish and subscribe.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from hashlib import sha256
 from itertools import count
 
 import gevent
 from gevent.event import Event
 
 from engineio_wsgi.clock import monotonic
-from engineio_wsgi.cluster.local.channel import PATIENCE, OwnerGone
+from engineio_wsgi.cluster.local.channel import PATIENCE
 from engineio_wsgi.cluster.local.names import is_worker_id
 from engineio_wsgi.cluster.messages import Action, BadMessage, Call, Kind, Message, Result
+from engineio_wsgi.cluster.redis.calls import RedisCaller
 from engineio_wsgi.cluster.redis.envelope import NO_LINK, Envelope
 from engineio_wsgi.cluster.redis.login import RedisConnector, Unreachable
 from engineio_wsgi.cluster.redis.pubsub import Outgoing, PubSub
 from engineio_wsgi.cluster.redis.reliable_link import Conversation, ReliableLink
 from engineio_wsgi.cluster.rpc import CALL_TIMEOUT
 from engineio_wsgi.deadline import Deadline
-from engineio_wsgi.errors import ConfigurationError
+from engineio_wsgi.errors import ConfigurationError, OwnerGone
 from engineio_wsgi.options.redis_url import RedisLocation
 from engineio_wsgi.runtime.loop import Watcher
 from engineio_wsgi.throttle import Throttle
 
-__all__ = ["Channels", "RedisLinks"]
+__all__ = ["RedisLinks"]
 
 logger = logging.getLogger("engine.cluster")
 
@@ -43,37 +43,14 @@ LINK_GRACE = PATIENCE + 1.0
 #: seconds of delay after which the loop counts as having been blocked, and seconds in which it then receives what it missed
 STANDSTILL, CATCH_UP = 1.0, 0.25
 #: seconds between two checks of each link
-LOOK_PERIOD = 2.0
+CHECK_PERIOD = 2.0
 #: seconds that Redis has to receive a withdrawal; if it does not, it has not received the withdrawn message either
 FLUSH_TIMEOUT = 1.0
 #: links after which idle ones are closed
 MAX_IDLE = 256
-#: seconds for which the same complaint is not logged again
-COMPLAINT_PERIOD = 60.0
-#: the first character of the names of processes that only make calls; no worker's id begins with it
-CLIENT_MARK = "~"
 
 
-class Channels:
-    """The channels of a group.
-
-    Args:
-        group: of workers that serve each other's sessions.
-    """
-
-    def __init__(self, group: str) -> None:
-        #: the part that gives all of them the same slot in a Redis Cluster
-        self.slot_key = sha256(group.encode()).hexdigest()[:12]
-        self._prefix = f"engineio:{{{self.slot_key}}}:"
-        #: of all workers
-        self.all = self.of("*")
-
-    def of(self, name: str) -> bytes:
-        """The channel of one worker."""
-        return (self._prefix + name).encode("ascii")
-
-
-class RedisLinks:
+class RedisLinks(RedisCaller):
     """The links of one worker. Made in the hub, after any fork. Blocks until the worker has subscribed.
 
     Args:
@@ -91,29 +68,28 @@ class RedisLinks:
 
     def __init__(self, location: RedisLocation, group: str, name: str, begun: Callable[[Conversation, Message], object],
                  perform: Callable[[Call, bytes], Result], announce: Callable[[str, object], object]) -> None:
+        super().__init__(group)
         self.name = name
         self._begun = begun
         self._perform = perform
         self._announce = announce
-        self._group = group
-        self._channels = Channels(group)
         self._links: dict[str, ReliableLink] = {}
         self._numbers = count(1)
         self._asked: dict[int, _Answers] = {}
-        self._complaints = Throttle(COMPLAINT_PERIOD)
+        self._complaints = Throttle()
         self._connector = RedisConnector(location, self._channels.slot_key)
         #: of the monotonic clock: when the loop last ran, as far as it is known, and until when new conversations wait
         self._awake_at = self._held_until = monotonic()
         # without a message, it has no effect
         probe = Envelope(name).pack(b"")
         self._pubsub = PubSub(self._connector, [self._channels.of(name), self._channels.all], probe, self._receive,
-                              self._come_back, lambda lost: announce("cluster_lost", lost))
+                              self._on_reconnected, lambda lost: announce("cluster_lost", lost))
         try:
             self._pubsub.open()
         except Unreachable as error:
             raise ConfigurationError(f"cluster: {error}") from error
-        self._timer: Watcher = gevent.get_hub().loop.timer(LOOK_PERIOD, LOOK_PERIOD)
-        self._timer.start(self._look)
+        self._timer: Watcher = gevent.get_hub().loop.timer(CHECK_PERIOD, CHECK_PERIOD)
+        self._timer.start(self._check)
 
     # -- links
 
@@ -136,9 +112,9 @@ class RedisLinks:
         link = self._links.get(name)
         if link is None:
             if len(self._links) >= MAX_IDLE:
-                if not self._pubsub.up:
+                if not self._pubsub.connected:
                     # invented session ids must not fill the memory meanwhile
-                    raise OwnerGone("Redis is away, and too much waits for it")
+                    raise OwnerGone("Redis is disconnected, and there are too many links")
                 self._sweep()
             link = self._links[name] = ReliableLink(self, name)
         return link
@@ -155,13 +131,13 @@ class RedisLinks:
 
         def heard(listeners: int) -> None:
             if not listeners:
-                self._unheard(receiver, asked_at)
+                self._note_absent(receiver, asked_at)
             elif (link := self._links.get(receiver)) is not None:
-                link.note_heard()
+                link.note_present()
 
         return self._pubsub.publish(Outgoing(self._channels.of(receiver), data, False, heard))
 
-    def _unheard(self, name: str, now: float) -> None:
+    def _note_absent(self, name: str, now: float) -> None:
         """No connection listened to a worker's channel: the worker is gone, or has only lost its connection to Redis.
 
         Args:
@@ -170,12 +146,12 @@ class RedisLinks:
         link = self._links.get(name)
         if link is None:
             return
-        unheard = link.note_unheard(now)
-        if now - self._pubsub.up_since > GRACE:
+        absent = link.note_absent(now)
+        if now - self._pubsub.connected_since > GRACE:
             # no request waits for a worker that may be gone; but its messages are not forgotten so fast: it may repeat them
-            if unheard > RETURN_GRACE:
+            if absent > RETURN_GRACE:
                 link.give_up_unanswered()
-            if not link.is_known or unheard > LINK_GRACE:
+            if not link.is_known or absent > LINK_GRACE:
                 del self._links[name]
                 link.close()
                 return
@@ -191,27 +167,27 @@ class RedisLinks:
     def _catches_up(self) -> bool:
         """Whether the loop was blocked a moment ago. Called whenever it runs."""
         now = monotonic()
-        if now - self._awake_at > LOOK_PERIOD + STANDSTILL:
+        if now - self._awake_at > CHECK_PERIOD + STANDSTILL:
             self._held_until = now + CATCH_UP
         self._awake_at = now
         return now < self._held_until
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         self._catches_up()
         for link in list(self._links.values()):
-            link.look()
+            link.check()
 
     @property
     def connected(self) -> bool:
-        """Whether Redis is there."""
-        return self._pubsub.up
+        """Whether Redis is connected."""
+        return self._pubsub.connected
 
-    def _come_back(self, away: float) -> None:
+    def _on_reconnected(self, away: float) -> None:
         """Redis was away for ``away`` seconds: messages in both directions may be lost."""
         self._announce("cluster_back", away)
         for link in self._links.values():
-            link.post_again()
-            link.ask_again()
+            link.repeat_all()
+            link.request_repeat()
 
     # -- receiving
 
@@ -260,28 +236,15 @@ class RedisLinks:
         # a caller that waits for an answer gets an error, so the call must not be carried out later
         return self._pubsub.publish(Outgoing(channel, envelope.pack(message.encode()), number == 0 and heard is None, heard))
 
-    def others(self) -> list[str]:
-        """See :class:`Caller`. None while Redis is away."""
-        return sorted(self.ask_all(Call(self._group, Action.COUNT).message()))
-
-    def ask(self, worker: str, message: Message) -> int:
-        """See :class:`Caller`."""
-        answers = self._ask(self._channels.of(worker), message, lambda heard: heard)
-        if worker not in answers:
-            raise OwnerGone("it does not exist, or has not answered")
-        return answers[worker]
-
-    def ask_all(self, message: Message) -> dict[str, int]:
-        """See :class:`Caller`."""
-        # this worker receives it, too
-        return self._ask(self._channels.all, message, lambda heard: heard - 1)
-
-    def _ask(self, channel: bytes, message: Message, expected: Callable[[int], int]) -> dict[str, int]:
+    def _ask(self, channel: bytes, message: Message) -> dict[str, int]:
+        """See :class:`RedisCaller`. No results while Redis is away."""
         answers = _Answers()
         number = next(self._numbers)
         self._asked[number] = answers
+        # a call to all workers comes back to this one, too, which ignores it
+        itself = int(channel == self._channels.all)
         try:
-            if self._post_call(channel, number, message, lambda heard: answers.expect(expected(heard))):
+            if self._post_call(channel, number, message, lambda heard: answers.expect(heard - itself)):
                 Deadline(CALL_TIMEOUT).wait(answers.complete)
         finally:
             del self._asked[number]
@@ -299,13 +262,13 @@ class RedisLinks:
     def _tell(self, channel: bytes, message: Message, heard: Callable[[int], object] | None) -> bool:
         posted = self._post_call(channel, 0, message, heard)
         if not posted and heard is None and self._complaints.passes("full", monotonic()):
-            logger.warning("too much waits for Redis, and broadcasts to other machines are dropped")
+            logger.warning("broadcasts to other machines are dropped: too many bytes wait for Redis")
         return posted
 
-    def forsake(self) -> None:
+    def after_fork(self) -> None:
         """In a forked child: the connection and the links are the parent's."""
         self._timer.close()
-        self._pubsub.forsake()
+        self._pubsub.after_fork()
         self._links.clear()
 
     def close(self, timeout: float) -> None:
@@ -329,13 +292,13 @@ class _Answers:
     def expect(self, number: int) -> None:
         """So many workers have received the call."""
         self._expected = number
-        self._look()
+        self._check()
 
     def add(self, worker: str, sessions: int) -> None:
         """A worker has answered."""
         self.sessions[worker] = sessions
-        self._look()
+        self._check()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         if len(self.sessions) == self._expected:
             self.complete.set()

@@ -98,23 +98,15 @@ class RedisConnector:
             Unreachable: no server accepts one, or a command is refused.
         """
         connection = self.connect()
-        replies = [self._reply(connection, command) for command in commands]
+        replies = [_reply(connection, command) for command in commands]
         refusals = [reply for reply in replies if isinstance(reply, Exception)]
         if refusals:
             connection.disconnect()
             raise Unreachable(self.refused(*refusals))
         # all replies have been read, so nothing has been read ahead
-        wire = Connection(detach(detach_socket(connection)))
-        hold(wire)
-        return wire, replies
-
-    @staticmethod
-    def _reply(connection: RedisPyConnection, command: tuple[str | bytes, ...]) -> object:
-        try:
-            connection.send_command(*command)
-            return connection.read_response(disable_decoding=True)
-        except LOST as error:
-            return error
+        detached = Connection(detach(detach_socket(connection)))
+        hold(detached)
+        return detached, replies
 
     def refused(self, *errors: BaseException) -> str:
         """One line for the operator: the errors, and the rights that the user lacks on Redis."""
@@ -125,39 +117,34 @@ class RedisConnector:
         location = self.location
         if not location.finder:
             return location.addresses[0], []
-        ask = self._ask_sentinel if location.finder == "sentinel" else self._ask_node
+        # the password is the server's: Sentinel has its own, if any
+        by_sentinel = location.finder == "sentinel"
+        ask = self._ask_sentinel if by_sentinel else self._ask_node
+        login = ("", "") if by_sentinel else (location.username, location.password)
         reasons: list[str] = []
         for address in location.addresses:
+            connection = self._connection(address, *login)
             try:
-                return ask(address), reasons
+                return ask(connection), reasons
             except LOST as error:
                 reasons.append(f"{address[0]}:{address[1]}: {_reason(error)}")
+            finally:
+                connection.disconnect()
         return None, reasons
 
-    def _ask_sentinel(self, address: tuple[str, int]) -> tuple[str, int]:
-        # the password is the server's: Sentinel has its own, if any
-        reply = self._ask(self._connection(address, "", ""), "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.location.service)
+    def _ask_sentinel(self, connection: RedisPyConnection) -> tuple[str, int]:
+        reply = _ask(connection, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.location.service)
         if not reply:
             raise RedisError(f"it knows no service {self.location.service!r}")
         return reply[0].decode(), int(reply[1])
 
-    def _ask_node(self, address: tuple[str, int]) -> tuple[str, int]:
-        connection = self._connection(address, self.location.username, self.location.password)
+    def _ask_node(self, connection: RedisPyConnection) -> tuple[str, int]:
         slot = key_slot(self._slot_key.encode())
-        for first, last, (host, port, *_), *_ in self._ask(connection, "CLUSTER", "SLOTS"):
+        for first, last, (host, port, *_), *_ in _ask(connection, "CLUSTER", "SLOTS"):
             if first <= slot <= last:
                 # a node that does not know its own name leaves it out
-                return host.decode() or address[0], port
+                return host.decode() or connection.host, port
         raise RedisError(f"no node serves the slot {slot}")
-
-    @staticmethod
-    def _ask(connection: RedisPyConnection, *command: str) -> Any:  # the reply, whose form depends on the command
-        try:
-            connection.connect()
-            connection.send_command(*command)
-            return connection.read_response(disable_decoding=True)
-        finally:
-            connection.disconnect()
 
     def _connection(self, address: tuple[str, int], username: str, password: str) -> RedisPyConnection:
         plain = not self._in_hub and not has_hub()
@@ -169,6 +156,18 @@ class RedisConnector:
         return kind(host=address[0], port=address[1], username=username or None, password=password or None, protocol=2,
                     socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, socket_keepalive=True, parser_class=Parser,
                     retry=Retry(NoBackoff(), 0), **settings)
+
+
+def _ask(connection: RedisPyConnection, *command: str | bytes) -> Any:  # the reply, whose form depends on the command
+    connection.send_command(*command)
+    return connection.read_response(disable_decoding=True)
+
+
+def _reply(connection: RedisPyConnection, command: tuple[str | bytes, ...]) -> object:
+    try:
+        return _ask(connection, *command)
+    except LOST as error:
+        return error
 
 
 def _reason(error: BaseException) -> str:

@@ -10,22 +10,23 @@ import secrets
 from redis.exceptions import NoPermissionError
 
 from engineio_wsgi.clock import monotonic
-from engineio_wsgi.cluster.messages import Action, BadMessage, Call, Message, Result
+from engineio_wsgi.cluster.messages import BadMessage, Message, Result
+from engineio_wsgi.cluster.redis.calls import RedisCaller
 from engineio_wsgi.cluster.redis.envelope import Envelope
-from engineio_wsgi.cluster.redis.links import CLIENT_MARK, Channels
 from engineio_wsgi.cluster.redis.login import LOST, RedisConnector, RedisPyConnection, Unreachable
 from engineio_wsgi.cluster.rpc import CALL_TIMEOUT
-from engineio_wsgi.errors import OwnerGone
 from engineio_wsgi.options.redis_url import RedisLocation
 from engineio_wsgi.vendors.redis_connections import set_timeout
 
 __all__ = ["OneShotClient"]
 
+#: the first character of the name of a process that only makes calls; no worker's id begins with it
+CLIENT_MARK = "~"
 #: random bytes of the name under which a client gets its answers
 NAME_BYTES = 8
 
 
-class OneShotClient:
+class OneShotClient(RedisCaller):
     """Asks the workers of all machines. From any thread, with gevent and without it.
 
     Args:
@@ -34,39 +35,15 @@ class OneShotClient:
     """
 
     def __init__(self, location: RedisLocation, group: str) -> None:
-        self._group = group
-        self._channels = Channels(group)
+        super().__init__(group)
         self._connector = RedisConnector(location, self._channels.slot_key, in_hub=False)
 
-    def others(self) -> list[str]:
-        """See :class:`Caller`.
-
-        Raises:
-            ConnectionError: Redis cannot be reached.
-        """
-        return sorted(self.ask_all(Call(self._group, Action.COUNT).message()))
-
-    def ask(self, worker: str, message: Message) -> int:
-        """See :class:`Caller`.
-
-        Raises:
-            ConnectionError: Redis cannot be reached.
-        """
-        results = self._ask(self._channels.of(worker), message)
-        if worker not in results:
-            raise OwnerGone("it does not exist, or has not answered")
-        return results[worker]
-
-    def ask_all(self, message: Message) -> dict[str, int]:
-        """See :class:`Caller`.
-
-        Raises:
-            ConnectionError: Redis cannot be reached.
-        """
-        return self._ask(self._channels.all, message)
-
     def _ask(self, channel: bytes, message: Message) -> dict[str, int]:
-        """The results of all workers that answer a call."""
+        """See :class:`RedisCaller`.
+
+        Raises:
+            ConnectionError: Redis cannot be reached, or was lost.
+        """
         name = CLIENT_MARK + secrets.token_urlsafe(NAME_BYTES)
         data = Envelope(name, conversation=1).pack(message.encode())
         verbs = ("SSUBSCRIBE", "SPUBLISH") if self._connector.sharded else ("SUBSCRIBE", "PUBLISH")

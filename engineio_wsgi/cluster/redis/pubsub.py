@@ -1,8 +1,8 @@
 """Publishing and subscribing on a Redis that workers of several machines share, over one connection.
 
-Owns the connection, its reconnection, and the messages that wait for it. All messages that are published in one turn of the
-event loop go out as one pipeline, and the publisher learns how many subscribers have received each. Knows nothing of their
-content.
+Owns the connection, its reconnection, and the messages that wait for it. All messages that are published until the event loop
+has nothing else to do go out as one pipeline, and the publisher learns how many subscribers have received each. Knows nothing of
+their content.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.redis.login import TIMEOUT, RedisConnector, Unreachable
 from engineio_wsgi.cluster.redis.resp import RedisConnection, pack_command
 from engineio_wsgi.deadline import Deadline
-from engineio_wsgi.runtime.loop import IoLoop
+from engineio_wsgi.runtime.loop import IoLoop, Watcher
 from engineio_wsgi.throttle import Throttle
 
 __all__ = ["Outgoing", "PubSub"]
@@ -31,10 +31,10 @@ logger = logging.getLogger("engine.cluster")
 MAX_WAITING = 16_000_000
 #: seconds between two attempts to reach Redis, at first and at most
 FIRST_RETRY, LAST_RETRY = 0.05, 1.0
+#: seconds for which a message is kept at most, to send others with it
+MAX_DELAY = 0.001
 #: seconds between two checks whether all messages have been received
 FLUSH_PAUSE = 0.005
-#: seconds for which the same complaint is not logged again
-COMPLAINT_PERIOD = 60.0
 #: switches to RESP3, where one connection may publish and subscribe (Redis 6)
 HELLO = pack_command("HELLO", "3")
 CONFIRMATIONS = (b"subscribe", b"ssubscribe")
@@ -80,20 +80,23 @@ class PubSub:
         self._queue: deque[Outgoing] = deque()
         self._sent: deque[Outgoing] = deque()
         self._waiting = 0
-        self._flushing = False
         self._loop: IoLoop = gevent.get_hub().loop
+        #: fires when the loop has nothing else to do
+        self._idle = self._loop.idle()
+        #: fires if it always has; ``None`` if nothing is about to be sent
+        self._late: Watcher | None = None
         #: set once all subscriptions are confirmed, or the connection is lost
         self._settled = Event()
         self._unconfirmed = 0
         self._lost: AsyncResult = AsyncResult()
         self._connection: RedisConnection | None = None
         #: whether Redis is there
-        self.up = False
+        self.connected = False
         #: of the monotonic clock: since when
-        self.up_since = 0.0
+        self.connected_since = 0.0
         self._publish, self._subscribe = ("SPUBLISH", "SSUBSCRIBE") if connector.sharded else ("PUBLISH", "SUBSCRIBE")
-        self._complaints = Throttle(COMPLAINT_PERIOD)
-        self._greenlet = gevent.Greenlet(self._stay)
+        self._complaints = Throttle()
+        self._greenlet = gevent.Greenlet(self._keep_connected)
 
     # -- the connection
 
@@ -104,15 +107,15 @@ class PubSub:
             Unreachable: Redis is not there, or does not let this user do what is needed.
             FileExistsError: another connection has subscribed to the first channel already.
         """
-        self._reach(first=True)
+        self._connect(first=True)
         self._greenlet.start()
 
-    def _reach(self, first: bool = False) -> None:
-        wire, (_, listeners) = self._connector.open(("PING",), (self._publish, self._channels[0], self._probe))
+    def _connect(self, first: bool = False) -> None:
+        connection, (_, listeners) = self._connector.open(("PING",), (self._publish, self._channels[0], self._probe))
         self._lost = AsyncResult()
         self._unconfirmed = len(self._channels)
         self._settled.clear()
-        self._connection = RedisConnection(wire, TIMEOUT, self._on_reply, self._lose)
+        self._connection = RedisConnection(connection, TIMEOUT, self._on_reply, self._lose)
         try:
             if first and listeners:
                 raise FileExistsError(f"somebody listens to {self._channels[0].decode()} already")
@@ -123,10 +126,10 @@ class PubSub:
                 late = TimeoutError(f"it has not confirmed a subscription for {TIMEOUT:g} s")
                 raise Unreachable(self._connector.refused(self._lost.value or late))
         except BaseException:
-            self._hang_up()
+            self._disconnect()
             raise
-        self.up = True
-        self.up_since = monotonic()
+        self.connected = True
+        self.connected_since = monotonic()
         self._flush_soon()
 
     def _lose(self, error: Exception) -> None:
@@ -135,8 +138,9 @@ class PubSub:
             self._lost.set(error)
         self._settled.set()
 
-    def _hang_up(self) -> None:
-        self.up = False
+    def _disconnect(self) -> None:
+        self.connected = False
+        self._stop_waiting()
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -145,27 +149,27 @@ class PubSub:
         self._queue = deque(each for each in self._queue if each.lasting)
         self._waiting = sum(len(each.data) for each in self._queue)
 
-    def _stay(self) -> None:
+    def _keep_connected(self) -> None:
         """Reconnect for ever."""
         pause = FIRST_RETRY
         while True:
             lost = self._lost.get()
             lost_at = monotonic()
-            self._hang_up()
+            self._disconnect()
             self._on_down(lost)
             if self._complaints.passes(str(lost), monotonic()):
-                logger.warning("Redis is lost (%s): requests for other machines' sessions wait for it", lost)
+                logger.warning("Redis is disconnected (%s): requests for sessions of other machines wait for it", lost)
             # a Redis that is there and refuses everything is not asked all the time
-            pause = FIRST_RETRY if monotonic() - self.up_since > LAST_RETRY else min(2 * pause, LAST_RETRY)
-            self._reach_again(pause)
-            logger.info("Redis is there again")
-            self._on_up(self.up_since - lost_at)
+            pause = FIRST_RETRY if monotonic() - self.connected_since > LAST_RETRY else min(2 * pause, LAST_RETRY)
+            self._reconnect(pause)
+            logger.info("Redis is connected again")
+            self._on_up(self.connected_since - lost_at)
 
-    def _reach_again(self, pause: float) -> None:
+    def _reconnect(self, pause: float) -> None:
         while True:
             gevent.sleep(pause)
             try:
-                self._reach()
+                self._connect()
             except Unreachable as error:
                 logger.debug("= %s", error)
                 pause = min(2 * pause, LAST_RETRY)
@@ -199,23 +203,31 @@ class PubSub:
         Returns:
             Whether it will be published. ``False`` if too much is waiting, or Redis is away and the message does not wait for it.
         """
-        if not (self.up or outgoing.lasting) or self._waiting > MAX_WAITING:
+        if not (self.connected or outgoing.lasting) or self._waiting > MAX_WAITING:
             return False
         self._queue.append(outgoing)
         self._waiting += len(outgoing.data)
-        if self.up:
+        if self.connected:
             self._flush_soon()
         return True
 
     def _flush_soon(self) -> None:
-        if not self._flushing:
-            self._flushing = True
-            self._loop.run_callback(self._flush)
+        """Send once the loop has nothing else to do: what is published until then goes out with the same system call."""
+        if self._late is None:
+            self._late = self._loop.timer(MAX_DELAY)
+            self._late.start(self._flush)
+            self._idle.start(self._flush)
+
+    def _stop_waiting(self) -> None:
+        self._idle.stop()
+        if self._late is not None:
+            self._late.close()
+            self._late = None
 
     def _flush(self) -> None:
-        self._flushing = False
+        self._stop_waiting()
         batch = self._queue
-        if not self.up or self._connection is None or not batch:
+        if not self.connected or self._connection is None or not batch:
             return
         self._queue = deque()
         self._sent.extend(batch)
@@ -224,17 +236,17 @@ class PubSub:
     def flush(self, timeout: float) -> None:
         """Block until Redis has all published messages, for ``timeout`` seconds at most."""
         deadline = Deadline(timeout)
-        while self.up and self._waiting and not deadline.has_passed():
+        while self.connected and self._waiting and not deadline.has_passed():
             gevent.sleep(FLUSH_PAUSE)
 
-    def forsake(self) -> None:
+    def after_fork(self) -> None:
         """In a forked child: the connection and the messages that wait for it are the parent's."""
         self._greenlet.kill(block=False)
         self._queue.clear()
-        self._hang_up()
+        self._disconnect()
 
     def close(self, timeout: float) -> None:
         """Send what waits, for ``timeout`` seconds at most, and receive nothing more. Harmless if repeated."""
         self.flush(timeout)
         gevent.kill(self._greenlet)
-        self._hang_up()
+        self._disconnect()

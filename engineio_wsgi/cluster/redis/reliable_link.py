@@ -17,10 +17,10 @@ from gevent.event import Event
 from gevent.hub import Waiter
 
 from engineio_wsgi.clock import monotonic
-from engineio_wsgi.cluster.local.channel import OwnerGone
 from engineio_wsgi.cluster.messages import BadMessage, Kind, Message
 from engineio_wsgi.cluster.redis.envelope import NO_LINK, Envelope
 from engineio_wsgi.deadline import Deadline
+from engineio_wsgi.errors import OwnerGone
 from engineio_wsgi.runtime.loop import Watcher
 
 __all__ = ["Conversation", "EnvelopeSender", "ReliableLink"]
@@ -204,16 +204,16 @@ class ReliableLink:
         self._arrived_size = 0
         self._ack_timer: Watcher | None = None
         self._ack_wanted = False
-        self._asked_again_at = -1
+        self._requested_at = -1
         self._last_conversation = 0
         self._conversations: dict[int, Conversation] = {}
         #: whether messages are about to be repeated, since the other worker does not listen at the moment
         self._repeats = False
         #: of the monotonic clock: since when the other worker has not listened; 0 while it does
-        self._unheard_since = 0.0
+        self._absent_since = 0.0
         self._closed = False
         #: the oldest number that was unacknowledged at the last check; and one that was repeated since, or 0
-        self._oldest = self._tried_again = 0
+        self._oldest = self._repeated = 0
 
     @property
     def idle(self) -> bool:
@@ -227,14 +227,14 @@ class ReliableLink:
 
     # -- conversations
 
-    def note_heard(self) -> None:
+    def note_present(self) -> None:
         """The other worker listens."""
-        self._unheard_since = 0.0
+        self._absent_since = 0.0
 
-    def note_unheard(self, now: float) -> float:
+    def note_absent(self, now: float) -> float:
         """The other worker did not listen at a time of the monotonic clock. Returns for how many seconds it has not."""
-        self._unheard_since = self._unheard_since or now
-        return now - self._unheard_since
+        self._absent_since = self._absent_since or now
+        return now - self._absent_since
 
     def repeat_after(self, seconds: float) -> None:
         """Repeat what is not acknowledged after a pause, and ask the other side to do so. Does not block."""
@@ -245,8 +245,8 @@ class ReliableLink:
     def _repeat(self) -> None:
         self._repeats = False
         if not self._closed:
-            self.try_again()
-            self.ask_again()
+            self.repeat_oldest()
+            self.request_repeat()
 
     def give_up_unanswered(self) -> None:
         """Withdraw the conversations whose first message may not have arrived."""
@@ -296,28 +296,28 @@ class ReliableLink:
                 self._unacked[position] = (number, conversation, b"")
                 self._unacked_size -= len(message)
 
-    def post_again(self) -> None:
+    def repeat_all(self) -> None:
         """Repeat all unacknowledged messages."""
         for number, conversation, message in self._unacked:
             self._post(number, conversation, message)
 
-    def try_again(self) -> None:
+    def repeat_oldest(self) -> None:
         """Repeat the oldest of them; the others when it is acknowledged: a blocked worker has enough to read."""
         if self._unacked:
-            self._tried_again = self._unacked[0][0]
+            self._repeated = self._unacked[0][0]
             self._post(*self._unacked[0])
 
-    def ask_again(self) -> None:
+    def request_repeat(self) -> None:
         """Ask the other side to repeat its unacknowledged messages."""
         self._post(0, 1)
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Repeat lost messages, and ask for lost ones. Called periodically; it also shows whether the other worker listens."""
         oldest = self._unacked[0][0] if self._unacked else 0
         if oldest and oldest == self._oldest:
-            self.try_again()
-        elif self._asked_again_at == self._arrived:
-            self.ask_again()
+            self.repeat_oldest()
+        elif self._requested_at == self._arrived:
+            self.request_repeat()
         elif self._conversations:
             self._post(0, 0)
         self._oldest = oldest
@@ -334,7 +334,7 @@ class ReliableLink:
     def receive(self, envelope: Envelope, message: Message | None) -> None:
         """An envelope has arrived from the other worker."""
         if envelope.link != self._other_link:
-            self._begin_anew(envelope)
+            self._reset(envelope)
         # earlier numbers will not be sent any more
         self._arrived = max(self._arrived, envelope.first - 1)
         if envelope.other_link == self._link:
@@ -342,23 +342,23 @@ class ReliableLink:
         if envelope.number == 0:
             if envelope.conversation:
                 # the other side misses a message
-                self.post_again()
+                self.repeat_all()
         elif envelope.number == self._arrived + 1:
             self._take_next(envelope.conversation, message)
         elif envelope.number <= self._arrived:
             self._acknowledge_soon(0)
-        elif self._asked_again_at != self._arrived:
-            self._asked_again_at = self._arrived
-            self.ask_again()
+        elif self._requested_at != self._arrived:
+            self._requested_at = self._arrived
+            self.request_repeat()
 
     def _take_next(self, conversation: int, message: Message | None) -> None:
         self._arrived += 1
-        self._asked_again_at = -1
+        self._requested_at = -1
         self._acknowledge_soon(0 if message is None else len(message.body))
         if message is not None:
             self._deliver(conversation, message)
 
-    def _begin_anew(self, envelope: Envelope) -> None:
+    def _reset(self, envelope: Envelope) -> None:
         """The other side has forgotten the link."""
         if self._other_link != NO_LINK:
             self.fail()
@@ -369,9 +369,9 @@ class ReliableLink:
         unacked = self._unacked
         while unacked and unacked[0][0] <= arrived:
             self._unacked_size -= len(unacked.popleft()[2])
-        if self._tried_again and arrived >= self._tried_again:
-            self._tried_again = 0
-            self.post_again()
+        if self._repeated and arrived >= self._repeated:
+            self._repeated = 0
+            self.repeat_all()
 
     def _acknowledge_soon(self, size: int) -> None:
         self._arrived_size += size

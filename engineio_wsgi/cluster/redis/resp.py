@@ -27,7 +27,7 @@ def pack_command(*words: str | bytes) -> bytes:
 #: times ``RECV_SIZE`` that are read in one turn of the loop
 MAX_READS = 256
 #: seconds between two checks that something was received
-LOOK_PERIOD = 1.0
+CHECK_PERIOD = 1.0
 PING = pack_command("PING")
 
 
@@ -35,43 +35,43 @@ class RedisConnection:
     """A connection that has logged in. Only the hub may use it.
 
     Args:
-        wire: the connection.
+        connection: to it.
         patience: seconds that the server may be silent; after the first of them it is pinged.
         on_reply: called with each reply, which may be an error. Must not block.
         on_lost: called once, with the reason, when the connection is lost.
     """
 
-    def __init__(self, wire: Connection, patience: float, on_reply: Callable[[object], object],
+    def __init__(self, connection: Connection, patience: float, on_reply: Callable[[object], object],
                  on_lost: Callable[[Exception], object]) -> None:
-        self._wire = wire
+        self._connection = connection
         self._on_reply = on_reply
         self._on_lost = on_lost
         self._reader = hiredis.Reader()
         self._patience = patience
         #: checks in a row that found nothing received
         self._silent = 0
-        self._timer: Watcher = gevent.get_hub().loop.timer(LOOK_PERIOD, LOOK_PERIOD)
-        self._timer.start(self._look)
-        wire.watch(self._read)
+        self._timer: Watcher = gevent.get_hub().loop.timer(CHECK_PERIOD, CHECK_PERIOD)
+        self._timer.start(self._check)
+        connection.watch(self._read)
 
     def send(self, data: bytes) -> None:
         """Send commands. Never blocks."""
         try:
-            self._wire.write(data)
+            self._connection.write(data)
         except OSError as error:
             self._lose(error)
 
     def _read(self) -> None:
         """Read everything that is there: after a pause, what takes a request back may be far behind the request."""
-        wire = self._wire
+        connection = self._connection
         try:
             for _ in range(MAX_READS):
-                data = wire.recv(RECV_SIZE)
+                data = connection.recv(RECV_SIZE)
                 if not data:
                     raise ConnectionResetError("it has closed the connection")
                 self._parse(data)
                 # TLS comes in smaller pieces
-                if wire.closed or (len(data) < RECV_SIZE and not wire.secure):
+                if connection.closed or (len(data) < RECV_SIZE and not connection.secure):
                     return
         except BlockingIOError:
             return
@@ -87,9 +87,9 @@ class RedisConnection:
         except hiredis.ProtocolError as error:
             self._lose(error)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         self._silent += 1
-        if self._silent * LOOK_PERIOD > self._patience:
+        if self._silent * CHECK_PERIOD > self._patience:
             self._lose(TimeoutError(f"it has not answered for {self._patience:g} s"))
         elif self._silent == 2:
             self.send(PING)
@@ -104,4 +104,4 @@ class RedisConnection:
         self._on_lost = self._on_reply = lambda _: None
         self._timer.stop()
         self._timer.close()
-        self._wire.close()
+        self._connection.close()

@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import gevent
 
-from engineio_wsgi.cluster.local.channel import OwnerGone
 from engineio_wsgi.cluster.messages import Kind, Message, read_number
 from engineio_wsgi.cluster.redis.reliable_link import Conversation
+from engineio_wsgi.errors import OwnerGone
 from engineio_wsgi.runtime.loop import IoLoop
 
 __all__ = ["Stream"]
@@ -82,7 +82,7 @@ class Stream:
         """
         if self._arrived:
             data = self._arrived.popleft()
-            self._say(Message(Kind.ROOM, (str(len(data)),)))
+            self._send(Message(Kind.ROOM, (str(len(data)),)))
             return data
         if self._ended:
             return b""
@@ -103,11 +103,11 @@ class Stream:
         if self.lost is not None:
             raise self.lost
         self.unsent += len(data)
-        self._say(Message(Kind.DATA, body=data))
+        self._send(Message(Kind.DATA, body=data))
         if self.lost is not None:
             raise self.lost
 
-    def _say(self, message: Message) -> None:
+    def _send(self, message: Message) -> None:
         try:
             self._conversation.send(message)
         except OwnerGone as error:

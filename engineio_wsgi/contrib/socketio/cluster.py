@@ -18,7 +18,8 @@ from engineio_wsgi.contrib.socketio.options import PATH
 from engineio_wsgi.contrib.socketio.packets import dumps, loads
 from engineio_wsgi.contrib.socketio.untyped import Value
 from engineio_wsgi.emitter import Emitter
-from engineio_wsgi.engine.registry import SESSION_ID_BYTES, WORKER_ID_SIZE
+from engineio_wsgi.engine.registry import WORKER_ID_SIZE
+from engineio_wsgi.runtime.random_ids import ID_SIZE as RANDOM_SIZE
 
 __all__ = ["ClusterManager", "RoomCluster"]
 
@@ -28,7 +29,7 @@ TOPIC = "socket.io"
 #: seconds for which the workers are not looked for again: Redis has to be asked
 WORKERS_PERIOD = 1.0
 #: characters of a client's id: those that name its worker, and 120 random bits in base64
-ID_SIZE = WORKER_ID_SIZE + SESSION_ID_BYTES * 4 // 3
+ID_SIZE = WORKER_ID_SIZE + RANDOM_SIZE
 
 
 class RoomCluster(Protocol):

@@ -11,7 +11,7 @@ __all__ = ["session_cookie"]
 
 def session_cookie(cookie: Cookie, sid: str) -> str:
     """The value of the ``Set-Cookie`` header (RFC 6265 section 4.1) that names ``sid``."""
-    return dump_cookie(
+    value = dump_cookie(
         cookie.name,
         sid,
         max_age=cookie.max_age,
@@ -20,4 +20,9 @@ def session_cookie(cookie: Cookie, sid: str) -> str:
         secure=cookie.secure,
         httponly=cookie.httponly,
         samesite=cookie.samesite,
+        expires=cookie.expires,
     )
+    # werkzeug 3.0 knows neither of these
+    if cookie.partitioned:
+        value += "; Partitioned"
+    return value if cookie.priority is None else f"{value}; Priority={cookie.priority}"

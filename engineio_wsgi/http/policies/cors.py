@@ -12,6 +12,8 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from werkzeug.wrappers import Request
+
 from engineio_wsgi.errors import ErrorCode, Forbidden, RequestRefused
 from engineio_wsgi.http.response import Response
 from engineio_wsgi.http.response_head import keep_header
@@ -28,7 +30,7 @@ DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 #: schemes that clients other than browsers write into ``Origin`` for a WebSocket, and those of the same origin over HTTP
 HTTP_SCHEMES = {"ws": "http", "wss": "https"}
 ALLOW_ORIGIN = "Access-Control-Allow-Origin"
-Matcher = Callable[[str], bool]
+Matcher = Callable[[str, "WSGIEnvironment"], bool]
 
 
 class OriginPolicy:
@@ -42,12 +44,18 @@ class OriginPolicy:
         self._cors = cors
         origins = () if cors is None else cors.origins
         listed = origins if isinstance(origins, (list, tuple, set, frozenset)) else (origins,)
+        self._listed = listed
         self._names = frozenset(_configured(origin) for origin in listed if isinstance(origin, str))
         self._matchers: list[Matcher] = [_matcher(origin) for origin in listed if not isinstance(origin, str)]
         self._anybody = "*" in self._names
         self._constant = [] if cors is None else _constant_headers(cors)
         for name, value in [*((ALLOW_ORIGIN, each) for each in self._names), *self._constant]:
             keep_header(name, value)
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether a function of the application is called with the origin of each request."""
+        return any(not isinstance(origin, (str, re.Pattern)) for origin in self._listed)
 
     def check(self, environ: WSGIEnvironment) -> None:
         """Check one request. A request without ``Origin`` does not come from a page of another site.
@@ -70,7 +78,7 @@ class OriginPolicy:
             return False
         if self._anybody or _is_same(origin, environ) or _canonical(origin) in self._names:
             return True
-        return any(matches(origin) for matches in self._matchers)
+        return any(matches(origin, environ) for matches in self._matchers)
 
     def _describe(self, environ: WSGIEnvironment) -> str:
         own = f"{environ.get('wsgi.url_scheme')}://{environ.get('HTTP_HOST', '')}"
@@ -142,15 +150,28 @@ def _configured(origin: str) -> str:
     return _canonical(scheme + separator + host.removesuffix("/"))
 
 
-def _matcher(origin: re.Pattern[str] | Callable[[str], object]) -> Matcher:
+def _matcher(origin: re.Pattern[str] | Callable[..., object]) -> Matcher:
     if isinstance(origin, re.Pattern):
-        return lambda got: origin.fullmatch(got) is not None
-    return lambda got: _ask(origin, got)
+        return lambda got, environ: origin.fullmatch(got) is not None
+    if _wants_request(origin):
+        return lambda got, environ: _ask(lambda: origin(got, Request(environ)))
+    return lambda got, environ: _ask(lambda: origin(got))
 
 
-def _ask(allows: Callable[[str], object], origin: str) -> bool:
+def _wants_request(allows: Callable[..., object]) -> bool:
+    """Whether a ``cors`` callable has two parameters that must be given."""
     try:
-        allowed = allows(origin)
+        parameters = inspect.signature(allows).parameters.values()
+    except (TypeError, ValueError):
+        # a callable of C that does not tell
+        return False
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(each.kind in positional and each.default is inspect.Parameter.empty for each in parameters) == 2
+
+
+def _ask(allows: Callable[[], object]) -> bool:
+    try:
+        allowed = allows()
         if inspect.isawaitable(allowed):
             raise TypeError(f"it returned an awaitable ({type(allowed).__name__}), which nothing awaits")
         return bool(allowed)

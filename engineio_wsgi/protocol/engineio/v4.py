@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from engineio_wsgi.errors import ProtocolError
 from engineio_wsgi.packet import Packet, PacketType
 
-__all__ = ["decode_packet", "decode_payload", "encode_packet", "encode_payload"]
+__all__ = ["decode_packet", "decode_payload", "encode_packet", "encode_payload", "encode_text"]
 
 #: separates the packets of a payload: the record separator, which JSON contains in escaped form only
 SEPARATOR = b"\x1e"
@@ -61,7 +61,15 @@ def _encode_one(packet: Packet) -> bytes:
     data = packet.data
     if isinstance(data, bytes):
         return b"b" + b64encode(data)
-    text = f"{packet.type:d}{data}"
+    return _encode(f"{packet.type:d}{data}")
+
+
+def encode_text(data: str) -> bytes:
+    """The body with one message, of text."""
+    return _encode("4" + data)
+
+
+def _encode(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError:

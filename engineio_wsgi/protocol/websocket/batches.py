@@ -3,6 +3,9 @@
 Owns the plain case, which is nearly all traffic: whole, final, masked and uncompressed frames of less than 64 KiB from a
 client, and ``str`` and ``bytes`` for it. Everything else is left to `FrameDecoder`, and to the encoders next to it.
 
+``receive_messages`` and ``send_messages`` do one ``recv`` or one ``send`` as well, so that the bytes need no object of their own:
+`Connection` says on which descriptors they may. They never wait, and know nothing else of connections.
+
 What is written here in Python is the reference for ``c_batches.c``. It is used where no C compiler was there when the package
 was installed, and where the environment has ``ENGINEIO_PURE=1``.
 """
@@ -10,18 +13,23 @@ was installed, and where the environment has ``ENGINEIO_PURE=1``.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from engineio_wsgi.protocol.websocket.frames import apply_mask, encode_binary, encode_text
 
-__all__ = ["accelerated", "decode_messages", "encode_messages"]
+__all__ = ["accelerated", "decode_messages", "encode_messages", "receive_messages", "send_messages"]
+
+T = TypeVar("T")
 
 FINAL_TEXT = 0x81
 FINAL_BINARY = 0x82
 MASKED = 0x80
 #: the packet type of a message
 MESSAGE = b"4"
+#: bytes of one ``recv``
+RECV_SIZE = 65536
 
 
 def decode_in_python(data: bytes, limit: int, messages: list[str | bytes]) -> int:
@@ -87,13 +95,66 @@ def _has_utf8(text: str) -> bool:
     return True
 
 
+def receive_in_python(fd: int, limit: int, messages: list[str | bytes]) -> tuple[int, bytes]:
+    """Receive once from a socket, and do with the bytes what ``decode_messages`` does.
+
+    Args:
+        fd: the descriptor of a socket.
+        limit, messages: as of ``decode_messages``.
+
+    Returns:
+        How many bytes were received (0 at the end of the stream), and those from the first frame on that was not taken.
+
+    Raises:
+        BlockingIOError: there is nothing to read now.
+        OSError: the connection is lost.
+    """
+    data = _borrow(fd, lambda sock: sock.recv(RECV_SIZE, socket.MSG_DONTWAIT))
+    return len(data), data[decode_in_python(data, limit, messages) :]
+
+
+def send_in_python(fd: int, messages: Sequence[object]) -> tuple[int, bytes] | None:
+    """Send the frames of ``messages``, as ``encode_messages`` makes them, with one ``send``.
+
+    Returns:
+        The size of the frames, and the bytes that the kernel has not taken; ``None`` if ``encode_messages`` returns that.
+
+    Raises:
+        OSError: the connection is lost.
+    """
+    frames = encode_in_python(messages)
+    if frames is None:
+        return None
+    try:
+        sent = _borrow(fd, lambda sock: sock.send(frames, socket.MSG_DONTWAIT))
+    except BlockingIOError:
+        sent = 0
+    return len(frames), frames[sent:]
+
+
+def _borrow(fd: int, use: Callable[[socket.SocketType], T]) -> T:
+    """Use a descriptor as a socket, without closing it."""
+    sock = socket.SocketType(fileno=fd)
+    try:
+        return use(sock)
+    finally:
+        sock.detach()
+
+
 accelerated: bool
 if TYPE_CHECKING or os.environ.get("ENGINEIO_PURE", "") not in ("", "0"):
     decode_messages, encode_messages, accelerated = decode_in_python, encode_in_python, False
+    receive_messages, send_messages = receive_in_python, send_in_python
 else:
     try:
-        from engineio_wsgi.protocol.websocket.c_batches import decode_messages, encode_messages
+        from engineio_wsgi.protocol.websocket.c_batches import (
+            decode_messages,
+            encode_messages,
+            receive_messages,
+            send_messages,
+        )
     except ImportError:  # there was no compiler
         decode_messages, encode_messages, accelerated = decode_in_python, encode_in_python, False
+        receive_messages, send_messages = receive_in_python, send_in_python
     else:
         accelerated = True

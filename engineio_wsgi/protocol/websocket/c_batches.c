@@ -1,10 +1,14 @@
-/* Batches of plain Engine.IO messages to and from WebSocket frames (RFC 6455 section 5). No state, no I/O.
+/* Batches of plain Engine.IO messages to and from WebSocket frames (RFC 6455 section 5), and one frame to many sockets. No state; what
+   receives or sends does it once for each descriptor of the caller, and never waits.
 
-   batches.py says what the functions do, and is the reference: what is not the plain case is left to Python. */
+   batches.py and runtime/sends.py say what the functions do, and are the reference: what is not the plain case is left to
+   Python. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <errno.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #define FINAL_TEXT 0x81
 #define FINAL_BINARY 0x82
@@ -13,6 +17,11 @@
 #define SIZE_IN_EIGHT_BYTES 127
 #define MAX_HEAD 10
 #define MESSAGE '4' /* the packet type of a message */
+#define RECV_SIZE 65536 /* as connection.py */
+#define SEND_SIZE 16384 /* frames up to this size need no bytes object */
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0
+#endif
 
 /* ---- decoding */
 
@@ -102,32 +111,68 @@ message_of(const struct frame *frame)
     return masked_text(frame->payload + 1, frame->size - 1, turned);
 }
 
+/* Appends the plain messages that `data` begins with. Returns the position of the first frame that is anything else; -1 with an
+   exception. */
+static Py_ssize_t
+take_messages(const uint8_t *data, Py_ssize_t end, PyObject *limit_object, PyObject *messages)
+{
+    Py_ssize_t position = 0, limit = PyLong_AsSsize_t(limit_object);
+    struct frame frame;
+    if (limit == -1 && PyErr_Occurred())
+        return -1;
+    while (read_frame(data + position, end - position, limit, &frame)) {
+        PyObject *message = message_of(&frame);
+        if (message == NULL)
+            return PyErr_Occurred() ? -1 : position;
+        int failed = PyList_Append(messages, message);
+        Py_DECREF(message);
+        if (failed)
+            return -1;
+        position = frame.payload + frame.size - data;
+    }
+    return position;
+}
+
 static PyObject *
-decode_messages(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+decode_messages(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
 {
     if (count != 3 || !PyBytes_CheckExact(arguments[0]) || !PyList_CheckExact(arguments[2])) {
         PyErr_SetString(PyExc_TypeError, "decode_messages(data: bytes, limit: int, messages: list)");
         return NULL;
     }
     const uint8_t *data = (const uint8_t *)PyBytes_AS_STRING(arguments[0]);
-    Py_ssize_t position = 0, end = PyBytes_GET_SIZE(arguments[0]), limit = PyLong_AsSsize_t(arguments[1]);
-    struct frame frame;
-    if (limit == -1 && PyErr_Occurred())
+    Py_ssize_t position = take_messages(data, PyBytes_GET_SIZE(arguments[0]), arguments[1], arguments[2]);
+    return position < 0 ? NULL : PyLong_FromSsize_t(position);
+}
+
+/* How many bytes there were in all, and those that nothing has been done with. */
+static PyObject *
+size_and_rest(Py_ssize_t size, const void *rest, Py_ssize_t rest_size)
+{
+    PyObject *first = PyLong_FromSsize_t(size), *second = PyBytes_FromStringAndSize(rest, rest_size), *both = NULL;
+    if (first != NULL && second != NULL)
+        both = PyTuple_Pack(2, first, second);
+    Py_XDECREF(first);
+    Py_XDECREF(second);
+    return both;
+}
+
+static PyObject *
+receive_messages(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
+{
+    uint8_t data[RECV_SIZE];
+    if (count != 3 || !PyLong_CheckExact(arguments[0]) || !PyList_CheckExact(arguments[2])) {
+        PyErr_SetString(PyExc_TypeError, "receive_messages(fd: int, limit: int, messages: list)");
         return NULL;
-    while (read_frame(data + position, end - position, limit, &frame)) {
-        PyObject *message = message_of(&frame);
-        if (message == NULL) {
-            if (PyErr_Occurred())
-                return NULL;
-            break;
-        }
-        int failed = PyList_Append(arguments[2], message);
-        Py_DECREF(message);
-        if (failed)
-            return NULL;
-        position = frame.payload + frame.size - data;
     }
-    return PyLong_FromSsize_t(position);
+    int fd = (int)PyLong_AsLong(arguments[0]);
+    if (fd == -1 && PyErr_Occurred())
+        return NULL;
+    ssize_t size = recv(fd, data, sizeof data, MSG_DONTWAIT);
+    if (size < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    Py_ssize_t position = take_messages(data, size, arguments[1], arguments[2]);
+    return position < 0 ? NULL : size_and_rest(size, data + position, size - position);
 }
 
 /* ---- encoding */
@@ -147,12 +192,19 @@ put_head(uint8_t *target, uint8_t first, Py_ssize_t size)
     return target;
 }
 
+/* Whether it is binary, or text whose UTF-8 is in its object. */
+static int
+is_copied_as_it_is(PyObject *message)
+{
+    return PyBytes_CheckExact(message) || (PyUnicode_CheckExact(message) && PyUnicode_IS_COMPACT_ASCII(message));
+}
+
 /* What of a message can be copied into a frame: itself, or its UTF-8. A new reference; NULL without an exception: it is not
    plain, or has no UTF-8. */
 static PyObject *
 copyable(PyObject *message)
 {
-    if (PyBytes_CheckExact(message) || (PyUnicode_CheckExact(message) && PyUnicode_IS_COMPACT_ASCII(message)))
+    if (is_copied_as_it_is(message))
         return Py_NewRef(message);
     if (!PyUnicode_CheckExact(message))
         return NULL;
@@ -173,6 +225,19 @@ bytes_of(PyObject *copied, Py_ssize_t *size)
     return PyUnicode_1BYTE_DATA(copied);
 }
 
+/* A whole frame; returns the position behind it. `copied` is the message, or its UTF-8. */
+static uint8_t *
+put_frame(uint8_t *target, int is_text, PyObject *copied)
+{
+    Py_ssize_t size;
+    const void *source = bytes_of(copied, &size);
+    target = put_head(target, is_text ? FINAL_TEXT : FINAL_BINARY, size + is_text);
+    if (is_text)
+        *target++ = MESSAGE;
+    memcpy(target, source, (size_t)size);
+    return target + size;
+}
+
 /* All of the messages, which `copies` holds in the form in which they are copied. */
 static PyObject *
 join_frames(PyObject *messages, PyObject *copies, Py_ssize_t room)
@@ -181,24 +246,14 @@ join_frames(PyObject *messages, PyObject *copies, Py_ssize_t room)
     if (frames == NULL)
         return NULL;
     uint8_t *start = (uint8_t *)PyBytes_AS_STRING(frames), *target = start;
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(copies); i++) {
-        Py_ssize_t size;
-        const void *source = bytes_of(PyTuple_GET_ITEM(copies, i), &size);
-        if (PyUnicode_CheckExact(PyTuple_GET_ITEM(messages, i))) {
-            target = put_head(target, FINAL_TEXT, size + 1);
-            *target++ = MESSAGE;
-        }
-        else
-            target = put_head(target, FINAL_BINARY, size);
-        memcpy(target, source, (size_t)size);
-        target += size;
-    }
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(copies); i++)
+        target = put_frame(target, PyUnicode_CheckExact(PyTuple_GET_ITEM(messages, i)), PyTuple_GET_ITEM(copies, i));
     _PyBytes_Resize(&frames, target - start);
     return frames;
 }
 
 static PyObject *
-encode_messages(PyObject *module, PyObject *given)
+encode_messages(PyObject *Py_UNUSED(module), PyObject *given)
 {
     /* a tuple of our own: nobody can change it meanwhile */
     PyObject *messages = PySequence_Tuple(given);
@@ -224,11 +279,143 @@ done:
     return frames;
 }
 
+/* ---- sending */
+
+struct receiver {
+    int descriptor;
+    Py_ssize_t sent; /* bytes, or the negative number of an error */
+};
+
+static Py_ssize_t
+send_once(int descriptor, const char *data, Py_ssize_t size)
+{
+    ssize_t sent;
+    do
+        sent = send(descriptor, data, (size_t)size, MSG_DONTWAIT | MSG_NOSIGNAL);
+    while (sent < 0 && errno == EINTR);
+    return sent < 0 ? -errno : sent;
+}
+
+/* The positions and the results of those that have not accepted all `size` bytes. */
+static PyObject *
+list_exceptions(const struct receiver *receivers, Py_ssize_t count, Py_ssize_t size)
+{
+    PyObject *exceptions = PyList_New(0);
+    for (Py_ssize_t i = 0; exceptions != NULL && i < count; i++) {
+        if (receivers[i].sent == size)
+            continue;
+        PyObject *pair = Py_BuildValue("(nn)", i, receivers[i].sent);
+        if (pair == NULL || PyList_Append(exceptions, pair))
+            Py_CLEAR(exceptions);
+        Py_XDECREF(pair);
+    }
+    return exceptions;
+}
+
+static PyObject *
+send_to_all(PyObject *module, PyObject *const *arguments, Py_ssize_t given)
+{
+    if (given != 2 || !PyList_CheckExact(arguments[0]) || !PyBytes_CheckExact(arguments[1])) {
+        PyErr_SetString(PyExc_TypeError, "send_to_all(descriptors: list, data: bytes)");
+        return NULL;
+    }
+    const char *data = PyBytes_AS_STRING(arguments[1]);
+    Py_ssize_t count = PyList_GET_SIZE(arguments[0]), size = PyBytes_GET_SIZE(arguments[1]);
+    struct receiver *receivers = PyMem_New(struct receiver, count);
+    PyObject *exceptions = NULL;
+    if (receivers == NULL)
+        return PyErr_NoMemory();
+    for (Py_ssize_t i = 0; i < count; i++) {
+        /* an int's own conversion runs no code of others, which could shorten the list */
+        PyObject *number = PyList_GET_ITEM(arguments[0], i);
+        long descriptor = PyLong_CheckExact(number) ? PyLong_AsLong(number) : -1;
+        receivers[i].descriptor = descriptor < 0 || descriptor > INT_MAX ? -1 : (int)descriptor;
+        PyErr_Clear();
+    }
+    Py_BEGIN_ALLOW_THREADS
+    for (Py_ssize_t i = 0; i < count; i++)
+        receivers[i].sent = send_once(receivers[i].descriptor, data, size);
+    Py_END_ALLOW_THREADS
+    exceptions = list_exceptions(receivers, count, size);
+    PyMem_Free(receivers);
+    return exceptions;
+}
+
+/* Writes the frames of messages that need no encoding to `target`. Returns their size; -1: there is another message, or no room. */
+static Py_ssize_t
+put_plain_frames(PyObject *messages, uint8_t *target, Py_ssize_t room)
+{
+    uint8_t *start = target;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(messages); i++) {
+        PyObject *message = PyList_GET_ITEM(messages, i);
+        if (!is_copied_as_it_is(message))
+            return -1;
+        Py_ssize_t size;
+        bytes_of(message, &size);
+        if (size > room - (target - start) - MAX_HEAD - 1)
+            return -1;
+        target = put_frame(target, PyUnicode_CheckExact(message), message);
+    }
+    return target - start;
+}
+
+static PyObject *
+send_messages(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
+{
+    uint8_t buffer[SEND_SIZE];
+    if (count != 2 || !PyLong_CheckExact(arguments[0]) || !PyList_CheckExact(arguments[1])) {
+        PyErr_SetString(PyExc_TypeError, "send_messages(fd: int, messages: list)");
+        return NULL;
+    }
+    int fd = (int)PyLong_AsLong(arguments[0]);
+    if (fd == -1 && PyErr_Occurred())
+        return NULL;
+    const uint8_t *data = buffer;
+    PyObject *frames = NULL, *result = NULL;
+    Py_ssize_t size = put_plain_frames(arguments[1], buffer, sizeof buffer);
+    if (size < 0) {
+        frames = encode_messages(NULL, arguments[1]);
+        if (frames == NULL || frames == Py_None)
+            return frames;
+        data = (const uint8_t *)PyBytes_AS_STRING(frames);
+        size = PyBytes_GET_SIZE(frames);
+    }
+    ssize_t sent = send(fd, data, (size_t)size, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
+        sent = 0;
+    result = sent < 0 ? PyErr_SetFromErrno(PyExc_OSError) : size_and_rest(size, data + sent, size - sent);
+    Py_XDECREF(frames);
+    return result;
+}
+
+/* ---- queueing */
+
+static PyObject *
+append_message(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
+{
+    if (count != 3 || !PyList_CheckExact(arguments[0]) || !PyLong_CheckExact(arguments[2])) {
+        PyErr_SetString(PyExc_TypeError, "append_message(entries: list, message, thread: int)");
+        return NULL;
+    }
+    PyObject *message = arguments[1];
+    Py_ssize_t size = -1;
+    if (is_copied_as_it_is(message) && PyLong_AsUnsignedLong(arguments[2]) == PyThread_get_thread_ident()) {
+        bytes_of(message, &size);
+        if (PyList_Append(arguments[0], message))
+            return NULL;
+    }
+    return PyErr_Occurred() ? NULL : PyLong_FromSsize_t(size);
+}
+
 /* ---- the module */
 
 static PyMethodDef functions[] = {
+    {"append_message", (PyCFunction)(void (*)(void))append_message, METH_FASTCALL, NULL},
     {"decode_messages", (PyCFunction)(void (*)(void))decode_messages, METH_FASTCALL, NULL},
     {"encode_messages", encode_messages, METH_O, NULL},
+    {"send_to_all", (PyCFunction)(void (*)(void))send_to_all, METH_FASTCALL, NULL},
+    {"receive_messages", (PyCFunction)(void (*)(void))receive_messages, METH_FASTCALL, NULL},
+    {"send_messages", (PyCFunction)(void (*)(void))send_messages, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -168,6 +168,14 @@ class Deflater:
         self._parameters = parameters
         self._zlib: Compressor | None = None
 
+    @property
+    def settings(self) -> tuple[int, int, int] | None:
+        """What the output depends on besides the message; ``None`` if it also depends on the messages before it."""
+        parameters = self._parameters
+        if not parameters.server_no_context_takeover:
+            return None
+        return parameters.server_max_window_bits, parameters.level, parameters.memory_level
+
     def compress(self, payload: bytes) -> bytes:
         """The compressed form of one message, for a frame with the first reserved bit set."""
         if not payload:

@@ -6,9 +6,8 @@ Owns the checks, their refusals, and the response's headers. It reads a WSGI env
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from websockets.utils import accept_key
 
@@ -25,22 +24,25 @@ __all__ = [
     "check",
     "choose_protocol",
     "response_head",
-    "response_headers",
 ]
 
 VERSION = "13"
 
 #: 16 bytes in base64
 _KEY = re.compile(r"[+/0-9A-Za-z]{22}==")
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++")
 #: characters that would end a header
 _LINE_BREAK = re.compile(r"[\r\n\0]")
+#: one extension whose parameters are tokens, as browsers send them; and a list of such extensions, which needs no parsing to be
+#: valid. The quantifiers are possessive, so that matching takes linear time
+_EXTENSION = rf"{_TOKEN.pattern}(?:[ \t]*+;[ \t]*+{_TOKEN.pattern}(?:={_TOKEN.pattern})?+)*+"
+_PLAIN_EXTENSIONS = re.compile(rf"{_EXTENSION}(?:[ \t]*+,[ \t]*+{_EXTENSION})*+")
 
-Headers = list[tuple[str, str]]
+#: the beginning of every 101 response
+_RESPONSE = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
 
 
-@dataclass(frozen=True, slots=True)
-class Handshake:
+class Handshake(NamedTuple):
     """A valid request: its ``key``, the sub-protocols that it offers, and its extensions, unparsed."""
 
     key: str
@@ -63,7 +65,7 @@ def check(environ: WSGIEnvironment) -> Handshake:
         raise HandshakeRefused("405 Method Not Allowed", "a WebSocket handshake is a GET request", [("Allow", "GET")])
     if environ.get("SERVER_PROTOCOL", "HTTP/1.1") in ("HTTP/0.9", "HTTP/1.0"):
         raise HandshakeRefused("400 Bad Request", "a WebSocket handshake needs HTTP/1.1")
-    missing = [text for text, is_there in _REQUIRED.items() if not is_there(environ)]
+    missing = _missing(environ)
     if missing:
         raise HandshakeRefused(
             "400 Bad Request",
@@ -83,15 +85,22 @@ def check(environ: WSGIEnvironment) -> Handshake:
 
 
 def _has_token(environ: WSGIEnvironment, header: str, token: str) -> bool:
-    return any(member.strip().lower() == token for member in environ.get(header, "").split(","))
+    value: str = environ.get(header, "").lower()
+    return value == token or any(member.strip() == token for member in value.split(","))
 
 
-_REQUIRED: dict[str, Callable[[WSGIEnvironment], bool]] = {
-    "Upgrade: websocket": lambda environ: _has_token(environ, "HTTP_UPGRADE", "websocket"),
-    "Connection: Upgrade": lambda environ: _has_token(environ, "HTTP_CONNECTION", "upgrade"),
-    "Sec-WebSocket-Key": lambda environ: bool(environ.get("HTTP_SEC_WEBSOCKET_KEY")),
-    "Sec-WebSocket-Version": lambda environ: bool(environ.get("HTTP_SEC_WEBSOCKET_VERSION")),
-}
+def _missing(environ: WSGIEnvironment) -> list[str]:
+    """The required headers that a request lacks."""
+    missing = []
+    if not _has_token(environ, "HTTP_UPGRADE", "websocket"):
+        missing.append("Upgrade: websocket")
+    if not _has_token(environ, "HTTP_CONNECTION", "upgrade"):
+        missing.append("Connection: Upgrade")
+    if not environ.get("HTTP_SEC_WEBSOCKET_KEY"):
+        missing.append("Sec-WebSocket-Key")
+    if not environ.get("HTTP_SEC_WEBSOCKET_VERSION"):
+        missing.append("Sec-WebSocket-Version")
+    return missing
 
 
 def _offered_protocols(environ: WSGIEnvironment) -> tuple[str, ...]:
@@ -106,6 +115,8 @@ def _offered_protocols(environ: WSGIEnvironment) -> tuple[str, ...]:
 
 def _offered_extensions(environ: WSGIEnvironment) -> str:
     header: str = environ.get("HTTP_SEC_WEBSOCKET_EXTENSIONS", "")
+    if not header or _PLAIN_EXTENSIONS.fullmatch(header) is not None:
+        return header
     try:
         parse_extensions(header)
     except ProtocolError as error:
@@ -115,44 +126,35 @@ def _offered_extensions(environ: WSGIEnvironment) -> str:
 
 def choose_protocol(offered: Sequence[str], supported: Iterable[str]) -> str | None:
     """The first of the client's sub-protocols, most wanted first, that is in ``supported``; ``None`` if none is."""
+    if not offered:
+        return None
     known = frozenset(supported)
     return next((name for name in offered if name in known), None)
 
 
-def response_headers(
+def response_head(
     handshake: Handshake,
     *,
     protocol: str | None = None,
     extensions: str | None = None,
     extra: Iterable[tuple[str, str]] = (),
-) -> Headers:
-    """The headers of the 101 response.
+) -> bytes:
+    """The whole 101 response.
 
     Args:
         protocol: the chosen sub-protocol.
         extensions: the ``Sec-WebSocket-Extensions`` that `negotiate` returned.
         extra: headers of the application.
-    """
-    headers = [
-        ("Upgrade", "websocket"),
-        ("Connection", "Upgrade"),
-        ("Sec-WebSocket-Accept", accept_key(handshake.key)),
-    ]
-    if protocol is not None:
-        headers.append(("Sec-WebSocket-Protocol", protocol))
-    if extensions is not None:
-        headers.append(("Sec-WebSocket-Extensions", extensions))
-    return [*headers, *extra]
-
-
-def response_head(headers: Iterable[tuple[str, str]]) -> bytes:
-    """The whole 101 response with ``headers``.
 
     Raises:
-        ValueError: a header contains a line break, or characters beyond Latin-1.
+        ValueError: a header of the application contains a line break, or characters beyond Latin-1.
     """
-    lines = ["HTTP/1.1 101 Switching Protocols"]
-    for name, value in headers:
+    lines = [_RESPONSE + accept_key(handshake.key)]
+    if protocol is not None:
+        lines.append(f"Sec-WebSocket-Protocol: {protocol}")
+    if extensions is not None:
+        lines.append(f"Sec-WebSocket-Extensions: {extensions}")
+    for name, value in extra:
         if _TOKEN.fullmatch(name) is None or _LINE_BREAK.search(value) is not None:
             raise ValueError(f"not a header: {name!r}: {value!r}")
         lines.append(f"{name}: {value}")

@@ -154,7 +154,7 @@ def test_a_forked_child_keeps_the_subscriptions_and_nothing_that_waits(topics: T
     heard: list[object] = []
     topics.subscribe("news", heard.append)
     assert topics.is_newer("a", 7)
-    topics.start_anew()
+    topics.after_fork()
     assert topics.is_newer("a", 1)
     topics.deliver("news", "me", "new")
     settle()

@@ -19,6 +19,8 @@ from engineio_wsgi.runtime.observer import Observer
 from engineio_wsgi.session.delivery import Delivery
 from engineio_wsgi.session.session import Session
 from engineio_wsgi.session.socket import Socket
+from engineio_wsgi.transports.base import as_packet
+from engineio_wsgi.transports.polling import PollingTransport
 
 ADDRESS = "192.0.2.1"
 
@@ -118,6 +120,29 @@ def test_ids_begin_with_the_id_of_the_worker(started: Registry) -> None:
     assert len(new_worker_id()) == 4
 
 
+@pytest.mark.parametrize("sid", ["abcd1", 'a"\\b', "\u00e9\u20ac\x1e"])
+def test_an_open_packet_is_that_of_the_options(sid: str) -> None:
+    here = registry(ping_interval=0.3335, ping_timeout=7, max_http_buffer_size=5)
+    here.start(gevent.get_hub(), "abcd", in_cluster=False)
+    for may_upgrade, upgrades in ((True, ["websocket"]), (False, []), (True, ["websocket"])):
+        session = Session(here, sid, 4, ADDRESS)
+        here.open(session, PollingTransport(4, 5), may_upgrade)
+        content = {"sid": sid, "upgrades": upgrades, "pingInterval": 334, "pingTimeout": 7000, "maxPayload": 5}
+        assert as_packet(session.outbox.entries[0]).data == json.dumps(content, separators=(",", ":"))
+        session.end("of the test")
+
+
+def test_other_options_change_the_open_packet() -> None:
+    here = registry(ping_interval=3)
+    here.start(gevent.get_hub(), "abcd", in_cluster=False)
+    data = []
+    for options in (here.options, Options.create(ping_interval=4)):
+        here.configure(options)
+        session, _ = opened(here)
+        data.append(json.loads(as_packet(session.outbox.entries[0]).data)["pingInterval"])
+    assert data == [3000, 4000]
+
+
 def test_the_transports_that_a_session_may_upgrade_to() -> None:
     assert registry().upgrades("polling") == ["websocket"]
     assert registry().upgrades("websocket") == []
@@ -139,7 +164,7 @@ def test_a_forked_child_has_none_of_the_parents_sessions() -> None:
     here = registry()
     here.start(gevent.get_hub(), "abcd", in_cluster=True)
     session, transport = opened(here)
-    here.start_anew(served=True)
+    here.after_fork(served=True)
     assert (here.sessions, here.hub, here.forked, session.socket.closed, transport.take()) == ({}, None, True, True, [])
     with pytest.raises(UsageError, match="forked"):
         here.deliver("hello", Delivery())

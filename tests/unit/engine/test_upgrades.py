@@ -50,7 +50,7 @@ class Asked:
         self.websocket: Any = WebSocket(self.environ, self._answer_handshake)
         self.environ["wsgi.websocket"] = self.websocket
 
-    def _answer_handshake(self, head: bytes) -> Any:
+    def _answer_handshake(self, head: bytes, more: bool) -> Any:
         self.connection.write(head)
         return self.connection
 

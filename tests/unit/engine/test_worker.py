@@ -31,9 +31,9 @@ class FakeRouter:
         """Answer a request for another worker's session."""
         return [b"router"] if "foreign" in environ["QUERY_STRING"] else None
 
-    def forsake(self) -> None:
+    def after_fork(self) -> None:
         """In a forked child."""
-        self.log.append("forsake")
+        self.log.append("after_fork")
 
     def close(self, timeout: float) -> None:
         """Leave the cluster."""
@@ -118,8 +118,8 @@ def test_the_way_to_the_other_workers() -> None:
 def test_a_forked_child_is_no_worker() -> None:
     this = worker("local")
     ask(this.here, OURS)
-    this.here.start_anew(served=True)
-    assert (this.router.log, this.registry.hub, this.registry.forked, this.here.port) == (["forsake"], None, True, "")
+    this.here.after_fork(served=True)
+    assert (this.router.log, this.registry.hub, this.registry.forked, this.here.port) == (["after_fork"], None, True, "")
     assert in_greenlet(this.here.reach).of == ("local", "/engine.io")
 
 

@@ -121,7 +121,7 @@ def test_websockets_of_other_libraries_are_not_checked(pair: Pair) -> None:
 def test_our_own_is_accepted_with_the_headers(pair: Pair) -> None:
     wires: list[Connection] = []
 
-    def answer_handshake(first: bytes) -> Connection:
+    def answer_handshake(first: bytes, more: bool) -> Connection:
         wires.append(Connection(detach(pair.near)))
         wires[0].write(first)
         return wires[0]

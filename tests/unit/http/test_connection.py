@@ -47,6 +47,64 @@ def test_the_end_of_the_stream(ends: tuple[socket.socket, socket.socket]) -> Non
     connection.close_watchers()
 
 
+def test_a_first_request_that_has_come_needs_no_wait(ends: tuple[socket.socket, socket.socket]) -> None:
+    client, server = ends
+    client.sendall(b"one")
+    connection = HttpConnection(server)
+    assert connection.fill_first(60)
+    assert connection.buffer == b"one"
+    assert (connection._watcher, connection._timer) == (None, None)
+    assert connection.fill_first(60)
+    connection.close_watchers()
+
+
+def test_a_first_request_that_comes_later_is_waited_for(ends: tuple[socket.socket, socket.socket]) -> None:
+    client, server = ends
+    connection = HttpConnection(server)
+    filling = gevent.spawn(connection.fill_first, 60)
+    while not connection._watching:
+        gevent.sleep(0)
+    client.sendall(b"one")
+    assert filling.get()
+    assert connection.buffer == b"one"
+    connection.close_watchers()
+
+
+def test_a_connection_ends_before_its_first_request(ends: tuple[socket.socket, socket.socket]) -> None:
+    client, server = ends
+    connection = HttpConnection(server)
+    assert not connection.fill_first(0.01)
+    client.close()
+    assert not connection.fill_first(60)
+    connection.close_watchers()
+    server.close()
+    assert not connection.fill_first(60)
+
+
+def test_no_first_request_is_waited_for_when_the_server_stops(ends: tuple[socket.socket, socket.socket]) -> None:
+    connection = HttpConnection(ends[1])
+    filling = gevent.spawn(connection.fill_first, 60)
+    while not connection._parked:
+        gevent.sleep(0)
+    connection.stop_waiting()
+    assert not filling.get()
+    connection.close_watchers()
+
+
+def test_a_first_request_is_read_after_what_was_readable_before(ends: tuple[socket.socket, socket.socket]) -> None:
+    client, server = ends
+    client.sendall(b"one")
+    connection = HttpConnection(server)
+    order: list[object] = []
+    filling = gevent.spawn(connection.fill_first, 60)
+    filling.rawlink(lambda filled: order.append(connection.buffer))
+    gevent.get_hub().loop.run_callback(order.append, "others")
+    filling.join()
+    gevent.sleep(0)
+    assert order == ["others", b"one"]
+    connection.close_watchers()
+
+
 def test_nothing_comes(ends: tuple[socket.socket, socket.socket]) -> None:
     connection = HttpConnection(ends[1])
     for timeout in (0.01, 0.002, 0.03):

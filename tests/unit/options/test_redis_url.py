@@ -11,6 +11,8 @@ REDIS_URLS = {
     "redis://host": "redis://host:6379/0",
     "rediss://user:secret@host:1/2": "rediss://host:1/2",
     "redis+sentinel://:secret@a,b:5/service/3": "redis+sentinel://a:26379,b:5/service/3",
+    "valkey://host": "redis://host:6379/0",
+    "valkeys://user:secret@host:1/2": "rediss://host:1/2",
     "redis+cluster://[::1]:7000,b:7001?group=shop&ssl_ca_certs=x": "redis+cluster://::1:7000,b:7001/0?group=shop",
 }
 

@@ -42,6 +42,48 @@ def test_reads_pending_bytes_before_the_connection(pair):
     far.close()
 
 
+def test_the_descriptor_is_lent_for_reading_when_the_pending_bytes_are_read():
+    near, far = gevent_socket.socketpair()
+    connection = Connection(detach(near), b"abc")
+    assert connection.recv_fd == -1
+    connection.recv(2)
+    assert connection.recv_fd == -1
+    connection.recv(2)
+    assert connection.recv_fd == connection.send_fd == connection.fileno()
+    connection.close()
+    assert connection.recv_fd == connection.send_fd == -1
+    far.close()
+
+
+def test_what_a_borrower_could_not_send_follows(pair):
+    connection, far = pair
+    drained = Event()
+    connection.call_when_drained(drained.set)
+    connection.keep(b"first ")
+    connection.write(b"second")
+    assert connection.unsent == 12
+    assert drained.wait(60)
+    assert far.recv(100) == b"first second"
+
+
+def test_a_borrower_reports_that_the_connection_is_lost(pair):
+    connection, _ = pair
+    connection.lose(ConnectionResetError("reset"))
+    with pytest.raises(ConnectionResetError):
+        connection.write(b"x")
+
+
+def test_the_descriptor_is_not_lent_for_sending_after_the_end(pair):
+    connection, far = pair
+    written = fill(connection)
+    connection.linger()
+    got = 0
+    while got < written:
+        got += len(far.recv(1 << 20))
+    assert far.recv(1) == b""
+    assert connection.send_fd == -1
+
+
 def test_watch_calls_back_at_once_for_pending_bytes():
     near, far = gevent_socket.socketpair()
     connection = Connection(detach(near), b"abc")
@@ -184,3 +226,33 @@ def test_linger_is_patient_when_the_loop_was_late(pair):
     while chunk := far.recv(1 << 20):
         received += chunk
     assert len(received) == written
+
+
+def test_the_same_bytes_to_several_connections():
+    ends = [gevent_socket.socketpair() for _ in range(4)]
+    connections = [Connection(detach(near)) for near, _ in ends]
+    assert Connection.write_to_all(connections, b"first")
+    ends[1][1].close()
+    connections[2].close()
+    assert not Connection.write_to_all(connections, b"second")
+    assert [type(connection.lost) for connection in connections] == [type(None), BrokenPipeError, OSError, type(None)]
+    assert [ends[number][1].recv(100) for number in (0, 3)] == [b"firstsecond"] * 2
+    for connection, (_, far) in zip(connections, ends, strict=True):
+        connection.close()
+        far.close()
+
+
+def test_what_the_kernel_does_not_take_of_them_follows():
+    ends = [gevent_socket.socketpair() for _ in range(2)]
+    connections = [Connection(detach(near)) for near, _ in ends]
+    data = bytes(range(256)) * 40_000
+    assert not Connection.write_to_all(connections, data)
+    assert all(connection.unsent > 0 for connection in connections)
+    for connection, (_, far) in zip(connections, ends, strict=True):
+        received = bytearray()
+        while len(received) < len(data):
+            received += far.recv(1 << 20)
+        assert received == data
+        assert connection.wait_drained(60)
+        connection.close()
+        far.close()

@@ -7,6 +7,7 @@ import logging
 import time
 import weakref
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import gevent
@@ -122,16 +123,16 @@ class Connection:
         self.script = script
         self.greenlet: object = None
 
-    def read(self) -> None:
+    def read(self, now: float) -> None:
         """As a transport does it."""
         self.greenlet = gevent.getcurrent()
         self.log.append(f"read {self.name}")
         self.script()
         self.log.append(f"done {self.name}")
 
-    def uncork(self) -> None:
+    def flush(self) -> None:
         """What the listeners sent is written."""
-        self.log.append(f"uncork {self.name}")
+        self.log.append(f"flush {self.name}")
 
 
 def attend(pool: GreenletPool, *connections: Connection, until: int) -> list[str]:
@@ -157,7 +158,7 @@ def test_one_worker_reads_all_and_writes_after_each():
     log: list[str] = []
     connections = [Connection(name, log) for name in "abc"]
     attend(GreenletPool(), *connections, until=9)
-    assert log == [f"{what} {name}" for name in "abc" for what in ("read", "done", "uncork")]
+    assert log == [f"{what} {name}" for name in "abc" for what in ("read", "done", "flush")]
     assert len({connection.greenlet for connection in connections}) == 1
 
 
@@ -170,7 +171,7 @@ def test_a_listener_that_blocks_holds_up_no_other_connection():
 
     connections = [Connection("a", log, block), Connection("b", log), Connection("c", log)]
     attend(pool, *connections, until=9)
-    assert log == ["read a", "uncork a", "read b", "done b", "uncork b", "read c", "done c", "uncork c", "loop"], (
+    assert log == ["read a", "flush a", "read b", "done b", "flush b", "read c", "done c", "flush c", "loop"], (
         "what the blocked one has sent is written, too")
     assert connections[0].greenlet is not connections[1].greenlet
     assert connections[1].greenlet is connections[2].greenlet
@@ -182,7 +183,7 @@ def test_one_that_blocks_after_another():
     pool, log, go = GreenletPool(), [], Event()
     connections = [Connection("a", log), Connection("b", log, go.wait), Connection("c", log, go.wait), Connection("d", log)]
     attend(pool, *connections, until=10)
-    assert [entry for entry in log if entry.startswith("uncork")] == ["uncork a", "uncork b", "uncork c", "uncork d"]
+    assert [entry for entry in log if entry.startswith("flush")] == ["flush a", "flush b", "flush c", "flush d"]
     go.set()
     assert sorted(wait_for(log, 12)[-2:]) == ["done b", "done c"]
 
@@ -192,7 +193,7 @@ def test_a_worker_that_was_kept_reads_no_more_when_it_goes_on():
     attend(pool, Connection("a", log, go.wait), until=2)
     go.set()
     attend(pool, Connection("b", log), until=6)
-    assert log == ["read a", "uncork a", "done a", "read b", "done b", "uncork b"]
+    assert log == ["read a", "flush a", "done a", "read b", "done b", "flush b"]
 
 
 def test_the_loop_has_its_turn_between_two_connections_when_the_slice_is_used_up(monkeypatch: pytest.MonkeyPatch):
@@ -204,7 +205,7 @@ def test_the_loop_has_its_turn_between_two_connections_when_the_slice_is_used_up
         time.sleep(0.001)
 
     attend(GreenletPool(), Connection("a", log, slow), Connection("b", log), until=7)
-    assert log == ["read a", "done a", "uncork a", "loop", "read b", "done b", "uncork b"]
+    assert log == ["read a", "done a", "flush a", "loop", "read b", "done b", "flush b"]
 
 
 @pytest.mark.complains
@@ -213,7 +214,7 @@ def test_a_connection_whose_reading_fails_holds_up_no_other(caplog: pytest.LogCa
     with caplog.at_level(logging.ERROR, "engine"):
         attend(GreenletPool(), Connection("a", log, lambda: 1 / 0), Connection("b", log), until=5)
     assert "ZeroDivisionError" in caplog.text
-    assert log == ["read a", "uncork a", "read b", "done b", "uncork b"]
+    assert log == ["read a", "flush a", "read b", "done b", "flush b"]
 
 
 # -- tasks that were submitted
@@ -304,3 +305,46 @@ def test_an_idle_worker_holds_on_to_nothing():
     gc.collect()
     assert len(pool._idle) == 1
     assert gone() is None
+
+
+def test_what_is_spawned_has_context_variables_of_its_own():
+    pool = GreenletPool()
+    variable = ContextVar[str]("variable", default="unset")
+    seen: list[tuple[object, str]] = []
+    done = Event()
+
+    def serve(value: str) -> None:
+        seen.append((gevent.getcurrent(), variable.get()))
+        variable.set(value)
+        done.set()
+
+    for value in ("of the first", "of the second"):
+        done.clear()
+        pool.spawn(serve, value)
+        assert done.wait(60)
+        gevent.sleep(0)
+    assert seen[0][0] is seen[1][0]
+    assert [value for _, value in seen] == ["unset", "unset"]
+
+
+def test_a_pool_knows_its_thread():
+    pool = GreenletPool()
+    assert pool.is_here
+    assert not gevent.get_hub().threadpool.apply(lambda: pool.is_here)
+
+
+def test_what_is_spawned_is_not_blamed(monkeypatch: pytest.MonkeyPatch):
+    pool = GreenletPool()
+    now = [0.0]
+    monkeypatch.setattr("engineio_wsgi.runtime.greenlet_pool.monotonic", lambda: now[0])
+    monkeypatch.setattr("engineio_wsgi.runtime.blame.monotonic", lambda: now[0])
+    done = Event()
+
+    def block() -> None:
+        now[0] += 10
+        done.set()
+
+    pool.spawn(block)
+    assert done.wait(60)
+    gevent.sleep(0)
+    assert pool.blame.of_last(20) == ""

@@ -10,6 +10,7 @@ import pytest
 from gevent.event import Event
 from support.fakesession import FakeHost, FakeTransport, opened_session, outcome, started
 
+from engineio_wsgi.clock import monotonic
 from engineio_wsgi.errors import SocketClosed, UsageError
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.runtime.observer import Meter
@@ -54,7 +55,7 @@ def recorded(session: Any, *events: str) -> list[Any]:
 def test_a_message_is_delivered_at_once() -> None:
     session, _ = opened_session()
     log = recorded(session, "message", "data")
-    session.inbox.deliver("a")
+    session.inbox.deliver("a", monotonic())
     assert log == [("message", "a"), ("data", "a")]
 
 
@@ -70,8 +71,8 @@ def test_what_arrives_while_a_listener_runs_waits_for_its_end() -> None:
             go_on.wait(5)
             order.append("end of a")
 
-    busy = started(session.inbox.deliver, "a")
-    session.inbox.deliver("b")
+    busy = started(session.inbox.deliver, "a", monotonic())
+    session.inbox.deliver("b", monotonic())
     session.inbox.enqueue(["c"])
     assert order == ["a"]
     go_on.set()
@@ -109,7 +110,7 @@ def test_a_failing_listener_does_not_end_the_session(caplog: pytest.LogCaptureFi
         session.inbox.enqueue(["a"])
         session.inbox.run_turn()
     else:
-        session.inbox.deliver("a")
+        session.inbox.deliver("a", monotonic())
     assert [type(error) for error in errors] == [ZeroDivisionError]
     assert "a listener (message) failed; the session goes on" in caplog.text
     assert not session.closed
@@ -160,7 +161,7 @@ def test_turns_are_timed_if_a_meter_counts() -> None:
     transport.meter = meter = Meter()
     session = over(transport)
     session.inbox.on("message", lambda data: None)
-    session.inbox.deliver("a")
+    session.inbox.deliver("a", monotonic())
     session.inbox.enqueue(["b", "c"])
     session.inbox.run_turn()
     session.inbox.run_turn()

@@ -10,6 +10,7 @@ import pytest
 from gevent.event import Event
 from support.fakesession import FakeHost, FakeTransport, opened_session, outcome, quiet, started
 
+from engineio_wsgi.clock import monotonic
 from engineio_wsgi.errors import SocketClosed
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.session.delivery import OnSlow
@@ -223,6 +224,17 @@ def test_a_switch_moves_unsent_entries_and_the_pause() -> None:
     assert new.take() == ["unsent", "b"]
 
 
+def test_a_switch_ends_a_stall() -> None:
+    """A session was closed a heartbeat after its upgrade if something had been sent while no GET waited."""
+    session, _ = opened_session()
+    new = Switching()
+    assert session.start_upgrade(new, lambda: None)
+    session.append("ab", 2)
+    session.on_stalled()
+    session.switch_transport(new)
+    assert (session.stalled_since, session.outbox.take()) == (0.0, ["ab"])
+
+
 def test_a_closing_session_may_be_upgraded_and_then_ends() -> None:
     session, _ = opened_session()
     session.append("left", 4)
@@ -275,7 +287,7 @@ def test_close_listeners_wait_for_a_listener_that_is_running() -> None:
     log = recorded(session, "close")
     go_on = Event()
     session.inbox.on("message", lambda data: go_on.wait(5))
-    busy = started(session.inbox.deliver, "a")
+    busy = started(session.inbox.deliver, "a", monotonic())
     session.end("test")
     gevent.sleep(0)
     assert log == []

@@ -119,3 +119,9 @@ def test_a_value_that_still_waits_is_withdrawn() -> None:
     buffer.withdraw("nothing")
     assert [packet.data for packet in as_packets(buffer.entries)] == ["before", "other"]
     assert buffer.size == 11
+
+
+def test_an_entry_may_be_queued_without_waking_the_transport() -> None:
+    buffer, transport = connected()
+    buffer.append("a", 1)
+    assert (buffer.take(), transport.wakes) == (["a"], 0)

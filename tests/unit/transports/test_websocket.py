@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import gevent
 import pytest
+from gevent import socket as gevent_socket
 from gevent.hub import Waiter
+from gevent.socket import wait_read
 from support.fakesink import FakeConnection, FakeSink
 
 from engineio_wsgi import Bundle
@@ -14,6 +17,7 @@ from engineio_wsgi.errors import ErrorCode, RequestRefused
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.protocol.websocket.deflate import DeflateParameters, Deflater
 from engineio_wsgi.protocol.websocket.frames import FrameDecoder, Opcode, encode_binary, encode_close, encode_frame, encode_text
+from engineio_wsgi.runtime.connection import Connection, detach
 from engineio_wsgi.runtime.observer import Meter
 from engineio_wsgi.session.outgoing import prepare
 from engineio_wsgi.transports.base import Prepared, TrackedPacket
@@ -27,8 +31,8 @@ class FakeGreenletPool:
 
     def attend(self, connection: Any) -> None:
         """Read at once."""
-        connection.read()
-        connection.uncork()
+        connection.read(0.0)
+        connection.flush()
 
 
 class Opened:
@@ -114,7 +118,7 @@ def test_a_connection_with_nothing_to_read(opened: Opened) -> None:
 
 def test_a_greenlet_that_waits_reads_for_itself(opened: Opened) -> None:
     opened.sink.receiver = waiter = Waiter()
-    reading = gevent.spawn(lambda: (waiter.get(), opened.transport.read()))
+    reading = gevent.spawn(lambda: (waiter.get(), opened.transport.read(0.0)))
     gevent.sleep(0)
     opened.wire.arriving.append(encode_text("4a"))
     gevent.get_hub().loop.run_callback(opened.wire.readable)
@@ -207,8 +211,8 @@ def test_all_entries_are_written_with_one_send_when_the_hub_runs(opened: Opened)
 def test_entries_sent_while_reading_are_written_at_its_end(opened: Opened) -> None:
     opened.transport.corked = True
     opened.sink.send("a")
-    opened.transport.uncork()
-    opened.transport.uncork()
+    opened.transport.flush()
+    opened.transport.flush()
     assert opened.wire.written == [encode_text("4a")]
 
 
@@ -299,3 +303,120 @@ def test_a_close_frame_that_cannot_be_written(opened: Opened) -> None:
     opened.wire.lost = BrokenPipeError()
     opened.transport.close("forced close")
     assert opened.wire.calls[-1] == "close"
+
+
+# -- over a descriptor
+
+
+class OverSockets:
+    """A transport over one end of a pair of sockets; ``far`` is the other."""
+
+    def __init__(self, **more: Any) -> None:
+        near, self.far = gevent_socket.socketpair()
+        self.wire, self.sink = Connection(detach(near)), FakeSink()
+        greenlets: Any = FakeGreenletPool()
+        self.transport = WebSocketTransport(self.wire, greenlets, FrameDecoder(100_000), 4, **more)
+        self.sink.serve(self.transport)
+        self.transport.open()
+
+    def arrive(self, data: bytes) -> list[Any]:
+        """Have something arrive; what was reported."""
+        self.sink.log.clear()
+        self.far.sendall(data)
+        wait_read(self.wire.fileno())
+        self.transport.read(7.0)
+        return self.sink.log
+
+    def fill(self) -> int:
+        """Send until the kernel takes no more; returns the bytes of all frames."""
+        size = 0
+        while not self.wire.unsent:
+            self.sink.send("x" * 5000)
+            self.transport.flush()
+            size += len(encode_text("4" + "x" * 5000))
+        return size
+
+    def read(self, size: int) -> bytes:
+        """Bytes at the other end."""
+        data = b""
+        while len(data) < size:
+            data += self.far.recv(1 << 20)
+        return data
+
+
+@pytest.fixture
+def sockets() -> Iterator[OverSockets]:
+    """One without compression."""
+    pair = OverSockets()
+    yield pair
+    pair.wire.close()
+    pair.far.close()
+
+
+def client_text(text: str) -> bytes:
+    """A text frame of a client, with a mask that changes nothing."""
+    return bytes((0x81, 0x80 | len(text))) + bytes(4) + text.encode()
+
+
+def test_frames_are_received_from_the_descriptor(sockets: OverSockets) -> None:
+    assert sockets.arrive(client_text("4a")) == [("deliver", "a")]
+    assert sockets.arrive(client_text("4a") + client_text("4b")) == ["heard", ("enqueue", "a", "b"), "run"]
+    assert sockets.arrive(client_text("4a") + client_text("3")) == ["heard", ("enqueue", "a"), PONG, "run"]
+    assert sockets.arrive(client_text("4abc")[:7]) == ["heard", "run"]
+    assert sockets.arrive(client_text("4abc")[7:] + client_text("4d")) == ["heard", ("enqueue", "abc", "d"), "run"]
+    assert sockets.arrive(client_text("4e")) == [("deliver", "e")]
+
+
+def test_reading_from_the_descriptor_when_nothing_has_arrived(sockets: OverSockets) -> None:
+    sockets.transport.read(7.0)
+    assert sockets.sink.log == []
+
+
+def test_the_end_of_the_stream_is_read_from_the_descriptor(sockets: OverSockets) -> None:
+    sockets.far.close()
+    sockets.transport.read(7.0)
+    assert sockets.sink.log == [("end", "transport close"), "run"]
+
+
+def test_what_a_descriptor_does_not_take_follows_in_order(sockets: OverSockets) -> None:
+    size = sockets.fill()
+    assert sockets.sink.log == [("stalled", "x" * 5000)]
+    assert sockets.transport.unsent_entries() == ["x" * 5000]
+    sockets.sink.send("later", "ä", b"b")
+    sockets.transport.flush()
+    last = encode_text("4later") + encode_text("4ä") + encode_binary(b"b")
+    data = sockets.read(size + len(last))
+    assert data == encode_text("4" + "x" * 5000) * (size // 5004) + last
+    assert (sockets.sink.log[-1], sockets.transport.unsent) == (("written", "x" * 5000), 0)
+
+
+def test_a_connection_that_is_lost_while_its_descriptor_is_sent_to(sockets: OverSockets) -> None:
+    sockets.far.close()
+    sockets.sink.send("a")
+    sockets.transport.flush()
+    assert sockets.sink.log == [("end", "transport close"), "submit"]
+    assert sockets.sink.outbox.entries == ["a"]
+    assert isinstance(sockets.wire.lost, OSError)
+    sockets.transport.close("transport close")
+    assert sockets.wire.closed
+
+
+def test_nothing_is_sent_to_the_descriptor_after_the_close_frame(sockets: OverSockets) -> None:
+    sockets.sink.end("forced close")
+    sockets.transport.close()
+    sockets.sink.send("a")
+    sockets.transport.flush()
+    assert sockets.read(4)[:2] == encode_close(1000)[:2]
+    assert sockets.far.recv(100) == b""
+
+
+def test_the_traffic_over_a_descriptor_is_counted() -> None:
+    meter = Meter()
+    pair = OverSockets(meter=meter)
+    arriving = client_text("4a") + client_text("3")
+    pair.arrive(arriving)
+    pair.sink.send("a", "b")
+    pair.transport.flush()
+    assert (meter.bytes_in, meter.bytes_out, meter.messages_out) == (len(arriving), 2 * len(encode_text("4a")), 2)
+    pair.wire.close()
+    pair.far.close()

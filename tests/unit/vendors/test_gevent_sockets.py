@@ -14,7 +14,7 @@ import pytest
 from gevent import monkey, socket
 from gevent import ssl as gevent_ssl
 
-from engineio_wsgi.vendors.gevent_sockets import c_socket, forget_descriptor, has_hub, is_tls, tls_object
+from engineio_wsgi.vendors.gevent_sockets import c_socket, forget_descriptor, has_hub, is_tls, take_c_socket, tls_object
 
 Pair = tuple[Any, Any]
 
@@ -45,6 +45,28 @@ def test_a_gevent_socket_holds_a_c_socket_of_the_same_descriptor(pair: Pair) -> 
     assert not isinstance(inner, socket.socket)
     assert inner.fileno() == pair[0].fileno()
     assert c_socket(inner) is inner
+
+
+def test_the_c_socket_is_taken_out_of_a_gevent_socket(pair: Pair) -> None:
+    number = pair[0].fileno()
+    inner = take_c_socket(pair[0])
+    assert inner is not None
+    assert inner.fileno() == number
+    assert inner.gettimeout() == 0
+    assert (pair[0].fileno(), pair[0].closed) == (-1, True)
+    pair[0].close()
+    gevent.sleep(0)
+    inner.send(b"still open")
+    assert pair[1].recv(16) == b"still open"
+    inner.close()
+
+
+def test_nothing_is_taken_out_of_other_sockets(pair: Pair) -> None:
+    number = pair[0].detach()
+    plain = _socket.socket(fileno=number)
+    assert take_c_socket(plain) is None
+    assert plain.fileno() == number
+    plain.close()
 
 
 def test_the_c_socket_never_waits(pair: Pair) -> None:

@@ -81,7 +81,7 @@ class Scene:
         self.client = Client(far)
         self.wires: list[Connection] = []
 
-    def answer_handshake(self, head: bytes) -> Connection:
+    def answer_handshake(self, head: bytes, more: bool) -> Connection:
         """What the handler does."""
         wire = Connection(detach(self.near))
         self.wires.append(wire)
@@ -182,7 +182,7 @@ def test_a_sub_protocol_of_the_application(scene: Scene) -> None:
 
 
 def test_the_client_has_gone(scene: Scene) -> None:
-    def answer_handshake(head: bytes) -> Connection:
+    def answer_handshake(head: bytes, more: bool) -> Connection:
         raise BrokenPipeError("gone")
 
     websocket = WebSocket(dict(ENVIRON), answer_handshake)

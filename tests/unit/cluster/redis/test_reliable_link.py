@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engineio_wsgi.cluster.local.channel import OwnerGone
 from engineio_wsgi.cluster.messages import BadMessage, Kind, Message
 from engineio_wsgi.cluster.redis import reliable_link as link_module
 from engineio_wsgi.cluster.redis.envelope import Envelope
 from engineio_wsgi.cluster.redis.reliable_link import Conversation, ReliableLink
+from engineio_wsgi.errors import OwnerGone
 
 
 class Side:
@@ -53,8 +53,8 @@ class Side:
     def come_back(self) -> None:
         """As after a loss of the bus."""
         self.listening = True
-        self.link.post_again()
-        self.link.ask_again()
+        self.link.repeat_all()
+        self.link.request_repeat()
 
     def close(self) -> None:
         """Forget everything."""
@@ -208,7 +208,7 @@ def test_lost_messages_are_repeated(rest: list[int]) -> None:
     pair.right.way.clear()
     for _ in range(3):
         for side in (pair.left, pair.right):
-            side.link.look()
+            side.link.check()
         pair.carry(pair.left, pair.right, 100)
         pair.carry(pair.right, pair.left, 100)
     assert pair.right.heard == [0, 1, *rest]
@@ -222,12 +222,12 @@ def test_all_that_was_lost_follows_the_first_of_it() -> None:
         pair.say("left")
     pair.left.way.clear()
     for _ in range(5):
-        pair.left.link.look()
+        pair.left.link.check()
     said_again = {Envelope.open(data)[0].number for data in pair.left.way}
     assert said_again == {0, 1}, "0: whether anybody is there"
     for _ in range(2):
         pair.carry(pair.left, pair.right, 100)
-        pair.right.link.look()
+        pair.right.link.check()
         pair.carry(pair.right, pair.left, 100)
     assert pair.right.heard == [0, 1, 2, 3, 4]
     pair.close()

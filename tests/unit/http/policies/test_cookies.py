@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from http.cookies import SimpleCookie
+from typing import Any
 
 import pytest
 
@@ -30,6 +32,14 @@ def test_as_configured() -> None:
     wanted = {"Path=/chat", "SameSite=None", "Secure", "Max-Age=60", "Domain=chat.example"}
     # an absolute time for browsers that know no Max-Age may come with it
     assert {attribute for attribute in attributes(value) if not attribute.startswith("Expires=")} == wanted
+
+
+@pytest.mark.parametrize("zone", [None, UTC])
+def test_expiry_partitions_and_priority(zone: Any) -> None:
+    cookie = Cookie(expires=datetime(2030, 1, 2, 3, 4, 5, tzinfo=zone), partitioned=True, secure=True, priority="High")
+    assert attributes(session_cookie(cookie, "abc")) == {
+        "Path=/", "HttpOnly", "SameSite=Lax", "Secure", "Expires=Wed, 02 Jan 2030 03:04:05 GMT", "Partitioned", "Priority=High"
+    }  # fmt: skip
 
 
 def test_without_same_site() -> None:

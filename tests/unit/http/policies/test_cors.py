@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 import pytest
+from werkzeug.wrappers import Request
 
 from engineio_wsgi.errors import ErrorCode, Forbidden, RequestRefused
 from engineio_wsgi.http.policies.cors import OriginPolicy
@@ -195,6 +197,17 @@ def test_anybody() -> None:
 
 def test_pages_without_an_origin_can_be_let_in() -> None:
     assert allows(Cors(origins="null"), environ("null"))
+
+
+def by_host(origin: str, request: Request, scheme: str = "https") -> bool:
+    return origin == f"{scheme}://pages.{request.host}"
+
+
+@pytest.mark.parametrize("allowed", [by_host, partial(by_host, scheme="https"), [OTHER, by_host]],
+                         ids=["function", "partial", "list"])
+def test_a_callable_with_two_parameters_gets_the_request(allowed: Any) -> None:
+    assert allows(Cors(origins=allowed), environ("https://pages.chat.example"))
+    assert not allows(Cors(origins=allowed), environ("https://pages.elsewhere.example"))
 
 
 @pytest.mark.complains

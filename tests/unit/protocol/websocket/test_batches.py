@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from engineio_wsgi.protocol.websocket.frames import FrameDecoder, apply_mask
 
 Decode = Callable[[bytes, int, list[Any]], int]
 Encode = Callable[[list[Any]], bytes | None]
+Receive = Callable[[int, int, list[Any]], tuple[int, bytes]]
+Send = Callable[[int, list[Any]], tuple[int, bytes] | None]
 
 #: tox's `sanitize` asks for more than the usual
 MANY = settings(max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "100")), deadline=None,
@@ -24,6 +27,8 @@ MANY = settings(max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "100")), 
 #: what this installation uses, and the reference
 DECODERS = [batches.decode_messages, batches.decode_in_python]
 ENCODERS = [batches.encode_messages, batches.encode_in_python]
+RECEIVERS = [batches.receive_messages, batches.receive_in_python]
+SENDERS = [batches.send_messages, batches.send_in_python]
 
 
 def client_frame(payload: bytes, first: int = 0x81, mask: bytes = b"\x37\xfa\x21\x3d") -> bytes:
@@ -109,11 +114,128 @@ def test_a_frame_that_is_no_plain_message_ends_the_batch(decode: Decode, payload
     assert position == (len(first + second) if taken else len(first))
 
 
+# -- with one recv or one send
+
+
+def received(receive: Receive, data: bytes, limit: int) -> tuple[int, bytes, list[Any]]:
+    """What ``receive`` does with ``data``, which has arrived at once, as far as the kernel keeps it."""
+    near, far = socket.socketpair()
+    messages: list[Any] = []
+    with near, far:
+        far.send(data[: 2 * batches.RECV_SIZE], socket.MSG_DONTWAIT)
+        if not data:
+            far.close()
+        return (*receive(near.fileno(), limit, messages), messages)
+
+
+@MANY
+@given(streams, st.integers(0, 70_000))
+@example(b"", 100)
+@example(client_frame(b"4" + b"x" * 65_529) + b"\x81", 70_000)
+def test_receiving_is_that_of_the_reference(data: bytes, limit: int) -> None:
+    size, rest, messages = received(batches.receive_messages, data, limit)
+    assert (size, rest, messages) == received(batches.receive_in_python, data, limit)
+    assert size == min(len(data), batches.RECV_SIZE)
+
+
+def test_receiving_decodes_as_decoding_does() -> None:
+    data = client_frame(b"4one") + client_frame(b"two", 0x82) + client_frame(b"2") + client_frame(b"4three")
+    for receive in RECEIVERS:
+        assert received(receive, data, 100) == (len(data), client_frame(b"2") + client_frame(b"4three"), ["one", b"two"])
+
+
+@pytest.mark.parametrize("receive", RECEIVERS)
+def test_receiving_does_not_wait_and_tells_of_errors(receive: Receive) -> None:
+    near, far = socket.socketpair()
+    with near, far, pytest.raises(BlockingIOError):
+        receive(near.fileno(), 100, [])
+    with open(os.devnull) as no_socket, pytest.raises(OSError, match="non-socket"):
+        receive(no_socket.fileno(), 100, [])
+
+
+def sent(send: Send, given_messages: list[Any]) -> tuple[int, bytes, bytes] | None:
+    """What ``send`` returns, and what arrives."""
+    near, far = socket.socketpair()
+    with near, far:
+        result = send(near.fileno(), given_messages)
+        near.close()
+        if result is None:
+            assert far.recv(1) == b""
+            return None
+        arrived = b""
+        while chunk := far.recv(1 << 20):
+            arrived += chunk
+        return (*result, arrived)
+
+
+@MANY
+@given(messages)
+@example(["x" * 16_373])
+@example(["x" * 16_374, b""])
+@example([b"x" * 8_000, b"y" * 8_373])
+@example([])
+def test_sending_is_that_of_the_reference(given_messages: list[Any]) -> None:
+    frames = batches.encode_in_python(given_messages)
+    result = sent(batches.send_messages, given_messages)
+    assert result == sent(batches.send_in_python, given_messages)
+    if frames is None:
+        assert result is None
+    else:
+        size, rest, arrived = result or (0, b"", b"")
+        assert size == len(frames)
+        assert arrived + rest == frames
+
+
+@pytest.mark.parametrize("send", SENDERS)
+@pytest.mark.parametrize("odd", [None, bytearray(b"x"), "\ud800"])
+def test_nothing_is_sent_if_one_message_is_not_plain(send: Send, odd: object) -> None:
+    assert sent(send, ["before", odd]) is None
+
+
+@pytest.mark.parametrize("send", SENDERS)
+@pytest.mark.parametrize("message", ["x" * 5000, "ä" * 300_000, b"x" * 1_000_000], ids=["short", "text", "binary"])
+def test_what_the_kernel_does_not_take_is_returned(send: Send, message: Any) -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        frame = batches.encode_in_python([message])
+        assert frame is not None
+        rest = b""
+        sizes = 0
+        while not rest:
+            size, rest = send(near.fileno(), [message]) or (0, b"")
+            assert size == len(frame)
+            sizes += size
+        assert send(near.fileno(), [message]) == (len(frame), frame)
+        near.close()
+        arrived = b""
+        while chunk := far.recv(1 << 20):
+            arrived += chunk
+        assert len(arrived) + len(rest) == sizes
+        assert (arrived + rest)[-len(frame):] == frame
+
+
+@pytest.mark.parametrize("send", SENDERS)
+def test_sending_tells_of_errors(send: Send) -> None:
+    near, far = socket.socketpair()
+    with near:
+        far.close()
+        with pytest.raises(BrokenPipeError):
+            send(near.fileno(), ["x"])
+    with open(os.devnull, "w") as no_socket, pytest.raises(OSError, match="non-socket"):
+        send(no_socket.fileno(), ["x"])
+
+
 @pytest.mark.skipif(not batches.accelerated, reason="it is about the part in C, which test_ci_has_the_part_in_c asks for")
 def test_wrong_arguments_are_refused() -> None:
     for arguments in [(), (b"", 1), ("", 1, []), (b"", "1", []), (b"", 1, ())]:
         with pytest.raises(TypeError):
             batches.decode_messages(*arguments)
+    for wrong in [(), ("0", 1, []), (0, "1", []), (0, 1, ())]:
+        with pytest.raises((TypeError, OSError)):
+            batches.receive_messages(*wrong)
+    for wrong in [(), ("0", []), (0, ())]:
+        with pytest.raises(TypeError):
+            batches.send_messages(*wrong)
     with pytest.raises(TypeError):
         batches.encode_messages(3)  # type: ignore[arg-type]
 

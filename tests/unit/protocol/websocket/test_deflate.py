@@ -266,3 +266,12 @@ def test_an_inflater_gives_one_byte_too_many_at_most() -> None:
 def test_damage_is_a_frame_error() -> None:
     with pytest.raises(FrameError, match="damaged"):
         Inflater(DeflateParameters(), 10).inflate(b"\xff" * 10)
+
+
+@pytest.mark.parametrize(("parameters", "settings"), [
+    (DeflateParameters(), None),
+    (DeflateParameters(client_no_context_takeover=True), None),
+    (DeflateParameters(server_no_context_takeover=True, server_max_window_bits=12, level=6, memory_level=5), (12, 6, 5)),
+])
+def test_what_the_output_depends_on_besides_the_message(parameters: DeflateParameters, settings: tuple[int, ...] | None) -> None:
+    assert Deflater(parameters).settings == settings

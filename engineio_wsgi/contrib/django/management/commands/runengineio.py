@@ -26,17 +26,16 @@ from gevent import monkey
 from gevent.event import Event
 
 from engineio_wsgi.contrib.django.server import wrapped
-from engineio_wsgi.errors import ConfigurationError
+from engineio_wsgi.errors import CannotListen, ConfigurationError
+from engineio_wsgi.http.http_server import StoppableServer
 from engineio_wsgi.log import DebugHandler
-from engineio_wsgi.server import HttpServer, close_servers, join_clusters
+from engineio_wsgi.server import close_servers, join_clusters
 
 __all__ = ["Command"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-#: seconds that sessions have to fetch what is left when the server is asked to stop
+#: seconds that sessions have to fetch what is left, and requests to be answered, when the server is asked to stop
 GRACE = 3.0
-#: seconds that requests have to be answered after that
-REQUEST_GRACE = 1.0
 
 requests = logging.getLogger("django.server")
 
@@ -91,7 +90,7 @@ class Command(runserver.Command):  # type: ignore[misc]
         watchers = [gevent.signal_handler(number, asked_to_stop.set) for number in SIGNALS]
         self.on_bind(http.server_port)
         asked_to_stop.wait()
-        _stop(http)
+        http.stop_gracefully(GRACE, close_servers)
         for watcher in watchers:
             watcher.cancel()
         if options["use_reloader"]:
@@ -111,13 +110,12 @@ class Command(runserver.Command):  # type: ignore[misc]
             return StaticFilesHandler(handler)  # type: ignore[no-any-return]
         return handler
 
-    def _listen(self, application: WSGIApplication) -> HttpServer:
+    def _listen(self, application: WSGIApplication) -> StoppableServer:
+        http = StoppableServer((self.addr, int(self.port)), application, log=_RequestLog())
         try:
-            http = HttpServer((self.addr, int(self.port)), application, log=_RequestLog())
-            http.start()
-        except OSError as error:
-            reason = (error.strerror or str(error)).partition(": (")[0]  # gevent appends the address
-            raise CommandError(f"cannot listen on {self.addr}:{self.port}: {reason}") from None
+            http.listen()
+        except CannotListen as error:
+            raise CommandError(error.strerror) from None
         return http
 
     def on_bind(self, server_port: int) -> None:
@@ -171,10 +169,3 @@ def _set_up_logging() -> None:
     for printer in printers:
         shown.addFilter(printer.leaves)
     engine.addHandler(shown)
-
-
-def _stop(http: HttpServer) -> None:
-    """Accept no more connections, close the sessions, and wait for the requests that are being answered."""
-    http.close()
-    close_servers(GRACE)
-    http.stop(timeout=REQUEST_GRACE)

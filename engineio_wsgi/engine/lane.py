@@ -1,0 +1,93 @@
+"""The engine's side of the lane: which sessions it serves, and whether anything else has a say in their requests.
+
+The lane itself, which knows the connection, is `http.lane`. Also owns the mark of a middleware that only
+matters at the handshake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+from engineio_wsgi.engine.registry import Registry
+from engineio_wsgi.http.policies.cors import OriginPolicy
+from engineio_wsgi.options.values import HttpCompression
+from engineio_wsgi.transports.polling import PollingTransport
+
+__all__ = ["EngineLane", "HandshakeOnly", "WSGIMiddleware", "handshake_only"]
+
+WSGIMiddleware = Callable[[WSGIApplication], WSGIApplication]
+
+
+class HandshakeOnly:
+    """An application inside a middleware that need not see the polls and POSTs of sessions."""
+
+    def __init__(self, middleware: WSGIMiddleware, application: WSGIApplication) -> None:
+        #: inside the middleware
+        self.application = application
+        self._whole = middleware(application)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve a request, the middleware included."""
+        return self._whole(environ, start_response)
+
+
+def handshake_only(middleware: WSGIMiddleware) -> WSGIMiddleware:
+    """Say of a WSGI middleware that it only matters for handshakes and for the application's own requests.
+
+    A middleware around the engine sees every request, so each poll and POST has to go through it, which doubles their cost.
+    One that is marked may miss polls and POSTs of sessions whose handshake it has seen. So it must not count them, or change
+    their responses.
+
+    Args:
+        middleware: ``f(app) -> app``.
+
+    Returns:
+        The same for the application, and to be used in its place.
+
+    Example::
+
+        app = handshake_only(lambda app: ProxyFix(app, x_for=1))(server.wrap(flask_app))
+        server.use(handshake_only(require_login))
+    """
+    return lambda application: HandshakeOnly(middleware, application)
+
+
+class EngineLane:
+    """Finds the sessions of one server for the lane.
+
+    Args:
+        registry: where the sessions are.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._sessions = registry.sessions
+        self._events = registry.events
+        #: whether a middleware or a callable option has to see each request
+        self._is_closed = False
+
+    def configure(self, origins: OriginPolicy, applications: Iterable[WSGIApplication]) -> None:
+        """Serve requests only if ``origins`` need not be asked for each, and no ``applications`` have to see each."""
+        self._is_closed = origins.is_asked or not all(isinstance(each, HandshakeOnly) for each in applications)
+
+    @property
+    def compression(self) -> HttpCompression | None:
+        """How answers are compressed."""
+        return self._registry.options.http_compression
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing else has a say in the requests of sessions."""
+        return not self._is_closed and "headers" not in self._events
+
+    def find(self, sid: str, revision: int) -> PollingTransport | None:
+        """The transport of a session that polls, if nothing but the transport has a say in its requests now."""
+        session = self._sessions.get(sid)
+        if session is None or not self.is_open or session.state.upgrading or session.protocol != revision:
+            return None
+        transport = session.transport
+        # what comes after the deadline is refused, and the session ends
+        if type(transport) is not PollingTransport or session.heartbeat.overdue():
+            return None
+        return transport
