@@ -38,7 +38,7 @@ class EmitOnce(socketio.Manager):  # type: ignore[misc]  # no types
             super().emit(event, data, namespace, room=room, skip_sid=skip_sid, callback=callback)
             return
         message = self._message(event, data, namespace)
-        eio_sid = rooms[None].get(room) if skip_sid is None and type(room) is str else None
+        eio_sid = rooms[None].get(room) if skip_sid is None and type(room) is str and None in rooms else None
         if eio_sid is not None:
             # the room that is named after a client: most events that handlers emit
             server.eio.send(eio_sid, message, volatile)

@@ -42,8 +42,8 @@ class Recorder:
 def test_a_listener_that_has_released_its_turn_holds_nothing_up() -> None:
     session = overlapping()
     recorder = Recorder(session)
-    busy = started(session.inbox.deliver, "slow")
-    session.inbox.deliver("next")
+    busy = started(session.inbox.deliver, "slow", 0.0)
+    session.inbox.deliver("next", 0.0)
     assert recorder.order == ["slow", "next"]
     recorder.gate.set()
     busy.join(5)
@@ -54,8 +54,8 @@ def test_a_listener_that_has_released_its_turn_holds_nothing_up() -> None:
 def test_a_listener_that_keeps_its_turn_holds_up_the_next_message() -> None:
     session = overlapping()
     recorder = Recorder(session, releases=False)
-    busy = started(session.inbox.deliver, "slow")
-    session.inbox.deliver("next")
+    busy = started(session.inbox.deliver, "slow", 0.0)
+    session.inbox.deliver("next", 0.0)
     assert recorder.order == ["slow"]
     recorder.gate.set()
     busy.join(5)
@@ -83,7 +83,7 @@ def test_the_end_of_the_session_waits_for_no_listener_that_has_released_its_turn
     recorder = Recorder(session)
     closed: list[Any] = []
     session.inbox.on("close", lambda reason, description: closed.append(reason))
-    busy = started(session.inbox.deliver, "slow")
+    busy = started(session.inbox.deliver, "slow", 0.0)
     session.end("transport close")
     while not closed:
         gevent.sleep(0)
@@ -102,7 +102,7 @@ def test_a_listener_that_fails_after_it_has_released_its_turn(caplog: Any) -> No
         session.inbox.release_turn()
         raise ValueError(data)
 
-    session.inbox.deliver("one")
+    session.inbox.deliver("one", 0.0)
     session.inbox.enqueue(["two"])
     session.inbox.run_turn()
     assert caplog.text.count("ValueError: ") == 2
