@@ -324,7 +324,7 @@ class Cluster:
 
         Raises:
             TypeError, ValueError: an argument has a wrong type or value.
-            UnknownSession: no worker has the session.
+            UnknownSession: no worker has the session, or its worker is not reached at the moment.
         """
         check_topic(topic)
         message, sid, seconds = check_data(data), check_session(session), check_timeout(timeout)

@@ -211,7 +211,7 @@ class EngineIO(Server):
         return _ContextListener(listener, self)
 
     def _subscriber(self, callback: Subscriber) -> Listener:
-        return _Subscriber(callback, self)
+        return _ContextListener(callback, self)
 
     def _request_of(self, environ: Environ) -> Request:
         return self._app_of(environ).request_class(_without_connection(environ))
@@ -240,45 +240,31 @@ class _AppMiddleware(Middleware):
 
 
 class _ContextListener(StandIn):
-    """A listener in the context of the request that it is about."""
+    """A listener in the context of the request that it is about; in an application context if it is about none."""
 
     __slots__ = ("engineio", "environ")
 
     def __init__(self, listener: Listener, engineio: EngineIO, environ: Environ | None = None) -> None:
         super().__init__(listener)
         self.engineio = engineio
-        #: ``None`` if the request is one of the arguments
+        #: ``None`` if the request, if there is one, is one of the arguments
         self.environ = environ
 
     def __call__(self, *args: object, **kwargs: object) -> object:
         """Call the listener."""
-        with self.engineio.context(_environ_in(args) if self.environ is None else self.environ):
+        environ = _environ_in(args) if self.environ is None else self.environ
+        with self.engineio._app_of({}).app_context() if environ is None else self.engineio.context(environ):
             return self.listener(*args, **kwargs)
 
 
-class _Subscriber(StandIn):
-    """A subscriber of a topic, in a context of the first application: there is no request."""
-
-    __slots__ = ("engineio",)
-
-    def __init__(self, callback: Subscriber, engineio: EngineIO) -> None:
-        super().__init__(callback)
-        self.engineio = engineio
-
-    def __call__(self, *args: object) -> object:
-        """Call the subscriber."""
-        with self.engineio._app_of({}).app_context():
-            return self.listener(*args)
-
-
-def _environ_in(args: tuple[object, ...]) -> Environ:
-    """The environ in the arguments of a server's listener: of a session, a request, or a refusal."""
+def _environ_in(args: tuple[object, ...]) -> Environ | None:
+    """The environ in the arguments of a server's listener: of a session, a request, or a refusal; ``None`` if there is none."""
     for each in args:
         if isinstance(each, RequestRefused):
             return _environ_in((each.request,))
         if isinstance(each, (FlaskSocket, Request)):
             return each.environ
-    raise UsageError(f"a listener was called with nothing of a request's: {args!r}")
+    return None
 
 
 def _without_connection(environ: Mapping[str, object]) -> Environ:

@@ -39,19 +39,18 @@ class Bundle:
             socket.send(event)
     """
 
-    __slots__ = ("_messages", "_prepared", "_size")
+    __slots__ = ("_compressed", "_messages", "_plain")
 
     def __init__(self, *messages: Data) -> None:
         if not messages:
             raise ValueError("a bundle needs at least one message")
-        self._messages = tuple(map(as_message, messages))
-        compressed = Prepared(self._messages, True)
-        self._size = compressed.size
-        #: by whether transports may compress it: the encodings of one are not those of the other
-        self._prepared = {True: compressed, False: Prepared(self._messages, False)}
+        self._messages = tuple([each if type(each) is str or type(each) is bytes else as_message(each) for each in messages])
+        #: what transports may compress, and what they may not: the encodings of one are not those of the other
+        self._compressed = Prepared(self._messages, True)
+        self._plain: Prepared | None = None
 
     def __repr__(self) -> str:
-        return f"<Bundle of {len(self._messages)}, {self._size} bytes>"
+        return f"<Bundle of {len(self._messages)}, {self.size} bytes>"
 
     def __len__(self) -> int:
         """The number of its messages."""
@@ -69,10 +68,14 @@ class Bundle:
     @property
     def size(self) -> int:
         """Bytes of its messages on the wire, without framing."""
-        return self._size
+        return self._compressed.size
 
     def _entry(self, compress: bool) -> Prepared:
-        return self._prepared[compress]
+        if compress:
+            return self._compressed
+        if self._plain is None:
+            self._plain = Prepared(self._messages, False)
+        return self._plain
 
 
 #: what is sent at once, after the check of its type

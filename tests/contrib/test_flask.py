@@ -93,6 +93,16 @@ def test_a_subscriber_of_a_topic_has_an_application_context(site: Site) -> None:
     session.close()
 
 
+def test_an_event_that_is_about_no_request_has_an_application_context(site: Site) -> None:
+    seen: list[tuple[str, bool, object]] = []
+    for event in ("cluster_back", "shop:sold"):
+        site.engineio.on(event, lambda data: seen.append((flask.current_app.name, flask.has_request_context(), data)))
+    site.serve()
+    site.engineio.emit("cluster_back", 1.5)
+    site.engineio.emit("shop:sold", 5)
+    assert seen == [("site", False, 1.5), ("site", False, 5)]
+
+
 def test_refusals_have_the_context_of_their_request(site: Site) -> None:
     seen: list[str] = []
     site.engineio = EngineIO(allow_request=lambda request: "user" in flask.session)
