@@ -113,7 +113,7 @@ class UnixListener:
         if self._closed:
             return
         self._closed = True
-        gevent.kill(self._greenlet)
+        self._greenlet.kill()
         self._listener.close()
         self._names.release(self._worker_id)
         for channel in self._idle:
@@ -123,7 +123,7 @@ class UnixListener:
         """In a forked child: the socket and its name are the parent's."""
         if not self._closed:
             self._closed = True
-            gevent.kill(self._greenlet, block=False)
+            self._greenlet.kill(block=False)
             self._listener.close()
 
 
