@@ -168,7 +168,10 @@ receive_messages(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssi
     int fd = (int)PyLong_AsLong(arguments[0]);
     if (fd == -1 && PyErr_Occurred())
         return NULL;
-    ssize_t size = recv(fd, data, sizeof data, MSG_DONTWAIT);
+    ssize_t size;
+    do
+        size = recv(fd, data, sizeof data, MSG_DONTWAIT);
+    while (size < 0 && errno == EINTR);
     if (size < 0)
         return PyErr_SetFromErrno(PyExc_OSError);
     Py_ssize_t position = take_messages(data, size, arguments[1], arguments[2]);
@@ -380,8 +383,11 @@ send_messages(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_
         data = (const uint8_t *)PyBytes_AS_STRING(frames);
         size = PyBytes_GET_SIZE(frames);
     }
-    ssize_t sent = send(fd, data, (size_t)size, MSG_DONTWAIT | MSG_NOSIGNAL);
-    if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
+    ssize_t sent;
+    do
+        sent = send(fd, data, (size_t)size, MSG_DONTWAIT | MSG_NOSIGNAL);
+    while (sent < 0 && errno == EINTR);
+    if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
         sent = 0;
     result = sent < 0 ? PyErr_SetFromErrno(PyExc_OSError) : size_and_rest(size, data + sent, size - sent);
     Py_XDECREF(frames);
