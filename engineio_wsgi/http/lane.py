@@ -141,7 +141,7 @@ class Lane:
     # -- requests
 
     def serve(self) -> bool:
-        """Answer the request in the connection's buffer. Blocks as long as a poll has to wait.
+        """Answer the request in the connection's buffer. In a greenlet that has to stay, it blocks as long as a poll waits.
 
         Returns:
             ``False`` if it is none for the lane; nothing has been touched then.

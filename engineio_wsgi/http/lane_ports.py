@@ -74,7 +74,7 @@ class LaneEngine(Protocol):
         ...
 
     def find(self, sid: str, revision: int) -> LaneTransport | None:
-        """The transport of a session that polls, if nothing but the transport has a say in its requests now."""
+        """The transport of a session that polls, if nothing but the transport has to see its requests now."""
         ...
 
 
