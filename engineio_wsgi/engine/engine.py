@@ -32,8 +32,6 @@ from engineio_wsgi.transports.polling import PollingTransport
 
 __all__ = ["Engine", "WSGIMiddleware"]
 
-OK = 200
-
 
 class Engine:
     """Answers the requests of one server.
@@ -77,8 +75,8 @@ class Engine:
         self.lane.configure(self._origins, self._applications)
 
     def open_lane(self, handler: WebSocketHandler, environ: WSGIEnvironment) -> None:
-        """Serve later requests like this one over the lane, if it has been accepted."""
-        if handler.code == OK and self.lane.is_open:
+        """Serve later requests like this one, which has been accepted, over the lane."""
+        if self.lane.is_open:
             handler.open_lane(self.lane, environ, self._origins.headers(environ))
 
     # -- ways in

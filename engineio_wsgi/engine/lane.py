@@ -1,4 +1,4 @@
-"""The engine's side of the lane: which sessions it serves, and whether anything else has a say in their requests.
+"""The engine's side of the lane: which sessions it serves, and whether anything else has to see their requests.
 
 The lane itself, which knows the connection, is `http.lane`. Also owns the mark of a middleware that only
 matters at the handshake.
@@ -78,11 +78,11 @@ class EngineLane:
 
     @property
     def is_open(self) -> bool:
-        """Whether nothing else has a say in the requests of sessions."""
+        """Whether nothing else has to see the requests of sessions."""
         return not self._is_closed and "headers" not in self._events
 
     def find(self, sid: str, revision: int) -> PollingTransport | None:
-        """The transport of a session that polls, if nothing but the transport has a say in its requests now."""
+        """The transport of a session that polls, if nothing but the transport has to see its requests now."""
         session = self._sessions.get(sid)
         if session is None or not self.is_open or session.state.upgrading or session.protocol != revision:
             return None

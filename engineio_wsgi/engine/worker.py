@@ -35,6 +35,9 @@ __all__ = ["Front", "Reach", "Router", "Worker", "set_default_cluster"]
 
 logger = logging.getLogger("engine")
 
+#: the status of a request that was accepted
+OK = 200
+
 
 class Reach(Protocol):
     """A way to the sessions of other workers."""
@@ -238,7 +241,7 @@ class Worker:
         if self._router is not None and (routed := self._router.route(environ, start_response, handler)) is not None:
             return routed
         body = self._engine.handle_request(environ, start_response)
-        if handler is not None and handler.code is not None and self._is_direct(handler.server.application):
+        if handler is not None and handler.code == OK and self._is_direct(handler.server.application):
             self._engine.open_lane(handler, environ)
         return body
 

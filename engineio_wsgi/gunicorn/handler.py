@@ -11,7 +11,7 @@ from wsgiref.types import WSGIEnvironment
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.gunicorn.heads import HeadReader, Reading, is_in, preface_size
 from engineio_wsgi.http.connection import HttpConnection
-from engineio_wsgi.http.lane import LaneEngine
+from engineio_wsgi.http.lane_ports import LaneEngine
 from engineio_wsgi.http.request_head import InvalidRequest, RequestHead
 from engineio_wsgi.http.response_writer import ExceptionInfo
 from engineio_wsgi.http.roster import RosteredHandler

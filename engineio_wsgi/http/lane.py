@@ -15,24 +15,24 @@ options: for that it has a `LaneEngine`.
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
 from time import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import gevent
 from gevent.hub import Waiter
 
 from engineio_wsgi.http.connection import RECV_SIZE, HttpConnection
-from engineio_wsgi.http.lane_requests import Accepted, Known, accept, learn
-from engineio_wsgi.http.request_head import HeadLimits
+from engineio_wsgi.http.lane_ports import LaneEngine, LaneHandler, LaneTransport
+from engineio_wsgi.http.lane_requests import Accepted, Known, accept
 from engineio_wsgi.http.response import Response, finish, payload, posted
 from engineio_wsgi.http.response_head import ResponseHead, date_line
-from engineio_wsgi.options.values import HttpCompression
-from engineio_wsgi.packet import Packet, PacketType
+from engineio_wsgi.packet import PacketType
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication, WSGIEnvironment
 
-__all__ = ["HOOKS", "Lane", "LaneEngine", "LaneHandler", "LaneTransport", "keeps_lane"]
+__all__ = ["HOOKS", "Lane", "keeps_lane"]
 
 #: methods of a handler that a request over the lane does not call
 HOOKS = frozenset((
@@ -41,109 +41,17 @@ HOOKS = frozenset((
 ))  # fmt: skip
 
 
-class LaneTransport(Protocol):
-    """What the lane needs of a session's polling transport, which documents the methods."""
-
-    @property
-    def polled(self) -> bool:
-        """Whether a GET waits."""
-        ...
-
-    @property
-    def has_answer(self) -> bool:
-        """Whether a GET need not wait."""
-        ...
-
-    def park(self, poll: Lane) -> None:
-        """Have a GET wait."""
-        ...
-
-    def unpark(self) -> None:
-        """No GET waits any more."""
-        ...
-
-    def answer(self) -> Response:
-        """The answer to a GET."""
-        ...
-
-    def give_up(self) -> None:
-        """The client of the GET that waits has gone."""
-        ...
-
-    def decode(self, body: bytes, binary: bool) -> list[Packet] | None:
-        """The packets of a POST, if it is a plain one."""
-        ...
-
-    def receive(self, packets: list[Packet], size: int) -> bool:
-        """Process them; returns whether the POST can be answered."""
-        ...
-
-    def finish_post(self, environ: WSGIEnvironment) -> None:
-        """Wait until it can."""
-        ...
-
-
-class LaneEngine(Protocol):
-    """What the lane needs of the engine."""
-
-    @property
-    def compression(self) -> HttpCompression | None:
-        """How answers are compressed."""
-        ...
-
-    def find(self, sid: str, revision: int) -> LaneTransport | None:
-        """The transport of a session that polls, if nothing but the transport has a say in its requests now."""
-        ...
-
-
-class LaneHandler(HeadLimits, Protocol):
-    """What the lane needs of its handler."""
-
-    server: Any  # gevent's, or one that has its attributes
-    keepalive_timeout: float
-    write_timeout: float
-    close_connection: bool
-
-    @property
-    def stopping(self) -> bool:
-        """Whether the connection ends with the next response."""
-        ...
-
-    def on_lane_learnt(self) -> None:
-        """Requests like one that has been accepted are known from now on."""
-        ...
-
-    def on_lane_request(self) -> None:
-        """A request has been read."""
-        ...
-
-    def on_lane_response(self) -> None:
-        """It has been answered."""
-        ...
-
-    def log_lane(self, line: str, began: float, size: int) -> None:
-        """Write the access log's line of a request."""
-        ...
-
-    def serve_in_greenlet(self) -> None:
-        """Have a greenlet serve the connection again."""
-        ...
-
-    def end_released(self) -> None:
-        """End the connection, which no greenlet serves."""
-        ...
-
-
 def keeps_lane(kind: type, base: type, hooks: frozenset[str]) -> bool:
     """Whether a subclass leaves the lane open: no class between it and ``base`` overrides one of ``hooks``, unless the same class
     says by an attribute ``lane`` of its own what it wants.
     """
-    for each in kind.__mro__:
-        if each is base:
-            break
-        if "lane" not in vars(each) and not hooks.isdisjoint(vars(each)):
-            return False
-    return bool(getattr(kind, "lane", True))
+    return bool(getattr(kind, "lane", True)) and _overrides_none(kind, base, hooks)
+
+
+@lru_cache(maxsize=64)
+def _overrides_none(kind: type, base: type, hooks: frozenset[str]) -> bool:
+    classes = kind.__mro__[:kind.__mro__.index(base)]
+    return all("lane" in vars(each) or hooks.isdisjoint(vars(each)) for each in classes)
 
 
 def _top(response: Response) -> bytes:
@@ -170,7 +78,7 @@ class Lane:
         keeps_greenlet: whether the handler's greenlet may not end before the connection.
     """
 
-    __slots__ = ("_application", "_began", "_connection", "_engine", "_gets", "_handler", "_is_due", "_is_logged",
+    __slots__ = ("_application", "_began", "_connection", "_engine", "_gets", "_handler", "_is_due", "_is_logged", "_is_useless",
                  "_keeps_greenlet", "_line", "_posted_to", "_posts", "_sent", "_transport", "_unsent", "_waiter", "is_released")
 
     def __init__(self, handler: LaneHandler, connection: HttpConnection, engine: LaneEngine, is_logged: bool,
@@ -182,9 +90,10 @@ class Lane:
         # a log may block
         self._keeps_greenlet = keeps_greenlet or is_logged
         self._application: WSGIApplication = handler.server.application
-        # what is known from a request is found out when another arrives: on many connections none does
         self._gets: Known | Accepted | None = None
         self._posts: Known | Accepted | None = None
+        #: whether nothing could be learnt from a request that was accepted
+        self._is_useless = False
         #: of the session whose GET waits here
         self._transport: LaneTransport | None = None
         #: whether no greenlet serves the connection
@@ -205,43 +114,43 @@ class Lane:
         """Whether it is the lane to ``engine``, and the server's application is the same as before."""
         return engine is self._engine and self._handler.server.application is self._application
 
-    def accept(self, head: bytes, environ: WSGIEnvironment, headers: list[tuple[str, str]]) -> None:
-        """Remember a request that has been accepted, in the place of the one before it.
+    def note(self, head: bytes, environ: WSGIEnvironment, headers: list[tuple[str, str]]) -> bool:
+        """Note a request that has been accepted, in the place of the one before it; returns whether it may be learnt from.
 
         Args:
             head: its bytes up to the empty line behind its header fields.
             environ: of the request.
             headers: the CORS headers of its response.
         """
-        self._remember(accept(head, environ, headers), head[:1] == b"G")
-
-    def _remember(self, request: Known | Accepted | None, is_get: bool) -> None:
-        if is_get:
-            self._gets = request
+        accepted = None if self._is_useless else accept(head, environ, headers)
+        if head[:1] == b"G":
+            self._gets = accepted
         else:
-            self._posts = request
+            self._posts = accepted
+        return accepted is not None
 
-    def _known(self, is_get: bool) -> Known | None:
-        request = self._gets if is_get else self._posts
-        if not isinstance(request, Accepted):
-            return request
-        known = learn(request)
-        self._remember(known, is_get)
-        if known is not None:
-            self._handler.on_lane_learnt()
+    def _learn(self, accepted: Accepted, is_get: bool) -> Known | None:
+        known = accepted.learn()
+        if is_get:
+            self._gets = known
+        else:
+            self._posts = known
+        self._is_useless = known is None
         return known
 
     # -- requests
 
     def serve(self) -> bool:
-        """Answer the request in the connection's buffer. Blocks as long as a poll has to wait.
+        """Answer the request in the connection's buffer. In a greenlet that has to stay, it blocks as long as a poll waits.
 
         Returns:
             ``False`` if it is none for the lane; nothing has been touched then.
         """
         handler, data = self._handler, self._connection.buffer
         is_get = data[:1] == b"G"
-        known = self._known(is_get)
+        known = self._gets if is_get else self._posts
+        if isinstance(known, Accepted):
+            known = self._learn(known, is_get)
         if known is None or handler.server.application is not self._application:
             return False
         request = known.recognise(data, handler)
@@ -285,7 +194,7 @@ class Lane:
 
     def _posted(self) -> bytes:
         known = self._posts
-        assert isinstance(known, Known)
+        assert type(known) is Known
         return b"%b%b%b%b\r\n%b" % (_POSTED, known.encoded_headers, date_line(), self._closing(), _POSTED_BODY)
 
     def _get(self, size: int, transport: LaneTransport) -> bool:
@@ -309,7 +218,7 @@ class Lane:
     def _framed(self, response: Response) -> bytes:
         """The bytes of the answer to a GET."""
         known, compression, body = self._gets, self._engine.compression, response.body
-        assert isinstance(known, Known)
+        assert type(known) is Known
         if compression is not None and response.compress and len(body) >= compression.threshold:
             status, headers, body, _ = finish(response, {"HTTP_ACCEPT_ENCODING": known.accept_encoding}, compression)
             closing = self._closing() != b""

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import gevent
 
 from engineio_wsgi.http.connection import HttpConnection
-from engineio_wsgi.http.lane import HOOKS, Lane, LaneEngine, keeps_lane
+from engineio_wsgi.http.lane import HOOKS, Lane, keeps_lane
+from engineio_wsgi.http.lane_ports import LaneEngine
 from engineio_wsgi.http.request_head import HeadParser, RequestHead
 from engineio_wsgi.http.response_writer import Responder
 
@@ -142,12 +143,9 @@ class LaneResponder(Responder):
         lane = self._lane
         if lane is None or not lane.leads_to(engine):
             lane = self._lane = Lane(self, self._connection, engine, self._logs_lane, self._needs_greenlet)
-        lane.accept(self._head_read, environ, headers)
-
-    def on_lane_learnt(self) -> None:
-        """Requests like one that has been accepted are known to the lane."""
-        # which compares the same bytes
-        self._parser = HeadParser()
+        if lane.note(self._head_read, environ, headers):
+            # the lane compares the same bytes
+            self._parser = HeadParser()
 
     @property
     def _logs_lane(self) -> bool:

@@ -15,11 +15,11 @@ from engineio_wsgi.http.request_head import MAX_KEPT_FIELDS, PROXY_KEYS, HeadLim
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
 
-__all__ = ["Accepted", "Known", "LaneRequest", "accept", "learn"]
+__all__ = ["Accepted", "Known", "LaneRequest", "accept"]
 
 OCTET_STREAM = "application/octet-stream"
 #: keys in an environ with which a request is framed or answered in another way
-ODD_KEYS = ("HTTP_EXPECT", "HTTP_TRANSFER_ENCODING", "HTTP_UPGRADE", *PROXY_KEYS)
+ODD_KEYS = frozenset(("HTTP_EXPECT", "HTTP_TRANSFER_ENCODING", "HTTP_UPGRADE", *PROXY_KEYS))
 #: names in a query that the engine reads; an application's own names may come before them
 OWN_NAMES = frozenset(("EIO", "b64", "j", "sid", "t", "transport"))
 #: the beginning of a request up to the engine's part of its query
@@ -36,24 +36,6 @@ LENGTH = re.compile(rb"[1-9]\d{0,8}(?=\r\n)")
 LaneRequest = tuple[str, int, int, int]
 
 
-class Accepted(NamedTuple):
-    """A request that has been accepted. The next request on its connection is compared with what :func:`learn` makes of it.
-
-    Attributes:
-        head: its bytes up to the empty line behind its header fields.
-        headers: the CORS headers of its response.
-        accept_encoding: what the client takes as Content-Encoding.
-        binary: whether it has a binary content type.
-        has_body: whether it announces a body.
-    """
-
-    head: bytes
-    headers: list[tuple[str, str]]
-    accept_encoding: str
-    binary: bool
-    has_body: bool
-
-
 class Known:
     """What is known of the requests of one connection with one method, because one of them has been accepted.
 
@@ -63,7 +45,7 @@ class Known:
         beginning: the bytes of the request up to the engine's part of its query.
         fields: the header fields and the empty line behind them; in a POST, up to the length of the body.
         rest: what comes behind that length; empty in a GET.
-        accepted: the request.
+        accepted: that request.
     """
 
     __slots__ = ("_beginning", "_count", "_fields", "_rest", "accept_encoding", "binary", "encoded_headers",
@@ -74,13 +56,13 @@ class Known:
         self._fields = fields
         self._rest = rest
         self._count = fields.count(b"\r\n") + rest.count(b"\r\n") - 2
-        #: the CORS headers of the responses
-        self.headers = accepted.headers
-        self.encoded_headers = "".join([f"{name}: {value}\r\n" for name, value in accepted.headers]).encode("latin-1")
         #: what the client takes as Content-Encoding
         self.accept_encoding = accepted.accept_encoding
         #: whether its POSTs have a binary content type
-        self.binary = accepted.binary
+        self.binary = accepted.is_binary
+        #: the CORS headers of its responses
+        self.headers = accepted.headers
+        self.encoded_headers = "".join([f"{name}: {value}\r\n" for name, value in self.headers]).encode("latin-1")
 
     def recognise(self, data: bytes, limits: HeadLimits) -> LaneRequest | None:
         """The request that ``data`` begins with, if its whole head is there and is as it was before."""
@@ -108,36 +90,50 @@ class Known:
         return line[2].decode("ascii"), 4 if line[1] == b"4" else 3, end, size
 
 
+class Accepted(NamedTuple):
+    """A request that has been accepted, as far as it matters for the next. What it costs to learn from it is left for then.
+
+    Attributes:
+        head: its bytes up to the empty line behind its header fields.
+        accept_encoding: the codings that its client takes.
+        is_binary: whether the content type of its body is binary.
+        has_body: whether it has a body.
+        headers: the CORS headers of its response.
+    """
+
+    head: bytes
+    accept_encoding: str
+    is_binary: bool
+    has_body: bool
+    headers: list[tuple[str, str]]
+
+    def learn(self) -> Known | None:
+        """What is known from it; ``None`` if others like it need more than a comparison."""
+        head = self.head
+        beginning = BEGINNING.match(head)
+        if beginning is None or not OWN_NAMES.isdisjoint(parse_query(beginning[1].decode("ascii"))):
+            return None
+        fields, rest = head[head.find(b"\r\n"):], b""
+        is_post = head[:1] == b"P"
+        if len(fields) > MAX_KEPT_FIELDS or is_post != self.has_body:
+            return None
+        if is_post:
+            found = LENGTH_HEADER.search(fields)
+            if found is None:
+                return None
+            fields, rest = fields[:found.end()], fields[fields.find(b"\r\n", found.end()):]
+        return Known(beginning[0], fields, rest, self)
+
+
 def accept(head: bytes, environ: WSGIEnvironment, headers: list[tuple[str, str]]) -> Accepted | None:
-    """Note a request that has been accepted; ``None`` if others like it need more than a comparison.
+    """Note a request that has been accepted; ``None`` if nothing is to be learnt from it.
 
     Args:
         head: its bytes up to the empty line behind its header fields.
         environ: of the request.
         headers: the CORS headers of its response.
     """
-    if not environ.keys().isdisjoint(ODD_KEYS):
+    if not ODD_KEYS.isdisjoint(environ):
         return None
-    return Accepted(head, headers, environ.get("HTTP_ACCEPT_ENCODING", ""), environ.get("CONTENT_TYPE") == OCTET_STREAM,
-                    bool(environ.get("CONTENT_LENGTH")))
-
-
-def learn(accepted: Accepted) -> Known | None:
-    """What is known from a request that has been accepted; ``None`` if others like it need more than a comparison."""
-    head = accepted.head
-    beginning = BEGINNING.match(head)
-    if beginning is None or not OWN_NAMES.isdisjoint(parse_query(beginning[1].decode("ascii"))):
-        return None
-    fields = head[head.find(b"\r\n"):]
-    if len(fields) > MAX_KEPT_FIELDS:
-        return None
-    rest = b""
-    is_post = head[:1] == b"P"
-    if is_post:
-        found = LENGTH_HEADER.search(fields)
-        if found is None:
-            return None
-        fields, rest = fields[:found.end()], fields[fields.find(b"\r\n", found.end()):]
-    if is_post != accepted.has_body:
-        return None
-    return Known(beginning[0], fields, rest, accepted)
+    return Accepted(head, environ.get("HTTP_ACCEPT_ENCODING", ""), environ.get("CONTENT_TYPE") == OCTET_STREAM,
+                    bool(environ.get("CONTENT_LENGTH")), headers)

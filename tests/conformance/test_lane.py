@@ -1,4 +1,4 @@
-"""The lane: known polls and POSTs pass nothing but the engine, unless something else has a say in them."""
+"""The lane: known polls and POSTs pass nothing but the engine, unless something else has to see them."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def test_a_session_of_this_worker_of_a_cluster(tmp_path: Any) -> None:
         assert site.witness.seen == ["POST"]
 
 
-# -- what has a say in each request
+# -- what has to see each request
 
 
 def test_a_middleware_sees_every_request() -> None:

@@ -1,0 +1,103 @@
+"""Which requests are recognised, and from which nothing is learnt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from engineio_wsgi.http.handler import WebSocketHandler
+from engineio_wsgi.http.lane_requests import Known, accept
+
+LINE = "{} /engine.io/?{}EIO=4&transport=polling&t={}{} HTTP/1.1\r\n"
+FIELDS = "Host: h\r\nUser-Agent: a\r\n"
+LIMITS: Any = WebSocketHandler
+
+
+def get(t: str = "a", sid: str | None = "s1", own: str = "", fields: str = FIELDS) -> bytes:
+    """A GET."""
+    return (LINE.format("GET", own, t, "" if sid is None else f"&sid={sid}") + fields + "\r\n").encode()
+
+
+def post(body: str, before: str = "Host: h\r\n", after: str = "User-Agent: a\r\n") -> bytes:
+    """A POST."""
+    head = LINE.format("POST", "", "a", "&sid=s1") + f"{before}Content-Length: {len(body)}\r\n{after}\r\n"
+    return (head + body).encode()
+
+
+def known(data: bytes, **environ: str) -> Known | None:
+    """What is learnt from a request."""
+    head = data[:data.index(b"\r\n\r\n") + 4]
+    if head[:1] == b"P":
+        environ.setdefault("CONTENT_LENGTH", "1")
+    accepted = accept(head, environ, [])
+    return None if accepted is None else accepted.learn()
+
+
+def recognised(first: bytes, second: bytes, limits: Any = LIMITS, **environ: str) -> Any:
+    """The second request, as it is recognised after the first."""
+    learnt = known(first, **environ)
+    assert learnt is not None
+    return learnt.recognise(second, limits)
+
+
+@pytest.mark.parametrize("data", [get("b"), get("", "x.-_~"), get("P9x"), get() + b"more"])
+def test_a_get_with_another_id_and_t(data: bytes) -> None:
+    sid, revision, head_size, body_size = recognised(get(sid=None), data)
+    assert f"&sid={sid} ".encode() in data
+    assert (revision, head_size, body_size) == (4, data.index(b"\r\n\r\n") + 4, 0)
+
+
+@pytest.mark.parametrize("size", [1, 9, 10, 123_456])
+def test_a_post_with_another_length(size: int) -> None:
+    data = post("x" * size)
+    assert recognised(post("4a"), data) == ("s1", 4, len(data) - size, size)
+
+
+@pytest.mark.parametrize("data", [
+    get(fields="Host: h\r\nUser-Agent: b\r\n"), get(fields=FIELDS + "X: y\r\n"), get(fields=FIELDS.lower()), get()[:-1], b"",
+    get(own="token=x&"), get("%41"), get("a&j=0"), get(sid=None), get(sid="a b"), get().replace(b"HTTP/1.1", b"HTTP/1.0"),
+    get().replace(b"EIO=4", b"EIO=5"), get().replace(b"polling", b"websocket"), get().replace(b"/engine.io/", b"/engine.io"),
+    get().replace(b"\r\n", b"\n"), b"\r\n" + get(),
+])  # fmt: skip
+def test_a_get_that_differs(data: bytes) -> None:
+    assert recognised(get(), data) is None
+
+
+@pytest.mark.parametrize("data", [
+    post("4a", after=""), post("4a", before=""), post("4a").replace(b": 2", b": 02"), post("4a").replace(b": 2", b": +2"),
+    post("4a").replace(b": 2", b": 2 "), post("4a").replace(b": 2", b": 2,2"), post("4a").replace(b": 2", b": 0"),
+    post("4a").replace(b": 2", b": 1000000000"), post("4a").replace(b": 2", b": 2\r\nContent-Length: 2"),
+])  # fmt: skip
+def test_a_post_that_differs(data: bytes) -> None:
+    assert recognised(post("4a"), data) is None
+
+
+@pytest.mark.parametrize(("name", "limit"), [("max_request_line", 50), ("max_header_size", 20), ("max_header_count", 1)])
+def test_limits(name: str, limit: int) -> None:
+    assert recognised(get(), get(), type("Small", (WebSocketHandler,), {name: limit})) is None
+    assert recognised(get(), get(), type("Enough", (WebSocketHandler,), {name: 10_000})) is not None
+
+
+def test_the_number_of_headers_is_exact() -> None:
+    for data in (get(), post("4a", before="")):
+        assert recognised(data, data, type("Enough", (WebSocketHandler,), {"max_header_count": 2})) is not None
+
+
+@pytest.mark.parametrize("key", ["HTTP_EXPECT", "HTTP_UPGRADE", "HTTP_TRANSFER_ENCODING", "HTTP_X_FORWARDED_FOR", "HTTP_VIA"])
+def test_nothing_is_learnt_from_odd_requests_and_proxies(key: str) -> None:
+    assert known(get(), **{key: "x"}) is None
+
+
+@pytest.mark.parametrize("data", [
+    get(own="sid=x&"), get(own="j=1&"), get(own="EI%4F=3&"), get(own="transport=x&"), get(own="%73id=x&"),
+    get(fields="X: " + "y" * 3000 + "\r\n"),
+    b"GET /engine.io/?transport=polling&EIO=4 HTTP/1.1\r\n\r\n", b"GET /engine.io/ HTTP/1.1\r\n\r\n",
+    b"PUT /engine.io/?EIO=4&transport=polling HTTP/1.1\r\n\r\n",
+])  # fmt: skip
+def test_nothing_is_learnt_from_an_odd_query(data: bytes) -> None:
+    assert known(data) is None
+
+
+def test_nothing_is_learnt_from_a_get_with_a_body() -> None:
+    assert known(get(), CONTENT_LENGTH="3") is None
