@@ -38,6 +38,10 @@ server = engineio_wsgi.Server(**OPTIONS)
 sessions, pools = [], []
 fork = multiprocessing.get_context("fork")
 
+if server.cluster:
+    # the child has the subscription, too, and hears nothing
+    server.cluster.subscribe("news", lambda data: server.broadcast(data, local=True))
+
 @server.on("connection")
 def connected(socket):
     sessions.append(socket)
@@ -71,7 +75,9 @@ def child():
              "send": tried(server.send, sessions[0].id, "from the child by its id"),
              "broadcast": tried(server.broadcast, "from the child to all", local=True),
              "broadcast to the cluster": tried(server.broadcast, "from the child to the cluster"),
-             "count": tried(lambda: server.cluster and server.cluster.count())}
+             "count": tried(lambda: server.cluster and server.cluster.count()),
+             "publish": tried(lambda: server.cluster and server.cluster.publish("news", "published by the child")),
+             "ask": tried(lambda: server.cluster and server.cluster.ask("news", "?"))}
     gevent.sleep(0.01)
     tell("running", json.dumps([os.getpid(), calls]))
     while not (HERE / "end").exists():
@@ -262,8 +268,10 @@ def test_a_child_reaches_the_sessions_by_the_cluster(start: Start, tmp_path: Pat
     child, calls = running_child(server, tmp_path)
     assert (calls["send"], calls["broadcast to the cluster"], calls["count"]) == ("True", "None", "2")
     assert calls["broadcast"].startswith("UsageError: the sessions are those of the process that this one was forked from")
-    assert clients.websocket.hear_many(2) == ["from the child by its id", "from the child to the cluster"]
-    assert clients.polling.hear() == "from the child to the cluster"
+    assert (calls["publish"], calls["ask"].split(":")[0]) == ("1", "UsageError")
+    heard = ["from the child by its id", "from the child to the cluster", "published by the child"]
+    assert clients.websocket.hear_many(3) == heard
+    assert clients.polling.hear_many(2) == heard[1:]
     for _ in range(10):
         assert (emitter.workers(), emitter.count()) == (workers, 2)
     clients.talk()
