@@ -212,7 +212,7 @@ class Lane:
     def _closing(self) -> bytes:
         if not self._handler.stopping:
             return b""
-        self._handler.close_connection = True
+        self._handler.close_soon()
         return _CLOSE
 
     def _framed(self, response: Response) -> bytes:
@@ -231,7 +231,7 @@ class Lane:
         try:
             sent = self._connection.send_now(data)
         except OSError:
-            self._handler.close_connection = True
+            self._handler.close_soon()
             sent = 0
         else:
             if sent != len(data):
@@ -331,7 +331,7 @@ class Lane:
         try:
             self._connection.send_rest(data, self._handler.write_timeout)
         except OSError:
-            self._handler.close_connection = True
+            self._handler.close_soon()
             self._finish(0)
         else:
             self._finish(size)
@@ -344,13 +344,14 @@ class Lane:
         try:
             data = self._connection.recv(RECV_SIZE)
         except BlockingIOError:
-            handler.close_connection = expired and self._transport is None
+            if expired and self._transport is None:
+                handler.close_soon()
             return
         except OSError:
             data = b""
         self._connection.keep(data)
         if not data:
-            handler.close_connection = True
+            handler.close_soon()
             if self._transport is not None:
                 self._transport.give_up()
 
@@ -383,7 +384,7 @@ class Lane:
     def _fail(self) -> None:
         """An exception that nothing expects, in the hub: report it, and end the connection."""
         gevent.get_hub().handle_error(self, *sys.exc_info())
-        self._handler.close_connection = True
+        self._handler.close_soon()
         if self.is_released:
             self._handler.end_released()
         else:

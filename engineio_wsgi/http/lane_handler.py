@@ -157,6 +157,10 @@ class LaneResponder(Responder):
         """Whether the connection ends with the next response over the lane, because the server stops."""
         return False
 
+    def close_soon(self) -> None:
+        """Let the connection end with the present request."""
+        self.close_connection = True
+
     def on_lane_request(self) -> None:
         """A request has been read that goes over the lane."""
 

@@ -84,7 +84,14 @@ class LaneHandler(HeadLimits, Protocol):
     server: Any  # gevent's, or one that has its attributes
     keepalive_timeout: float
     write_timeout: float
-    close_connection: bool
+    @property
+    def close_connection(self) -> bool:
+        """Whether the connection ends with the present request."""
+        ...
+
+    def close_soon(self) -> None:
+        """Let it end with that."""
+        ...
 
     @property
     def stopping(self) -> bool:
