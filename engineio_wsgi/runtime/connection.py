@@ -222,17 +222,19 @@ class Connection:
         Returns:
             Whether the kernel has taken all bytes of all of them. If not, some have bytes ``unsent``, or are ``lost``.
         """
-        plain = [connection for connection in connections if type(connection._sock) is not _TlsStream]
-        exceptions = send_to_all([connection._sock.fileno() for connection in plain], data)
+        exceptions = send_to_all([connection._plain_descriptor() for connection in connections], data)
         for position, sent in exceptions:
-            plain[position]._on_partly_sent(data, sent)
-        if len(plain) == len(connections):
-            return not exceptions
-        for connection in connections:
+            connection = connections[position]
             if connection.secure:
                 with contextlib.suppress(OSError):  # it is `lost`
                     connection.write(data)
-        return False
+            else:
+                connection._on_partly_sent(data, sent)
+        return not exceptions
+
+    def _plain_descriptor(self) -> int:
+        """The descriptor that bytes may be sent to as they are; -1 if the connection uses TLS, or is closed."""
+        return -1 if type(self._sock) is _TlsStream else self._sock.fileno()
 
     def _on_partly_sent(self, data: bytes, sent: int) -> None:
         """Not all of ``data`` was sent: ``sent`` bytes were, or it is the negative number of an error."""
