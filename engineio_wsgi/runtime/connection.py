@@ -234,17 +234,16 @@ class Connection:
         Returns:
             Whether the kernel has taken all bytes of all of them. If not, some have bytes ``unsent``, or are ``lost``.
         """
-        plain = [connection for connection in connections if connection.send_fd >= 0]
-        exceptions = send_to_all([connection.send_fd for connection in plain], data)
+        # -1, for a connection that uses TLS or is closed, is an exception
+        exceptions = send_to_all([connection.send_fd for connection in connections], data)
         for position, sent in exceptions:
-            plain[position]._on_partly_sent(data, sent)
-        if len(plain) == len(connections):
-            return not exceptions
-        for connection in connections:
+            connection = connections[position]
             if connection.send_fd < 0:
                 with contextlib.suppress(OSError):  # it is `lost`
                     connection.write(data)
-        return False
+            else:
+                connection._on_partly_sent(data, sent)
+        return not exceptions
 
     def _on_partly_sent(self, data: bytes, sent: int) -> None:
         """Not all of ``data`` was sent: ``sent`` bytes were, or it is the negative number of an error."""

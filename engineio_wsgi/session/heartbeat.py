@@ -46,6 +46,7 @@ class HeartbeatTimer:
                  "_slots", "_started_at", "_tick", "_timer")
 
     def __init__(self, loop: Loop, shortest: float, blame: Blame | None = None,
+                 # Any: whole sessions, of which a heartbeat sees only a part
                  ping_all: Callable[[list[Any]], object] | None = None) -> None:
         self._loop = loop
         self._blame = blame or Blame()
