@@ -19,7 +19,8 @@ from engineio_wsgi.throttle import Throttle
 __all__ = ["LOGGERS", "DebugHandler", "Scopes", "log_violation", "set_up_debug", "shorten"]
 
 #: all loggers of the package, which are the scopes of ``DEBUG``; the manual describes them
-LOGGERS = ("engine", "engine.socket", "engine.polling", "engine.ws", "engine.http", "engine.cluster", "engine.access")
+LOGGERS = ("engine", "engine.socket", "engine.polling", "engine.ws", "engine.http", "engine.cluster", "engine.access",
+           "engine.socketio")
 #: characters of a session id that are logged: the id is a credential
 SHOWN = 6
 #: ANSI colours that can be distinguished on light and dark terminals
