@@ -1,12 +1,18 @@
-"""Which transports write the same frame for a message that is sent to many sessions."""
+"""The forms of frames: the heads of messages, a client's pong, and which transports write the same frame for a broadcast."""
 
 from __future__ import annotations
 
 import functools
 
 from engineio_wsgi.protocol.websocket.deflate import Deflater
+from engineio_wsgi.protocol.websocket.frames import encode_text
 
-__all__ = ["shared_form"]
+__all__ = ["SHORT_HEADS", "is_pong", "message_head", "shared_form"]
+
+#: by the size of a message: what `message_head` returns
+SHORT_HEADS = [encode_text("4" + "x" * size)[:-size or None] for size in range(125)]
+#: the frame of a pong from a client: its size, its first bytes, and what follows behind its mask of four bytes
+PONG_SIZE, PONG_HEAD, PONG_TYPE = 7, b"\x81\x81", ord("3")
 
 
 def shared_form(binary: bool, binary_prefix: int, deflater: Deflater | None, threshold: int) -> tuple[object, ...] | None:
@@ -27,3 +33,15 @@ def shared_form(binary: bool, binary_prefix: int, deflater: Deflater | None, thr
 def _one_tuple(*parts: object) -> tuple[object, ...]:
     """The parts, in one tuple that all sessions share."""
     return parts
+
+
+def message_head(size: int) -> bytes:
+    """The head of the text frame of a message with ``size`` bytes (125 and more), and the packet type."""
+    if size < 65535:
+        return b"\x81\x7e%b4" % (size + 1).to_bytes(2)
+    return b"\x81\x7f%b4" % (size + 1).to_bytes(8)
+
+
+def is_pong(data: bytes) -> bool:
+    """Whether ``data`` is the frame of a pong (revision 4), which is most traffic of idle sessions."""
+    return len(data) == PONG_SIZE and data[:2] == PONG_HEAD and data[2] ^ data[6] == PONG_TYPE

@@ -42,7 +42,7 @@ from engineio_wsgi.runtime.connection import RECV_SIZE, Connection
 from engineio_wsgi.runtime.greenlet_pool import GreenletPool
 from engineio_wsgi.runtime.observer import Meter
 from engineio_wsgi.transports.base import ClientClose, CloseReason, Entry, Prepared, Transport, as_packets, count_beyond
-from engineio_wsgi.transports.frame_forms import shared_form
+from engineio_wsgi.transports.frame_forms import SHORT_HEADS, is_pong, message_head, shared_form
 
 __all__ = ["WebSocketTransport"]
 
@@ -52,10 +52,6 @@ logger = logging.getLogger("engine.ws")
 MAX_UNSENT_PONGS = 65_536
 PONG = Packet(PacketType.PONG)
 PING_FRAME = encode_text("2")
-#: the frame of a pong from a client: its size, its first bytes, and what follows behind its mask of four bytes
-PONG_SIZE, PONG_HEAD, PONG_TYPE = 7, b"\x81\x81", ord("3")
-#: by the size of a message: the head of its text frame, and the packet type (RFC 6455 section 5.2)
-MESSAGE_HEADS = [encode_text("4" + "x" * size)[:-size or None] for size in range(125)]
 #: close codes by close reason (RFC 6455 section 7.4.1); 1000 for all others
 CLOSE_CODES: dict[str | None, int] = {
     CloseReason.SERVER_SHUTTING_DOWN: 1001,
@@ -163,7 +159,7 @@ class WebSocketTransport(Transport):
             return
         if self.meter is not None:
             self.meter.on_bytes_in(size)
-        if not messages and len(rest) == PONG_SIZE and self._is_pong(rest):
+        if not messages and is_pong(rest) and self._decoder.plain_limit > 0:
             self._take_pong()
         elif not messages:
             self._read_items(self._decoder.feed(rest), now)
@@ -207,10 +203,6 @@ class WebSocketTransport(Transport):
     def _on_recv_failed(self, error: OSError) -> None:
         if not isinstance(error, BlockingIOError):
             self._on_lost(error)
-
-    def _is_pong(self, data: bytes) -> bool:
-        """Whether `PONG_SIZE` bytes are a pong in one masked frame, which is most traffic of idle sessions."""
-        return data[:2] == PONG_HEAD and data[2] ^ data[6] == PONG_TYPE and self._decoder.plain_limit > 0
 
     def _take_pong(self) -> None:
         self.inbox.hear()
@@ -354,8 +346,8 @@ class WebSocketTransport(Transport):
             if type(entry) is str:
                 payload = entry.encode() if entry.isascii() else to_utf8(entry)
                 size = len(payload)
-                # the head from a table, packet type included: batches of 16 messages take a fifth less time
-                parts.append(MESSAGE_HEADS[size] if size < len(MESSAGE_HEADS) else message_head(size))
+                # from a table: batches of 16 messages take a fifth less time
+                parts.append(SHORT_HEADS[size] if size < len(SHORT_HEADS) else message_head(size))
                 parts.append(payload)
             else:
                 parts.append(b"")
@@ -377,6 +369,7 @@ class WebSocketTransport(Transport):
             count -= sum([not transport._on_partly_written(message, frame) for transport in transports])
         if meter is not None:
             meter.on_batch(len(frame) * count, [message] * count)
+            meter.on_more_sent(count_beyond([message]) * count)
 
     def _on_partly_written(self, message: Prepared, frame: bytes) -> bool:
         """Account for what the kernel has not taken of a broadcast. Returns whether the connection is alive."""
@@ -508,10 +501,3 @@ class WebSocketTransport(Transport):
             wire.close()
             return
         wire.linger()
-
-
-def message_head(size: int) -> bytes:
-    """The head of the text frame of a message with ``size`` bytes (125 and more), and the packet type."""
-    if size < 65535:
-        return b"\x81\x7e%b4" % (size + 1).to_bytes(2)
-    return b"\x81\x7f%b4" % (size + 1).to_bytes(8)

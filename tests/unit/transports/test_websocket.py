@@ -21,7 +21,8 @@ from engineio_wsgi.runtime.connection import Connection, detach
 from engineio_wsgi.runtime.observer import Meter
 from engineio_wsgi.session.outgoing import prepare
 from engineio_wsgi.transports.base import Prepared, TrackedPacket
-from engineio_wsgi.transports.websocket import WebSocketTransport, message_head
+from engineio_wsgi.transports.frame_forms import message_head
+from engineio_wsgi.transports.websocket import WebSocketTransport
 
 PONG = Packet(PacketType.PONG)
 
