@@ -7,10 +7,12 @@ import functools
 from engineio_wsgi.protocol.websocket.deflate import Deflater
 from engineio_wsgi.protocol.websocket.frames import encode_text
 
-__all__ = ["SHORT_HEADS", "is_pong", "message_head", "shared_form"]
+__all__ = ["PING_FRAME", "SHORT_HEADS", "is_pong", "message_head", "shared_form"]
 
 #: by the size of a message: what `message_head` returns
 SHORT_HEADS = [encode_text("4" + "x" * size)[:-size or None] for size in range(125)]
+#: the frame of a ping (revision 4)
+PING_FRAME = encode_text("2")
 #: the frame of a pong from a client: its size, its first bytes, and what follows behind its mask of four bytes
 PONG_SIZE, PONG_HEAD, PONG_TYPE = 7, b"\x81\x81", ord("3")
 

@@ -35,14 +35,13 @@ from engineio_wsgi.protocol.websocket.frames import (
     encode_binary,
     encode_close,
     encode_frame,
-    encode_text,
     to_utf8,
 )
 from engineio_wsgi.runtime.connection import RECV_SIZE, Connection
 from engineio_wsgi.runtime.greenlet_pool import GreenletPool
 from engineio_wsgi.runtime.observer import Meter
 from engineio_wsgi.transports.base import ClientClose, CloseReason, Entry, Prepared, Transport, as_packets, count_beyond
-from engineio_wsgi.transports.frame_forms import SHORT_HEADS, is_pong, message_head, shared_form
+from engineio_wsgi.transports.frame_forms import PING_FRAME, SHORT_HEADS, is_pong, message_head, shared_form
 
 __all__ = ["WebSocketTransport"]
 
@@ -51,7 +50,6 @@ logger = logging.getLogger("engine.ws")
 #: bytes of pongs that may wait for a client that does not read; further pings are not answered (RFC 6455 section 5.5.3)
 MAX_UNSENT_PONGS = 65_536
 PONG = Packet(PacketType.PONG)
-PING_FRAME = encode_text("2")
 #: close codes by close reason (RFC 6455 section 7.4.1); 1000 for all others
 CLOSE_CODES: dict[str | None, int] = {
     CloseReason.SERVER_SHUTTING_DOWN: 1001,
@@ -151,8 +149,10 @@ class WebSocketTransport(Transport):
                 size, rest = receive_messages(fd, self._decoder.plain_limit, messages)
             else:
                 size, rest = self._receive(messages)
+        except BlockingIOError:
+            return
         except OSError as error:
-            self._on_recv_failed(error)
+            self._on_lost(error)
             return
         if not size:
             self._on_lost(None)
@@ -199,10 +199,6 @@ class WebSocketTransport(Transport):
     def describe(self) -> str:
         """The names of the listeners that reading calls."""
         return self.inbox.describe()
-
-    def _on_recv_failed(self, error: OSError) -> None:
-        if not isinstance(error, BlockingIOError):
-            self._on_lost(error)
 
     def _take_pong(self) -> None:
         self.inbox.hear()
