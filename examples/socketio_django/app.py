@@ -1,6 +1,6 @@
 """A counter for users who have logged in: Django and python-socketio on this engine, with any number of workers.
 
-``gunicorn app:app`` starts four workers, as ``gunicorn.conf.py`` says; ``python app.py [port]`` starts one process.
+``gunicorn app:app`` starts four workers, as ``gunicorn.conf.py`` says; ``python app.py PORT`` starts one process.
 """
 
 import os

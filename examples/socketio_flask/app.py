@@ -1,6 +1,6 @@
 """A chat with rooms for users who have logged in: Flask-SocketIO on this engine, with any number of workers.
 
-``gunicorn app:app`` starts four workers, as ``gunicorn.conf.py`` says; ``python app.py [port]`` starts one process.
+``gunicorn app:app`` starts four workers, as ``gunicorn.conf.py`` says; ``python app.py PORT`` starts one process.
 """
 
 import os

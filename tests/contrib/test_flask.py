@@ -17,7 +17,6 @@ from support.clients import PollingSession, WebSocketSession, open_session, upgr
 from support.flask_site import Site, logged_in
 from support.processes import ServerProcess
 from support.rawhttp import HttpConnection
-from support.rawwebsocket import Refused, WebSocketClient
 from support.serving import Served
 from support.workers import Nomad
 
@@ -272,7 +271,7 @@ def test_gunicorn(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("more", [[], ["--debug"]])
 def test_flask_run(tmp_path: Path, more: list[str]) -> None:
-    """The development server: polling works, a WebSocket is declined and breaks nothing, and the log says so once."""
+    """The development server: polling, the upgrade and what follows work, and the log complains of nothing."""
     (tmp_path / "app.py").write_text(APPLICATION)
     log = tmp_path / "log"
     with log.open("wb") as output:
@@ -285,17 +284,20 @@ def test_flask_run(tmp_path: Path, more: list[str]) -> None:
                 gevent.sleep(0.05)
         served = Served(("127.0.0.1", int(match[1])), None, handler="ours")
         session = Nomad(served, name="tobi").open()
-        assert session.info["upgrades"] == []
+        assert session.info["upgrades"] == ["websocket"]
         assert session.hear() == "hello tobi"
-        with pytest.raises(Refused):
-            WebSocketClient.open(served.connect(), session.target(transport="websocket"))
         for number in range(3):
             session.say(str(number))
             assert session.hear() == str(number)
+        websocket = session.upgrade()
+        websocket.send("5")
+        websocket.send("4later")
+        assert websocket.recv() == "4later"
     finally:
         os.killpg(process.pid, 9)
         process.wait()
         HttpConnection.close_all()
     text = log.read_text()
-    assert text.count("so only polling is offered") == 1, text
+    assert "WARNING in" not in text
+    assert "only polling" not in text
     assert "Traceback" not in text

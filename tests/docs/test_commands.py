@@ -125,6 +125,7 @@ HOOKS = "gunicorn -k gevent -c python:engineio_wsgi.gunicorn module:app"
 MANAGE = "python manage.py runengineio"
 HOSTILE = 'python tests/hostile/run.py "deflate bombs" pings --seconds 20'
 EXAMPLE = "tests/interop/test_examples.py::"
+SOCKETIO = "tests/contrib/socketio/test_examples.py::"
 METRICS = "tests/deploy/test_metrics_multiprocess.py::test_two_workers_count_as_one"
 PERIODIC = "tests/docs/test_periodic_work.py::"
 CLUSTER = "tests/deploy/test_cluster_example.py::test_everybody_hears_everybody"
@@ -169,6 +170,11 @@ CHECKS: dict[str, Check] = {
     "cd django_site; python manage.py migrate; python manage.py createsuperuser; python manage.py runengineio":
         covered_by(EXAMPLE + "test_django_login", "run there"),
     "cd official_client; npm install; python app.py": covered_by(EXAMPLE + "test_official_client", "run there"),
+    "cd socketio_flask; gunicorn app:app": covered_by(SOCKETIO + "test_the_chat_of_flask_socketio", "run there"),
+    "cd socketio_django; gunicorn app:app": covered_by(SOCKETIO + "test_the_counter_of_django", "run there"),
+    "python app.py PORT": covered_by(SOCKETIO + "test_an_example_in_one_process", "run there"),
+    "python task.py ROOM TEXT": covered_by(SOCKETIO + "test_the_chat_of_flask_socketio", "run there"),
+    "python bench/run_socketio.py": exists("bench/run_socketio.py", MINUTES),
     "cd cluster; python run.py nginx": covered_by(CLUSTER, "run there"),
     "cd cluster; python run.py redis": covered_by(CLUSTER, "run there"),
     "python bench/cluster.py": exists("bench/cluster.py", MINUTES),

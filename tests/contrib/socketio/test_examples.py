@@ -96,6 +96,20 @@ def test_the_chat_of_flask_socketio(example: Any, drive: Any) -> None:
         assert said(driver, count) == {"user": "the server", "room": "lobby", "text": "five minutes left"}
 
 
+@pytest.mark.parametrize("name", ["socketio_flask", "socketio_django"])
+def test_an_example_in_one_process(name: str, tmp_path: Path, drive: Any) -> None:
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    program = Program(tmp_path, [sys.executable, "app.py", str(port)], lambda: is_reachable(address),
+                      cwd=EXAMPLES / name, CLUSTER=f"test.{os.getpid()}.{port}")
+    try:
+        driver = drive("socket.io-client", f"http://{address}", json.dumps({"transports": ["websocket"]}))
+        driver.tell("open", nsp="/")
+        assert driver.events.wait("connect_error")["message"] == "log in first"
+    finally:
+        program.stop()
+
+
 def test_the_chat_in_a_browser(example: Any, tmp_path: Path) -> None:
     site = example("socketio_flask")
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or "chromium"
