@@ -13,7 +13,7 @@ from typing import Protocol
 from socketio.pubsub_manager import PubSubManager
 
 from engineio_wsgi.clock import monotonic
-from engineio_wsgi.contrib.socketio.manager import EmitOnce
+from engineio_wsgi.contrib.socketio.manager import EmitOnce, PassesVolatile, with_volatile
 from engineio_wsgi.contrib.socketio.options import PATH
 from engineio_wsgi.contrib.socketio.packets import dumps, loads
 from engineio_wsgi.contrib.socketio.untyped import Value
@@ -50,7 +50,7 @@ class RoomCluster(Protocol):
         ...
 
 
-class ClusterManager(PubSubManager, EmitOnce):  # type: ignore[misc]  # no types
+class ClusterManager(PassesVolatile, PubSubManager, EmitOnce):  # type: ignore[misc]  # no types
     """python-socketio's manager over the engine's own cluster: Unix sockets on one machine, or Redis.
 
     A server makes one by itself when its engine has a cluster and it was given no manager. A process that serves no clients, such
@@ -86,17 +86,18 @@ class ClusterManager(PubSubManager, EmitOnce):  # type: ignore[misc]  # no types
         self.host_id = cluster.worker_id
         cluster.subscribe(TOPIC, self._receive)
 
-    def emit(self, event: str, data: Value, namespace: Value = None, room: Value = None, skip_sid: Value = None,
-             callback: Value = None, to: Value = None, volatile: bool = False, **kwargs: Value) -> None:
+    def emit(self, event: str, data: Value, namespace: Value = None,  # type: ignore[override]  # what is mixed in passes all on
+             room: Value = None, skip_sid: Value = None, callback: Value = None, to: Value = None, volatile: bool = False,
+             **kwargs: Value) -> None:
         """As python-socketio's. An event for a client of this worker goes to no other one."""
         room, namespace = to or room, namespace or "/"
         if kwargs.get("ignore_queue") or (type(room) is str and self.is_sid_room(namespace, room)):
             EmitOnce.emit(self, event, data, namespace, room=room, skip_sid=skip_sid, callback=callback, volatile=volatile)
         else:
-            super().emit(event, data, namespace, room=room, skip_sid=skip_sid, callback=callback)
+            super().emit(event, data, namespace, room=room, skip_sid=skip_sid, callback=callback, volatile=volatile)
 
     def _publish(self, data: dict[str, Value]) -> None:
-        text = dumps(data)
+        text = dumps(with_volatile(data))
         if self._emitter is not None:
             self._emitter.publish(TOPIC, text)
         elif self._cluster is not None:

@@ -5,7 +5,9 @@ Owns `EmitOnce`, the part that other managers mix in. Knows nothing of other wor
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import socketio
 from socketio import packet
@@ -16,7 +18,19 @@ from engineio_wsgi.contrib.socketio.untyped import Value
 from engineio_wsgi.errors import HasBinary
 from engineio_wsgi.session.outgoing import Bundle
 
-__all__ = ["EmitOnce", "LocalManager", "emitting_once"]
+__all__ = ["EmitOnce", "LocalManager", "PassesVolatile", "emitting_once", "with_volatile"]
+
+#: whether the event that this greenlet emits is volatile: python-socketio's own managers pass no argument of ours on
+_is_volatile: ContextVar[bool] = ContextVar("engineio_wsgi_socketio_volatile", default=False)
+
+
+@contextmanager
+def _volatile(volatile: bool) -> Iterator[None]:
+    token = _is_volatile.set(volatile)
+    try:
+        yield
+    finally:
+        _is_volatile.reset(token)
 
 
 class EmitOnce(socketio.Manager):  # type: ignore[misc]  # no types
@@ -29,6 +43,7 @@ class EmitOnce(socketio.Manager):  # type: ignore[misc]  # no types
         To one client, it blocks while the client's write buffer is full, as `EngineAdapter.send`. To several, it never blocks: a
         client whose write buffer is full is disconnected, or left out if the event is ``volatile``.
         """
+        volatile = volatile or _is_volatile.get()
         room = to or room
         rooms = self.rooms.get(namespace)
         if rooms is None:
@@ -73,13 +88,34 @@ class EmitOnce(socketio.Manager):  # type: ignore[misc]  # no types
             super().trigger_callback(sid, id, data)
 
 
+def with_volatile(data: dict[str, Value]) -> dict[str, Value]:
+    """What a manager publishes, with a mark if it is a volatile event."""
+    return {**data, "volatile": True} if data["method"] == "emit" and _is_volatile.get() else data
+
+
+class PassesVolatile:
+    """Mixed into a manager that publishes: what is emitted as ``volatile`` is so in the other workers, too."""
+
+    def emit(self, *args: Value, volatile: bool = False, **kwargs: Value) -> None:
+        """As the manager's."""
+        with _volatile(volatile):
+            super().emit(*args, **kwargs)  # type: ignore[misc]  # the manager's
+
+    def _publish(self, data: dict[str, Value]) -> None:
+        super()._publish(with_volatile(data))  # type: ignore[misc]
+
+    def _handle_emit(self, message: dict[str, Value]) -> None:
+        with _volatile(_is_volatile.get() or message.get("volatile") is True):
+            super()._handle_emit(message)  # type: ignore[misc]
+
+
 class LocalManager(EmitOnce):
     """The manager of a server that has been given none, until its engine has joined a cluster."""
 
 
 def emitting_once(manager_class: type) -> type:
     """A class of python-socketio's for a message queue, which emits to the clients of this process as `EmitOnce` does."""
-    return type(manager_class.__name__, (manager_class, EmitOnce), {"__doc__": manager_class.__doc__})
+    return type(manager_class.__name__, (PassesVolatile, manager_class, EmitOnce), {"__doc__": manager_class.__doc__})
 
 
 def _skipped(skip_sid: Value) -> Collection[str]:

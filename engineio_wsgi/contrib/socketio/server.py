@@ -35,6 +35,8 @@ logger = logging.getLogger("engine.socketio")
 MAX_HANDLERS = 100
 #: namespaces that one client may be connected to
 MAX_NAMESPACES = 100
+#: how many times max_http_buffer_size the attachments of one packet may have, which wait for the last of them
+ATTACHMENTS_LIMIT = 10
 #: digits of the id of an acknowledgement, in `_parse_event`
 MAX_ID = 16
 
@@ -153,6 +155,9 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
     def _add_attachment(self, eio_sid: str, pending: Foreign, data: str | bytes) -> None:
         if not isinstance(data, bytes):
             raise MalformedPacket("a text message where an attachment was expected")
+        limit = ATTACHMENTS_LIMIT * self.eio.max_http_buffer_size
+        if sum(map(len, pending.attachments)) + len(data) > limit:
+            raise MalformedPacket(f"the attachments of one packet have more than {limit} bytes")
         try:
             is_complete = pending.add_attachment(data)
         except (ValueError, LookupError, TypeError) as error:

@@ -57,7 +57,10 @@ def kick(sid, other):
 app = socketio.WSGIApp(sio)
 '''
 BYTES = {"bytes": "000102ff"}
-WORKERS = {"engineio_wsgi.gunicorn.Worker": {}, "gevent": {"cluster": "local:{}"}, "gevent_pywsgi": {"cluster": "local:{}"}}
+OURS = "engineio_wsgi.gunicorn.Worker"
+#: by the way in which workers reach each other, or their class: the class, and the option ``cluster``
+WORKERS = {OURS: (OURS, None), "gevent": ("gevent", "local:{}"), "gevent_pywsgi": ("gevent_pywsgi", "local:{}"),
+           "redis": (OURS, "{redis}?group={}")}
 #: clients that are opened at most until two workers have one
 ENOUGH = 60
 
@@ -65,8 +68,10 @@ ENOUGH = 60
 @pytest.fixture(params=WORKERS)
 def server(request: Any, tmp_path: Path) -> Iterator[ServerProcess]:
     """Four workers of each class."""
-    options = {name: value.format(f"{os.getpid()}.{tmp_path.name[-30:]}") for name, value in WORKERS[request.param].items()}
-    running = ServerProcess(tmp_path, request.param, "-w", "4", options=options, application=APPLICATION)
+    kind, cluster = WORKERS[request.param]
+    redis = request.getfixturevalue("shared_redis").url if request.param == "redis" else ""
+    options = {} if cluster is None else {"cluster": cluster.format(f"{os.getpid()}.{tmp_path.name[-30:]}", redis=redis)}
+    running = ServerProcess(tmp_path, kind, "-w", "4", options=options, application=APPLICATION)
     yield running
     running.stop()
 

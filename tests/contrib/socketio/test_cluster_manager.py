@@ -94,3 +94,15 @@ def test_its_own_messages_are_not_carried_out_twice(cluster: Any) -> None:
     _, message = cluster.published.pop()
     cluster.receive(json.dumps(message))
     assert cluster.published == []
+
+
+def test_a_volatile_event_is_volatile_in_the_other_workers(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for volatile in (True, False):
+        cluster.server.emit("said", volatile, volatile=volatile)
+    assert [message.get("volatile") for _, message in cluster.published] == [True, None]
+    sent: list[bool] = []
+    monkeypatch.setattr(cluster.server.eio, "broadcast", lambda sockets, bundle, volatile: sent.append(volatile))
+    cluster.server.manager.basic_enter_room("a client", "/", None, eio_sid="a session")
+    for _, message in list(cluster.published):
+        cluster.receive(json.dumps({**message, "host_id": THERE}))
+    assert sent == [True, False]

@@ -50,6 +50,16 @@ def test_attachments_that_do_not_fit(site: Any) -> None:
         assert made.events.wait("disconnect", count)["reason"] == "transport error"
 
 
+def test_attachments_have_a_limit_in_all(site: Any) -> None:
+    """They wait in memory for the last of them."""
+    made = site(max_http_buffer_size=1000)
+    places = ",".join(json.dumps({"_placeholder": True, "num": number}) for number in range(12))
+    session = connected(made)
+    session.say(f'512-["x",{places}]', *[b"x" * 900] * 12)
+    assert made.events.wait("disconnect")["reason"] == "transport error"
+    assert made.sio.refusals["malformed packet"] == 1
+
+
 def test_what_nobody_waits_for_is_ignored(site: Any) -> None:
     session = connected(site())
     session.say("30[]", "399[]", '2/chat,["echo"]', "1/chat,", '2["echo","still here"]')
