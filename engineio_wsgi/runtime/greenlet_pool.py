@@ -52,11 +52,13 @@ class Readable(Protocol):
 class GreenletPool:
     """A stack of idle greenlets of one hub. The greenlet that was used last is used next: its memory is warm."""
 
-    __slots__ = ("_hub", "_idle", "_left", "_loop", "_read_by", "_readable", "_slice_ends", "_task", "_tasks", "blame")
+    __slots__ = ("_hub", "_idle", "_later", "_left", "_loop", "_read_by", "_readable", "_slice_ends", "_task", "_tasks", "blame")
 
     def __init__(self, hub: Hub | None = None) -> None:
         self._hub: Hub = hub or gevent.get_hub()
         self._loop: IoLoop = self._hub.loop
+        #: begins the next slice, once the loop has looked at connections and timers: before that, it runs up to 50 callbacks
+        self._later = self._loop.timer(0.0)
         self._idle: list[greenlet] = []
         self._readable: deque[Readable] = deque()
         self._read_by: Readable | None = None
@@ -123,6 +125,7 @@ class GreenletPool:
 
     def after_fork(self) -> None:
         """In a forked child: drop the tasks and reads that are queued, because they belong to the parent."""
+        self._later.close()
         self._readable.clear()
         self._tasks.clear()
         self._left = 0
@@ -147,7 +150,7 @@ class GreenletPool:
                 self._note_reading(kept, monotonic())
                 kept.flush()
         if self._readable:
-            self._loop.run_callback(self._read_all)
+            self._later.start(self._read_all)
 
     def _read_queue(self) -> None:
         """In a greenlet of the pool."""

@@ -208,6 +208,24 @@ def test_the_loop_has_its_turn_between_two_connections_when_the_slice_is_used_up
     assert log == ["read a", "done a", "flush a", "loop", "read b", "done b", "flush b"]
 
 
+def test_timers_have_their_turn_between_two_slices(monkeypatch: pytest.MonkeyPatch):
+    """gevent runs many callbacks before it looks at timers and connections: a slice must not begin as one of them."""
+    monkeypatch.setattr("engineio_wsgi.runtime.greenlet_pool.SLICE", 0.0005)
+    log: list[str] = []
+    loop = gevent.get_hub().loop
+    timer = loop.timer(0.0)
+
+    def slow() -> None:
+        if not timer.active and "timer" not in log:
+            timer.start(log.append, "timer")
+        time.sleep(0.001)
+
+    connections = [Connection(str(number), log, slow) for number in range(40)]
+    attend(GreenletPool(), *connections, until=121)
+    timer.close()
+    assert log.index("timer") < log.index("read 3")
+
+
 @pytest.mark.complains
 def test_a_connection_whose_reading_fails_holds_up_no_other(caplog: pytest.LogCaptureFixture):
     log: list[str] = []
