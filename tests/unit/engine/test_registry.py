@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gevent
@@ -46,12 +46,24 @@ def registry(**options: Any) -> Registry:
 
 
 @pytest.fixture
-def started() -> Iterator[Registry]:
+def start() -> Iterator[Callable[..., Registry]]:
+    """Makes registries that serve in this hub."""
+    made: list[Registry] = []
+
+    def make(**options: Any) -> Registry:
+        made.append(registry(**options))
+        made[-1].start(gevent.get_hub(), "abcd", in_cluster=False)
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close_all(0)
+
+
+@pytest.fixture
+def started(start: Callable[..., Registry]) -> Registry:
     """One that serves in this hub."""
-    this = registry()
-    this.start(gevent.get_hub(), "abcd", in_cluster=False)
-    yield this
-    this.close_all(0)
+    return start()
 
 
 def opened(here: Registry, sid: str = "abcd1") -> tuple[Session, FakeTransport]:
@@ -121,9 +133,8 @@ def test_ids_begin_with_the_id_of_the_worker(started: Registry) -> None:
 
 
 @pytest.mark.parametrize("sid", ["abcd1", 'a"\\b', "\u00e9\u20ac\x1e"])
-def test_an_open_packet_is_that_of_the_options(sid: str) -> None:
-    here = registry(ping_interval=0.3335, ping_timeout=7, max_http_buffer_size=5)
-    here.start(gevent.get_hub(), "abcd", in_cluster=False)
+def test_an_open_packet_is_that_of_the_options(start: Callable[..., Registry], sid: str) -> None:
+    here = start(ping_interval=0.3335, ping_timeout=7, max_http_buffer_size=5)
     for may_upgrade, upgrades in ((True, ["websocket"]), (False, []), (True, ["websocket"])):
         session = Session(here, sid, 4, ADDRESS)
         here.open(session, PollingTransport(4, 5), may_upgrade)
@@ -132,9 +143,8 @@ def test_an_open_packet_is_that_of_the_options(sid: str) -> None:
         session.end("of the test")
 
 
-def test_other_options_change_the_open_packet() -> None:
-    here = registry(ping_interval=3)
-    here.start(gevent.get_hub(), "abcd", in_cluster=False)
+def test_other_options_change_the_open_packet(start: Callable[..., Registry]) -> None:
+    here = start(ping_interval=3)
     data = []
     for options in (here.options, Options.create(ping_interval=4)):
         here.configure(options)
