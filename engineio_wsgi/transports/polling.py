@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import gevent
 from gevent.hub import Waiter
 
+from engineio_wsgi.clock import Timer
 from engineio_wsgi.errors import ErrorCode, PayloadTooLarge, ProtocolError, RequestRefused
 from engineio_wsgi.handoff.client_socket import EndWatch
 from engineio_wsgi.http.body import read_body
@@ -69,7 +70,7 @@ class PollingTransport(Transport):
         meter: the counters of the traffic, if it is counted.
     """
 
-    __slots__ = ("_binary", "_codec", "_discarded", "_limit", "_loop", "_poll", "_posting", "_protocol", "_released")
+    __slots__ = ("_binary", "_codec", "_discarded", "_goodbye", "_limit", "_loop", "_poll", "_posting", "_protocol", "_released")
 
     name = "polling"
     upgrades_to = ("websocket", "flashsocket")
@@ -87,6 +88,8 @@ class PollingTransport(Transport):
         self._posting = False
         #: whether the session uses another transport now
         self._discarded = False
+        #: runs when the client has sent a close packet
+        self._goodbye: Timer | None = None
 
     # -- GET
 
@@ -223,7 +226,7 @@ class PollingTransport(Transport):
             return None
 
     def receive(self, packets: list[Packet], size: int) -> bool:
-        """Process the packets of a POST, which :meth:`decode` has returned. Blocks only if one of them closes the session.
+        """Process the packets of a POST, which :meth:`decode` has returned. Does not block.
 
         Args:
             packets: of the POST.
@@ -298,10 +301,23 @@ class PollingTransport(Transport):
             self.inbox.enqueue(messages)
             messages = []
             if packet.type is PacketType.CLOSE and self._poll is None:
-                gevent.sleep(LAST_POLL)
+                self._close_soon()
+                break
             sink.on_packet(packet)
         self.inbox.enqueue(messages)
         self.inbox.submit_turn()
+
+    def _close_soon(self) -> None:
+        """The client has closed the session, and no GET waits: end it when one that was sent before can have been read."""
+        if self._goodbye is None:
+            self._goodbye = self._loop.timer(LAST_POLL)
+            self._goodbye.start(self._on_goodbye)
+
+    def _on_goodbye(self) -> None:
+        assert self._goodbye is not None
+        self._goodbye.close()
+        self._goodbye = None
+        self.sink.on_packet(CLOSE)
 
     # -- for the session
 

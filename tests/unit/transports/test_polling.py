@@ -181,3 +181,19 @@ def test_what_is_counted() -> None:
     sink.send("a", Packet(PacketType.PING))
     transport.poll(GET)
     assert (meter.bytes_in, meter.bytes_out, meter.messages_out) == (4, 4, 1)
+
+
+def test_a_close_packet_is_answered_before_the_session_ends() -> None:
+    """A GET that was sent before it, on another connection, may be read after it. The POST need not wait for that."""
+    transport, sink = polling()
+    close = Packet(PacketType.CLOSE)
+    assert transport.receive([Packet(PacketType.MESSAGE, "a"), close, Packet(PacketType.MESSAGE, "b")], 5)
+    assert ("enqueue", "a") in sink.log
+    assert close not in sink.log
+    waiting = started(transport.poll, GET)
+    with gevent.Timeout(60):
+        while close not in sink.log:
+            gevent.sleep(0.001)
+    assert ("enqueue", "b") not in sink.log
+    transport.close("transport close")
+    assert outcome(waiting).body == b"6"
