@@ -28,10 +28,12 @@ from engineio_wsgi.session.delivery import OnSlow
 from engineio_wsgi.session.outgoing import Bundle, Data
 from engineio_wsgi.transports.base import GOODBYE, CloseReason
 
-__all__ = ["EngineAdapter", "Hooks"]
+__all__ = ["MAX_HTTP_BUFFER_SIZE", "EngineAdapter", "Hooks"]
 
 logger = logging.getLogger("engine.socketio")
 
+#: the default of the option, as the engine's own
+MAX_HTTP_BUFFER_SIZE = 1_000_000
 #: seconds for which `send` waits for a client whose write buffer is full; then the session is closed
 SEND_TIMEOUT = 10.0
 #: the oldest revision whose clients ask to be connected to the default namespace
@@ -94,7 +96,7 @@ class EngineAdapter:
         interval = given.get("ping_interval", 25)
         self.ping_interval, self.ping_interval_grace_period = interval if isinstance(interval, (tuple, list)) else (interval, 0)
         self.ping_timeout = given.get("ping_timeout", 20)
-        self.max_http_buffer_size = given.get("max_http_buffer_size", 1_000_000)
+        self.max_http_buffer_size = given.get("max_http_buffer_size", MAX_HTTP_BUFFER_SIZE)
         self.allow_upgrades = given.get("allow_upgrades", True)
         self.http_compression = given.get("http_compression", True)
         self.compression_threshold = given.get("compression_threshold", 1024)

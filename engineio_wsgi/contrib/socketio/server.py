@@ -155,9 +155,8 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
     def _add_attachment(self, eio_sid: str, pending: Foreign, data: str | bytes) -> None:
         if not isinstance(data, bytes):
             raise MalformedPacket("a text message where an attachment was expected")
-        limit = ATTACHMENTS_LIMIT * self.eio.max_http_buffer_size
-        if sum(map(len, pending.attachments)) + len(data) > limit:
-            raise MalformedPacket(f"the attachments of one packet have more than {limit} bytes")
+        if sum(map(len, pending.attachments)) + len(data) > self._attachments_limit:
+            raise MalformedPacket(f"the attachments of one packet have more than {self._attachments_limit} bytes")
         try:
             is_complete = pending.add_attachment(data)
         except (ValueError, LookupError, TypeError) as error:
