@@ -10,7 +10,7 @@ from contextvars import copy_context
 import socketio
 from socketio import packet
 
-from engineio_wsgi.contrib.socketio.adapter import EngineAdapter, Hooks
+from engineio_wsgi.contrib.socketio.adapter import MAX_HTTP_BUFFER_SIZE, EngineAdapter, Hooks
 from engineio_wsgi.contrib.socketio.cluster import ClusterManager
 from engineio_wsgi.contrib.socketio.manager import LocalManager
 from engineio_wsgi.contrib.socketio.packets import (
@@ -73,6 +73,8 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
         #: sessions of Socket.IO 2, whose connect packets have another form
         self._old_clients: set[str] = set()
         super().__init__(client_manager=client_manager or LocalManager(), serializer=serializer, json=json, **kwargs)
+        #: bytes of the attachments of one packet
+        self._attachments_limit = ATTACHMENTS_LIMIT * int(kwargs.get("max_http_buffer_size", MAX_HTTP_BUFFER_SIZE))
         self.eio.hook(Hooks(self._on_worker_start, self._connect_old_client, self._count_malformed))
         #: whether packets are text and JSON, made as the standard library makes it
         self._is_plain = issubclass(self.packet_class, SocketIOPacket) and self.packet_class.json is SocketIOJson
