@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Brings what the tests need beyond pip: npm packages into tests/node_modules, the tests of python-socketio and Flask-SocketIO
-# (of the installed versions) into tests/upstream, and programs (Chromium, nginx, HAProxy, Redis) through apt where that may be done. Says what it had to leave out; the tests that need it then fail and say so, too.
+# (of the installed versions) into tests/upstream, and programs (Chromium, nginx, HAProxy, Redis) through apt where that may be done.
+# Says what it had to leave out; the tests that need it then fail and say so, too.
 set -euo pipefail
 cd "$(dirname "$0")"
 
