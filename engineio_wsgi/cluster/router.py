@@ -15,9 +15,10 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 import gevent
 
 from engineio_wsgi.clock import monotonic
+from engineio_wsgi.cluster.forwarder import Forwarder, RequestCopy
 from engineio_wsgi.cluster.incoming import Counters, Receiver
 from engineio_wsgi.cluster.listeners import Listener, hops_of
-from engineio_wsgi.cluster.local.forwarder import Forwarder, LocalForwarder, RequestCopy
+from engineio_wsgi.cluster.local.forwarder import LocalForwarder
 from engineio_wsgi.cluster.local.listener import UnixListener
 from engineio_wsgi.cluster.local.names import choose_names, is_worker_id
 from engineio_wsgi.cluster.messages import Action, Call, MovedConnection, Result
