@@ -158,7 +158,7 @@ class Emitter:
             return int(self._ask_worker(worker, post.message(self._group)))
         if not post.session:
             return self._ask_all(post.message(self._group))
-        if not self._ask_owner(post.call(self._group), post.data):
+        if not self._ask_worker(post.session[:WORKER_ID_SIZE], post.message(self._group)):
             raise unknown_session(post.session)
         return 1
 

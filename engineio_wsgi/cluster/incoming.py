@@ -27,8 +27,8 @@ from engineio_wsgi.cluster.messages import (
     MovedConnection,
     Refusal,
     Request,
-    Result,
     write_answer,
+    write_result,
 )
 from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.engine.worker import Worker
@@ -104,10 +104,10 @@ class Receiver:
         worker: this process as a worker.
         group: of workers that serve each other's sessions.
         counters: to count them in.
-        perform: carries out a call. May block while a client's write buffer is full.
+        perform: carries out a call, and returns how many sessions it concerned. May block while a client's write buffer is full.
     """
 
-    def __init__(self, worker: Worker, group: str, counters: Counters, perform: Callable[[Call, bytes], Result]) -> None:
+    def __init__(self, worker: Worker, group: str, counters: Counters, perform: Callable[[Call, bytes], int]) -> None:
         self._worker = worker
         self._perform = perform
         self._group = group
@@ -237,7 +237,7 @@ class Receiver:
         if asked.group != self._group:
             exchange.finish(Refusal.OTHER_CONFIGURATION.message())
         else:
-            exchange.finish(self._perform(asked, body).message())
+            exchange.finish(write_result(self._perform(asked, body)))
 
     # -- the end
 

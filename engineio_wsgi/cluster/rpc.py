@@ -9,14 +9,16 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import gevent
+from gevent.event import Event
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.local.channel import Channel, connect
 from engineio_wsgi.cluster.local.names import Names, is_worker_id
-from engineio_wsgi.cluster.messages import Action, BadMessage, Call, Kind, Message, Result
+from engineio_wsgi.cluster.messages import Action, BadMessage, Call, Kind, Message, read_result
+from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.engine.registry import send_or_not
 from engineio_wsgi.errors import BundleTooLarge, OwnerGone
 from engineio_wsgi.http.hub_thread import has_hub
@@ -25,9 +27,11 @@ from engineio_wsgi.session.outgoing import Outgoing
 from engineio_wsgi.session.socket import Socket
 from engineio_wsgi.throttle import Throttle
 
-__all__ = ["Caller", "LocalCaller", "SessionsHere", "WorkerCaller", "perform"]
+__all__ = ["Answers", "Caller", "Carrier", "LocalCaller", "SessionsHere", "WorkerCaller", "perform"]
 
 logger = logging.getLogger("engine.cluster")
+
+T = TypeVar("T")
 
 #: seconds that another worker has to answer a call
 CALL_TIMEOUT = 5.0
@@ -46,8 +50,10 @@ class SessionsHere(Protocol):
         ...
 
 
-def perform(host: SessionsHere, call: Call, body: bytes) -> Result:
-    """Carry out a call of another process. May block while a client's write buffer is full.
+def perform(host: SessionsHere, call: Call, body: bytes) -> int:
+    """Carry out a call of another process. Returns how many sessions it concerned.
+
+    May block while a client's write buffer is full.
 
     Raises:
         BadMessage: what the call should send is in another form, or is a bundle that does not fit into a write buffer.
@@ -58,18 +64,46 @@ def perform(host: SessionsHere, call: Call, body: bytes) -> Result:
         raise BadMessage(str(error)) from error
 
 
-def _perform(host: SessionsHere, call: Call, body: bytes) -> Result:
+def _perform(host: SessionsHere, call: Call, body: bytes) -> int:
     if call.action is Action.COUNT:
-        return Result(len(host.clients))
+        return len(host.clients)
     if call.action is Action.BROADCAST:
-        return Result(host.deliver(call.data(body), call.delivery))
+        return host.deliver(call.data(body), call.delivery)
     session = host.clients.get(call.sids[0])
     if session is None:
-        return Result(0)
+        return 0
     if call.action is Action.DISCONNECT:
         session.close()
-        return Result(1)
-    return Result(int(send_or_not(session, call.data(body), call.compress)))
+        return 1
+    return int(send_or_not(session, call.data(body), call.compress))
+
+
+class Answers(Generic[T]):
+    """The answers of several workers, until all of them are there. Only the hub's greenlets may use it."""
+
+    def __init__(self) -> None:
+        self.by_worker: dict[str, T] = {}
+        #: the number of workers that will answer; -1 until it is known
+        self._expected = -1
+        self._complete = Event()
+
+    def expect(self, workers: int) -> None:
+        """So many workers have got the question."""
+        self._expected = workers
+        self._check()
+
+    def add(self, worker: str, answer: T) -> None:
+        """A worker has answered."""
+        self.by_worker[worker] = answer
+        self._check()
+
+    def _check(self) -> None:
+        if 0 <= self._expected <= len(self.by_worker):
+            self._complete.set()
+
+    def wait(self, timeout: float) -> bool:
+        """Block until all answers are there. Returns ``False`` if they are not after ``timeout`` seconds."""
+        return Deadline(timeout).wait(self._complete)
 
 
 class Caller(Protocol):
@@ -92,11 +126,11 @@ class Caller(Protocol):
         ...
 
 
-class WorkerCaller(Caller, Protocol):
-    """What a worker needs beyond that."""
+class Carrier(Protocol):
+    """Carries calls to other workers. Nothing here blocks."""
 
     def tell(self, worker: str, message: Message, on_heard: Callable[[int], object] | None = None) -> bool:
-        """Have one worker carry out a call later, in the order of the calls. Does not block.
+        """Have one worker carry out a call later, in the order of the calls.
 
         Args:
             on_heard: called, possibly at once, with the number of workers that will get the call; not called if that stays
@@ -108,8 +142,12 @@ class WorkerCaller(Caller, Protocol):
         ...
 
     def tell_all(self, message: Message, on_heard: Callable[[int], object] | None = None) -> bool:
-        """Have all others carry out a call later, each in the order of the calls. Does not block; see :meth:`tell`."""
+        """Have all others carry out a call later, each in the order of the calls; see :meth:`tell`."""
         ...
+
+
+class WorkerCaller(Caller, Carrier, Protocol):
+    """Both, for one worker."""
 
     def after_fork(self) -> None:
         """In a forked child: drop the calls that the parent has under way."""
@@ -139,7 +177,7 @@ class LocalCaller:
         channel = connect(self._names.address(worker), deadline)
         try:
             reply = channel.ask(message, deadline)
-            return Result.of(reply).sessions if reply.kind is Kind.RESULT else 0
+            return read_result(reply) if reply.kind is Kind.RESULT else 0
         except (OSError, BadMessage) as error:
             raise OwnerGone(str(error)) from error
         finally:
@@ -161,7 +199,7 @@ class LocalCaller:
         return results
 
     def tell_all(self, message: Message, on_heard: Callable[[int], object] | None = None) -> bool:
-        """See :class:`WorkerCaller`."""
+        """See :class:`Carrier`."""
         others = self.others()
         for worker in others:
             self._enqueue(worker, message)
@@ -170,7 +208,7 @@ class LocalCaller:
         return True
 
     def tell(self, worker: str, message: Message, on_heard: Callable[[int], object] | None = None) -> bool:
-        """See :class:`WorkerCaller`."""
+        """See :class:`Carrier`."""
         is_there = is_worker_id(worker) and (on_heard is None or worker in self._names.workers())
         if on_heard is not None:
             on_heard(int(is_there))

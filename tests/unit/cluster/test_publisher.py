@@ -67,7 +67,7 @@ class Worker:
 
     def receive(self, message: Message) -> int:
         """Take a message."""
-        return self.publisher.receive(Call.of(message), message.body).sessions
+        return self.publisher.receive(Call.of(message), message.body)
 
 
 @pytest.fixture
