@@ -18,12 +18,13 @@ from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.forwarder import Forwarder, RequestCopy
 from engineio_wsgi.cluster.incoming import Counters, Receiver
 from engineio_wsgi.cluster.listeners import Listener, hops_of
+from engineio_wsgi.cluster.local.calls import LocalCaller
 from engineio_wsgi.cluster.local.forwarder import LocalForwarder
 from engineio_wsgi.cluster.local.listener import UnixListener
 from engineio_wsgi.cluster.local.names import choose_names, is_worker_id
 from engineio_wsgi.cluster.messages import Action, Call, MovedConnection
 from engineio_wsgi.cluster.publisher import Publisher, check_session, check_timeout
-from engineio_wsgi.cluster.rpc import LocalCaller, WorkerCaller, perform
+from engineio_wsgi.cluster.rpc import WorkerCaller, perform
 from engineio_wsgi.cluster.topics import Reply, Subscriber, Topics, check_data, check_topic
 from engineio_wsgi.engine.refusals import UNREACHED
 from engineio_wsgi.engine.registry import WORKER_ID_SIZE, new_worker_id
