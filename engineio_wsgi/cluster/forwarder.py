@@ -11,8 +11,8 @@ from functools import cached_property
 from typing import ClassVar, Protocol
 from wsgiref.types import WSGIEnvironment
 
-from engineio_wsgi.cluster.messages import BadMessage, Message, MovedConnection, Request
-from engineio_wsgi.errors import ClientGone, OwnerGone
+from engineio_wsgi.cluster.messages import Message, MovedConnection, Request
+from engineio_wsgi.errors import BadMessage, ClientGone, OwnerGone
 from engineio_wsgi.handoff.client_socket import EndWatch
 from engineio_wsgi.handoff.detachable import Detachable
 from engineio_wsgi.http.body import copy_body

@@ -18,7 +18,7 @@ from engineio_wsgi.http.response import Response
 from engineio_wsgi.session.delivery import Delivery, OnSlow
 from engineio_wsgi.session.outgoing import Outgoing
 
-__all__ = ["VERSION", "Action", "Address", "BadMessage", "Call", "Kind", "Message", "MovedConnection", "Refusal", "Request",
+__all__ = ["VERSION", "Action", "Address", "Call", "Kind", "Message", "MovedConnection", "Refusal", "Request",
            "check_version", "read_answer", "read_number", "read_result", "write_answer", "write_result"]
 
 #: of the format; workers of different versions refuse each other's messages

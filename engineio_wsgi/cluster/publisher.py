@@ -13,11 +13,11 @@ from itertools import count
 from typing import NamedTuple, Self
 
 from engineio_wsgi.cluster.local.names import is_worker_id
-from engineio_wsgi.cluster.messages import Action, BadMessage, Call, Message, read_number
+from engineio_wsgi.cluster.messages import Action, Call, Message, read_number
 from engineio_wsgi.cluster.rpc import Answers, Carrier
 from engineio_wsgi.cluster.topics import Reply, Topics
 from engineio_wsgi.engine.registry import WORKER_ID_SIZE
-from engineio_wsgi.errors import UnknownSession
+from engineio_wsgi.errors import BadMessage, UnknownSession
 from engineio_wsgi.log import shorten
 from engineio_wsgi.session.outgoing import Bundle
 

@@ -16,9 +16,9 @@ from engineio_wsgi.cluster.forwarder import ClientWatch, RequestCopy
 from engineio_wsgi.cluster.local.channel import PATIENCE, Channel, connect
 from engineio_wsgi.cluster.local.channel_pool import ChannelPool
 from engineio_wsgi.cluster.local.names import Names
-from engineio_wsgi.cluster.messages import BadMessage, Kind, Message, MovedConnection, Refusal, read_answer
+from engineio_wsgi.cluster.messages import Kind, Message, MovedConnection, Refusal, read_answer
 from engineio_wsgi.cluster.pump import Pump
-from engineio_wsgi.errors import OwnerGone
+from engineio_wsgi.errors import BadMessage, OwnerGone
 from engineio_wsgi.handoff.detachable import Detachable
 from engineio_wsgi.http.response import Response
 from engineio_wsgi.runtime.connection import Connection, detach

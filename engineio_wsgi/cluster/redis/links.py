@@ -14,14 +14,14 @@ import gevent
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.local.channel import PATIENCE
 from engineio_wsgi.cluster.local.names import is_worker_id
-from engineio_wsgi.cluster.messages import Action, BadMessage, Call, Kind, Message, read_result, write_result
+from engineio_wsgi.cluster.messages import Action, Call, Kind, Message, read_result, write_result
 from engineio_wsgi.cluster.redis.calls import RedisCaller
 from engineio_wsgi.cluster.redis.envelope import NO_LINK, Envelope
-from engineio_wsgi.cluster.redis.login import RedisConnector, Unreachable
+from engineio_wsgi.cluster.redis.login import RedisConnector
 from engineio_wsgi.cluster.redis.pubsub import Outgoing, PubSub
 from engineio_wsgi.cluster.redis.reliable_link import Conversation, ReliableLink
 from engineio_wsgi.cluster.rpc import CALL_TIMEOUT, Answers
-from engineio_wsgi.errors import ConfigurationError, OwnerGone
+from engineio_wsgi.errors import BadMessage, ConfigurationError, OwnerGone, Unreachable
 from engineio_wsgi.options.redis_url import RedisLocation
 from engineio_wsgi.runtime.loop import Watcher
 from engineio_wsgi.throttle import Throttle

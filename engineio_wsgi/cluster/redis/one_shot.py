@@ -10,11 +10,12 @@ import secrets
 from redis.exceptions import NoPermissionError
 
 from engineio_wsgi.clock import monotonic
-from engineio_wsgi.cluster.messages import BadMessage, Message, read_result
+from engineio_wsgi.cluster.messages import Message, read_result
 from engineio_wsgi.cluster.redis.calls import RedisCaller
 from engineio_wsgi.cluster.redis.envelope import Envelope
-from engineio_wsgi.cluster.redis.login import LOST, RedisConnector, RedisPyConnection, Unreachable
+from engineio_wsgi.cluster.redis.login import LOST, RedisConnector, RedisPyConnection
 from engineio_wsgi.cluster.rpc import CALL_TIMEOUT
+from engineio_wsgi.errors import BadMessage, Unreachable
 from engineio_wsgi.options.redis_url import RedisLocation
 from engineio_wsgi.vendors.redis_connections import set_timeout
 

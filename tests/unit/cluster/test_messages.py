@@ -13,7 +13,6 @@ from engineio_wsgi.cluster import messages
 from engineio_wsgi.cluster.messages import (
     VERSION,
     Action,
-    BadMessage,
     Call,
     Kind,
     Message,
@@ -25,6 +24,7 @@ from engineio_wsgi.cluster.messages import (
     write_answer,
     write_result,
 )
+from engineio_wsgi.errors import BadMessage
 from engineio_wsgi.http.response import Response
 from engineio_wsgi.session.delivery import Delivery, OnSlow
 
