@@ -53,13 +53,15 @@ class EmitOnce(socketio.Manager):  # type: ignore[misc]  # no types
             super().emit(event, data, namespace, room=room, skip_sid=skip_sid, callback=callback)
             return
         message = self._message(event, data, namespace)
+        # the room that is named after a client: most events that handlers emit
         eio_sid = rooms[None].get(room) if skip_sid is None and type(room) is str and None in rooms else None
         if eio_sid is not None:
-            # the room that is named after a client: most events that handlers emit
             server.eio.send(eio_sid, message, volatile)
         else:
-            sockets = self._sockets(namespace, room, _skipped(skip_sid))
-            server.eio.broadcast(sockets, Bundle(message) if isinstance(message, str) else message, volatile)
+            self._broadcast(self._sockets(namespace, room, _skipped(skip_sid)), message, volatile)
+
+    def _broadcast(self, sockets: list[SocketIOSession], message: str | Bundle, volatile: bool) -> None:
+        self.server.eio.broadcast(sockets, Bundle(message) if isinstance(message, str) else message, volatile)
 
     def _message(self, event: str, data: Value, namespace: str) -> str | Bundle:
         """The packet of an event, with its attachments if there are bytes in it."""
