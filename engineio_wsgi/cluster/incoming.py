@@ -40,7 +40,7 @@ logger = logging.getLogger("engine.cluster")
 SHARED_OPTIONS = ("ping_interval", "ping_timeout", "max_http_buffer_size")
 #: seconds between two checks whether all requests have been answered
 LOOK_PERIOD = 0.01
-#: seconds in which idle connections can notice that they have ended
+#: seconds that idle connections have at least, to find that they have to close
 MOMENT = 0.1
 
 
@@ -131,7 +131,7 @@ class Receiver:
 
         Raises:
             OSError, OwnerGone: the other worker has ended the exchange.
-            BadMessage: the message is none that may come first.
+            BadMessage: an exchange does not begin with such a message.
         """
         if message.kind is Kind.CONNECTION:
             self._take_connection(exchange, MovedConnection.of(message), message.body)
@@ -147,7 +147,7 @@ class Receiver:
         if fingerprint != self.fingerprint:
             if self._complaints.passes(fingerprint, monotonic()):
                 logger.warning("requests of a worker with other options are refused: it has %.300r, this one %r; "
-                               "workers that serve each other's sessions have the same", fingerprint, self.fingerprint)
+                               "workers that serve each other's sessions need the same", fingerprint, self.fingerprint)
             return Refusal.OTHER_CONFIGURATION
         return None if sid in self._worker.clients else Refusal.UNKNOWN
 
@@ -219,7 +219,7 @@ class Receiver:
             return call(self._worker.answer, environ)
         except Exception:
             # raised by a middleware
-            logger.exception("a request that another worker sent here failed")
+            logger.exception("a request from another worker failed")
             return Response("500 Internal Server Error", [("Content-Type", "text/plain")], b"Internal Server Error")
 
     # -- calls

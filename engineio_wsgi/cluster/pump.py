@@ -15,7 +15,7 @@ from engineio_wsgi.runtime.connection import RECV_SIZE
 
 __all__ = ["Pump", "Pumped"]
 
-#: unsent bytes for one side at which the other is not read any more
+#: unsent bytes for one side, beyond which the other side is not read
 MAX_WAITING = 262_144
 
 

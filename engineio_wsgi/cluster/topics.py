@@ -150,7 +150,7 @@ class Topics:
                 if monotonic() > ends:
                     break
         finally:
-            # also if a subscriber has killed the greenlet
+            # even if a subscriber has killed the greenlet
             if queue:
                 self._submit(partial(self._work_off, topic, publisher, queue))
             elif self._queues.get((topic, publisher)) is queue:

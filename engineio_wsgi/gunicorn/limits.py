@@ -1,4 +1,4 @@
-"""Warnings of a worker that comes near a limit beyond which new clients wait and get no answer."""
+"""Warns when a worker is close to a limit beyond which new clients get no answer."""
 
 from __future__ import annotations
 

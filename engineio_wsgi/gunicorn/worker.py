@@ -1,4 +1,4 @@
-"""gunicorn's gevent worker with our own handler. Owns the translation of its settings and of its life to ours."""
+"""gunicorn's gevent worker with our own handler. Owns the translation of its settings, and when its servers start and stop."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["GunicornServer", "Worker"]
 
 #: seconds between two signs of life to gunicorn's master; gunicorn's own workers take so long to see that they have to stop
 NOTIFY_PERIOD = 1.0
-#: seconds of ``graceful_timeout`` that are kept for what comes after the sessions: the last responses, and clients' FINs
+#: seconds of ``graceful_timeout`` that are kept for the time after the sessions: for the last responses, and clients' FINs
 RESERVE = 1.0
 
 

@@ -1,6 +1,6 @@
 """Remembers which function has blocked the event loop, for the warning about it.
 
-Costs nothing as long as nothing blocks. A function that blocks after it has waited for something of gevent's is not found.
+Costs nothing as long as nothing blocks. A function that blocks after it has waited for the event loop is not found.
 """
 
 from __future__ import annotations

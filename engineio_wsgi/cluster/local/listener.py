@@ -29,7 +29,7 @@ logger = logging.getLogger("engine.cluster")
 #: channels at a time; further ones wait in the kernel's queue. Each carries a request that counts in another worker, too, or is
 #: one of the few idle ones
 MAX_CHANNELS = 10_000
-#: seconds until the next attempt to accept, after no file descriptor was left
+#: seconds until the next attempt to accept, if no file descriptor was left
 ACCEPT_PAUSE = 0.1
 
 
@@ -71,7 +71,7 @@ class UnixListener:
                 continue
             except OSError as error:
                 # too many files are open
-                self._complain("a worker's connection cannot be accepted: %s", error)
+                self._complain("a connection from another worker cannot be accepted: %s", error)
                 gevent.sleep(ACCEPT_PAUSE)
                 continue
             sock = _socket.socket(fileno=number)

@@ -30,19 +30,19 @@ __all__ = ["RedisLinks"]
 
 logger = logging.getLogger("engine.cluster")
 
-#: seconds after Redis was reached in which a worker that does not listen may just not have reconnected yet
+#: seconds after Redis was reached within which other workers may not have reconnected yet
 GRACE = 3.0
 #: seconds until messages to it are repeated
 GRACE_PAUSE = 0.1
-#: seconds in which a worker reconnects that has only lost its connection
+#: seconds that a worker has to reconnect, if it has only lost its connection
 RETURN_GRACE = 0.3
-#: seconds for which a worker may not listen before its link is forgotten: longer than a request may wait to be repeated
+#: seconds that a worker may be unreachable before its link is forgotten: longer than a request waits to be repeated
 LINK_GRACE = PATIENCE + 1.0
 #: seconds of delay after which the loop counts as having been blocked, and seconds in which it then receives what it missed
 STANDSTILL, CATCH_UP = 1.0, 0.25
 #: seconds between two checks of each link
 CHECK_PERIOD = 2.0
-#: seconds that Redis has to receive a withdrawal; if it does not, it has not received the withdrawn message either
+#: seconds that Redis has to receive a withdrawal. If it does not, it has not received the withdrawn message either
 FLUSH_TIMEOUT = 1.0
 #: links after which idle ones are closed
 MAX_IDLE = 256
@@ -206,7 +206,7 @@ class RedisLinks(RedisCaller):
         if message is not None and message.kind is Kind.CALL:
             call = Call.of(message)
             if call.group != self._group:
-                raise BadMessage(f"it is for the group {call.group!r}")
+                raise BadMessage(f"a call for the group {call.group!r}")
             if call.action is Action.BROADCAST or call.action is Action.PUBLISH:
                 # in their order
                 self._answer(envelope, self._perform(call, message.body))
@@ -227,7 +227,7 @@ class RedisLinks(RedisCaller):
         if envelope.conversation:
             self._post_call(self._channels.of(envelope.origin), -envelope.conversation, write_result(sessions))
 
-    # -- calls: each is carried out once; or not at all, if Redis goes away meanwhile
+    # -- calls: each is carried out once, or not at all if Redis is disconnected meanwhile
 
     def _post_call(self, channel: bytes, number: int, message: Message, heard: Callable[[int], object] | None = None) -> bool:
         envelope = Envelope(self.name, conversation=number)

@@ -62,7 +62,7 @@ class OneShotClient(RedisCaller):
         except NoPermissionError as error:
             raise ConnectionError(self._connector.refused(error)) from error
         except LOST as error:
-            raise ConnectionError(f"Redis was lost, and nobody knows what was done: {error}") from error
+            raise ConnectionError(f"the connection to Redis was lost, and the call may have been carried out: {error}") from error
         finally:
             for connection in connections:
                 connection.disconnect()

@@ -119,7 +119,7 @@ class PubSub:
         self._connection = RedisConnection(connection, TIMEOUT, self._on_reply, self._lose)
         try:
             if first and listeners:
-                raise FileExistsError(f"somebody listens to {self._channels[0].decode()} already")
+                raise FileExistsError(f"another connection has subscribed to {self._channels[0].decode()} already")
             # each subscription by itself: in a Redis Cluster, too, all have the same slot
             self._connection.send(HELLO + b"".join([pack_command(self._subscribe, each) for each in self._channels]))
             Deadline(TIMEOUT).wait(self._settled)
@@ -145,13 +145,13 @@ class PubSub:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-        # what was sent may have been received: its sender knows how to find out, and nothing else is sent twice
+        # what was sent may have been received: a link finds out and repeats it, and nothing else is sent twice
         self._sent.clear()
         self._queue = deque(each for each in self._queue if each.lasting)
         self._waiting = sum(len(each.data) for each in self._queue)
 
     def _keep_connected(self) -> None:
-        """Reconnect for ever."""
+        """Reconnect whenever the connection is lost."""
         pause = FIRST_RETRY
         while True:
             lost = self._lost.get()
@@ -160,7 +160,7 @@ class PubSub:
             self._on_down(lost)
             if self._complaints.passes(str(lost), monotonic()):
                 logger.warning("Redis is disconnected (%s): requests for sessions of other machines wait for it", lost)
-            # a Redis that is there and refuses everything is not asked all the time
+            # a Redis that accepts connections and refuses everything else is not tried all the time
             pause = FIRST_RETRY if monotonic() - self.connected_since > LAST_RETRY else min(2 * pause, LAST_RETRY)
             self._reconnect(pause)
             logger.info("Redis is connected again")

@@ -33,7 +33,7 @@ __all__ = ["RedisForwarder", "RedisReceiver"]
 
 logger = logging.getLogger("engine.cluster")
 
-#: seconds in which most answers come. Only then does the client's connection get a watcher, which costs 5 % of a request
+#: seconds within which most answers arrive. The client's connection is watched only after them: a watcher costs 5 % of a request
 SOON = 0.05
 
 
