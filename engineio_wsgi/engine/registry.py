@@ -33,6 +33,7 @@ from engineio_wsgi.session.delivery import Delivery, OnSlow
 from engineio_wsgi.session.dispatcher import LISTENER_ERRORS, failure_text
 from engineio_wsgi.session.groups import Groups
 from engineio_wsgi.session.heartbeat import HeartbeatTimer
+from engineio_wsgi.session.movable import SessionSnapshot
 from engineio_wsgi.session.outgoing import Outgoing, check_fits, prepare
 from engineio_wsgi.session.session import Session
 from engineio_wsgi.session.socket import Socket
@@ -298,28 +299,72 @@ class Registry:
 
     def _connected(self, session: Session) -> None:
         """Call the ``connection`` listeners, in the first turn of the session."""
+        if self._introduce(session, "connection") and not session.closed:
+            session.inbox.notify("open")
+
+    def _resumed(self, session: Session) -> None:
+        """Call the ``resume`` listeners, in the first turn of a session that comes from another process."""
+        self._introduce(session, "resume")
+
+    def tell_leave(self, session: Session) -> None:
+        """In the session's turn: call the ``leave`` listeners. A failure is logged, and the session moves all the same."""
         try:
-            self.events.emit("connection", session.socket)
+            self.events.emit("leave", session.socket)
         except LISTENER_ERRORS as error:
             if not session.inbox.is_own(error):
-                logger.exception(failure_text(error, "the session is closed"), "connection")
+                logger.exception(failure_text(error, "the session moves to another worker"), "leave")
+
+    def _introduce(self, session: Session, event: str) -> bool:
+        """Call the listeners by which the application gets to know a session. If one fails, close the session."""
+        try:
+            self.events.emit(event, session.socket)
+        except LISTENER_ERRORS as error:
+            if not session.inbox.is_own(error):
+                logger.exception(failure_text(error, "the session is closed"), event)
                 # a client that polls is told so by its next poll
                 session.end_when_drained(CloseReason.APPLICATION_ERROR, error)
-            return
-        if not session.closed:
-            session.inbox.notify("open")
+            return False
+        return True
+
+    def resume(self, session: Session, transport: Transport, snapshot: SessionSnapshot) -> None:
+        """Add a session that comes from another process, and let it go on over ``transport``.
+
+        Raises:
+            ValueError: the snapshot is not valid.
+        """
+        session.resume(transport, snapshot)
+        if self._quota is not None:
+            self._quota.add(session.remote_address)
+        self._sessions[session.id] = session
+        for group in snapshot.groups:
+            self.groups.join(session, group)
+        self.observer.on_moved("in")
+        self.heartbeat_timer.start()
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("= %s: came from another worker over %s", shorten(session.id), transport.name)
+        session.inbox.queue_call(self._resumed, session)
 
     def forget(self, session: Session) -> None:
         """Remove a session that has ended."""
-        if self._sessions.pop(session.id, None) is not None:
+        if self._remove(session):
+            self.observer.on_closed(str(session.close_reason))
+
+    def let_go(self, session: Session) -> None:
+        """Remove a session that goes on in another process."""
+        if self._remove(session):
+            self.observer.on_moved("out")
+
+    def _remove(self, session: Session) -> bool:
+        is_here = self._sessions.pop(session.id, None) is not None
+        if is_here:
             self.groups.leave_all(session)
             if self._quota is not None:
                 self._quota.give_back(session.remote_address)
-            self.observer.on_closed(str(session.close_reason))
         if not self._sessions:
             self.heartbeat_timer.stop()
             if self._emptied is not None:
                 self._emptied.set()
+        return is_here
 
     # -- all sessions
 

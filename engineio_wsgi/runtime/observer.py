@@ -118,3 +118,6 @@ class Observer:
 
     def on_closed(self, reason: str) -> None:
         """A session has ended."""
+
+    def on_moved(self, direction: str) -> None:
+        """A session has come from another worker (``"in"``), or has gone to one (``"out"``)."""
