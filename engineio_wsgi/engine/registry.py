@@ -35,6 +35,7 @@ from engineio_wsgi.session.dispatcher import LISTENER_ERRORS, failure_text
 from engineio_wsgi.session.events import Listener
 from engineio_wsgi.session.groups import Groups
 from engineio_wsgi.session.heartbeat import HeartbeatTimer
+from engineio_wsgi.session.movable import SessionSnapshot
 from engineio_wsgi.session.outgoing import Outgoing, check_fits, prepare
 from engineio_wsgi.session.session import Session
 from engineio_wsgi.session.socket import Socket
@@ -299,31 +300,75 @@ class Registry:
 
     def _connected(self, session: Session) -> None:
         """Call the ``connection`` listeners, in the first turn of the session."""
+        if self._introduce(session, "connection") and not session.closed:
+            session.inbox.notify("open")
+
+    def _resumed(self, session: Session) -> None:
+        """Call the ``resume`` listeners, in the first turn of a session that comes from another process."""
+        self._introduce(session, "resume")
+
+    def tell_leave(self, session: Session) -> None:
+        """In the session's turn: call the ``leave`` listeners. A failure is logged, and the session moves all the same."""
         try:
-            emit: Listener = self.events.emit
-            if self.observers.of_listeners:
-                emit = self.observers.stand_in(session, "connection", emit)
-            emit("connection", session.socket)
+            self.events.emit("leave", session.socket)
         except LISTENER_ERRORS as error:
             if not session.inbox.is_own(error):
-                logger.exception(failure_text(error, "the session is closed"), "connection")
+                logger.exception(failure_text(error, "the session moves to another worker"), "leave")
+
+    def _introduce(self, session: Session, event: str) -> bool:
+        """Call the listeners by which the application gets to know a session. If one fails, close the session."""
+        emit: Listener = self.events.emit
+        if self.observers.of_listeners:
+            emit = self.observers.stand_in(session, event, emit)
+        try:
+            emit(event, session.socket)
+        except LISTENER_ERRORS as error:
+            if not session.inbox.is_own(error):
+                logger.exception(failure_text(error, "the session is closed"), event)
                 # a client that polls is told so by its next poll
                 session.end_when_drained(CloseReason.APPLICATION_ERROR, error)
-            return
-        if not session.closed:
-            session.inbox.notify("open")
+            return False
+        return True
+
+    def resume(self, session: Session, transport: Transport, snapshot: SessionSnapshot) -> None:
+        """Add a session that comes from another process, and let it go on over ``transport``.
+
+        Raises:
+            ValueError: the snapshot is not valid.
+        """
+        session.resume(transport, snapshot)
+        if self._quota is not None:
+            self._quota.add(session.remote_address)
+        self._sessions[session.id] = session
+        for group in snapshot.groups:
+            self.groups.join(session, group)
+        self.observers.on_moved(session, "in")
+        self.heartbeat_timer.start()
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("= %s: came from another worker over %s", shorten(session.id), transport.name)
+        session.inbox.queue_call(self._resumed, session)
 
     def forget(self, session: Session) -> None:
         """Remove a session that has ended."""
-        if self._sessions.pop(session.id, None) is not None:
+        if self._remove(session):
+            self.observers.on_closed(session)
+
+    def let_go(self, session: Session) -> None:
+        """Remove a session that goes on in another process."""
+        if self._remove(session):
+            self.observers.on_moved(session, "out")
+
+    def _remove(self, session: Session) -> bool:
+        is_here = self._sessions.pop(session.id, None) is not None
+        if is_here:
             self.groups.leave_all(session)
             if self._quota is not None:
                 self._quota.give_back(session.remote_address)
-            self.observers.on_closed(session)
         if not self._sessions:
             self.heartbeat_timer.stop()
             if self._emptied is not None:
                 self._emptied.set()
+        return is_here
 
     # -- all sessions
 
