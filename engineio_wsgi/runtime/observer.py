@@ -118,3 +118,6 @@ class Observer:
 
     def on_closed(self, reason: str) -> None:
         """A session has ended."""
+
+    def on_drain(self) -> None:
+        """The server stops, and begins to close its sessions."""
