@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 import secrets
 from collections.abc import Callable, Collection, ItemsView, Iterator, Mapping, ValuesView
 from typing import Protocol
@@ -18,6 +19,7 @@ from gevent.hub import Hub
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.deadline import Deadline
+from engineio_wsgi.engine.drain import RETRY_PERIODS, drain, drain_seconds
 from engineio_wsgi.engine.quota import AddressQuota
 from engineio_wsgi.engine.server_events import ServerEvents
 from engineio_wsgi.errors import ServerClosing, SocketClosed, UsageError, WriteTimeout
@@ -247,7 +249,7 @@ class Registry:
             Forbidden: the address has used up its quota.
         """
         if self.closing:
-            raise ServerClosing()
+            raise ServerClosing(random.randint(*RETRY_PERIODS))
         if self._quota is not None:
             self._quota.count_handshake(address, monotonic())
             self._quota.check(address)
@@ -263,7 +265,7 @@ class Registry:
             ServerClosing, Forbidden: as :meth:`check_handshake`; something has changed since.
         """
         if self.closing:
-            raise ServerClosing()
+            raise ServerClosing(random.randint(*RETRY_PERIODS))
         if self._quota is not None:
             self._quota.take(session.remote_address)
         self._sessions[session.id] = session
@@ -419,18 +421,26 @@ class Registry:
         """Open no more sessions: handshakes are answered with 503 from now on."""
         self.closing = True
 
-    def close_all(self, timeout: float) -> None:
+    def close_all(self, timeout: float, at_once: bool = False) -> None:
         """Close every session once its client has fetched what is left, and after ``timeout`` seconds in any case.
 
-        Blocks until they are closed and their ``close`` listeners have returned; for these it waits 2 seconds at most.
+        The sessions are closed one by one, at the rate of the option ``drain_rate``. Blocks until they are closed and their
+        ``close`` listeners have returned; for these it waits 2 seconds at most.
+
+        Args:
+            timeout: seconds for all of it.
+            at_once: whether all sessions are told in the same moment.
         """
         # with a timeout of 0, too, the loop has to run once for clients that wait for an answer
         deadline = Deadline(max(timeout, LOOK_PERIOD))
         sessions = list(self._sessions.values())
-        for session in sessions:
-            session.end_when_drained(CloseReason.SERVER_SHUTTING_DOWN)
         if self._emptied is None:
             self._emptied = Event()
+        if sessions:
+            seconds = drain_seconds(len(sessions), None if at_once else self.options.drain_rate, timeout)
+            self.observers.on_drain()
+            logger.info("= the server stops: %d sessions are closed within %.1f s", len(sessions), seconds)
+            drain(sessions, seconds, lambda session: session.end_when_drained(CloseReason.SERVER_SHUTTING_DOWN))
         if self._sessions:
             deadline.wait(self._emptied)
         for session in list(self._sessions.values()):
