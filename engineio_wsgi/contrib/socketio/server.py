@@ -7,9 +7,12 @@ from collections import Counter
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
+from types import MethodType
 
 import socketio
+from gevent import monkey
 from socketio import packet
+from socketio.pubsub_manager import PubSubManager
 
 from engineio_wsgi.contrib.socketio.adapter import MAX_HTTP_BUFFER_SIZE, EngineAdapter, Hooks
 from engineio_wsgi.contrib.socketio.cluster import ClusterManager
@@ -40,6 +43,9 @@ MAX_NAMESPACES = 100
 ATTACHMENTS_LIMIT = 10
 #: digits of the id of an acknowledgement, in `_parse_event`
 MAX_ID = 16
+#: what is logged if a manager of a message queue would block the event loop
+UNPATCHED = ("message_queue: %s waits for its queue in the standard library, and all clients of this process wait with it; call "
+             "gevent.monkey.patch_all() before any other import, or set cluster='redis://…' in place of message_queue")
 #: the methods that the short ways of events pass by. If an application or a test client replaces one, it is called
 REPLACEABLE = frozenset({"_handle_eio_message", "_handle_event", "_handle_event_internal", "_send_eio_packet", "_send_packet",
                          "_trigger_event"})
@@ -112,7 +118,8 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
             self._choose_ways()
 
     def _choose_ways(self) -> None:
-        kept = {name for name in REPLACEABLE if name not in vars(self) and getattr(type(self), name) is getattr(Server, name)}
+        # equal methods are those of the same object and function
+        kept = {name for name in REPLACEABLE if getattr(self, name) == MethodType(getattr(Server, name), self)}
         # whether packets are text and JSON, made as the standard library makes it
         is_plain = issubclass(self.packet_class, SocketIOPacket) and self.packet_class.json is SocketIOJson
         self.sends_directly = is_plain and {"_send_eio_packet", "_send_packet"} <= kept
@@ -127,6 +134,9 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
     def _on_worker_start(self) -> None:
         """The process begins to serve: reach the clients of the cluster's other workers, unless a manager was given for that."""
         self._has_started = True
+        if isinstance(self.manager, PubSubManager) and not isinstance(self.manager, ClusterManager) \
+                and not monkey.is_module_patched("socket"):
+            logger.error(UNPATCHED, type(self.manager).__name__)
         cluster = self.eio.engine.cluster
         if cluster is None:
             return

@@ -32,8 +32,9 @@ def hear_all(session: Any, count: int) -> list[str]:
 
 
 @pytest.mark.parametrize("packet", [
-    "", "9", "abc", "2", "2{}", "2[]", '2["unclosed"', "2[null]", "2[true]", '2["connect"]', '2["disconnecting"]', "3[1]",
-    "31{}", "0[]", '1"x"', '4"x"', '51-["no attachment"]x', "5999-[1]", '2["a"]]', "2" + "[" * 100_000, b"\x00",
+    "", "9", "abc", "2", "2{}", "2[]", '2["unclosed"', "2[null]", "2[true]", '51-["connect",{"_placeholder":true,"num":0}]',
+    *(f'2["{name}"]' for name in ("connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener")),
+    "3[1]", "31{}", "0[]", '1"x"', '4"x"', '51-["no attachment"]x', "5999-[1]", '2["a"]]', "2" + "[" * 100_000, b"\x00",
 ])
 def test_a_malformed_packet_ends_the_session(site: Any, packet: str | bytes) -> None:
     made = site()
