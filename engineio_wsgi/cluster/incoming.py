@@ -17,18 +17,18 @@ from wsgiref.types import WSGIEnvironment
 import gevent
 from gevent.socket import socket as GeventSocket
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.listeners import Listeners, OwnListener
 from engineio_wsgi.cluster.messages import Call, Kind, Message, MovedConnection, Refusal, Request, write_answer, write_result
-from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.engine.worker import Worker
 from engineio_wsgi.errors import BadMessage
 from engineio_wsgi.handoff.adopter import Adopter, ConnectionAdopter
 from engineio_wsgi.http.response import Response
 from engineio_wsgi.http.wsgi_call import call
+from engineio_wsgi.log import Throttle
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.connection import Connection, detach
+from engineio_wsgi.runtime.deadline import Deadline
 from engineio_wsgi.runtime.forks import serve
-from engineio_wsgi.throttle import Throttle
 from engineio_wsgi.websocket.websocket import WebSocket
 
 __all__ = ["Counters", "Exchange", "Receiver"]

@@ -10,8 +10,8 @@ from typing import Protocol
 
 import gevent
 
-from engineio_wsgi.deadline import DeadlineTimer
 from engineio_wsgi.runtime.connection import RECV_SIZE
+from engineio_wsgi.runtime.deadline import DeadlineTimer
 
 __all__ = ["Pump", "Pumped"]
 

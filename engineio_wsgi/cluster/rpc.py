@@ -12,9 +12,9 @@ from typing import Generic, Protocol, TypeVar
 from gevent.event import Event
 
 from engineio_wsgi.cluster.messages import Action, Call, Message
-from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.engine.registry import send_or_not
 from engineio_wsgi.errors import BadMessage, BundleTooLarge
+from engineio_wsgi.runtime.deadline import Deadline
 from engineio_wsgi.session.delivery import Delivery
 from engineio_wsgi.session.outgoing import Outgoing
 from engineio_wsgi.session.socket import Socket

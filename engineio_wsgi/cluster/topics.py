@@ -12,12 +12,12 @@ from functools import partial
 from threading import Lock
 from typing import TypeAlias
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.bounded_queue import BoundedQueue
+from engineio_wsgi.log import Throttle
 from engineio_wsgi.options.functions import check_function
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.session.dispatcher import LISTENER_ERRORS
 from engineio_wsgi.session.outgoing import as_message
-from engineio_wsgi.throttle import Throttle
 from engineio_wsgi.transports.base import size_of
 
 __all__ = ["MAX_DATA", "MAX_TOPIC", "Reply", "Subscriber", "Topics", "check_data", "check_topic"]

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from wsgiref.types import WSGIEnvironment
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.errors import RequestRefused
 from engineio_wsgi.http.policies.hosts import without_port
 from engineio_wsgi.http.request_head import PROXY_KEYS
-from engineio_wsgi.throttle import Throttle
+from engineio_wsgi.log import Throttle
+from engineio_wsgi.runtime.clock import monotonic
 
 __all__ = ["RefusalAdvice", "origin_cure"]
 

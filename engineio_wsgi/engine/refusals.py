@@ -6,14 +6,13 @@ import logging
 from collections.abc import Mapping
 from wsgiref.types import WSGIEnvironment
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.engine.advice import Advice
 from engineio_wsgi.engine.hooks import Hooks
 from engineio_wsgi.engine.refusal_advice import RefusalAdvice
 from engineio_wsgi.engine.registry import Registry
 from engineio_wsgi.errors import ErrorCode, PayloadTooLarge, RequestRefused
-from engineio_wsgi.log import log_violation, shorten
-from engineio_wsgi.throttle import Throttle
+from engineio_wsgi.log import Throttle, log_violation, shorten
+from engineio_wsgi.runtime.clock import monotonic
 
 __all__ = ["UNREACHED", "Refusals"]
 

@@ -7,8 +7,8 @@ import os
 import resource
 import sys
 
-from engineio_wsgi.clock import monotonic
-from engineio_wsgi.throttle import Throttle
+from engineio_wsgi.log import Throttle
+from engineio_wsgi.runtime.clock import monotonic
 
 __all__ = ["LimitWatch"]
 

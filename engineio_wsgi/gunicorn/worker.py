@@ -14,8 +14,6 @@ from gunicorn.errors import HaltServer
 from gunicorn.http.wsgi import base_environ
 from gunicorn.workers.ggevent import GeventWorker
 
-from engineio_wsgi.clock import monotonic
-from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.gunicorn.client_pool import ClientPool
 from engineio_wsgi.gunicorn.handler import GunicornHandler
 from engineio_wsgi.gunicorn.heads import HeadReader
@@ -25,6 +23,8 @@ from engineio_wsgi.gunicorn.settings import refusal
 from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.http.http_server import HttpServer
 from engineio_wsgi.http.roster import ConnectionRoster
+from engineio_wsgi.runtime.clock import monotonic
+from engineio_wsgi.runtime.deadline import Deadline
 from engineio_wsgi.server import close_servers
 from engineio_wsgi.version import __version__
 

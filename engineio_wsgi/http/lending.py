@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from engineio_wsgi.clock import monotonic
+from engineio_wsgi.log import Throttle
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.connection import Connection
 from engineio_wsgi.runtime.reader import ReadWaiter
 from engineio_wsgi.runtime.threads import current_thread
-from engineio_wsgi.throttle import Throttle
 
 __all__ = ["SOCKET_KEYS", "LentSocket"]
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from gevent import monkey
 
-from engineio_wsgi.clock import TimedLoop, monotonic
+from engineio_wsgi.runtime.clock import monotonic
+from engineio_wsgi.runtime.loop import TimedLoop
 
 __all__ = ["LONG", "Blame", "calling_function", "describe_function", "stood_still"]
 

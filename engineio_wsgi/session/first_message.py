@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from engineio_wsgi.clock import monotonic
-from engineio_wsgi.throttle import Throttle
+from engineio_wsgi.log import Throttle
+from engineio_wsgi.runtime.clock import monotonic
 
 __all__ = ["is_connect_packet", "warn_of_socket_io"]
 

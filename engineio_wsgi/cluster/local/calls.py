@@ -11,7 +11,6 @@ from contextlib import suppress
 
 import gevent
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.bounded_queue import BoundedQueue
 from engineio_wsgi.cluster.local.channel import Channel, connect
 from engineio_wsgi.cluster.local.names import Names, is_worker_id
@@ -19,7 +18,8 @@ from engineio_wsgi.cluster.messages import Kind, Message, read_result
 from engineio_wsgi.cluster.rpc import CALL_TIMEOUT
 from engineio_wsgi.errors import BadMessage, OwnerGone
 from engineio_wsgi.http.hub_thread import has_hub
-from engineio_wsgi.throttle import Throttle
+from engineio_wsgi.log import Throttle
+from engineio_wsgi.runtime.clock import monotonic
 
 __all__ = ["LocalCaller"]
 

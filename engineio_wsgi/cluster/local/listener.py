@@ -15,12 +15,12 @@ import gevent
 from gevent.pool import Pool
 from gevent.socket import wait_read
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.local.channel import PATIENCE, Channel
 from engineio_wsgi.cluster.local.names import Names, belongs_to_us
 from engineio_wsgi.cluster.messages import Message
 from engineio_wsgi.errors import BadMessage, ConfigurationError
-from engineio_wsgi.throttle import Throttle
+from engineio_wsgi.log import Throttle
+from engineio_wsgi.runtime.clock import monotonic
 
 __all__ = ["UnixListener"]
 

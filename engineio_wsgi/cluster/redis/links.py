@@ -11,7 +11,6 @@ from itertools import count
 
 import gevent
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.local.channel import PATIENCE
 from engineio_wsgi.cluster.local.names import is_worker_id
 from engineio_wsgi.cluster.messages import Action, Call, Kind, Message, read_result, write_result
@@ -22,9 +21,10 @@ from engineio_wsgi.cluster.redis.pubsub import Outgoing, PubSub
 from engineio_wsgi.cluster.redis.reliable_link import Conversation, ReliableLink
 from engineio_wsgi.cluster.rpc import CALL_TIMEOUT, Answers
 from engineio_wsgi.errors import BadMessage, ConfigurationError, OwnerGone, Unreachable
+from engineio_wsgi.log import Throttle
 from engineio_wsgi.options.redis_url import RedisLocation
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.loop import Watcher
-from engineio_wsgi.throttle import Throttle
 
 __all__ = ["RedisLinks"]
 

@@ -14,7 +14,6 @@ from typing import ClassVar
 
 from gevent import socket
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.forwarder import ClientWatch, RequestCopy
 from engineio_wsgi.cluster.local.channel import PATIENCE
 from engineio_wsgi.cluster.messages import Kind, Message, MovedConnection, Refusal, read_answer
@@ -26,6 +25,7 @@ from engineio_wsgi.errors import BadMessage, OwnerGone
 from engineio_wsgi.handoff.client_socket import ENDED
 from engineio_wsgi.handoff.detachable import Detachable
 from engineio_wsgi.http.response import Response
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.connection import Connection, detach
 from engineio_wsgi.runtime.greenlet_pool import GreenletPool
 
