@@ -104,7 +104,7 @@ class Receiver:
         self._group = group
         #: the configuration that other workers must share to send requests here
         self.fingerprint = " ".join([group, *[f"{name}={getattr(worker.options, name)}" for name in SHARED_OPTIONS]])
-        self._complaints = Throttle()
+        self._throttle = Throttle()
         self._counters = counters
         #: requests of other workers that are under way
         self._answering = 0
@@ -145,7 +145,7 @@ class Receiver:
     def _refusal(self, fingerprint: str, sid: str) -> Refusal | None:
         """Why requests for a session cannot be taken here; ``None`` if they can."""
         if fingerprint != self.fingerprint:
-            if self._complaints.passes(fingerprint, monotonic()):
+            if self._throttle.passes(fingerprint, monotonic()):
                 logger.warning("requests of a worker with other options are refused: it has %.300r, this one %r; "
                                "workers that serve each other's sessions need the same", fingerprint, self.fingerprint)
             return Refusal.OTHER_CONFIGURATION

@@ -71,7 +71,7 @@ class Topics:
         #: of each topic and publisher
         self._queues: dict[tuple[str, str], _Queue] = {}
         self._newest: dict[str, int] = {}
-        self._complaints = Throttle()
+        self._throttle = Throttle()
 
     # -- subscriptions
 
@@ -135,7 +135,7 @@ class Topics:
             queue = self._queues[topic, publisher] = BoundedQueue(MAX_WAITING)
             self._submit(partial(self._work_off, topic, publisher, queue))
         if not queue.append((data, answer), size_of(data)):
-            if self._complaints.passes(topic, monotonic()):
+            if self._throttle.passes(topic, monotonic()):
                 logger.warning("a subscriber of the topic %r is too slow: %d bytes wait for it, and messages are dropped", topic,
                                queue.size)
             if answer is not None:

@@ -149,7 +149,7 @@ class EngineIO(Server):
         super().__init__(**options)
         self._given = options
         self._app: flask.Flask | None = None
-        self._warnings = Throttle()
+        self._throttle = Throttle()
         if app is not None:
             self.init_app(app)
 
@@ -195,7 +195,7 @@ class EngineIO(Server):
         return outside_context()
 
     def _on_session_changed(self) -> None:
-        if self._warnings.passes("session", monotonic()):
+        if self._throttle.passes("session", monotonic()):
             logger.warning("a handler changed flask.session, and nothing saves it: change it in a view; for what belongs to one "
                            "connection there is socket.data")
 

@@ -143,7 +143,7 @@ def test_a_plain_websocket(serve: Any, caplog: Any) -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_told_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(first_message, "_told", Throttle())
+    monkeypatch.setattr(first_message, "_throttle", Throttle())
 
 
 @pytest.mark.parametrize("sent", ["0", '0{"token":"secret"}', "0/admin,"])

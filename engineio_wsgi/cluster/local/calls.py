@@ -42,7 +42,7 @@ class LocalCaller:
         self._worker_id = worker_id
         #: the calls that wait for each worker
         self._waiting: dict[str, BoundedQueue[Message]] = {}
-        self._complaints = Throttle()
+        self._throttle = Throttle()
 
     def others(self) -> list[str]:
         """See :class:`Caller`."""
@@ -99,7 +99,7 @@ class LocalCaller:
         if queue is None:
             queue = self._waiting[worker] = BoundedQueue(MAX_WAITING)
             gevent.spawn(self._work_off, worker, queue)
-        if not queue.append(message, len(message.body)) and self._complaints.passes(worker, monotonic()):
+        if not queue.append(message, len(message.body)) and self._throttle.passes(worker, monotonic()):
             logger.warning("messages to the worker %s are dropped: it does not answer, and %d bytes wait for it", worker,
                            queue.size)
 

@@ -74,7 +74,7 @@ class RedisLinks(RedisCaller):
         self._links: dict[str, ReliableLink] = {}
         self._numbers = count(1)
         self._asked: dict[int, Answers[int]] = {}
-        self._complaints = Throttle()
+        self._throttle = Throttle()
         self._connector = RedisConnector(location, self._channels.slot_key)
         #: of the monotonic clock: when the loop last ran, as far as it is known, and until when new conversations wait
         self._awake_at = self._held_until = monotonic()
@@ -199,7 +199,7 @@ class RedisLinks(RedisCaller):
             else:
                 self._link_to(envelope.origin).receive(envelope, message)
         except BadMessage as error:
-            if self._complaints.passes(str(error), monotonic()):
+            if self._throttle.passes(str(error), monotonic()):
                 logger.warning("a message on Redis was refused: %s", error)
 
     def _receive_call(self, envelope: Envelope, message: Message | None) -> None:
@@ -258,7 +258,7 @@ class RedisLinks(RedisCaller):
 
     def _tell(self, channel: bytes, message: Message, heard: Callable[[int], object] | None) -> bool:
         posted = self._post_call(channel, 0, message, heard)
-        if not posted and heard is None and self._complaints.passes("full", monotonic()):
+        if not posted and heard is None and self._throttle.passes("full", monotonic()):
             logger.warning("broadcasts to other machines are dropped: too many bytes wait for Redis")
         return posted
 

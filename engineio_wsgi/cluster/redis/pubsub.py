@@ -96,7 +96,7 @@ class PubSub:
         #: of the monotonic clock: since when
         self.connected_since = 0.0
         self._publish, self._subscribe = ("SPUBLISH", "SSUBSCRIBE") if connector.sharded else ("PUBLISH", "SUBSCRIBE")
-        self._complaints = Throttle()
+        self._throttle = Throttle()
         self._greenlet = gevent.Greenlet(self._keep_connected)
 
     # -- the connection
@@ -158,7 +158,7 @@ class PubSub:
             lost_at = monotonic()
             self._disconnect()
             self._on_down(lost)
-            if self._complaints.passes(str(lost), monotonic()):
+            if self._throttle.passes(str(lost), monotonic()):
                 logger.warning("Redis is disconnected (%s): requests for sessions of other machines wait for it", lost)
             # a Redis that accepts connections and refuses everything else is not tried all the time
             pause = FIRST_RETRY if monotonic() - self.connected_since > LAST_RETRY else min(2 * pause, LAST_RETRY)

@@ -96,7 +96,7 @@ class SocketIOEngine(Server):
         self._new_id = new_id
         self._started = on_start
         self._cookie = translated.cookie
-        self._advised = Throttle()
+        self._throttle = Throttle()
         for middleware in translated.middlewares:
             self.use(middleware)
         if not translated.trust_forwarded:
@@ -142,7 +142,7 @@ class SocketIOEngine(Server):
         origin = refusal.context.get("origin")
         environ = refusal.request.environ
         if refusal.context.get("name") == "ORIGIN" and origin == forwarded_origin(environ) \
-                and self._advised.passes("origin", monotonic()):
+                and self._throttle.passes("origin", monotonic()):
             logger.warning("a page of %s was refused, which is this server's origin as its proxy names it: python-engineio "
                            "trusts X-Forwarded-Proto and X-Forwarded-Host, and this engine does not. Set trust_forwarded=True if "
                            "clients reach this server through the proxy only, or wrap the application in werkzeug's ProxyFix",
