@@ -17,18 +17,18 @@ from wsgiref.types import WSGIEnvironment
 import gevent
 from gevent.socket import socket as GeventSocket
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.listeners import Listeners, OwnListener
 from engineio_wsgi.cluster.messages import Call, Kind, Message, MovedConnection, Refusal, Request, write_answer, write_result
-from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.engine.worker import Worker
 from engineio_wsgi.errors import BadMessage
 from engineio_wsgi.handoff.adopter import Adopter, ConnectionAdopter
 from engineio_wsgi.http.response import Response
 from engineio_wsgi.http.wsgi_call import call
+from engineio_wsgi.log import Throttle
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.connection import Connection, detach
+from engineio_wsgi.runtime.deadline import Deadline
 from engineio_wsgi.runtime.forks import serve
-from engineio_wsgi.throttle import Throttle
 from engineio_wsgi.websocket.websocket import WebSocket
 
 __all__ = ["Counters", "Exchange", "Receiver"]
@@ -40,7 +40,7 @@ logger = logging.getLogger("engine.cluster")
 SHARED_OPTIONS = ("ping_interval", "ping_timeout", "max_http_buffer_size")
 #: seconds between two checks whether all requests have been answered
 LOOK_PERIOD = 0.01
-#: seconds in which idle connections can notice that they have ended
+#: seconds that idle connections have at least, to find that they have to close
 MOMENT = 0.1
 
 
@@ -104,7 +104,7 @@ class Receiver:
         self._group = group
         #: the configuration that other workers must share to send requests here
         self.fingerprint = " ".join([group, *[f"{name}={getattr(worker.options, name)}" for name in SHARED_OPTIONS]])
-        self._complaints = Throttle()
+        self._throttle = Throttle()
         self._counters = counters
         #: requests of other workers that are under way
         self._answering = 0
@@ -131,7 +131,7 @@ class Receiver:
 
         Raises:
             OSError, OwnerGone: the other worker has ended the exchange.
-            BadMessage: the message is none that may come first.
+            BadMessage: an exchange does not begin with such a message.
         """
         if message.kind is Kind.CONNECTION:
             self._take_connection(exchange, MovedConnection.of(message), message.body)
@@ -145,9 +145,9 @@ class Receiver:
     def _refusal(self, fingerprint: str, sid: str) -> Refusal | None:
         """Why requests for a session cannot be taken here; ``None`` if they can."""
         if fingerprint != self.fingerprint:
-            if self._complaints.passes(fingerprint, monotonic()):
+            if self._throttle.passes(fingerprint, monotonic()):
                 logger.warning("requests of a worker with other options are refused: it has %.300r, this one %r; "
-                               "workers that serve each other's sessions have the same", fingerprint, self.fingerprint)
+                               "workers that serve each other's sessions need the same", fingerprint, self.fingerprint)
             return Refusal.OTHER_CONFIGURATION
         return None if sid in self._worker.clients else Refusal.UNKNOWN
 
@@ -219,7 +219,7 @@ class Receiver:
             return call(self._worker.answer, environ)
         except Exception:
             # raised by a middleware
-            logger.exception("a request that another worker sent here failed")
+            logger.exception("a request from another worker failed")
             return Response("500 Internal Server Error", [("Content-Type", "text/plain")], b"Internal Server Error")
 
     # -- calls

@@ -14,7 +14,6 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 import gevent
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.forwarder import Forwarder, RequestCopy
 from engineio_wsgi.cluster.incoming import Counters, Receiver
 from engineio_wsgi.cluster.listeners import Listener, hops_of
@@ -39,6 +38,7 @@ from engineio_wsgi.http.query import parse_query
 from engineio_wsgi.http.request_head import PROXY_KEYS
 from engineio_wsgi.log import shorten
 from engineio_wsgi.options.redis_url import RedisLocation, group_of, names_redis
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.loop import IoLoop
 from engineio_wsgi.runtime.threads import current_thread
 from engineio_wsgi.session.delivery import Delivery

@@ -17,8 +17,6 @@ import gevent
 from gevent.event import Event
 from gevent.hub import Hub
 
-from engineio_wsgi.clock import monotonic
-from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.engine.drain import RETRY_PERIODS, drain, drain_seconds
 from engineio_wsgi.engine.quota import AddressQuota
 from engineio_wsgi.engine.server_events import ServerEvents
@@ -26,6 +24,8 @@ from engineio_wsgi.errors import ServerClosing, SocketClosed, UsageError, WriteT
 from engineio_wsgi.log import shorten
 from engineio_wsgi.options.options import Options
 from engineio_wsgi.packet import Packet, PacketType
+from engineio_wsgi.runtime.clock import monotonic
+from engineio_wsgi.runtime.deadline import Deadline
 from engineio_wsgi.runtime.greenlet_pool import GreenletPool
 from engineio_wsgi.runtime.observer import Observer
 from engineio_wsgi.runtime.observers import Observers

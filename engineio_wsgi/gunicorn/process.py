@@ -22,7 +22,7 @@ __all__ = ["LOOK_PERIOD", "join_workers", "note_worker", "warn_of_max_requests"]
 
 logger = logging.getLogger("engine")
 
-#: seconds between two looks at what ends at some time
+#: seconds between two checks of a condition
 LOOK_PERIOD = 0.1
 
 #: the worker that this process is

@@ -14,11 +14,12 @@ import gevent
 from gevent.event import Event
 from gevent.hub import Hub
 
-from engineio_wsgi.clock import TimedLoop, monotonic
-from engineio_wsgi.deadline import DeadlineTimer
 from engineio_wsgi.errors import SocketClosed
 from engineio_wsgi.log import shorten
 from engineio_wsgi.packet import Packet, PacketType
+from engineio_wsgi.runtime.clock import monotonic
+from engineio_wsgi.runtime.deadline import DeadlineTimer
+from engineio_wsgi.runtime.loop import TimedLoop
 from engineio_wsgi.session.delivery import OnSlow
 from engineio_wsgi.session.dispatcher import Dispatcher
 from engineio_wsgi.session.heartbeat import Heartbeat

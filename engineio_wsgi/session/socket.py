@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from werkzeug.wrappers import Request
 
-from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.errors import SocketClosed, WriteTimeout
 from engineio_wsgi.log import shorten
 from engineio_wsgi.options.functions import check_function
 from engineio_wsgi.packet import Packet, PacketType
+from engineio_wsgi.runtime.deadline import Deadline
 from engineio_wsgi.runtime.threads import current_thread, wait_in_thread
 from engineio_wsgi.session.event_names import SESSION_EVENTS, check_event
 from engineio_wsgi.session.events import HasListeners, Listener
