@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 from functools import partial
-from hashlib import sha256
 
 import gevent
 from greenlet import getcurrent, greenlet
 from gunicorn.errors import AppImportError
 
-from engineio_wsgi.cluster.local.running import AUTOMATIC
+from engineio_wsgi.cluster.local.running import automatic_cluster
 from engineio_wsgi.engine.worker import set_default_cluster
 from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.runtime.forks import call_in_child, serve
@@ -41,10 +40,7 @@ def join_workers(worker: GunicornWorker) -> None:
         AppImportError: the cluster cannot be joined. gunicorn logs it in one line, and stops.
     """
     if worker.cfg.workers > 1:
-        # not the settings' addresses: with port 0, several gunicorns would have the same
-        addresses = sorted(repr(listener.getsockname()) for listener in worker.sockets)
-        mark = sha256("".join(addresses).encode()).hexdigest()[:12]
-        set_default_cluster(f"{AUTOMATIC}{mark}")
+        set_default_cluster(automatic_cluster(worker.sockets))
     try:
         join_clusters()
     except ConfigurationError as error:
