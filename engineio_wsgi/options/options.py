@@ -106,6 +106,8 @@ class Options:
     cluster: str | None = _option(None, check_cluster, "which workers serve each other's sessions. None: no others; local: all "
                                   "workers of this user on this machine; local:NAME: those with the same NAME; "
                                   "the URL of a Redis: those of all machines that use it", str)
+    handover: bool = _option(False, check_flag, "whether live sessions move to another worker when theirs is replaced; needs a "
+                             "listener of resume", parse_flag)
 
     def __post_init__(self) -> None:
         for declared in fields(self):

@@ -158,6 +158,11 @@ class Socket(HasListeners):
         return self._session.state.upgrading
 
     @property
+    def moved(self) -> bool:
+        """Whether the session goes on in another process, which has taken the place of this one. It is closed here then."""
+        return self._session.state.moved
+
+    @property
     def buffered(self) -> int:
         """Bytes that were sent and that the kernel has not accepted yet."""
         return self._session.outbox.size
@@ -218,10 +223,22 @@ class Socket(HasListeners):
             BundleTooLarge: the bundle is larger than ``max_buffered``.
         """
         session = self._session
-        outbox = session.outbox
-        if compress and callback is None and not session.creation_watched and outbox.put_message(data, session.thread):
+        if compress and callback is None and session.sends_plainly and session.outbox.put_message(data, session.thread):
             # nearly always: what follows is for all other messages
             return self
+        if session.registry.observers.of_sends:
+            size = data.size if isinstance(data, Bundle) else size_of(as_message(data))
+            with session.registry.observers.sending(session, size):
+                return self._send(data, compress, callback, timeout, volatile)
+        return self._send(data, compress, callback, timeout, volatile)
+
+    write = send
+
+    def _send(self, data: Data | Bundle, compress: bool, callback: Callable[[], object] | None, timeout: float | None,
+              volatile: bool) -> Socket:
+        """Send a message of any kind, or a bundle."""
+        session = self._session
+        outbox = session.outbox
         if isinstance(data, Bundle):
             return self._send_bundle(data, compress, callback, timeout, volatile)
         message = data if type(data) is str or type(data) is bytes else as_message(data)
@@ -236,8 +253,6 @@ class Socket(HasListeners):
             entry = session.announce(entry)
         outbox.put(entry, size)
         return self
-
-    write = send
 
     def _send_bundle(self, bundle: Bundle, compress: bool, callback: Callable[[], object] | None, timeout: float | None,
                      volatile: bool) -> Socket:

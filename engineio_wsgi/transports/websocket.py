@@ -40,8 +40,9 @@ from engineio_wsgi.protocol.websocket.frames import (
 from engineio_wsgi.runtime.connection import RECV_SIZE, Connection
 from engineio_wsgi.runtime.greenlet_pool import GreenletPool
 from engineio_wsgi.runtime.observer import Meter
-from engineio_wsgi.transports.base import ClientClose, CloseReason, Entry, Prepared, Transport, as_packets, count_beyond
+from engineio_wsgi.transports.base import ClientClose, CloseReason, Entry, Prepared, as_packets, count_beyond
 from engineio_wsgi.transports.frame_forms import PING_FRAME, SHORT_HEADS, is_pong, message_head, shared_form
+from engineio_wsgi.transports.movable_websocket import MovableWebSocket
 
 __all__ = ["WebSocketTransport"]
 
@@ -60,7 +61,7 @@ CLOSE_CODES: dict[str | None, int] = {
 }
 
 
-class WebSocketTransport(Transport):
+class WebSocketTransport(MovableWebSocket):
     """The WebSocket of one session.
 
     Args:
@@ -74,7 +75,7 @@ class WebSocketTransport(Transport):
     """
 
     __slots__ = ("_binary", "_binary_prefix", "_close_code", "_codec", "_decoder", "_deflate_threshold", "_deflater",
-                 "_greenlets", "_in_flight", "_loop", "_paused", "_scheduled", "_takes_batches", "_writes_batches",
+                 "_greenlets", "_loop", "_paused", "_scheduled", "_takes_batches", "_writes_batches",
                  "shared_form", "subprotocol", "wire")
 
     name = "websocket"
@@ -360,12 +361,10 @@ class WebSocketTransport(Transport):
         """
         frame = transports[0]._frame(message)
         all_written = Connection.write_to_all([transport.wire for transport in transports], frame)
-        meter, count = transports[0].meter, len(transports)
-        if not all_written:
-            count -= sum([not transport._on_partly_written(message, frame) for transport in transports])
+        reached = transports if all_written else [each for each in transports if each._on_partly_written(message, frame)]
+        meter = transports[0].meter
         if meter is not None:
-            meter.on_batch(len(frame) * count, [message] * count)
-            meter.on_more_sent(count_beyond([message]) * count)
+            meter.on_broadcast([transport.meter for transport in reached], len(frame), len(message.messages))
 
     def _on_partly_written(self, message: Prepared, frame: bytes) -> bool:
         """Account for what the kernel has not taken of a broadcast. Returns whether the connection is alive."""
@@ -399,7 +398,7 @@ class WebSocketTransport(Transport):
         """Write a ping at once, with one ``send`` for each transport. Nothing waits to be written for any of them."""
         meter = transports[0].meter
         if meter is not None:
-            meter.on_bytes_out(len(PING_FRAME) * len(transports))
+            meter.on_broadcast([transport.meter for transport in transports], len(PING_FRAME), 0)
         if not Connection.write_to_all([transport.wire for transport in transports], PING_FRAME):
             for transport in transports:
                 if transport.wire.lost is not None:
