@@ -15,7 +15,7 @@ from engineio_wsgi.cluster.local.running import AUTOMATIC
 from engineio_wsgi.engine.worker import set_default_cluster
 from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.runtime.forks import call_in_child, serve
-from engineio_wsgi.server import join_clusters
+from engineio_wsgi.server import join_clusters, servers
 from engineio_wsgi.vendors.gunicorn_workers import GunicornSettings, GunicornWorker, forget_signals, replace_notify
 
 __all__ = ["LOOK_PERIOD", "join_workers", "note_worker", "warn_of_max_requests"]
@@ -40,7 +40,7 @@ def join_workers(worker: GunicornWorker) -> None:
     Raises:
         AppImportError: the cluster cannot be joined. gunicorn logs it in one line, and stops.
     """
-    if worker.cfg.workers > 1:
+    if worker.cfg.workers > 1 or any(server.options.handover for server in list(servers)):
         # not the settings' addresses: with port 0, several gunicorns would have the same
         addresses = sorted(repr(listener.getsockname()) for listener in worker.sockets)
         mark = sha256("".join(addresses).encode()).hexdigest()[:12]
