@@ -7,6 +7,7 @@ engine must not know that there are other workers: their requests are sorted out
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from werkzeug.datastructures import Headers
@@ -29,6 +30,7 @@ from engineio_wsgi.http.policies.hosts import HostPolicy
 from engineio_wsgi.http.response import Response, finish, refused
 from engineio_wsgi.http.wsgi_call import call
 from engineio_wsgi.options.options import Options
+from engineio_wsgi.runtime.observer import EngineCall
 from engineio_wsgi.transports.polling import PollingTransport
 
 __all__ = ["Engine", "WSGIMiddleware"]
@@ -90,10 +92,13 @@ class Engine:
             return self.handle_upgrade(environ, start_response)
         if "HTTP_UPGRADE" in environ and (upgrade := upgrade_of(environ)) is not None:
             return upgrade.serve(self.handle_upgrade, start_response)
-        return self._application(environ, start_response)
+        return self.answer(environ, start_response)
 
     def answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """As :meth:`handle_request`, for a request that cannot become a WebSocket: its connection is not here."""
+        if self._registry.observers.of_answers:
+            # `Observer.answer` passes on what it was given
+            return self._registry.observers.answer(environ, start_response, cast("EngineCall", self._application))
         return self._application(environ, start_response)
 
     def handle_upgrade(self, environ: WSGIEnvironment, start_response: StartResponse | None) -> Iterable[bytes]:
@@ -104,6 +109,11 @@ class Engine:
         Args:
             start_response: ``None`` where no response can be sent, because the WebSocket was accepted already.
         """
+        if self._registry.observers.of_answers:
+            return self._registry.observers.answer(environ, start_response, self._handle_upgrade)
+        return self._handle_upgrade(environ, start_response)
+
+    def _handle_upgrade(self, environ: WSGIEnvironment, start_response: StartResponse | None) -> Iterable[bytes]:
         answered = call(self._application, environ) if self._middlewares else self._answer(environ)
         return self._upgrades.carry_out(answered, environ, start_response)
 

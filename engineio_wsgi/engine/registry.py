@@ -1,6 +1,6 @@
 """The registry of a server's sessions in this process: it opens sessions, forgets them, and closes them all.
 
-Owns the sessions by their ids and what they share: options, greenlet pool, heartbeat timer, quota, observer. It must not know
+Owns the sessions by their ids and what they share: options, greenlet pool, heartbeat timer, quota, observers. It must not know
 requests.
 """
 
@@ -26,11 +26,13 @@ from engineio_wsgi.options.options import Options
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.runtime.greenlet_pool import GreenletPool
 from engineio_wsgi.runtime.observer import Observer
+from engineio_wsgi.runtime.observers import Observers
 from engineio_wsgi.runtime.random_ids import random_id
 from engineio_wsgi.runtime.threads import current_thread, wait_in_thread
 from engineio_wsgi.session.broadcasts import Broadcasts, ping_all
 from engineio_wsgi.session.delivery import Delivery, OnSlow
 from engineio_wsgi.session.dispatcher import LISTENER_ERRORS, failure_text
+from engineio_wsgi.session.events import Listener
 from engineio_wsgi.session.groups import Groups
 from engineio_wsgi.session.heartbeat import HeartbeatTimer
 from engineio_wsgi.session.movable import SessionSnapshot
@@ -144,8 +146,8 @@ class Registry:
         self.groups = Groups()
         #: the same, as the application sees them
         self.clients: Mapping[str, Socket] = Clients(self._sessions)
-        #: counts what happens; `observe` replaces it
-        self.observer = Observer()
+        #: who is told of what happens
+        self.observers = Observers()
         #: whether no session is opened any more
         self.closing = False
         #: the hub that the sessions live in, and the id of its thread; ``None`` before the first request
@@ -168,25 +170,24 @@ class Registry:
         self._quota = None if limits == (None, None) else AddressQuota(*limits)
         self._open_data.clear()
 
-    def check_not_observed(self) -> None:
-        """Check that an observer can be set.
+    def check_not_observed(self, kind: type[Observer]) -> None:
+        """Check that an observer of ``kind`` can be added.
 
         Raises:
             UsageError: there is one already, or there are sessions.
         """
-        if type(self.observer) is not Observer:
-            raise UsageError("this server is observed already: call observe(server) once")
+        self.observers.check_new(kind)
         if self._sessions:
-            raise UsageError("this server has sessions already: call observe(server) before it serves")
+            raise UsageError(f"this server has sessions already: call {kind.added_by}(server) before it serves")
 
     def observe(self, observer: Observer) -> None:
-        """Report to ``observer`` from now on.
+        """Report to ``observer`` as well from now on.
 
         Raises:
             UsageError: see :meth:`check_not_observed`.
         """
-        self.check_not_observed()
-        self.observer = observer
+        self.check_not_observed(type(observer))
+        self.observers.add(observer)
 
     def start(self, hub: Hub, worker_id: str, in_cluster: bool) -> None:
         """Begin to serve in the hub of the calling thread."""
@@ -194,7 +195,7 @@ class Registry:
         self.greenlets = GreenletPool(hub)
         self._broadcasts = Broadcasts(hub.loop)
         shortest = min(self.options.ping_interval, self.options.ping_timeout)
-        self.heartbeat_timer = HeartbeatTimer(hub.loop, shortest, self.greenlets.blame, ping_all)
+        self.heartbeat_timer = HeartbeatTimer(hub.loop, shortest, self.greenlets.blame, ping_all, self.observers.on_lag)
         self.worker_id = worker_id
         self.in_cluster = in_cluster
         self.forked = False
@@ -218,7 +219,7 @@ class Registry:
         self.hub = self._emptied = None
         self.closing = False
         self.configure(self.options)
-        self.observer.after_fork()
+        self.observers.after_fork()
 
     def run_in_hub(self, function: Callable[[], object], timeout: float) -> None:
         """Call ``function`` in the hub's thread. Blocks until it has returned, for ``timeout`` seconds at most in another thread.
@@ -266,7 +267,6 @@ class Registry:
         if self._quota is not None:
             self._quota.take(session.remote_address)
         self._sessions[session.id] = session
-        self.observer.on_open(transport.name)
         self.heartbeat_timer.start()
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("= %s: open over %s, revision %d", shorten(session.id), transport.name, session.protocol)
@@ -277,6 +277,7 @@ class Registry:
         if self.options.initial_packet is not None:
             first.append(Packet(PacketType.MESSAGE, self.options.initial_packet))
         session.open(transport, first)
+        self.observers.on_open(session)
         session.inbox.queue_call(self._connected, session)
 
     def _describe_opening(self, transport: str, may_upgrade: bool) -> str:
@@ -316,8 +317,11 @@ class Registry:
 
     def _introduce(self, session: Session, event: str) -> bool:
         """Call the listeners by which the application gets to know a session. If one fails, close the session."""
+        emit: Listener = self.events.emit
+        if self.observers.of_listeners:
+            emit = self.observers.stand_in(session, event, emit)
         try:
-            self.events.emit(event, session.socket)
+            emit(event, session.socket)
         except LISTENER_ERRORS as error:
             if not session.inbox.is_own(error):
                 logger.exception(failure_text(error, "the session is closed"), event)
@@ -338,7 +342,7 @@ class Registry:
         self._sessions[session.id] = session
         for group in snapshot.groups:
             self.groups.join(session, group)
-        self.observer.on_moved("in")
+        self.observers.on_moved(session, "in")
         self.heartbeat_timer.start()
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("= %s: came from another worker over %s", shorten(session.id), transport.name)
@@ -347,12 +351,12 @@ class Registry:
     def forget(self, session: Session) -> None:
         """Remove a session that has ended."""
         if self._remove(session):
-            self.observer.on_closed(str(session.close_reason))
+            self.observers.on_closed(session)
 
     def let_go(self, session: Session) -> None:
         """Remove a session that goes on in another process."""
         if self._remove(session):
-            self.observer.on_moved("out")
+            self.observers.on_moved(session, "out")
 
     def _remove(self, session: Session) -> bool:
         is_here = self._sessions.pop(session.id, None) is not None

@@ -91,11 +91,11 @@ class Resumption:
         return PreparedSession(registry, session, transport, snapshot)
 
     def _transport(self, snapshot: SessionSnapshot, stream: Stream | None) -> Transport:
-        protocol, observer, limit = snapshot.protocol, self._registry.observer, self._registry.options.max_http_buffer_size
+        protocol, observers, limit = snapshot.protocol, self._registry.observers, self._registry.options.max_http_buffer_size
         if snapshot.polling is not None and stream is None:
             if snapshot.polling.is_jsonp:
-                return JSONPTransport(protocol, limit, observer.meter("polling"))
-            return PollingTransport(protocol, limit, snapshot.polling.binary, observer.meter("polling"))
+                return JSONPTransport(protocol, limit, observers.meter("polling"))
+            return PollingTransport(protocol, limit, snapshot.polling.binary, observers.meter("polling"))
         if snapshot.websocket is None or stream is None:
             raise ValueError("a session with a transport of another kind than its connection")
         return self._websocket(protocol, snapshot.websocket, stream)
@@ -113,6 +113,6 @@ class Resumption:
         decoder.restore(snapshot.decoder)
         wire = Connection(stream, snapshot.connection.read_ahead)
         transport = kind(wire, registry.greenlets, decoder, protocol, snapshot.binary, deflater, snapshot.deflate_threshold,
-                         registry.observer.meter(snapshot.name), snapshot.subprotocol)
+                         registry.observers.meter(snapshot.name), snapshot.subprotocol)
         transport.restore(snapshot)
         return transport

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 import gevent
 from gevent.hub import Waiter
@@ -20,7 +20,7 @@ from engineio_wsgi.errors import SocketClosed, UsageError
 from engineio_wsgi.log import shorten
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.runtime.blame import LONG, calling_function, describe_function, stood_still
-from engineio_wsgi.runtime.observer import Meter
+from engineio_wsgi.runtime.observer import Meter, ObservedSession
 from engineio_wsgi.session.events import Events, Listener
 from engineio_wsgi.session.first_message import is_connect_packet, warn_of_socket_io
 from engineio_wsgi.session.ports import SessionRegistry
@@ -118,6 +118,13 @@ class Dispatcher(Events, Inbox):
     def connect(self, transport: Transport) -> None:
         """Pause ``transport`` from now on when too much waits."""
         self._transport = transport
+
+    def add(self, event: str, listener: Listener, once: bool) -> None:
+        """See :class:`Events`. An observer may have the listener called by its own function."""
+        observers = self._session.registry.observers
+        if observers.of_listeners:
+            listener = observers.stand_in(cast("ObservedSession", self._session), event, listener)
+        self._add(event, listener, once)
 
     def _set(self, event: str, listeners: tuple[Listener, ...]) -> None:
         super()._set(event, listeners)

@@ -40,15 +40,18 @@ class HeartbeatTimer:
         shortest: the shortest delay of any heartbeat, in seconds.
         blame: which function has blocked the loop.
         ping_all: sends a ping to each of some sessions.
+        on_lag: called at each tick with the seconds by which it was late.
     """
 
-    __slots__ = ("_blame", "_due", "_extended_until", "_loop", "_ping_all", "_reached", "_slot", "_slot_begins", "_slot_ends",
-                 "_slots", "_started_at", "_tick", "_timer")
+    __slots__ = ("_blame", "_due", "_extended_until", "_loop", "_on_lag", "_ping_all", "_reached", "_slot", "_slot_begins",
+                 "_slot_ends", "_slots", "_started_at", "_tick", "_timer")
 
     def __init__(self, loop: Loop, shortest: float, blame: Blame | None = None,
                  # Any: whole sessions, of which a heartbeat sees only a part
-                 ping_all: Callable[[list[Any]], object] | None = None) -> None:
+                 ping_all: Callable[[list[Any]], object] | None = None,
+                 on_lag: Callable[[float], object] | None = None) -> None:
         self._loop = loop
+        self._on_lag = on_lag
         self._blame = blame or Blame()
         self._ping_all = ping_all or ping_each
         # the slot that was asked for last, and its time: most pings of one tick, and most of their answers, share a slot
@@ -94,6 +97,8 @@ class HeartbeatTimer:
     def _on_tick(self) -> None:
         now = monotonic()
         self._on_late(now - self._due, now)
+        if self._on_lag is not None:
+            self._on_lag(max(0.0, now - self._due))
         self._due = now + self._tick
         first, self._reached = self._reached + 1, int((now - self._started_at) / self._tick)
         self._forget_slot()
@@ -229,11 +234,13 @@ class Heartbeat:
         on_time = pinged_at <= last_seen + self._interval + min(LATE, self._timeout / 4)
         return on_time or now >= pinged_at + self._timeout
 
-    def on_beat(self) -> None:
-        """The client's ping or pong was received."""
+    def on_beat(self) -> float:
+        """The client's ping or pong was received. Returns the seconds since the ping that was answered; 0 if there was none."""
+        last_seen, pinged_at = self._session.inbox.last_seen, self._pinged_at
         # a pong without a ping must not delay the next ping
-        if self._slot is not None and (self._pinged_at or self._session.protocol < 4):
-            self._schedule_next(self._session.inbox.last_seen)
+        if self._slot is not None and (pinged_at or self._session.protocol < 4):
+            self._schedule_next(last_seen)
+        return last_seen - pinged_at if pinged_at else 0.0
 
     def _schedule_next(self, last_seen: float) -> None:
         """Schedule the next heartbeat; the client was alive at ``last_seen``."""

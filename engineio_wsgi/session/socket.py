@@ -223,10 +223,22 @@ class Socket(HasListeners):
             BundleTooLarge: the bundle is larger than ``max_buffered``.
         """
         session = self._session
-        outbox = session.outbox
-        if compress and callback is None and not session.creation_watched and outbox.put_message(data, session.thread):
+        if compress and callback is None and session.sends_plainly and session.outbox.put_message(data, session.thread):
             # nearly always: what follows is for all other messages
             return self
+        if session.registry.observers.of_sends:
+            size = data.size if isinstance(data, Bundle) else size_of(as_message(data))
+            with session.registry.observers.sending(session, size):
+                return self._send(data, compress, callback, timeout, volatile)
+        return self._send(data, compress, callback, timeout, volatile)
+
+    write = send
+
+    def _send(self, data: Data | Bundle, compress: bool, callback: Callable[[], object] | None, timeout: float | None,
+              volatile: bool) -> Socket:
+        """Send a message of any kind, or a bundle."""
+        session = self._session
+        outbox = session.outbox
         if isinstance(data, Bundle):
             return self._send_bundle(data, compress, callback, timeout, volatile)
         message = data if type(data) is str or type(data) is bytes else as_message(data)
@@ -241,8 +253,6 @@ class Socket(HasListeners):
             entry = session.announce(entry)
         outbox.put(entry, size)
         return self
-
-    write = send
 
     def _send_bundle(self, bundle: Bundle, compress: bool, callback: Callable[[], object] | None, timeout: float | None,
                      volatile: bool) -> Socket:

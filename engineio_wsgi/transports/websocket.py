@@ -361,12 +361,10 @@ class WebSocketTransport(MovableWebSocket):
         """
         frame = transports[0]._frame(message)
         all_written = Connection.write_to_all([transport.wire for transport in transports], frame)
-        meter, count = transports[0].meter, len(transports)
-        if not all_written:
-            count -= sum([not transport._on_partly_written(message, frame) for transport in transports])
+        reached = transports if all_written else [each for each in transports if each._on_partly_written(message, frame)]
+        meter = transports[0].meter
         if meter is not None:
-            meter.on_batch(len(frame) * count, [message] * count)
-            meter.on_more_sent(count_beyond([message]) * count)
+            meter.on_broadcast([transport.meter for transport in reached], len(frame), len(message.messages))
 
     def _on_partly_written(self, message: Prepared, frame: bytes) -> bool:
         """Account for what the kernel has not taken of a broadcast. Returns whether the connection is alive."""
@@ -400,7 +398,7 @@ class WebSocketTransport(MovableWebSocket):
         """Write a ping at once, with one ``send`` for each transport. Nothing waits to be written for any of them."""
         meter = transports[0].meter
         if meter is not None:
-            meter.on_bytes_out(len(PING_FRAME) * len(transports))
+            meter.on_broadcast([transport.meter for transport in transports], len(PING_FRAME), 0)
         if not Connection.write_to_all([transport.wire for transport in transports], PING_FRAME):
             for transport in transports:
                 if transport.wire.lost is not None:
