@@ -20,14 +20,20 @@ from engineio_wsgi.gunicorn.client_pool import ClientPool
 from engineio_wsgi.gunicorn.handler import GunicornHandler
 from engineio_wsgi.gunicorn.heads import HeadReader
 from engineio_wsgi.gunicorn.limits import LimitWatch
-from engineio_wsgi.gunicorn.process import LOOK_PERIOD, join_workers, note_worker, warn_of_max_requests
+from engineio_wsgi.gunicorn.process import (
+    LOOK_PERIOD,
+    count_worker,
+    join_workers,
+    new_handover,
+    note_worker,
+    warn_of_max_requests,
+)
 from engineio_wsgi.gunicorn.settings import refusal
-from engineio_wsgi.handover import Generations, Handover
+from engineio_wsgi.handover import Handover
 from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.http.http_server import HttpServer
 from engineio_wsgi.http.roster import ConnectionRoster
 from engineio_wsgi.server import close_servers
-from engineio_wsgi.vendors.gunicorn_workers import GunicornSettings
 from engineio_wsgi.version import __version__
 
 __all__ = ["GunicornServer", "Worker"]
@@ -36,20 +42,6 @@ __all__ = ["GunicornServer", "Worker"]
 NOTIFY_PERIOD = 1.0
 #: seconds of ``graceful_timeout`` that are kept for what comes after the sessions: the last responses, and clients' FINs
 RESERVE = 1.0
-
-
-#: how often this gunicorn has been reloaded; its master and its workers share it
-_generations = Generations()
-#: in the master: gunicorn's settings that the last worker was made with. Each reload makes new ones
-_settings: list[GunicornSettings] = []
-
-
-def _generation_of(cfg: GunicornSettings) -> int:
-    """In the master, before the fork: the generation of a worker with these settings."""
-    if not _settings or _settings[0] is not cfg:
-        _settings[:] = [cfg]
-        return _generations.begin()
-    return _generations.latest
 
 
 class GunicornServer(HttpServer):
@@ -88,8 +80,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         refused = refusal(self.cfg)
         if refused is not None:
             raise HaltServer(refused)
-        # still in the master
-        self._generation = _generation_of(self.cfg)
+        # this is still the master
+        count_worker(self.cfg)
         #: whether the worker goes on; gunicorn's
         self.alive: bool = True
         self._woken: Event | None = None
@@ -132,7 +124,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         #: reads the requests' heads
         self.heads = HeadReader(self.cfg)
         warn_of_max_requests(self.cfg)
-        handover = Handover(_generations, self._generation, self.cfg.workers)
+        handover = new_handover(self.cfg)
         servers = [self._serve(listener) for listener in self.sockets]
         handover.ready(servers)
         watch = LimitWatch(self.worker_connections)

@@ -38,6 +38,7 @@ DEFAULTS = {
     "generate_id": None,
     "policy_file": False,
     "cluster": None,
+    "handover": False,
 }
 
 
