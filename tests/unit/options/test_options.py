@@ -39,6 +39,7 @@ DEFAULTS = {
     "generate_id": None,
     "policy_file": False,
     "cluster": None,
+    "handover": False,
 }
 
 
