@@ -41,12 +41,13 @@ class Generations:
     another generation since.
 
     Args:
-        fileno: of a file of a page that master and workers have open, for workers that run another program than the master; -1 for
-            memory that forked processes share.
+        latest: the number of the generation that was begun last. A master that starts its workers with another program does not
+            share memory with them: each worker then has a counter of its own, which it moves when its master says so.
     """
 
-    def __init__(self, fileno: int = -1) -> None:
-        self._shared = mmap.mmap(fileno, mmap.PAGESIZE)
+    def __init__(self, latest: int = 0) -> None:
+        self._shared = mmap.mmap(-1, mmap.PAGESIZE)
+        _NUMBER.pack_into(self._shared, 0, latest)
 
     @property
     def latest(self) -> int:

@@ -224,8 +224,12 @@ def _run_master(chosen: argparse.Namespace, arguments: Sequence[str] | None) -> 
     bounds = _bind(chosen)
     command = _own_command(arguments)
     listeners = [bound.listener for bound in bounds]
-    master = Master(lambda: WorkerProcess(command, listeners), chosen.workers or 1, chosen.graceful_timeout,
-                    lambda: _print_urls(bounds, chosen), WatchedFiles() if chosen.reload else None)
+
+    def spawn(generation: int) -> WorkerProcess:
+        return WorkerProcess(command, generation, listeners)
+
+    master = Master(spawn, chosen.workers or 1, chosen.graceful_timeout, lambda: _print_urls(bounds, chosen),
+                    WatchedFiles() if chosen.reload else None)
     try:
         return master.run()
     finally:
@@ -255,9 +259,10 @@ def _run_worker(chosen: argparse.Namespace, link: WorkerEnd) -> None:
     set_default_cluster(automatic_cluster(link.listeners))
     join_clusters()
     set_up_logging(chosen.log_level)
-    serving = Serving(application, link.listeners, access_log(chosen.access_log), _ssl_context(chosen), (chosen.workers or 1) > 1)
+    count = chosen.workers or 1
+    serving = Serving(application, link.listeners, access_log(chosen.access_log), _ssl_context(chosen), count > 1)
     serving.start()
-    serving.watch_master(link, tells_files=chosen.reload)
+    serving.watch_master(link, count, tells_files=chosen.reload)
     link.ready()
     serving.run(chosen.graceful_timeout)
 

@@ -17,16 +17,18 @@ from gevent.socket import socket as GeventSocket
 
 __all__ = ["MasterEnd", "Stop", "WorkerEnd", "inherit"]
 
-#: tells a process that it is a worker: the descriptors of its end and of its listeners
+#: tells a process that it is a worker: its generation, and the descriptors of its end and of its listeners
 VARIABLE = "ENGINEIO_WORKER"
 
 
 class Stop:
     """How a worker has to stop."""
 
-    #: sessions are closed one by one
+    #: as all workers do: sessions are closed one by one
     GRACEFUL = "graceful"
-    #: the same, and other workers accept the connections that come now
+    #: as the only one: sessions move to the other workers, or are closed one by one
+    LEAVING = "leaving"
+    #: as all workers of its generation: sessions move to the new ones, which accept the connections that come now
     REPLACED = "replaced"
     #: all sessions are closed at once
     QUICK = "quick"
@@ -61,16 +63,17 @@ class MasterEnd(_End):
     """The master's end.
 
     Args:
+        generation: the worker's.
         listeners: the sockets on which the worker accepts connections.
     """
 
-    def __init__(self, listeners: Iterable[GeventSocket]) -> None:
+    def __init__(self, generation: int, listeners: Iterable[GeventSocket]) -> None:
         near, self._far = socket.socketpair()
         super().__init__(GeventSocket(fileno=near.detach()))
         numbers = [self._far.fileno(), *(listener.fileno() for listener in listeners)]
         #: what the worker has to inherit
         self.descriptors = numbers
-        self.environment = {VARIABLE: ",".join(map(str, numbers))}
+        self.environment = {VARIABLE: ",".join(map(str, [generation, *numbers]))}
 
     def passed(self) -> None:
         """The worker has its end."""
@@ -89,11 +92,13 @@ class WorkerEnd(_End):
     """The worker's end.
 
     Args:
+        generation: the worker's.
         listeners: the sockets on which it accepts connections.
     """
 
-    def __init__(self, sock: GeventSocket, listeners: list[GeventSocket]) -> None:
+    def __init__(self, sock: GeventSocket, generation: int, listeners: list[GeventSocket]) -> None:
         super().__init__(sock)
+        self.generation = generation
         self.listeners = listeners
         self._told: set[str] = set()
 
@@ -137,8 +142,8 @@ def inherit(environ: MutableMapping[str, str]) -> WorkerEnd | None:
     text = environ.pop(VARIABLE, None)
     if text is None:
         return None
-    numbers = list(map(int, text.split(",")))
+    generation, *numbers = map(int, text.split(","))
     for number in numbers:
         os.set_inheritable(number, False)
     end, *listeners = [GeventSocket(fileno=number) for number in numbers]
-    return WorkerEnd(end, listeners)
+    return WorkerEnd(end, generation, listeners)

@@ -60,15 +60,15 @@ class Master:
     """See the module.
 
     Args:
-        spawn: starts a worker.
+        spawn: starts a worker of the generation with a number.
         count: how many workers there are.
         graceful_timeout: seconds that a worker has to stop.
         on_serving: called once, when the first generation is ready.
         files: those whose changes start a new generation; ``None`` to watch none.
     """
 
-    def __init__(self, spawn: Callable[[], WorkerProcess], count: int, graceful_timeout: float, on_serving: Callable[[], object],
-                 files: WatchedFiles | None = None) -> None:
+    def __init__(self, spawn: Callable[[int], WorkerProcess], count: int, graceful_timeout: float,
+                 on_serving: Callable[[], object], files: WatchedFiles | None = None) -> None:
         self._spawn_process = spawn
         self._count = count
         self._graceful_timeout = graceful_timeout
@@ -79,6 +79,8 @@ class Master:
         self._serving: list[WorkerProcess] = []
         self._starting: list[WorkerProcess] = []
         self._leaving: list[WorkerProcess] = []
+        #: the number of the generation that was begun last
+        self._generation = 0
         self._failures = 0
         #: whether a change or SIGHUP came while a generation was starting
         self._again = False
@@ -106,7 +108,7 @@ class Master:
         return [*self._serving, *self._starting, *self._leaving]
 
     def _spawn(self) -> WorkerProcess:
-        worker = self._spawn_process()
+        worker = self._spawn_process(self._generation)
         worker.watch(lambda message: self._put(Kind.MESSAGE, worker, message), lambda: self._put(Kind.ENDED, worker))
         return worker
 
@@ -142,6 +144,7 @@ class Master:
         self._begin_generation()
 
     def _begin_generation(self) -> None:
+        self._generation += 1
         self._starting = [self._spawn()]
 
     def _look_at_generation(self) -> None:

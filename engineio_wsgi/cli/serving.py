@@ -17,6 +17,8 @@ from gevent.socket import socket as GeventSocket
 
 from engineio_wsgi.cli.link import Stop, WorkerEnd
 from engineio_wsgi.cli.logs import AccessLog
+from engineio_wsgi.clock import monotonic
+from engineio_wsgi.handover import Generations, Handover
 from engineio_wsgi.http.http_server import StoppableServer, stop_all
 from engineio_wsgi.runtime.forks import call_in_child
 from engineio_wsgi.server import close_servers
@@ -51,6 +53,8 @@ class Serving:
         self._servers = [StoppableServer(listener, application, log=log, environ=environ, **secure) for listener in listeners]
         self._stop: AsyncResult[str] = AsyncResult()
         self._watchers: list[tuple[int, gevent.hub.signal]] = []
+        self._generations: Generations | None = None
+        self._handover: Handover | None = None
 
     def start(self) -> None:
         """Accept connections. Does not block.
@@ -67,13 +71,17 @@ class Serving:
             self._watchers.append((number, gevent.signal_handler(number, self.stop, how)))
         call_in_child(_reset_signals)
 
-    def watch_master(self, link: WorkerEnd, tells_files: bool) -> None:
-        """Let SIGTERM and the master stop it.
+    def watch_master(self, link: WorkerEnd, count: int, tells_files: bool) -> None:
+        """Let SIGTERM and the master stop it, and take over the sessions of workers that leave.
 
         Args:
+            count: the number of workers of a generation.
             tells_files: whether the master wants to know what is loaded.
         """
-        self._watchers.append((signal.SIGTERM, gevent.signal_handler(signal.SIGTERM, self.stop, Stop.GRACEFUL)))
+        self._generations = Generations(link.generation)
+        self._handover = Handover(self._generations, link.generation, count)
+        self._handover.ready(self._servers)
+        self._watchers.append((signal.SIGTERM, gevent.signal_handler(signal.SIGTERM, self.stop, Stop.LEAVING)))
         call_in_child(_reset_signals)
         gevent.spawn(link.wait_for_stop, self.stop)
         if tells_files:
@@ -93,14 +101,25 @@ class Serving:
             graceful_timeout: seconds that it may take to stop gracefully.
         """
         how = self._stop.get()
-        if how == Stop.REPLACED:
-            for server in self._servers:
-                server.close()
         timeout = min(graceful_timeout, QUICK_TIMEOUT) if how == Stop.QUICK else graceful_timeout
-        stop_all(self._servers, timeout, lambda left: close_servers(left, at_once=how == Stop.QUICK))
+        deadline = monotonic() + timeout
+        if self._handover is not None and how in (Stop.REPLACED, Stop.LEAVING):
+            self._move_sessions(deadline, how == Stop.REPLACED)
+        stop_all(self._servers, max(0.0, deadline - monotonic()), lambda left: close_servers(left, at_once=how == Stop.QUICK))
         for number, watcher in self._watchers:
             watcher.cancel()
             signal.signal(number, signal.SIG_IGN)  # the interpreter is about to end
+
+
+    def _move_sessions(self, deadline: float, is_replaced: bool) -> None:
+        """Move what can be moved to other workers. Blocks. The others accept the connections that come now."""
+        assert self._generations is not None
+        assert self._handover is not None
+        if is_replaced:
+            self._generations.begin()
+        self._handover.leave(deadline, self._servers)
+        for server in self._servers:
+            server.close()
 
 
 def ignore_terminal() -> None:

@@ -22,12 +22,12 @@ class WorkerProcess:
 
     Args:
         command: what it runs.
+        generation: a number that grows with each replacement of the workers.
         listeners: the sockets on which it accepts connections.
-        more: descriptors that it inherits beside these.
     """
 
-    def __init__(self, command: Sequence[str], listeners: Iterable[GeventSocket]) -> None:
-        self._link = MasterEnd(listeners)
+    def __init__(self, command: Sequence[str], generation: int, listeners: Iterable[GeventSocket]) -> None:
+        self._link = MasterEnd(generation, listeners)
         self._began = monotonic()
         self._process = subprocess.Popen(command, pass_fds=self._link.descriptors,
                                          env={**os.environ, **self._link.environment})

@@ -1,4 +1,4 @@
-"""``engineio-wsgi serve --workers``: its workers, how they are replaced, what becomes of those that fail, and where it listens."""
+"""``engineio-wsgi serve --workers``: its workers, how they are replaced, what becomes of those that fail, where it listens."""
 
 from __future__ import annotations
 
@@ -20,6 +20,17 @@ from support.processes import APPLICATION, PATIENCE, ROOT, ServerProcess
 from support.rawhttp import HttpConnection
 
 Start = Callable[..., ServerProcess]
+#: whose sessions move; it says so
+MOVING = APPLICATION.replace('@server.on("connection")', """@server.on("resume")
+def resumed(socket):
+    os.write(1, f"resumed: {socket.data['number']}\\n".encode())
+    connected(socket)
+
+@server.on("connection")
+def opened(socket):
+    socket.data["number"] = server.clients_count
+    connected(socket)
+""")
 #: with another module, which the application imports
 IMPORTING = f"import helper\n{APPLICATION}"
 
@@ -221,20 +232,45 @@ def test_a_syntax_error_is_told_and_its_repair_is_noticed(start: Start, tmp_path
     assert "Traceback" not in server.logs()
 
 
+# -- sessions that move
+
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_a_reload_moves_the_sessions(start: Start, count: str) -> None:
+    """Nobody notices anything, twice."""
+    server = start("--workers", count, options={"handover": True, "ping_interval": 300}, application=MOVING)
+    sessions = [open_session(server.served, way) for way in ("polling", "websocket", "upgraded") for _ in range(4)]
+    for turn in range(2):
+        old = pids(server, int(count))
+        for number, session in enumerate(sessions):
+            session.say(f"{number} before")
+        server.signal(SIGHUP)
+        replaced(server, old)
+        for number, session in enumerate(sessions):
+            session.say(f"{number} after")
+            assert session.hear_many(2) == [f"{number} before", f"{number} after"]
+        assert server.logs().count("resumed: ") == len(sessions) * (turn + 1)
+    assert "closed: " not in server.logs()
+    server.signal(SIGINT)
+    assert server.wait() == 0
+    assert server.logs().count("closed: server shutting down") == len(sessions)
+    assert not server.complaints()
+
+
 # -- what fails at the start
 
 def run(folder: Path, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ENGINEIO_")}
-    return subprocess.run([sys.executable, "-m", "engineio_wsgi", "serve", *arguments], cwd=folder, capture_output=True, text=True,
-                          timeout=300, env={**inherited, "PYTHONPATH": str(ROOT), "OPTIONS": "{}"}, **options)
+    command = [sys.executable, "-m", "engineio_wsgi", "serve", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300,
+                          env={**inherited, "PYTHONPATH": str(ROOT), "OPTIONS": "{}"}, **options)
 
 
 FAILING = {
     "nothing": ("no_such:app", "", 2, "there is no module 'no_such'"),
     "syntax": ("broken:app", "def", 1, "broken.py, line 1: SyntaxError: invalid syntax"),
     "exit": ("broken:app", "import sys; sys.exit(3)", 1, r"worker \d+ has ended with status 3 before it served"),
-    "killed": ("broken:app", "import os, signal; os.kill(os.getpid(), 9)", 1, r"worker \d+ was ended by SIGKILL before it served"),
+    "killed": ("broken:app", "import os; os.kill(os.getpid(), 9)", 1, r"worker \d+ was ended by SIGKILL before it served"),
 }
 
 

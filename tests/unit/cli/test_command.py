@@ -417,8 +417,8 @@ WRONG = [
     (("serve", "site_app:app", "--port", "8000"), "unrecognized arguments: --port 8000; did you mean --bind HOST:PORT?"),
     (("--host", "0.0.0.0"), "argument command: invalid choice: '0.0.0.0' (choose from 'serve'); did you mean --bind HOST:PORT?"),
     (("serve", "site_app:app", "-w", "4"), "unrecognized arguments: -w 4; did you mean --workers?"),
-    (("--workers", "4"), "argument command: invalid choice: '4' (choose from 'serve'); it is a flag of serve: engineio-wsgi serve "
-     "module:app --workers NUMBER"),
+    (("--workers", "4"), "argument command: invalid choice: '4' (choose from 'serve'); it is a flag of serve: engineio-wsgi "
+     "serve module:app --workers NUMBER"),
     (("--reload",), "unrecognized arguments: --reload; it is a flag of serve: engineio-wsgi serve module:app --reload"),
     (("serve", "site_app:app", "--ping-intervall", "5"), "unrecognized arguments: --ping-intervall 5; did you mean "
      "--ping-interval?"),
