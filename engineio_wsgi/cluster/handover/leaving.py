@@ -94,7 +94,7 @@ class Passage:
         """Go on with a session here, as an heir would."""
         try:
             self._worker.prepare(decode(parcel), stream).resume()
-        except ValueError:
+        except (BadMessage, ValueError):
             # this server has been closed meanwhile
             logger.exception("a session that did not move cannot go on here, either")
             _close(stream)
