@@ -32,6 +32,7 @@ from engineio_wsgi.protocol.websocket.handshake import asks_for_websocket
 from engineio_wsgi.runtime.forks import serve
 from engineio_wsgi.runtime.late_patching import warn_of_late_patching
 from engineio_wsgi.runtime.loop import IoLoop
+from engineio_wsgi.runtime.observers import Observers
 from engineio_wsgi.runtime.threads import current_thread, half_patched
 from engineio_wsgi.session.delivery import Delivery
 from engineio_wsgi.session.outgoing import Outgoing
@@ -143,6 +144,11 @@ class Worker:
     def configure(self, options: Options) -> None:
         """Use other options. Not after the first request."""
         self.options = options
+
+    @property
+    def observers(self) -> Observers:
+        """Who is told of what happens."""
+        return self._registry.observers
 
     # -- the hub and the cluster
 
