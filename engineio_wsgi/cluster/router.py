@@ -51,7 +51,7 @@ __all__ = ["Cluster"]
 logger = logging.getLogger("engine.cluster")
 
 if TYPE_CHECKING:
-    from engineio_wsgi.cluster.redis.links import RedisLinks
+    from engineio_wsgi.cluster.redis.links import LinkFigures, RedisLinks
     from engineio_wsgi.cluster.redis.remote import RedisReceiver
 
 T = TypeVar("T")
@@ -138,6 +138,10 @@ class Cluster:
         balancer take it out. The server's events ``cluster_lost`` and ``cluster_back`` tell when it changes.
         """
         return self._links is None or self._links.connected
+
+    def link_figures(self) -> LinkFigures | None:
+        """What can be counted about the links to workers of other machines; ``None`` on one machine. Any thread may call this."""
+        return None if self._links is None else self._links.figures()
 
     @property
     def adopted(self) -> int:

@@ -152,6 +152,11 @@ class Worker:
         self.gate = Gate(self._registry.sessions) if options.handover else None
 
     @property
+    def router(self) -> Router | None:
+        """The layer that knows the other workers; ``None`` before the process has joined a cluster, and without one."""
+        return self._router
+
+    @property
     def observers(self) -> Observers:
         """Who is told of what happens."""
         return self._registry.observers
