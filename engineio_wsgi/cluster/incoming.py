@@ -17,6 +17,7 @@ from wsgiref.types import WSGIEnvironment
 import gevent
 from gevent.socket import socket as GeventSocket
 
+from engineio_wsgi.cluster.carriers import headers_of, unpack_headers
 from engineio_wsgi.cluster.listeners import Listeners, OwnListener
 from engineio_wsgi.cluster.messages import Call, Kind, Message, MovedConnection, Refusal, Request, write_answer, write_result
 from engineio_wsgi.engine.worker import Worker
@@ -31,13 +32,15 @@ from engineio_wsgi.runtime.deadline import Deadline
 from engineio_wsgi.runtime.forks import serve
 from engineio_wsgi.websocket.websocket import WebSocket
 
-__all__ = ["Counters", "Exchange", "Receiver"]
+__all__ = ["TRACE", "Counters", "Exchange", "Receiver"]
 
 logger = logging.getLogger("engine.cluster")
 
 #: options that the forwarding worker applies, too, so that both workers must have the same values: the timeout of an answer, and
 #: the limit of a body
 SHARED_OPTIONS = ("ping_interval", "ping_timeout", "max_http_buffer_size")
+#: key of what a moved connection's requests have in their environs: the headers that continue a trace. It is taken out here
+TRACE = "engineio.trace"
 #: seconds between two checks whether all requests have been answered
 LOOK_PERIOD = 0.01
 #: seconds that idle connections have at least, to find that they have to close
@@ -180,6 +183,16 @@ class Receiver:
     def _serve(self, number: int, connection: MovedConnection, read_ahead: bytes) -> None:
         """Serve a connection, whose file descriptor belongs to this object now. Blocks only while the server's pool is full."""
         self._counters.add("adopted")
+        origin = dict(connection.origin)
+        trace, observers = origin.pop(TRACE, ""), self._worker.observers
+        connection = connection._replace(origin=origin)
+        if trace and observers.of_hops:
+            with observers.arriving("hand_over", unpack_headers(trace)):
+                self._adopt(number, connection, read_ahead)
+        else:
+            self._adopt(number, connection, read_ahead)
+
+    def _adopt(self, number: int, connection: MovedConnection, read_ahead: bytes) -> None:
         listener = self.listeners.find(connection.listener)
         if connection.accepted:
             gevent.spawn(self._serve_websocket, number, connection, read_ahead)
@@ -222,7 +235,11 @@ class Receiver:
     def _answer(self, environ: WSGIEnvironment) -> Response:
         """The answer of the engine. Blocks as long as a poll has to wait."""
         self._counters.add("answered")
+        observers = self._worker.observers
         try:
+            if observers.of_hops:
+                with observers.arriving("relay", headers_of(environ)):
+                    return call(self._worker.answer, environ)
             return call(self._worker.answer, environ)
         except Exception:
             # raised by a middleware

@@ -22,7 +22,7 @@ __all__ = ["VERSION", "Action", "Address", "Call", "Kind", "Message", "MovedConn
            "check_version", "read_answer", "read_number", "read_result", "write_answer", "write_result"]
 
 #: of the format; workers of different versions refuse each other's messages
-VERSION = 3
+VERSION = 4
 #: version, kind, bytes of the head, bytes of the body
 _PREFIX = Struct("!BcII")
 #: bytes of a head: the headers of a request
@@ -349,6 +349,7 @@ class Call(NamedTuple):
         compress: whether transports may compress it.
         to, on_slow, key: of a broadcast, as `Delivery` has them; ``to`` is the topic of what is published, and ``sids`` are its
             other fields (`publisher.Post`).
+        trace: the headers by which a trace is continued (`carriers`); empty without a trace.
     """
 
     group: str
@@ -359,6 +360,7 @@ class Call(NamedTuple):
     to: str | None = None
     on_slow: OnSlow = OnSlow.CLOSE
     key: str | None = None
+    trace: str = ""
 
     @classmethod
     def broadcast(cls, group: str, delivery: Delivery) -> Self:
@@ -375,14 +377,14 @@ class Call(NamedTuple):
         """The message for it, with the data to send."""
         form, body = pack(data)
         fields = [self.group, self.action.value, form, "compress" if self.compress else "", self.to or "", self.on_slow.value,
-                  self.key or "", *self.sids]
+                  self.key or "", self.trace, *self.sids]
         return Message(Kind.CALL, fields, body)
 
     @classmethod
     def of(cls, message: Message) -> Self:
         """Read a message of this kind."""
         left = iter(message.expect(Kind.CALL))
-        group, name, form, compress, to, how, key = _take(left, 7)
+        group, name, form, compress, to, how, key, trace = _take(left, 8)
         sids = tuple(left)
         try:
             action, on_slow = Action(name), OnSlow(how)
@@ -390,7 +392,7 @@ class Call(NamedTuple):
             raise BadMessage(f"a call with an unknown action: {error}") from None
         if action in (Action.SEND, Action.DISCONNECT) and len(sids) != 1:
             raise BadMessage(f"a call for one session names {len(sids)} sessions")
-        return cls(group, action, sids, form, compress == "compress", to or None, on_slow, key or None)
+        return cls(group, action, sids, form, compress == "compress", to or None, on_slow, key or None, trace)
 
     def data(self, body: bytes) -> Outgoing:
         """The data to send.

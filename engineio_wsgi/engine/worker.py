@@ -35,6 +35,7 @@ from engineio_wsgi.protocol.websocket.handshake import asks_for_websocket
 from engineio_wsgi.runtime.forks import serve
 from engineio_wsgi.runtime.late_patching import warn_of_late_patching
 from engineio_wsgi.runtime.loop import IoLoop, Stream
+from engineio_wsgi.runtime.observers import Observers
 from engineio_wsgi.runtime.threads import current_thread, half_patched
 from engineio_wsgi.session.delivery import Delivery
 from engineio_wsgi.session.movable import SessionSnapshot
@@ -149,6 +150,16 @@ class Worker:
         self.options = options
         #: where requests of sessions that are about to move wait; ``None`` if no session ever moves
         self.gate = Gate(self._registry.sessions) if options.handover else None
+
+    @property
+    def router(self) -> Router | None:
+        """The layer that knows the other workers; ``None`` before the process has joined a cluster, and without one."""
+        return self._router
+
+    @property
+    def observers(self) -> Observers:
+        """Who is told of what happens."""
+        return self._registry.observers
 
     # -- the hub and the cluster
 
@@ -343,11 +354,6 @@ class Worker:
         assert self.gate is not None
         self._engine.lane.close()
         return move_all(self._registry, self.gate, carrier, deadline, is_local)
-
-    @property
-    def router(self) -> Router | None:
-        """What sends requests to other workers; ``None`` if this process has joined no cluster."""
-        return self._router
 
     def prepare(self, snapshot: SessionSnapshot, stream: Stream | None) -> PreparedSession:
         """Make a session of a snapshot; see `Resumption`.

@@ -97,7 +97,7 @@ class LocalForwarder:
 
     def relay(self, owner: str, request: RequestCopy) -> Response:
         """See :class:`Forwarder`."""
-        channel = self._begin(owner, request.message)
+        channel = self._begin(owner, request.message())
         try:
             with ClientWatch(request.environ, channel.shut_down):
                 answered = read_answer(channel.receive(monotonic() + self._answer_timeout))
