@@ -156,6 +156,7 @@ class Session(Sink):
         """Listeners of ``event``, which is not about messages, were added or removed."""
         if event == "packet_create":
             self.creation_watched = present
+            self.outbox.announce(present)
         elif event in ("flush", "drain") and present:
             self.outbox.watch()
 
