@@ -13,7 +13,7 @@ from struct import Struct
 from typing import NamedTuple, Self, TypeVar
 
 from engineio_wsgi.cluster.bundles import pack, unpack
-from engineio_wsgi.errors import BadMessage, OwnerRefused
+from engineio_wsgi.errors import BadMessage, OwnerRefused, SessionMoves
 from engineio_wsgi.http.response import Response
 from engineio_wsgi.session.delivery import Delivery, OnSlow
 from engineio_wsgi.session.outgoing import Outgoing
@@ -22,7 +22,7 @@ __all__ = ["VERSION", "Action", "Address", "Call", "Kind", "Message", "MovedConn
            "check_version", "read_answer", "read_number", "read_result", "write_answer", "write_result"]
 
 #: of the format; workers of different versions refuse each other's messages
-VERSION = 3
+VERSION = 4
 #: version, kind, bytes of the head, bytes of the body
 _PREFIX = Struct("!BcII")
 #: bytes of a head: the headers of a request
@@ -69,6 +69,18 @@ class Kind(enum.Enum):
     ROOM = b"M"
     #: the conversation is over
     END = b"E"
+    #: a worker that leaves asks whether the receiver can take its sessions
+    SEARCH = b"Q"
+    #: the answer: what it has to know for that
+    CANDIDATE = b"I"
+    #: the worker that leaves wants to move its sessions to the receiver; NAME, SESSION, CALL and IDLE follow, then END
+    CLAIM = b"H"
+    #: a name of the worker that leaves, with its listener as a file descriptor beside the message
+    NAME = b"W"
+    #: a session in the body; its connection, if it has one, is beside the message
+    SESSION = b"S"
+    #: a connection that waits for its next request, beside the message; fields as those of CONNECTION
+    IDLE = b"K"
 
     @property
     def begins(self) -> bool:
@@ -271,6 +283,12 @@ class Refusal(enum.Enum):
     #: the worker has as many connections as it may have, or has no server that would serve this one as its own did; a request can
     #: still be sent
     FULL = "the worker has too many connections"
+    #: another process has its name now: connect to it anew
+    MOVED = "the session is moving to another worker"
+    #: the session has not arrived yet: the process that had the name before has it
+    FORMER = "the session has not moved yet"
+    #: a session that moves is not valid here, or this worker is leaving itself
+    NOT_TAKEN = "the worker does not take the session"
     #: the worker belongs to another application, or has other options
     OTHER_CONFIGURATION = "the worker has other options"
 
@@ -289,6 +307,8 @@ class Refusal(enum.Enum):
     @property
     def error(self) -> OwnerRefused:
         """The error for it, in the worker that is refused."""
+        if self is Refusal.MOVED or self is Refusal.FORMER:
+            return SessionMoves(self.value, self is Refusal.FORMER)
         return OwnerRefused(self.value, self is Refusal.FULL)
 
 
@@ -329,6 +349,7 @@ class Call(NamedTuple):
         compress: whether transports may compress it.
         to, on_slow, key: of a broadcast, as `Delivery` has them; ``to`` is the topic of what is published, and ``sids`` are its
             other fields (`publisher.Post`).
+        trace: the headers by which a trace is continued (`carriers`); empty without a trace.
     """
 
     group: str
@@ -339,6 +360,7 @@ class Call(NamedTuple):
     to: str | None = None
     on_slow: OnSlow = OnSlow.CLOSE
     key: str | None = None
+    trace: str = ""
 
     @classmethod
     def broadcast(cls, group: str, delivery: Delivery) -> Self:
@@ -355,14 +377,14 @@ class Call(NamedTuple):
         """The message for it, with the data to send."""
         form, body = pack(data)
         fields = [self.group, self.action.value, form, "compress" if self.compress else "", self.to or "", self.on_slow.value,
-                  self.key or "", *self.sids]
+                  self.key or "", self.trace, *self.sids]
         return Message(Kind.CALL, fields, body)
 
     @classmethod
     def of(cls, message: Message) -> Self:
         """Read a message of this kind."""
         left = iter(message.expect(Kind.CALL))
-        group, name, form, compress, to, how, key = _take(left, 7)
+        group, name, form, compress, to, how, key, trace = _take(left, 8)
         sids = tuple(left)
         try:
             action, on_slow = Action(name), OnSlow(how)
@@ -370,7 +392,7 @@ class Call(NamedTuple):
             raise BadMessage(f"a call with an unknown action: {error}") from None
         if action in (Action.SEND, Action.DISCONNECT) and len(sids) != 1:
             raise BadMessage(f"a call for one session names {len(sids)} sessions")
-        return cls(group, action, sids, form, compress == "compress", to or None, on_slow, key or None)
+        return cls(group, action, sids, form, compress == "compress", to or None, on_slow, key or None, trace)
 
     def data(self, body: bytes) -> Outgoing:
         """The data to send.

@@ -70,7 +70,7 @@ class Session(MovableSession):
 
     __slots__ = (
         "_close_reason", "_progress", "_timer", "_upgrade", "close_description", "creation_watched", "heartbeat", "id", "inbox",
-        "loop", "outbox", "protocol", "registry", "remote_address", "sends_plainly", "state", "thread", "transport",
+        "loop", "outbox", "protocol", "registry", "remote_address", "state", "thread", "transport",
     )
 
     transport: Transport
@@ -94,8 +94,8 @@ class Session(MovableSession):
         self.stalled_since = 0.0
         #: whether there are listeners of ``packet_create``
         self.creation_watched = False
-        #: whether a message that needs nothing else may be queued at once: nobody has to be told of it
-        self.sends_plainly = not registry.observers.of_sends
+        if registry.observers.of_sends:
+            self.outbox.announce(True)
         if registry.listeners_of("flush") or registry.listeners_of("drain"):
             self.outbox.watch()
         self._progress: Event | None = None
@@ -158,7 +158,7 @@ class Session(MovableSession):
         """Listeners of ``event``, which is not about messages, were added or removed."""
         if event == "packet_create":
             self.creation_watched = present
-            self.sends_plainly = not (present or self.registry.observers.of_sends)
+            self.outbox.announce(present or bool(self.registry.observers.of_sends))
         elif event in ("flush", "drain") and present:
             self.outbox.watch()
 

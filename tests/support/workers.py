@@ -64,8 +64,29 @@ if str(options.get("cluster")).startswith("redis"):
 if options.pop("own_ids", False):
     options["generate_id"] = lambda request, numbers=itertools.count(1): f"number {next(numbers)}"
 topics = options.pop("topics", ())
+traced, observed = options.pop("traced", False), options.pop("observed", False)
 # made before the fork, as with gunicorn --preload
 server = engineio_wsgi.Server(**options)
+
+if observed:
+    from engineio_wsgi.metrics import observe
+    observe(server)
+
+if traced:
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
+    from engineio_wsgi.tracing import trace
+
+    class Printer(SpanExporter):
+        def export(self, spans):
+            for span in spans:
+                parent = 0 if span.parent is None else span.parent.span_id
+                content = [os.getpid(), span.name, span.context.trace_id, span.context.span_id, parent, dict(span.attributes)]
+                tell("span: " + json.dumps(content))
+
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(Printer()))
+    trace(server, provider)
 
 heard = []
 
@@ -91,10 +112,14 @@ def outcome_of(call, *arguments, **options):
     except (engineio_wsgi.EngineError, ValueError) as error:
         return f"{type(error).__name__}: {error}"
 
+def metric(name, **labels):
+    from prometheus_client import REGISTRY
+    return REGISTRY.get_sample_value(f"engineio_{name}", {"path": server.options.path, **labels})
+
 CALLS = {"publish": lambda *arguments, **options: outcome_of(server.cluster.publish, *arguments, **options),
          "ask": lambda *arguments, **options: outcome_of(server.cluster.ask, *arguments, **options),
          "ask_in_a_thread": ask_in_a_thread, "heard": lambda: heard,
-         "count": lambda: server.cluster.count(), "workers": lambda: server.cluster.workers()}
+         "metric": metric, "count": lambda: server.cluster.count(), "workers": lambda: server.cluster.workers()}
 
 def tell(text):
     # one write: the workers share this file, and what they print in pieces would mix
@@ -241,7 +266,8 @@ class Workers:
         options: the engine's, beside ``cluster``; ``limit`` connections for each worker; ``own_ids`` for sessions called
             "number 1" and so on; ``patience``, the seconds that workers give each other; ``backlog`` of their Unix sockets;
             ``apart``, if each is to be on a machine of its own; ``sockets``, a directory for theirs, instead of abstract names;
-            ``topics`` that they subscribe to before the fork.
+            ``topics`` that they subscribe to before the fork; ``traced``, if they are to log their spans; ``observed``, if they
+            have metrics.
     """
 
     def __init__(self, folder: Path, number: int = 3, *, sharing: str = "fork", handler: str = "ours", tls: Any = None,

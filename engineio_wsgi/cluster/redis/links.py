@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from itertools import count
+from typing import NamedTuple
 
 import gevent
 
@@ -26,7 +27,7 @@ from engineio_wsgi.options.redis_url import RedisLocation
 from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.loop import Watcher
 
-__all__ = ["RedisLinks"]
+__all__ = ["LinkFigures", "RedisLinks"]
 
 logger = logging.getLogger("engine.cluster")
 
@@ -46,6 +47,22 @@ CHECK_PERIOD = 2.0
 FLUSH_TIMEOUT = 1.0
 #: links after which idle ones are closed
 MAX_IDLE = 256
+
+
+class LinkFigures(NamedTuple):
+    """What can be counted about the links of a worker.
+
+    Attributes:
+        listening: links to workers that listen, as far as it is known.
+        absent: links to workers that do not.
+        unacked_bytes: of messages that the other workers have not acknowledged.
+        retransmitted: messages that were sent again.
+    """
+
+    listening: int = 0
+    absent: int = 0
+    unacked_bytes: int = 0
+    retransmitted: int = 0
 
 
 class RedisLinks(RedisCaller):
@@ -72,6 +89,8 @@ class RedisLinks(RedisCaller):
         self._perform = perform
         self._announce = announce
         self._links: dict[str, ReliableLink] = {}
+        #: by the links that are forgotten
+        self._retransmitted = 0
         self._numbers = count(1)
         self._asked: dict[int, Answers[int]] = {}
         self._throttle = Throttle()
@@ -120,8 +139,19 @@ class RedisLinks(RedisCaller):
     def _sweep(self) -> None:
         for name, link in list(self._links.items()):
             if link.idle:
-                link.close()
-                del self._links[name]
+                self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        link = self._links.pop(name)
+        self._retransmitted += link.retransmitted
+        link.close()
+
+    def figures(self) -> LinkFigures:
+        """What can be counted about the links. Any thread may call this."""
+        links = list(self._links.values())
+        listening = sum([link.listens for link in links])
+        return LinkFigures(listening, len(links) - listening, sum([link.unacked_size for link in links]),
+                           self._retransmitted + sum([link.retransmitted for link in links]))
 
     def post(self, receiver: str, data: bytes) -> bool:
         """Send an envelope to another worker; it may be lost. Does not block. Returns whether it will be published."""
@@ -150,8 +180,7 @@ class RedisLinks(RedisCaller):
             if absent > RETURN_GRACE:
                 link.give_up_unanswered()
             if not link.is_known or absent > LINK_GRACE:
-                del self._links[name]
-                link.close()
+                self._forget(name)
                 return
         link.repeat_after(GRACE_PAUSE)
 
@@ -273,6 +302,5 @@ class RedisLinks(RedisCaller):
         self._timer.stop()
         self._timer.close()
         self._pubsub.close(timeout)
-        for link in self._links.values():
-            link.close()
-        self._links.clear()
+        for name in list(self._links):
+            self._forget(name)

@@ -73,7 +73,7 @@ class RedisForwarder:
 
     def relay(self, owner: str, request: RequestCopy) -> Response:
         """See :class:`Forwarder`."""
-        conversation = self._links.begin(owner, request.message)
+        conversation = self._links.begin(owner, request.message())
         try:
             message = self._await(conversation, request)
             # after its answer, the other worker sends nothing more, and expects nothing

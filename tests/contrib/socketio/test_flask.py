@@ -168,6 +168,33 @@ def test_ways_to_run_it(tmp_path: Path, drive: Any, how: str) -> None:
         program.stop()
 
 
+RELOADED = """
+import sys
+from flask import Flask
+from engineio_wsgi.contrib.socketio import SocketIO
+app = Flask(__name__)
+socketio = SocketIO(app)
+socketio.on("version")(lambda: "one")
+socketio.run(app, port=int(sys.argv[1]), debug=True)
+"""
+
+
+def test_the_reloader(tmp_path: Path, drive: Any) -> None:
+    (tmp_path / "app.py").write_text(RELOADED)
+    port = str(free_port())
+    address = f"127.0.0.1:{port}"
+    program = Program(tmp_path / "logs", [sys.executable, "app.py", port], lambda: is_reachable(address), cwd=tmp_path)
+    try:
+        driver = connect(drive, f"http://{address}")
+        assert ask(driver, "version") == "one"
+        (tmp_path / "app.py").write_text(RELOADED.replace("one", "two"))
+        driver.events.wait("disconnect")
+        program.until(lambda: "Restarting" in program.output.read_text() and is_reachable(address), program.output.read_text)
+        assert ask(connect(drive, f"http://{address}"), "version") == "two"
+    finally:
+        program.stop()
+
+
 def test_names_of_flask_socketio_work_with_it(flask_site: Any, drive: Any) -> None:
     made = flask_site()
 
