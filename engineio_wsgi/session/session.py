@@ -29,6 +29,7 @@ from engineio_wsgi.session.upgrade import Upgrade
 from engineio_wsgi.session.write_buffer import OVERHEAD, WriteBuffer
 from engineio_wsgi.transports.base import (
     GOODBYE,
+    Candidate,
     CloseReason,
     Entry,
     Prepared,
@@ -39,7 +40,6 @@ from engineio_wsgi.transports.base import (
     as_packets,
     size_of,
 )
-from engineio_wsgi.transports.websocket import WebSocketTransport
 
 if TYPE_CHECKING:
     from engineio_wsgi.session.socket import Socket
@@ -323,7 +323,7 @@ class Session(Sink):
 
     # -- the upgrade
 
-    def start_upgrade(self, candidate: WebSocketTransport, on_started: Callable[[], Callable[[bool], object] | None]) -> bool:
+    def start_upgrade(self, candidate: Candidate, on_started: Callable[[], Callable[[bool], object] | None]) -> bool:
         """Start an upgrade to ``candidate``. Returns ``False`` if the session cannot be upgraded now.
 
         Args:

@@ -73,7 +73,7 @@ class PollingTransport(Transport):
     __slots__ = ("_binary", "_codec", "_discarded", "_goodbye", "_limit", "_loop", "_poll", "_posting", "_protocol", "_released")
 
     name = "polling"
-    upgrades_to = ("websocket", "flashsocket")
+    upgrades_to = ("websocket", "webtransport", "flashsocket")
 
     def __init__(self, protocol: int, limit: int, binary: bool = True, meter: Meter | None = None) -> None:
         super().__init__(meter)

@@ -40,7 +40,7 @@ from engineio_wsgi.protocol.websocket.frames import (
 from engineio_wsgi.runtime.connection import RECV_SIZE, Connection
 from engineio_wsgi.runtime.greenlet_pool import GreenletPool
 from engineio_wsgi.runtime.observer import Meter
-from engineio_wsgi.transports.base import ClientClose, CloseReason, Entry, Prepared, Transport, as_packets, count_beyond
+from engineio_wsgi.transports.base import Candidate, ClientClose, CloseReason, Entry, Prepared, as_packets, count_beyond
 from engineio_wsgi.transports.frame_forms import PING_FRAME, SHORT_HEADS, is_pong, message_head, shared_form
 
 __all__ = ["WebSocketTransport"]
@@ -60,7 +60,7 @@ CLOSE_CODES: dict[str | None, int] = {
 }
 
 
-class WebSocketTransport(Transport):
+class WebSocketTransport(Candidate):
     """The WebSocket of one session.
 
     Args:
@@ -84,7 +84,7 @@ class WebSocketTransport(Transport):
                  binary: bool = True, deflater: Deflater | None = None, deflate_threshold: int = 0,
                  meter: Meter | None = None, subprotocol: str | None = None) -> None:
         super().__init__(meter)
-        self.wire = wire
+        self.wire: Connection = wire
         self.subprotocol = subprotocol
         self._greenlets = greenlets
         self._loop = gevent.get_hub().loop
