@@ -66,7 +66,7 @@ class Limits:
     """
 
     connections: int
-    handshakes: int = 1000
+    handshakes: int = 500
     retry_above: int = 50
     timeout: float = 10.0
 

@@ -1,13 +1,16 @@
 """What is inside aioquic's QUIC and HTTP/3 connections.
 
 Relies on: ``_buffer.Buffer``, which ``aioquic.buffer`` exports without saying so; ``QuicConnection._streams``, ``_close_event``,
-``_local_max_data``, ``_local_max_streams_bidi`` and ``_local_max_streams_uni``; that ``_write_stream_limits`` and
+``_logger``, ``_local_max_data``, ``_local_max_streams_bidi`` and ``_local_max_streams_uni``; that ``_write_stream_limits`` and
 ``_write_connection_limits`` double a limit of which more than half is used, and send one whose value has changed;
 ``QuicStreamSender._buffer``, which has the bytes that are not acknowledged, and ``_reset_error_code``; ``H3Connection._stream``,
 and the ``buffer`` of its streams.
 """
 
 from __future__ import annotations
+
+import logging
+from typing import Any
 
 from aioquic._buffer import Buffer
 from aioquic.h3.connection import H3Connection
@@ -22,6 +25,14 @@ from aioquic.quic.stream import QuicStream
 __all__ = ["PacedConnection", "header_of", "undecoded"]
 
 
+class _DebugLogger(logging.LoggerAdapter[logging.Logger]):
+    """Logs everything at DEBUG: aioquic warns of what a client does, and any client could fill a log."""
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:  # as the standard library types it
+        """Called for each level."""
+        super().log(logging.DEBUG, msg, *args, **kwargs)
+
+
 class PacedConnection(QuicConnection):
     """A server's connection whose windows are opened by whoever reads: aioquic opens them when data arrives.
 
@@ -32,6 +43,7 @@ class PacedConnection(QuicConnection):
     def __init__(self, configuration: QuicConfiguration, original_id: bytes, retry_id: bytes | None, max_streams: int) -> None:
         super().__init__(configuration=configuration, original_destination_connection_id=original_id,
                          retry_source_connection_id=retry_id)
+        self._logger = _DebugLogger(logging.getLogger("quic"), {})  # type: ignore[assignment]  # it has the same methods
         for limit in (self._local_max_streams_bidi, self._local_max_streams_uni):
             limit.value = limit.sent = max_streams
 

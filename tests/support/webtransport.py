@@ -104,6 +104,7 @@ class Client:
                 self._on_event(event)
             self.send()
             self._changed.set()
+        self.socket.close()
 
     def _on_event(self, event: Any) -> None:
         if isinstance(event, HandshakeCompleted):
@@ -183,6 +184,13 @@ class Client:
     def sent(self, stream: Stream) -> int:
         """Bytes that were sent on a stream."""
         return int(self.quic._streams[stream.number].sender.highest_offset)
+
+    def move(self) -> None:
+        """Go on from another port, as a client behind another address does."""
+        self._reader.kill()
+        self.socket.close()
+        self.socket = gevent.socket.socket(gevent.socket.AF_INET, gevent.socket.SOCK_DGRAM)
+        self._reader = gevent.spawn(self._read)
 
     def close(self) -> None:
         """Leave, as a browser does when its page is left."""
