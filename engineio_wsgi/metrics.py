@@ -19,7 +19,7 @@ import gevent
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.errors import ErrorCode
 from engineio_wsgi.runtime.loop import Watcher
-from engineio_wsgi.runtime.observer import TURN_BOUNDS, Meter, Observer
+from engineio_wsgi.runtime.observer import TURN_BOUNDS, Meter, ObservedSession, Observer
 from engineio_wsgi.session.socket import Socket
 from engineio_wsgi.transports.base import CloseReason
 
@@ -37,6 +37,8 @@ from prometheus_client.registry import Collector
 from engineio_wsgi.vendors.prometheus_metrics import BatchHistogram
 
 if TYPE_CHECKING:
+    from wsgiref.types import WSGIEnvironment
+
     from prometheus_client.core import Metric
 
     from engineio_wsgi.server import Server
@@ -59,6 +61,7 @@ COUNTERS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("handshakes", "Sessions that were opened.", ("transport",)),
     ("refusals", "Requests that were answered with a line of the protocol's error table.", ("code",)),
     ("closes", "Sessions that have ended.", ("reason",)),
+    ("drains", "How often the server has begun to close its sessions because it stops.", ()),
     ("upgrades_started", "Upgrades to another transport that clients have begun.", ()),
     ("upgrades_finished", "Upgrades that have ended: the session has moved (won) or stayed where it was (failed).", ("outcome",)),
     ("messages_received", "Messages that clients have sent.", ("transport",)),
@@ -92,7 +95,7 @@ def observe(server: Server, registry: CollectorRegistry = prometheus_client.REGI
         engineio_wsgi.metrics.observe(server)
         app = server.wrap(DispatcherMiddleware(flask_app, {"/metrics": prometheus_client.make_wsgi_app()}))
     """
-    server._registry.check_not_observed()
+    server._registry.check_not_observed(_Recorder)
     server._registry.observe(_Recorder(server, _instruments_of(registry)))
 
 
@@ -153,11 +156,14 @@ class _Recorder(Observer):
     __slots__ = ("_clients", "_counts", "_folded", "_instruments", "_lock", "_meters", "_path", "_timer", "_transports", "_turns",
                  "_turns_folded", "_upgrade_durations")
 
+    counts = True
+
     def __init__(self, server: Server, instruments: _Instruments) -> None:
         options = server.options
         self._clients: Mapping[str, Socket] = server.clients
         self._path = options.path
         self._transports = options.transports
+        self._meters = {transport: server._registry.observers.total(transport) for transport in self._transports}
         self._instruments = instruments
         self._timer: Watcher | None = None
         self._begin()
@@ -170,7 +176,8 @@ class _Recorder(Observer):
 
     def _begin(self) -> None:
         """Set all counts to 0."""
-        self._meters = {transport: Meter() for transport in self._transports}
+        for meter in self._meters.values():
+            meter.clear()
         # every series exists from the start, at 0: a rate needs a value before the first event
         self._counts: Counter[Series] = Counter(dict.fromkeys(_events(self._transports), 0))
         self._folded: dict[Series, int] = {}
@@ -191,16 +198,13 @@ class _Recorder(Observer):
 
     # -- reports of the server
 
-    def meter(self, transport: str) -> Meter:
-        return self._meters[transport]
+    def on_open(self, session: ObservedSession) -> None:
+        self._count("handshakes", session.transport.name)
 
-    def on_open(self, transport: str) -> None:
-        self._count("handshakes", transport)
-
-    def on_refused(self, code: int) -> None:
+    def on_refused(self, code: int, error: Exception, environ: WSGIEnvironment) -> None:
         self._count("refusals", str(code))
 
-    def on_upgrade(self) -> Callable[[bool], object]:
+    def on_upgrade(self, session: ObservedSession, environ: WSGIEnvironment) -> Callable[[bool], object]:
         self._count("upgrades_started")
         began = monotonic()
 
@@ -211,8 +215,12 @@ class _Recorder(Observer):
 
         return ended
 
-    def on_closed(self, reason: str) -> None:
+    def on_closed(self, session: ObservedSession) -> None:
+        reason = str(session.close_reason)
         self._count("closes", reason if reason in REASONS else OTHER_REASON)
+
+    def on_drain(self) -> None:
+        self._count("drains")
 
     def _count(self, name: str, *labels: str) -> None:
         self._counts[name, labels] += 1
@@ -269,5 +277,6 @@ def _events(transports: Iterable[str]) -> Iterator[Series]:
     yield from [("handshakes", (transport,)) for transport in transports]
     yield from [("refusals", (str(int(code)),)) for code in ErrorCode]
     yield from [("closes", (reason,)) for reason in (*map(str, CloseReason), OTHER_REASON)]
+    yield "drains", ()
     yield "upgrades_started", ()
     yield from [("upgrades_finished", (outcome,)) for outcome in ("won", "failed")]

@@ -19,19 +19,10 @@ from gevent.socket import socket as GeventSocket
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.listeners import Listeners, OwnListener
-from engineio_wsgi.cluster.messages import (
-    BadMessage,
-    Call,
-    Kind,
-    Message,
-    MovedConnection,
-    Refusal,
-    Request,
-    Result,
-    write_answer,
-)
+from engineio_wsgi.cluster.messages import Call, Kind, Message, MovedConnection, Refusal, Request, write_answer, write_result
 from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.engine.worker import Worker
+from engineio_wsgi.errors import BadMessage
 from engineio_wsgi.handoff.adopter import Adopter, ConnectionAdopter
 from engineio_wsgi.http.response import Response
 from engineio_wsgi.http.wsgi_call import call
@@ -104,10 +95,10 @@ class Receiver:
         worker: this process as a worker.
         group: of workers that serve each other's sessions.
         counters: to count them in.
-        perform: carries out a call. May block while a client's write buffer is full.
+        perform: carries out a call, and returns how many sessions it concerned. May block while a client's write buffer is full.
     """
 
-    def __init__(self, worker: Worker, group: str, counters: Counters, perform: Callable[[Call, bytes], Result]) -> None:
+    def __init__(self, worker: Worker, group: str, counters: Counters, perform: Callable[[Call, bytes], int]) -> None:
         self._worker = worker
         self._perform = perform
         self._group = group
@@ -237,7 +228,7 @@ class Receiver:
         if asked.group != self._group:
             exchange.finish(Refusal.OTHER_CONFIGURATION.message())
         else:
-            exchange.finish(self._perform(asked, body).message())
+            exchange.finish(write_result(self._perform(asked, body)))
 
     # -- the end
 

@@ -18,8 +18,8 @@ from engineio_wsgi.http.response import Response
 from engineio_wsgi.session.delivery import Delivery, OnSlow
 from engineio_wsgi.session.outgoing import Outgoing
 
-__all__ = ["VERSION", "Action", "Address", "BadMessage", "Call", "Kind", "Message", "MovedConnection", "Refusal", "Request",
-           "Result", "check_version", "read_answer", "read_number", "write_answer"]
+__all__ = ["VERSION", "Action", "Address", "Call", "Kind", "Message", "MovedConnection", "Refusal", "Request",
+           "check_version", "read_answer", "read_number", "read_result", "write_answer", "write_result"]
 
 #: of the format; workers of different versions refuse each other's messages
 VERSION = 3
@@ -380,16 +380,15 @@ class Call(NamedTuple):
         return unpack(self.form, body)
 
 
-class Result(NamedTuple):
-    """The result of a call: how many sessions it concerned."""
+def write_result(sessions: int) -> Message:
+    """The message with the result of a call: how many sessions it concerned."""
+    return Message(Kind.RESULT, (str(sessions),))
 
-    sessions: int
 
-    def message(self) -> Message:
-        """The message for it."""
-        return Message(Kind.RESULT, (str(self.sessions),))
+def read_result(message: Message) -> int:
+    """The result of a call.
 
-    @classmethod
-    def of(cls, message: Message) -> Self:
-        """Read a message of this kind."""
-        return cls(read_number("".join(message.expect(Kind.RESULT))))
+    Raises:
+        BadMessage: the message is no result.
+    """
+    return read_number("".join(message.expect(Kind.RESULT)))

@@ -15,14 +15,16 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 import gevent
 
 from engineio_wsgi.clock import monotonic
+from engineio_wsgi.cluster.forwarder import Forwarder, RequestCopy
 from engineio_wsgi.cluster.incoming import Counters, Receiver
 from engineio_wsgi.cluster.listeners import Listener, hops_of
-from engineio_wsgi.cluster.local.forwarder import Forwarder, LocalForwarder, RequestCopy
+from engineio_wsgi.cluster.local.calls import LocalCaller
+from engineio_wsgi.cluster.local.forwarder import LocalForwarder
 from engineio_wsgi.cluster.local.listener import UnixListener
 from engineio_wsgi.cluster.local.names import choose_names, is_worker_id
-from engineio_wsgi.cluster.messages import Action, Call, MovedConnection, Result
+from engineio_wsgi.cluster.messages import Action, Call, MovedConnection
 from engineio_wsgi.cluster.publisher import Publisher, check_session, check_timeout
-from engineio_wsgi.cluster.rpc import LocalCaller, WorkerCaller, perform
+from engineio_wsgi.cluster.rpc import WorkerCaller, perform
 from engineio_wsgi.cluster.topics import Reply, Subscriber, Topics, check_data, check_topic
 from engineio_wsgi.engine.refusals import UNREACHED
 from engineio_wsgi.engine.registry import WORKER_ID_SIZE, new_worker_id
@@ -349,11 +351,11 @@ class Cluster:
         assert self._publisher is not None  # the worker has joined
         return self._publisher
 
-    def _perform(self, call: Call, body: bytes) -> Result:
-        """Carry out a call of another process. May block while a client's write buffer is full."""
+    def _perform(self, call: Call, body: bytes) -> int:
+        """Carry out a call of another process: see :func:`perform`."""
         if call.action is not Action.PUBLISH:
             return perform(self._worker, call, body)
-        return Result(0) if self._publisher is None else self._publisher.receive(call, body)
+        return 0 if self._publisher is None else self._publisher.receive(call, body)
 
     def _here(self, function: Callable[[], T]) -> T:
         """Call ``function`` in the thread of this worker's hub, and wait for its result."""

@@ -35,7 +35,7 @@ class Refusals:
 
     def report(self, refusal: RequestRefused, environ: WSGIEnvironment) -> None:
         """A request is about to be answered with ``refusal``. Blocks as long as the ``connection_error`` listeners do."""
-        self._registry.observer.on_refused(int(refusal.code))
+        self._registry.observers.on_refused(int(refusal.code), refusal, environ)
         if refusal.code is ErrorCode.SESSION_UNKNOWN:
             refusal.context.update(environ.pop(UNREACHED, {}))
         self._log(refusal, environ.get("REMOTE_ADDR"))
@@ -47,7 +47,7 @@ class Refusals:
 
     def report_too_large(self, error: PayloadTooLarge, environ: WSGIEnvironment) -> None:
         """A request is about to be answered with 413."""
-        self._registry.observer.on_refused(int(ErrorCode.BAD_REQUEST))
+        self._registry.observers.on_refused(int(ErrorCode.BAD_REQUEST), error, environ)
         log_violation(logger, environ.get("REMOTE_ADDR"), type(error), "< %s", error)
 
     def _log(self, refusal: RequestRefused, address: str | None) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from functools import partial
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from geventwebsocket.exceptions import WebSocketError
@@ -104,7 +105,7 @@ class Upgrades:
         transport = self._transport(connection, checked)
         if checked.session is None:
             self._open(self._handshakes.new_session(sid, checked, environ), transport)
-        elif not checked.session.start_upgrade(transport, self._registry.observer.on_upgrade):
+        elif not checked.session.start_upgrade(transport, partial(self._registry.observers.on_upgrade, checked.session, environ)):
             transport.refuse(RequestRefused(ErrorCode.BAD_REQUEST))
         if connection.wait is not None:
             connection.wait()
@@ -127,7 +128,7 @@ class Upgrades:
         kind = transports[checked.transport]
         assert issubclass(kind, WebSocketTransport)
         return kind(connection.wire, self._registry.greenlets, decoder, checked.protocol, "b64" not in checked.query,
-                    deflater, 0 if settings is None else settings.threshold, self._registry.observer.meter(checked.transport),
+                    deflater, 0 if settings is None else settings.threshold, self._registry.observers.meter(checked.transport),
                     connection.subprotocol)
 
 

@@ -18,7 +18,7 @@ from engineio_wsgi.engine.admission import WEBTRANSPORT, CheckedRequest, check_p
 from engineio_wsgi.engine.handshakes import Handshakes
 from engineio_wsgi.engine.refusals import Refusals
 from engineio_wsgi.engine.registry import Registry
-from engineio_wsgi.errors import ErrorCode, ProtocolError, RequestRefused, ServerClosing
+from engineio_wsgi.errors import ErrorCode, ProtocolError, RequestRefused
 from engineio_wsgi.http.response import Response, error_body
 from engineio_wsgi.http3.offer import SessionOffer
 from engineio_wsgi.http3.ports import PacketStream, WebTransportSession
@@ -61,8 +61,7 @@ class WebTransports:
         """
         if WEBTRANSPORT not in self._registry.options.transports:
             raise RequestRefused(ErrorCode.TRANSPORT_UNKNOWN, context={"transport": WEBTRANSPORT})
-        if self._registry.closing:
-            raise ServerClosing()
+        self._registry.check_open()
         offer.admit(partial(self.serve, environ))
         return Response("200 OK", [], b"")
 
@@ -82,7 +81,7 @@ class WebTransports:
             if checked.session is None:
                 self._open(environ, checked, stream)
             else:
-                self._upgrade(checked.session, stream)
+                self._upgrade(environ, checked.session, stream)
         except RequestRefused as refusal:
             self._refusals.report(refusal, environ)
             session.close(REFUSED, error_body(refusal).decode())
@@ -94,14 +93,15 @@ class WebTransports:
         transport.open()
         transport.flush()
 
-    def _upgrade(self, session: Session, stream: PacketStream) -> None:
-        if not session.start_upgrade(self._transport(stream), self._registry.observer.on_upgrade):
+    def _upgrade(self, environ: WSGIEnvironment, session: Session, stream: PacketStream) -> None:
+        on_started = partial(self._registry.observers.on_upgrade, session, environ)
+        if not session.start_upgrade(self._transport(stream), on_started):
             raise RequestRefused(ErrorCode.BAD_REQUEST, context={"name": "NO_UPGRADE", "to": WEBTRANSPORT})
 
     def _transport(self, stream: PacketStream) -> WebTransportTransport:
         registry = self._registry
         return WebTransportTransport(stream, registry.greenlets, registry.options.max_http_buffer_size,
-                                     registry.observer.meter(WEBTRANSPORT))
+                                     registry.observers.meter(WEBTRANSPORT))
 
 
 class FirstPacket:

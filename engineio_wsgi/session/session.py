@@ -22,10 +22,11 @@ from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.session.delivery import OnSlow
 from engineio_wsgi.session.dispatcher import Dispatcher
 from engineio_wsgi.session.heartbeat import Heartbeat
+from engineio_wsgi.session.movable import MovableSession
 from engineio_wsgi.session.overlap import OverlappingDispatcher
 from engineio_wsgi.session.ports import SessionRegistry
 from engineio_wsgi.session.state import MOVES, Cause, SessionState
-from engineio_wsgi.session.upgrade import Upgrade
+from engineio_wsgi.session.upgrade import Upgrade, UpgradeState
 from engineio_wsgi.session.write_buffer import OVERHEAD, WriteBuffer
 from engineio_wsgi.transports.base import (
     GOODBYE,
@@ -33,7 +34,6 @@ from engineio_wsgi.transports.base import (
     CloseReason,
     Entry,
     Prepared,
-    Sink,
     TrackedPacket,
     Transport,
     as_packet,
@@ -57,7 +57,7 @@ CLOSE_TIMEOUT = 30.0
 FORKED = "it belongs to the process that this one was forked from"
 
 
-class Session(Sink):
+class Session(MovableSession):
     """One client's session, over whichever transport.
 
     Args:
@@ -69,8 +69,7 @@ class Session(Sink):
 
     __slots__ = (
         "_close_reason", "_progress", "_timer", "_upgrade", "close_description", "creation_watched", "heartbeat", "id", "inbox",
-        "loop", "outbox", "protocol", "registry", "remote_address", "socket", "spawned", "stalled_since", "state", "thread",
-        "transport",
+        "loop", "outbox", "protocol", "registry", "remote_address", "sends_plainly", "state", "thread", "transport",
     )
 
     transport: Transport
@@ -94,6 +93,8 @@ class Session(Sink):
         self.stalled_since = 0.0
         #: whether there are listeners of ``packet_create``
         self.creation_watched = False
+        #: whether a message that needs nothing else may be queued at once: nobody has to be told of it
+        self.sends_plainly = not registry.observers.of_sends
         if registry.listeners_of("flush") or registry.listeners_of("drain"):
             self.outbox.watch()
         self._progress: Event | None = None
@@ -156,6 +157,7 @@ class Session(Sink):
         """Listeners of ``event``, which is not about messages, were added or removed."""
         if event == "packet_create":
             self.creation_watched = present
+            self.sends_plainly = not (present or self.registry.observers.of_sends)
         elif event in ("flush", "drain") and present:
             self.outbox.watch()
 
@@ -290,6 +292,15 @@ class Session(Sink):
         if self._progress is not None:
             self._progress.set()
 
+    def wake_waiting(self) -> None:
+        """Let those who wait for progress look again."""
+        self._tell_progress()
+
+    def prepare_to_move(self) -> None:
+        """Abandon an upgrade whose client has got no answer to its probe yet; one that has it stops polling, and must go on."""
+        if self._upgrade is not None and self._upgrade.state is UpgradeState.PROBING:
+            self._upgrade.abandon("the session moves to another worker")
+
     # -- packets and transports
 
     def on_packet(self, packet: Packet) -> None:
@@ -315,7 +326,9 @@ class Session(Sink):
         if self.protocol < 4:
             self._refuse_beat("pong")
             return
-        self.heartbeat.on_beat()
+        seconds = self.heartbeat.on_beat()
+        if seconds and self.registry.observers.of_round_trips:
+            self.registry.observers.on_round_trip(self, seconds)
         self.inbox.notify("heartbeat")
 
     def _refuse_beat(self, name: str) -> None:

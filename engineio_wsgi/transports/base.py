@@ -347,6 +347,19 @@ class Transport:
         """The session has ended: tell the client, if possible, and close. Never blocks; harmless if repeated."""
         raise NotImplementedError
 
+    @property
+    def busy(self) -> bool:
+        """Whether a request is under way that has to end before the session can go on in another process."""
+        return False
+
+    def obstacle(self, is_local: bool = False) -> str | None:
+        """Why it cannot go on in another process; ``None`` if it can.
+
+        Args:
+            is_local: whether it stays in this process, and only its server changes.
+        """
+        return None
+
 
 class Wire(Protocol):
     """What an upgrade needs of a candidate's connection."""

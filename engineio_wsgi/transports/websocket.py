@@ -40,8 +40,9 @@ from engineio_wsgi.protocol.websocket.frames import (
 from engineio_wsgi.runtime.connection import RECV_SIZE, Connection
 from engineio_wsgi.runtime.greenlet_pool import GreenletPool
 from engineio_wsgi.runtime.observer import Meter
-from engineio_wsgi.transports.base import Candidate, ClientClose, CloseReason, Entry, Prepared, as_packets, count_beyond
+from engineio_wsgi.transports.base import ClientClose, CloseReason, Entry, Prepared, as_packets, count_beyond
 from engineio_wsgi.transports.frame_forms import PING_FRAME, SHORT_HEADS, is_pong, message_head, shared_form
+from engineio_wsgi.transports.movable_websocket import MovableWebSocket
 
 __all__ = ["WebSocketTransport"]
 
@@ -60,7 +61,7 @@ CLOSE_CODES: dict[str | None, int] = {
 }
 
 
-class WebSocketTransport(Candidate):
+class WebSocketTransport(MovableWebSocket):
     """The WebSocket of one session.
 
     Args:
@@ -74,7 +75,7 @@ class WebSocketTransport(Candidate):
     """
 
     __slots__ = ("_binary", "_binary_prefix", "_close_code", "_codec", "_decoder", "_deflate_threshold", "_deflater",
-                 "_greenlets", "_in_flight", "_loop", "_paused", "_scheduled", "_takes_batches", "_writes_batches",
+                 "_greenlets", "_loop", "_paused", "_scheduled", "_takes_batches", "_writes_batches",
                  "shared_form", "subprotocol", "wire")
 
     name = "websocket"
@@ -84,7 +85,7 @@ class WebSocketTransport(Candidate):
                  binary: bool = True, deflater: Deflater | None = None, deflate_threshold: int = 0,
                  meter: Meter | None = None, subprotocol: str | None = None) -> None:
         super().__init__(meter)
-        self.wire: Connection = wire
+        self.wire = wire
         self.subprotocol = subprotocol
         self._greenlets = greenlets
         self._loop = gevent.get_hub().loop
@@ -159,19 +160,24 @@ class WebSocketTransport(Candidate):
             return
         if self.meter is not None:
             self.meter.on_bytes_in(size)
-        if not messages and is_pong(rest) and self._decoder.plain_limit > 0:
-            self._take_pong()
-        elif not messages:
-            self._read_items(self._decoder.feed(rest), now)
-        elif len(messages) == 1 and not rest:
+        if len(messages) == 1 and not rest:
             # most traffic: one message, which need not be queued
             self.inbox.deliver(messages[0], now)
         else:
+            self._take_received(messages, rest, now)
+
+    def _take_received(self, messages: list[str | bytes], rest: bytes, now: float) -> None:
+        """Deliver plain ``messages``, and then what is in the frames behind them."""
+        if messages:
             self.inbox.hear()
             self.inbox.enqueue(messages)
             if rest:
                 self.take(self._decoder.feed(rest))
             self.inbox.run_turn()
+        elif is_pong(rest) and self._decoder.plain_limit > 0:
+            self._take_pong()
+        else:
+            self._read_items(self._decoder.feed(rest), now)
 
     def feed(self, data: bytes) -> list[Item]:
         """Decode what was received: for an upgrade, which reads the candidate itself."""
@@ -302,15 +308,8 @@ class WebSocketTransport(Candidate):
         if wire.unsent or not outbox.entries or (fd < 0 and self.sink.closed):
             return
         entries = outbox.take()
-        frames: list[bytes] = []
         try:
-            sent = send_messages(fd, entries) if fd >= 0 and self._writes_batches else None
-            if sent is None:
-                size, frames = self._write_entries(entries)
-            else:
-                size, rest = sent
-                if rest:
-                    wire.keep(rest)
+            size, frames = self._write_entries(entries, fd)
         except OSError as error:
             wire.lose(error)
             outbox.put_back(entries)
@@ -323,8 +322,22 @@ class WebSocketTransport(Candidate):
         if wire.unsent or outbox.watched:
             self._account_for(entries, frames)
 
-    def _write_entries(self, entries: list[Entry]) -> tuple[int, list[bytes]]:
-        """Write entries of any kind, to any connection. Returns the size of their frames, and the frames if there is a list."""
+    def _write_entries(self, entries: list[Entry], fd: int) -> tuple[int, list[bytes]]:
+        """Write entries of any kind to the connection, or to ``fd`` if it has lent that.
+
+        Returns:
+            The size of their frames, and the frames if there is a list.
+        """
+        sent = send_messages(fd, entries) if fd >= 0 and self._writes_batches else None
+        if sent is None:
+            return self._write_mixed(entries)
+        size, rest = sent
+        if rest:
+            self.wire.keep(rest)
+        return size, []
+
+    def _write_mixed(self, entries: list[Entry]) -> tuple[int, list[bytes]]:
+        """As :meth:`_write_entries`, for entries of any kind and any connection."""
         frames: list[bytes] = []
         data = encode_messages(entries) if self._writes_batches else None
         if data is None:
@@ -360,12 +373,10 @@ class WebSocketTransport(Candidate):
         """
         frame = transports[0]._frame(message)
         all_written = Connection.write_to_all([transport.wire for transport in transports], frame)
-        meter, count = transports[0].meter, len(transports)
-        if not all_written:
-            count -= sum([not transport._on_partly_written(message, frame) for transport in transports])
+        reached = transports if all_written else [each for each in transports if each._on_partly_written(message, frame)]
+        meter = transports[0].meter
         if meter is not None:
-            meter.on_batch(len(frame) * count, [message] * count)
-            meter.on_more_sent(count_beyond([message]) * count)
+            meter.on_broadcast([transport.meter for transport in reached], len(frame), len(message.messages))
 
     def _on_partly_written(self, message: Prepared, frame: bytes) -> bool:
         """Account for what the kernel has not taken of a broadcast. Returns whether the connection is alive."""
@@ -399,7 +410,7 @@ class WebSocketTransport(Candidate):
         """Write a ping at once, with one ``send`` for each transport. Nothing waits to be written for any of them."""
         meter = transports[0].meter
         if meter is not None:
-            meter.on_bytes_out(len(PING_FRAME) * len(transports))
+            meter.on_broadcast([transport.meter for transport in transports], len(PING_FRAME), 0)
         if not Connection.write_to_all([transport.wire for transport in transports], PING_FRAME):
             for transport in transports:
                 if transport.wire.lost is not None:

@@ -272,6 +272,10 @@ class WebTransportTransport(Candidate):
 
     # -- the end
 
+    def obstacle(self, is_local: bool = False) -> str | None:
+        """Why it cannot go on in another process."""
+        return "its QUIC connection ends in this process"
+
     def refuse(self, refusal: RequestRefused) -> None:
         """Close the session of a handshake that was refused, with the JSON of the error as the reason."""
         self.wire.finish(REFUSED, error_body(refusal).decode())

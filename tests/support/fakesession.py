@@ -10,6 +10,7 @@ import gevent
 from engineio_wsgi.errors import SocketClosed, UsageError
 from engineio_wsgi.options.options import Options
 from engineio_wsgi.runtime.greenlet_pool import GreenletPool
+from engineio_wsgi.runtime.observers import Observers
 from engineio_wsgi.session.heartbeat import HeartbeatTimer
 from engineio_wsgi.session.session import Session
 from engineio_wsgi.session.socket import Socket
@@ -81,10 +82,15 @@ class FakeHost:
         self.greenlets = GreenletPool()
         self.heartbeat_timer = HeartbeatTimer(FakeLoop(), 1.0)
         self.server = self
+        self.observers = Observers()
         self.forgotten: list[Any] = []
 
     def forget(self, session: Any) -> None:
         """The session has ended."""
+        self.forgotten.append(session)
+
+    def let_go(self, session: Any) -> None:
+        """The session goes on elsewhere."""
         self.forgotten.append(session)
 
     def listeners_of(self, event: str) -> tuple[Callable[..., Any], ...]:

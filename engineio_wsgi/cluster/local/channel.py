@@ -20,8 +20,8 @@ from gevent.socket import wait_read, wait_write
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.local.names import belongs_to_us
-from engineio_wsgi.cluster.messages import BadMessage, Kind, Message
-from engineio_wsgi.errors import OwnerGone
+from engineio_wsgi.cluster.messages import Kind, Message
+from engineio_wsgi.errors import BadMessage, OwnerGone
 from engineio_wsgi.http.hub_thread import has_hub
 
 __all__ = ["PATIENCE", "Channel", "connect"]

@@ -18,8 +18,8 @@ from gevent.socket import wait_read
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.local.channel import PATIENCE, Channel
 from engineio_wsgi.cluster.local.names import Names, belongs_to_us
-from engineio_wsgi.cluster.messages import BadMessage, Message
-from engineio_wsgi.errors import ConfigurationError
+from engineio_wsgi.cluster.messages import Message
+from engineio_wsgi.errors import BadMessage, ConfigurationError
 from engineio_wsgi.throttle import Throttle
 
 __all__ = ["UnixListener"]

@@ -8,7 +8,8 @@ from __future__ import annotations
 from struct import Struct
 from typing import NamedTuple, Self
 
-from engineio_wsgi.cluster.messages import VERSION, BadMessage, Message, check_version
+from engineio_wsgi.cluster.messages import VERSION, Message, check_version
+from engineio_wsgi.errors import BadMessage
 
 __all__ = ["NO_LINK", "Envelope"]
 

@@ -10,20 +10,18 @@ from collections.abc import Callable
 from itertools import count
 
 import gevent
-from gevent.event import Event
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.local.channel import PATIENCE
 from engineio_wsgi.cluster.local.names import is_worker_id
-from engineio_wsgi.cluster.messages import Action, BadMessage, Call, Kind, Message, Result
+from engineio_wsgi.cluster.messages import Action, Call, Kind, Message, read_result, write_result
 from engineio_wsgi.cluster.redis.calls import RedisCaller
 from engineio_wsgi.cluster.redis.envelope import NO_LINK, Envelope
-from engineio_wsgi.cluster.redis.login import RedisConnector, Unreachable
+from engineio_wsgi.cluster.redis.login import RedisConnector
 from engineio_wsgi.cluster.redis.pubsub import Outgoing, PubSub
 from engineio_wsgi.cluster.redis.reliable_link import Conversation, ReliableLink
-from engineio_wsgi.cluster.rpc import CALL_TIMEOUT
-from engineio_wsgi.deadline import Deadline
-from engineio_wsgi.errors import ConfigurationError, OwnerGone
+from engineio_wsgi.cluster.rpc import CALL_TIMEOUT, Answers
+from engineio_wsgi.errors import BadMessage, ConfigurationError, OwnerGone, Unreachable
 from engineio_wsgi.options.redis_url import RedisLocation
 from engineio_wsgi.runtime.loop import Watcher
 from engineio_wsgi.throttle import Throttle
@@ -67,7 +65,7 @@ class RedisLinks(RedisCaller):
     """
 
     def __init__(self, location: RedisLocation, group: str, name: str, begun: Callable[[Conversation, Message], object],
-                 perform: Callable[[Call, bytes], Result], announce: Callable[[str, object], object]) -> None:
+                 perform: Callable[[Call, bytes], int], announce: Callable[[str, object], object]) -> None:
         super().__init__(group)
         self.name = name
         self._begun = begun
@@ -75,7 +73,7 @@ class RedisLinks(RedisCaller):
         self._announce = announce
         self._links: dict[str, ReliableLink] = {}
         self._numbers = count(1)
-        self._asked: dict[int, _Answers] = {}
+        self._asked: dict[int, Answers[int]] = {}
         self._complaints = Throttle()
         self._connector = RedisConnector(location, self._channels.slot_key)
         #: of the monotonic clock: when the loop last ran, as far as it is known, and until when new conversations wait
@@ -217,7 +215,7 @@ class RedisLinks(RedisCaller):
         elif message is not None and message.kind is Kind.RESULT:
             answers = self._asked.get(-envelope.conversation)
             if answers is not None:
-                answers.add(envelope.origin, Result.of(message).sessions)
+                answers.add(envelope.origin, read_result(message))
 
     def _carry_out(self, envelope: Envelope, call: Call, body: bytes) -> None:
         try:
@@ -225,9 +223,9 @@ class RedisLinks(RedisCaller):
         except BadMessage as error:
             logger.warning("a call on Redis was refused: %s", error)
 
-    def _answer(self, envelope: Envelope, result: Result) -> None:
+    def _answer(self, envelope: Envelope, sessions: int) -> None:
         if envelope.conversation:
-            self._post_call(self._channels.of(envelope.origin), -envelope.conversation, result.message())
+            self._post_call(self._channels.of(envelope.origin), -envelope.conversation, write_result(sessions))
 
     # -- calls: each is carried out once; or not at all, if Redis goes away meanwhile
 
@@ -238,25 +236,24 @@ class RedisLinks(RedisCaller):
 
     def _ask(self, channel: bytes, message: Message) -> dict[str, int]:
         """See :class:`RedisCaller`. No results while Redis is away."""
-        answers = _Answers()
         number = next(self._numbers)
-        self._asked[number] = answers
+        answers = self._asked[number] = Answers()
         # a call to all workers comes back to this one, too, which ignores it
         itself = int(channel == self._channels.all)
         try:
             if self._post_call(channel, number, message, lambda heard: answers.expect(heard - itself)):
-                Deadline(CALL_TIMEOUT).wait(answers.complete)
+                answers.wait(CALL_TIMEOUT)
         finally:
             del self._asked[number]
-        return answers.sessions
+        return answers.by_worker
 
     def tell_all(self, message: Message, on_heard: Callable[[int], object] | None = None) -> bool:
-        """See :class:`WorkerCaller`."""
+        """See :class:`Carrier`."""
         # this worker receives it, too
         return self._tell(self._channels.all, message, None if on_heard is None else lambda heard: on_heard(heard - 1))
 
     def tell(self, worker: str, message: Message, on_heard: Callable[[int], object] | None = None) -> bool:
-        """See :class:`WorkerCaller`."""
+        """See :class:`Carrier`."""
         return is_worker_id(worker) and self._tell(self._channels.of(worker), message, on_heard)
 
     def _tell(self, channel: bytes, message: Message, heard: Callable[[int], object] | None) -> bool:
@@ -279,26 +276,3 @@ class RedisLinks(RedisCaller):
         for link in self._links.values():
             link.close()
         self._links.clear()
-
-
-class _Answers:
-    """The results of a call, until all are there."""
-
-    def __init__(self) -> None:
-        self.sessions: dict[str, int] = {}
-        self._expected = -1
-        self.complete = Event()
-
-    def expect(self, number: int) -> None:
-        """So many workers have received the call."""
-        self._expected = number
-        self._check()
-
-    def add(self, worker: str, sessions: int) -> None:
-        """A worker has answered."""
-        self.sessions[worker] = sessions
-        self._check()
-
-    def _check(self) -> None:
-        if len(self.sessions) == self._expected:
-            self.complete.set()

@@ -24,7 +24,7 @@ from engineio_wsgi.runtime.connection import Connection, detach
 from engineio_wsgi.runtime.forks import hold
 from engineio_wsgi.vendors.redis_connections import GeventConnection, GeventSSLConnection, Parser, detach_socket
 
-__all__ = ["LOST", "TIMEOUT", "RedisConnector", "RedisPyConnection", "Unreachable", "missing_right"]
+__all__ = ["LOST", "TIMEOUT", "RedisConnector", "RedisPyConnection", "missing_right"]
 
 #: a connection of redis-py. Any: its methods have no types
 RedisPyConnection = Any

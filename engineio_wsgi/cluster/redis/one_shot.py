@@ -10,11 +10,12 @@ import secrets
 from redis.exceptions import NoPermissionError
 
 from engineio_wsgi.clock import monotonic
-from engineio_wsgi.cluster.messages import BadMessage, Message, Result
+from engineio_wsgi.cluster.messages import Message, read_result
 from engineio_wsgi.cluster.redis.calls import RedisCaller
 from engineio_wsgi.cluster.redis.envelope import Envelope
-from engineio_wsgi.cluster.redis.login import LOST, RedisConnector, RedisPyConnection, Unreachable
+from engineio_wsgi.cluster.redis.login import LOST, RedisConnector, RedisPyConnection
 from engineio_wsgi.cluster.rpc import CALL_TIMEOUT
+from engineio_wsgi.errors import BadMessage, Unreachable
 from engineio_wsgi.options.redis_url import RedisLocation
 from engineio_wsgi.vendors.redis_connections import set_timeout
 
@@ -78,7 +79,7 @@ def _collect(listener: RedisPyConnection, expected: int) -> dict[str, int]:
             _, _, data = listener.read_response(disable_decoding=True)
             envelope, message = Envelope.open(data)
             if message is not None:
-                sessions[envelope.origin] = Result.of(message).sessions
+                sessions[envelope.origin] = read_result(message)
         except (BadMessage, *LOST):
             break
         expected -= 1

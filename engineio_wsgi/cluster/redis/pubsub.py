@@ -17,9 +17,10 @@ from gevent.event import AsyncResult, Event
 from hiredis import PushNotification
 
 from engineio_wsgi.clock import monotonic
-from engineio_wsgi.cluster.redis.login import TIMEOUT, RedisConnector, Unreachable
+from engineio_wsgi.cluster.redis.login import TIMEOUT, RedisConnector
 from engineio_wsgi.cluster.redis.resp import RedisConnection, pack_command
 from engineio_wsgi.deadline import Deadline
+from engineio_wsgi.errors import Unreachable
 from engineio_wsgi.runtime.loop import IoLoop, Watcher
 from engineio_wsgi.throttle import Throttle
 

@@ -15,14 +15,14 @@ from typing import ClassVar
 from gevent import socket
 
 from engineio_wsgi.clock import monotonic
+from engineio_wsgi.cluster.forwarder import ClientWatch, RequestCopy
 from engineio_wsgi.cluster.local.channel import PATIENCE
-from engineio_wsgi.cluster.local.forwarder import ClientWatch, RequestCopy
-from engineio_wsgi.cluster.local.pump import Pump
-from engineio_wsgi.cluster.messages import BadMessage, Kind, Message, MovedConnection, Refusal, read_answer
+from engineio_wsgi.cluster.messages import Kind, Message, MovedConnection, Refusal, read_answer
+from engineio_wsgi.cluster.pump import Pump
 from engineio_wsgi.cluster.redis.links import RedisLinks
 from engineio_wsgi.cluster.redis.reliable_link import Conversation
 from engineio_wsgi.cluster.redis.stream import Stream
-from engineio_wsgi.errors import OwnerGone
+from engineio_wsgi.errors import BadMessage, OwnerGone
 from engineio_wsgi.handoff.client_socket import ENDED
 from engineio_wsgi.handoff.detachable import Detachable
 from engineio_wsgi.http.response import Response

@@ -13,17 +13,18 @@ from engineio_wsgi.cluster import messages
 from engineio_wsgi.cluster.messages import (
     VERSION,
     Action,
-    BadMessage,
     Call,
     Kind,
     Message,
     MovedConnection,
     Refusal,
     Request,
-    Result,
     read_answer,
+    read_result,
     write_answer,
+    write_result,
 )
+from engineio_wsgi.errors import BadMessage
 from engineio_wsgi.http.response import Response
 from engineio_wsgi.session.delivery import Delivery, OnSlow
 
@@ -36,7 +37,7 @@ MOVED = st.builds(MovedConnection, TEXTS, TEXTS, ADDRESSES, HEADERS, st.integers
                         st.none() | HEADERS, st.just(False))
 READERS: dict[Kind, Callable[[Message], Any]] = {
     Kind.CONNECTION: MovedConnection.of, Kind.REQUEST: Request.of, Kind.REFUSED: Refusal.of, Kind.ANSWER: read_answer,
-    Kind.CALL: Call.of, Kind.RESULT: Result.of,
+    Kind.CALL: Call.of, Kind.RESULT: read_result,
 }
 
 
@@ -95,7 +96,7 @@ def test_refusal_comes_back(refusal: Refusal) -> None:
 
 @given(st.integers(0, 1 << 62))
 def test_result_comes_back(sessions: int) -> None:
-    assert Result.of(sent(Result(sessions).message())) == Result(sessions)
+    assert read_result(sent(write_result(sessions))) == sessions
 
 
 @given(st.binary())

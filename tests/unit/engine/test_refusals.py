@@ -27,7 +27,7 @@ class Recorder(Observer):
     def __init__(self) -> None:
         self.codes: list[int] = []
 
-    def on_refused(self, code: int) -> None:
+    def on_refused(self, code: int, error: Exception, environ: Any) -> None:
         """A request was refused."""
         self.codes.append(code)
 
