@@ -30,6 +30,7 @@ from engineio_wsgi.handoff.upgrades import WEBSOCKETS, can_upgrade
 from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.http.hub_thread import call_in_hub, in_plain_thread, start_hub, wait_for_hub
 from engineio_wsgi.http.wsgi_call import call
+from engineio_wsgi.http3.ports import WebTransportSession
 from engineio_wsgi.options.options import Options
 from engineio_wsgi.protocol.websocket.handshake import asks_for_websocket
 from engineio_wsgi.runtime.forks import serve
@@ -329,6 +330,11 @@ class Worker:
             self.gate.wait(environ)
         if self._router is None or self._router.route(environ, None, handler) is None:
             self._engine.handle_upgrade(environ, None)
+
+    def handle_webtransport(self, session: WebTransportSession) -> None:
+        """Serve a WebTransport session that was accepted. Blocks as long as the middlewares do."""
+        self.enter_hub()
+        self._engine.handle_webtransport(session)
 
     def note_listener(self, environ: WSGIEnvironment) -> None:
         """Note that this process serves the listener of a request; a process that is forked from it must not."""
