@@ -61,6 +61,7 @@ COUNTERS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("handshakes", "Sessions that were opened.", ("transport",)),
     ("refusals", "Requests that were answered with a line of the protocol's error table.", ("code",)),
     ("closes", "Sessions that have ended.", ("reason",)),
+    ("drains", "How often the server has begun to close its sessions because it stops.", ()),
     ("upgrades_started", "Upgrades to another transport that clients have begun.", ()),
     ("upgrades_finished", "Upgrades that have ended: the session has moved (won) or stayed where it was (failed).", ("outcome",)),
     ("messages_received", "Messages that clients have sent.", ("transport",)),
@@ -218,6 +219,9 @@ class _Recorder(Observer):
         reason = str(session.close_reason)
         self._count("closes", reason if reason in REASONS else OTHER_REASON)
 
+    def on_drain(self) -> None:
+        self._count("drains")
+
     def _count(self, name: str, *labels: str) -> None:
         self._counts[name, labels] += 1
         if self._timer is None and _is_multiprocess():
@@ -273,5 +277,6 @@ def _events(transports: Iterable[str]) -> Iterator[Series]:
     yield from [("handshakes", (transport,)) for transport in transports]
     yield from [("refusals", (str(int(code)),)) for code in ErrorCode]
     yield from [("closes", (reason,)) for reason in (*map(str, CloseReason), OTHER_REASON)]
+    yield "drains", ()
     yield "upgrades_started", ()
     yield from [("upgrades_finished", (outcome,)) for outcome in ("won", "failed")]

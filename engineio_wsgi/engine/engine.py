@@ -19,6 +19,7 @@ from engineio_wsgi.engine.hooks import ADDED_HEADERS, Hooks
 from engineio_wsgi.engine.lane import EngineLane, WSGIMiddleware
 from engineio_wsgi.engine.refusals import Refusals
 from engineio_wsgi.engine.registry import Registry
+from engineio_wsgi.engine.resumption import Resumption
 from engineio_wsgi.engine.upgrades import Upgrades
 from engineio_wsgi.errors import PayloadTooLarge, RequestRefused
 from engineio_wsgi.handoff.upgrades import upgrade_of
@@ -51,6 +52,8 @@ class Engine:
         self.handshakes = Handshakes(registry, hooks, advice)
         self._upgrades = Upgrades(registry, self.handshakes, hooks)
         self._refusals = Refusals(registry, hooks, advice)
+        #: makes sessions of those that come from other processes
+        self.resumption = Resumption(registry, hooks)
         self._middlewares: list[WSGIMiddleware] = []
         #: the way of polls and POSTs around the WSGI application
         self.lane = EngineLane(registry)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 import secrets
 from collections.abc import Callable, Collection, ItemsView, Iterator, Mapping, ValuesView
 from typing import Protocol
@@ -18,6 +19,7 @@ from gevent.hub import Hub
 
 from engineio_wsgi.clock import monotonic
 from engineio_wsgi.deadline import Deadline
+from engineio_wsgi.engine.drain import RETRY_PERIODS, drain, drain_seconds
 from engineio_wsgi.engine.quota import AddressQuota
 from engineio_wsgi.engine.server_events import ServerEvents
 from engineio_wsgi.errors import ServerClosing, SocketClosed, UsageError, WriteTimeout
@@ -35,6 +37,7 @@ from engineio_wsgi.session.dispatcher import LISTENER_ERRORS, failure_text
 from engineio_wsgi.session.events import Listener
 from engineio_wsgi.session.groups import Groups
 from engineio_wsgi.session.heartbeat import HeartbeatTimer
+from engineio_wsgi.session.movable import SessionSnapshot
 from engineio_wsgi.session.outgoing import Outgoing, check_fits, prepare
 from engineio_wsgi.session.session import Session
 from engineio_wsgi.session.socket import Socket
@@ -246,7 +249,7 @@ class Registry:
             Forbidden: the address has used up its quota.
         """
         if self.closing:
-            raise ServerClosing()
+            raise ServerClosing(random.randint(*RETRY_PERIODS))
         if self._quota is not None:
             self._quota.count_handshake(address, monotonic())
             self._quota.check(address)
@@ -262,7 +265,7 @@ class Registry:
             ServerClosing, Forbidden: as :meth:`check_handshake`; something has changed since.
         """
         if self.closing:
-            raise ServerClosing()
+            raise ServerClosing(random.randint(*RETRY_PERIODS))
         if self._quota is not None:
             self._quota.take(session.remote_address)
         self._sessions[session.id] = session
@@ -299,31 +302,75 @@ class Registry:
 
     def _connected(self, session: Session) -> None:
         """Call the ``connection`` listeners, in the first turn of the session."""
+        if self._introduce(session, "connection") and not session.closed:
+            session.inbox.notify("open")
+
+    def _resumed(self, session: Session) -> None:
+        """Call the ``resume`` listeners, in the first turn of a session that comes from another process."""
+        self._introduce(session, "resume")
+
+    def tell_leave(self, session: Session) -> None:
+        """In the session's turn: call the ``leave`` listeners. A failure is logged, and the session moves all the same."""
         try:
-            emit: Listener = self.events.emit
-            if self.observers.of_listeners:
-                emit = self.observers.stand_in(session, "connection", emit)
-            emit("connection", session.socket)
+            self.events.emit("leave", session.socket)
         except LISTENER_ERRORS as error:
             if not session.inbox.is_own(error):
-                logger.exception(failure_text(error, "the session is closed"), "connection")
+                logger.exception(failure_text(error, "the session moves to another worker"), "leave")
+
+    def _introduce(self, session: Session, event: str) -> bool:
+        """Call the listeners by which the application gets to know a session. If one fails, close the session."""
+        emit: Listener = self.events.emit
+        if self.observers.of_listeners:
+            emit = self.observers.stand_in(session, event, emit)
+        try:
+            emit(event, session.socket)
+        except LISTENER_ERRORS as error:
+            if not session.inbox.is_own(error):
+                logger.exception(failure_text(error, "the session is closed"), event)
                 # a client that polls is told so by its next poll
                 session.end_when_drained(CloseReason.APPLICATION_ERROR, error)
-            return
-        if not session.closed:
-            session.inbox.notify("open")
+            return False
+        return True
+
+    def resume(self, session: Session, transport: Transport, snapshot: SessionSnapshot) -> None:
+        """Add a session that comes from another process, and let it go on over ``transport``.
+
+        Raises:
+            ValueError: the snapshot is not valid.
+        """
+        session.resume(transport, snapshot)
+        if self._quota is not None:
+            self._quota.add(session.remote_address)
+        self._sessions[session.id] = session
+        for group in snapshot.groups:
+            self.groups.join(session, group)
+        self.observers.on_moved(session, "in")
+        self.heartbeat_timer.start()
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("= %s: came from another worker over %s", shorten(session.id), transport.name)
+        session.inbox.queue_call(self._resumed, session)
 
     def forget(self, session: Session) -> None:
         """Remove a session that has ended."""
-        if self._sessions.pop(session.id, None) is not None:
+        if self._remove(session):
+            self.observers.on_closed(session)
+
+    def let_go(self, session: Session) -> None:
+        """Remove a session that goes on in another process."""
+        if self._remove(session):
+            self.observers.on_moved(session, "out")
+
+    def _remove(self, session: Session) -> bool:
+        is_here = self._sessions.pop(session.id, None) is not None
+        if is_here:
             self.groups.leave_all(session)
             if self._quota is not None:
                 self._quota.give_back(session.remote_address)
-            self.observers.on_closed(session)
         if not self._sessions:
             self.heartbeat_timer.stop()
             if self._emptied is not None:
                 self._emptied.set()
+        return is_here
 
     # -- all sessions
 
@@ -374,18 +421,26 @@ class Registry:
         """Open no more sessions: handshakes are answered with 503 from now on."""
         self.closing = True
 
-    def close_all(self, timeout: float) -> None:
+    def close_all(self, timeout: float, at_once: bool = False) -> None:
         """Close every session once its client has fetched what is left, and after ``timeout`` seconds in any case.
 
-        Blocks until they are closed and their ``close`` listeners have returned; for these it waits 2 seconds at most.
+        The sessions are closed one by one, at the rate of the option ``drain_rate``. Blocks until they are closed and their
+        ``close`` listeners have returned; for these it waits 2 seconds at most.
+
+        Args:
+            timeout: seconds for all of it.
+            at_once: whether all sessions are told in the same moment.
         """
         # with a timeout of 0, too, the loop has to run once for clients that wait for an answer
         deadline = Deadline(max(timeout, LOOK_PERIOD))
         sessions = list(self._sessions.values())
-        for session in sessions:
-            session.end_when_drained(CloseReason.SERVER_SHUTTING_DOWN)
         if self._emptied is None:
             self._emptied = Event()
+        if sessions:
+            seconds = drain_seconds(len(sessions), None if at_once else self.options.drain_rate, timeout)
+            self.observers.on_drain()
+            logger.info("= the server stops: %d sessions are closed within %.1f s", len(sessions), seconds)
+            drain(sessions, seconds, lambda session: session.end_when_drained(CloseReason.SERVER_SHUTTING_DOWN))
         if self._sessions:
             deadline.wait(self._emptied)
         for session in list(self._sessions.values()):

@@ -17,9 +17,12 @@ import gevent
 from gevent.event import AsyncResult
 
 from engineio_wsgi.engine.engine import Engine
+from engineio_wsgi.engine.gate import Gate
 from engineio_wsgi.engine.hooks import Hooks
 from engineio_wsgi.engine.lane import HandshakeOnly
+from engineio_wsgi.engine.moves import Carrier, move_all
 from engineio_wsgi.engine.registry import Registry, new_worker_id
+from engineio_wsgi.engine.resumption import PreparedSession
 from engineio_wsgi.handoff.client_socket import client_socket
 from engineio_wsgi.handoff.server_loops import THREAD_LOOP
 from engineio_wsgi.handoff.thread_loops import ThreadLoop, kind_of_thread_loop
@@ -31,9 +34,10 @@ from engineio_wsgi.options.options import Options
 from engineio_wsgi.protocol.websocket.handshake import asks_for_websocket
 from engineio_wsgi.runtime.forks import serve
 from engineio_wsgi.runtime.late_patching import warn_of_late_patching
-from engineio_wsgi.runtime.loop import IoLoop
+from engineio_wsgi.runtime.loop import IoLoop, Stream
 from engineio_wsgi.runtime.threads import current_thread, half_patched
 from engineio_wsgi.session.delivery import Delivery
+from engineio_wsgi.session.movable import SessionSnapshot
 from engineio_wsgi.session.outgoing import Outgoing
 from engineio_wsgi.session.socket import Socket
 
@@ -148,6 +152,8 @@ class Worker:
     def configure(self, options: Options) -> None:
         """Use other options. Not after the first request."""
         self.options = options
+        #: where requests of sessions that are about to move wait; ``None`` if no session ever moves
+        self.gate = Gate(self._registry.sessions) if options.handover else None
 
     # -- the hub and the cluster
 
@@ -253,9 +259,15 @@ class Worker:
     def _take(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """In the hub: serve a request whose connection is here."""
         handler = environ.pop("engineio.handler", None)
+        gate = self.gate
+        if gate is not None:
+            gate.wait(environ)
         if self._router is not None and (routed := self._router.route(environ, start_response, handler)) is not None:
             return routed
-        body = self._engine.handle_request(environ, start_response)
+        if gate is not None:
+            body = gate.pass_through(self._engine.handle_request, environ, start_response)
+        else:
+            body = self._engine.handle_request(environ, start_response)
         if handler is not None and handler.code == OK and self._is_direct(handler.server.application):
             self._engine.open_lane(handler, environ)
         return body
@@ -292,8 +304,13 @@ class Worker:
 
     def answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve a request whose connection is not here, in a greenlet of the hub. Blocks as long as a poll has to wait."""
+        gate = self.gate
+        if gate is not None:
+            gate.wait(environ)
         if self._router is not None and (routed := self._router.route(environ, start_response, None)) is not None:
             return routed
+        if gate is not None:
+            return gate.pass_through(self._engine.answer, environ, start_response)
         return self._engine.answer(environ, start_response)
 
     def handle_upgrade(self, environ: WSGIEnvironment, websocket: object) -> None:
@@ -302,6 +319,8 @@ class Worker:
         self.enter_hub()
         environ["wsgi.websocket"] = websocket
         handler = environ.pop("engineio.handler", None)
+        if self.gate is not None:
+            self.gate.wait(environ)
         if self._router is None or self._router.route(environ, None, handler) is None:
             self._engine.handle_upgrade(environ, None)
 
@@ -312,6 +331,32 @@ class Worker:
         sock = client_socket(environ)
         if sock is not None:
             serve(sock)
+
+    # -- when another server takes the place of this one
+
+    def move_sessions(self, carrier: Carrier, deadline: float, is_local: bool = False) -> dict[str, str]:
+        """Move every session that can. Blocks until all have arrived, or stay. Only with the option ``handover``.
+
+        Args:
+            carrier: takes them.
+            deadline: of the monotonic clock.
+            is_local: whether they stay in this process, and only their server changes.
+
+        Returns:
+            Why sessions stay, by their ids.
+        """
+        assert self.gate is not None
+        self._engine.lane.close()
+        return move_all(self._registry, self.gate, carrier, deadline, is_local)
+
+    def prepare(self, snapshot: SessionSnapshot, stream: Stream | None) -> PreparedSession:
+        """Make a session of a snapshot; see `Resumption`.
+
+        Raises:
+            ValueError: the snapshot is not valid here.
+        """
+        self.enter_hub()
+        return self._engine.resumption.prepare(snapshot, stream)
 
     # -- what other workers ask for
 

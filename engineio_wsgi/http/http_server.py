@@ -83,15 +83,16 @@ class StoppableServer(HttpServer):
         super().__init__(listener, application, **options)
 
     def stop_gracefully(self, timeout: float, close_sessions: Callable[[float], None]) -> None:
-        """Accept no more connections, close the sessions, and wait for the requests that are being answered. Blocks.
+        """Close the sessions, accept no more connections, and wait for the requests that are being answered. Blocks.
 
         Args:
             timeout: seconds for all of it.
             close_sessions: called with the seconds that sessions have to fetch what waits for them.
         """
         deadline = monotonic() + timeout
-        self.close()
+        # clients that poll may have to connect again before it is their session's turn
         close_sessions(timeout)
+        self.close()
         left = max(0.0, deadline - monotonic())
         self.roster.stop(left)
         self.roster.wait(left)

@@ -254,6 +254,12 @@ class Observer:
     def on_closed(self, session: ObservedSession) -> None:
         """A session has ended. Its ``close`` listeners have not been called yet."""
 
+    def on_moved(self, session: ObservedSession, direction: str) -> None:
+        """A session has come from another worker (``"in"``), or has gone to one (``"out"``)."""
+
+    def on_drain(self) -> None:
+        """The server stops, and begins to close its sessions."""
+
     def on_round_trip(self, session: ObservedSession, seconds: float) -> None:
         """The client of a session has answered a ping: revision 4 only."""
 

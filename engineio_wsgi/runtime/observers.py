@@ -107,6 +107,16 @@ class Observers:
         for observer in self._all:
             observer.on_closed(session)
 
+    def on_moved(self, session: ObservedSession, direction: str) -> None:
+        """See `Observer`."""
+        for observer in self._all:
+            observer.on_moved(session, direction)
+
+    def on_drain(self) -> None:
+        """See `Observer`."""
+        for observer in self._all:
+            observer.on_drain()
+
     def on_round_trip(self, session: ObservedSession, seconds: float) -> None:
         """See `Observer`."""
         for observer in self.of_round_trips:

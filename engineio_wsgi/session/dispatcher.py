@@ -410,3 +410,25 @@ class Dispatcher(Events, Inbox):
     def clear(self) -> None:
         """Drop what is queued."""
         self.messages, self.calls = _NO_MESSAGES, _NO_CALLS
+
+    # -- in another process
+
+    def take_messages(self) -> list[str | bytes]:
+        """Take out the messages that no listener has seen, as if listeners had been called with them."""
+        messages = list(self.messages)
+        self._on_emptied()
+        return messages
+
+    def put_back(self, messages: Sequence[str | bytes]) -> None:
+        """Queue messages that were taken out, before all others."""
+        if messages:
+            self.messages = deque([*messages, *self.messages])
+            self._count_in(sum(map(size_of, messages)) + OVERHEAD * len(messages))
+            self.submit_turn()
+
+    def restore(self, messages: Sequence[str | bytes], last_seen: float) -> None:
+        """Go on where another process has stopped: the client has sent other messages before these."""
+        self.last_seen = last_seen
+        self._examined = True
+        self._choose_direct_listeners()
+        self.put_back(messages)

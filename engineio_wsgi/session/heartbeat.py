@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from math import ceil
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from engineio_wsgi.clock import Loop, Timer, monotonic
 from engineio_wsgi.runtime.blame import Blame
 from engineio_wsgi.transports.base import CloseReason
 
-__all__ = ["Heartbeat", "HeartbeatTimer", "ping_each"]
+__all__ = ["Heartbeat", "HeartbeatSnapshot", "HeartbeatTimer", "ping_each"]
 
 logger = logging.getLogger("engine")
 
@@ -140,6 +140,13 @@ class HeartbeatTimer:
     def extension(self, now: float) -> float:
         """Seconds from ``now`` in which no client is taken for dead."""
         return max(0.0, self._extended_until - now)
+
+    def due_of(self, slot: set[Heartbeat] | None) -> float:
+        """When the heartbeats of a slot fire; 0.0 if there is no such slot. Looks through all slots."""
+        for number, known in self._slots.items():
+            if known is slot:
+                return self._started_at + number * self._tick
+        return 0.0
 
 
 class HeartbeatInbox(Protocol):
@@ -285,6 +292,34 @@ class Heartbeat:
             return False
         self._session.end(CloseReason.CLIENT_TOO_SLOW, f"nothing could be written for {now - since:.1f} s")
         return True
+
+    # -- in another process
+
+    def snapshot(self) -> HeartbeatSnapshot:
+        """What another process of this machine needs to go on."""
+        return HeartbeatSnapshot(self._session.inbox.last_seen, self._pinged_at, self._timer.due_of(self._slot))
+
+    def restore(self, snapshot: HeartbeatSnapshot) -> None:
+        """Go on where another process has stopped, instead of :meth:`start`.
+
+        If the deadline were computed anew, a ping could be late by an interval, and the client would take the server for dead.
+        """
+        self._pinged_at = snapshot.pinged_at
+        self._schedule(snapshot.due)
+
+
+class HeartbeatSnapshot(NamedTuple):
+    """Times of a session, on the machine's monotonic clock.
+
+    Attributes:
+        last_seen: of the last packet.
+        pinged_at: of the ping that is unanswered; 0.0 if there is none.
+        due: of the next ping, or of the client's deadline.
+    """
+
+    last_seen: float
+    pinged_at: float
+    due: float
 
 
 def ping_each(sessions: Sequence[HeartbeatSession]) -> None:

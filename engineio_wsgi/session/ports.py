@@ -32,6 +32,10 @@ class SessionRegistry(Protocol):
         """Remove a session that has ended."""
         ...
 
+    def let_go(self, session: Session) -> None:
+        """Remove a session that goes on in another process."""
+        ...
+
     def listeners_of(self, event: str) -> tuple[Listener, ...]:
         """The server's own listeners of an event."""
         ...

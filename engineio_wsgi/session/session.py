@@ -22,17 +22,17 @@ from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.session.delivery import OnSlow
 from engineio_wsgi.session.dispatcher import Dispatcher
 from engineio_wsgi.session.heartbeat import Heartbeat
+from engineio_wsgi.session.movable import MovableSession
 from engineio_wsgi.session.overlap import OverlappingDispatcher
 from engineio_wsgi.session.ports import SessionRegistry
 from engineio_wsgi.session.state import MOVES, Cause, SessionState
-from engineio_wsgi.session.upgrade import Upgrade
+from engineio_wsgi.session.upgrade import Upgrade, UpgradeState
 from engineio_wsgi.session.write_buffer import OVERHEAD, WriteBuffer
 from engineio_wsgi.transports.base import (
     GOODBYE,
     CloseReason,
     Entry,
     Prepared,
-    Sink,
     TrackedPacket,
     Transport,
     as_packet,
@@ -57,7 +57,7 @@ CLOSE_TIMEOUT = 30.0
 FORKED = "it belongs to the process that this one was forked from"
 
 
-class Session(Sink):
+class Session(MovableSession):
     """One client's session, over whichever transport.
 
     Args:
@@ -69,8 +69,7 @@ class Session(Sink):
 
     __slots__ = (
         "_close_reason", "_progress", "_timer", "_upgrade", "close_description", "creation_watched", "heartbeat", "id", "inbox",
-        "loop", "outbox", "protocol", "registry", "remote_address", "sends_plainly", "socket", "spawned", "stalled_since",
-        "state", "thread", "transport",
+        "loop", "outbox", "protocol", "registry", "remote_address", "sends_plainly", "state", "thread", "transport",
     )
 
     transport: Transport
@@ -292,6 +291,15 @@ class Session(Sink):
     def _tell_progress(self) -> None:
         if self._progress is not None:
             self._progress.set()
+
+    def wake_waiting(self) -> None:
+        """Let those who wait for progress look again."""
+        self._tell_progress()
+
+    def prepare_to_move(self) -> None:
+        """Abandon an upgrade whose client has got no answer to its probe yet; one that has it stops polling, and must go on."""
+        if self._upgrade is not None and self._upgrade.state is UpgradeState.PROBING:
+            self._upgrade.abandon("the session moves to another worker")
 
     # -- packets and transports
 

@@ -158,6 +158,11 @@ class Socket(HasListeners):
         return self._session.state.upgrading
 
     @property
+    def moved(self) -> bool:
+        """Whether the session goes on in another process, which has taken the place of this one. It is closed here then."""
+        return self._session.state.moved
+
+    @property
     def buffered(self) -> int:
         """Bytes that were sent and that the kernel has not accepted yet."""
         return self._session.outbox.size

@@ -15,6 +15,8 @@ __all__ = ["OVERHEAD", "WriteBuffer", "entry_size"]
 
 #: the size, in bytes, that a packet of the engine and a queued call of a listener count for in the limits of the buffers
 OVERHEAD = 64
+#: a limit that is never reached
+UNLIMITED = 1 << 62
 
 
 class WriteBuffer:
@@ -114,6 +116,21 @@ class WriteBuffer:
         """Drop all entries."""
         self.entries = []
         self.size = 0
+
+    # -- in another process
+
+    def lift_limit(self) -> None:
+        """Accept any number of entries until :meth:`restore_limit`: nobody may wait while the session is about to move."""
+        self.limit = UNLIMITED
+
+    def restore_limit(self, limit: int) -> None:
+        """The session has not moved: the buffer is full at ``limit`` bytes again."""
+        self.limit = limit
+
+    def restore(self, entries: list[Entry], under_way: list[Entry]) -> None:
+        """Go on with the entries of another process. ``under_way`` were taken out, and not sent completely."""
+        self.entries = entries
+        self.recount(under_way)
 
 
 def entry_size(entry: Entry) -> int:

@@ -342,3 +342,16 @@ class Transport:
     def close(self, reason: str | None = None) -> None:
         """The session has ended: tell the client, if possible, and close. Never blocks; harmless if repeated."""
         raise NotImplementedError
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is under way that has to end before the session can go on in another process."""
+        return False
+
+    def obstacle(self, is_local: bool = False) -> str | None:
+        """Why it cannot go on in another process; ``None`` if it can.
+
+        Args:
+            is_local: whether it stays in this process, and only its server changes.
+        """
+        return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import gevent
 from gevent.hub import Waiter
@@ -28,7 +28,7 @@ from engineio_wsgi.transports.base import CloseReason, Transport, as_packets, co
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
 
-__all__ = ["PollingTransport"]
+__all__ = ["PollingSnapshot", "PollingTransport"]
 
 logger = logging.getLogger("engine.polling")
 
@@ -73,6 +73,8 @@ class PollingTransport(Transport):
     __slots__ = ("_binary", "_codec", "_discarded", "_goodbye", "_limit", "_loop", "_poll", "_posting", "_protocol", "_released")
 
     name = "polling"
+    #: whether responses are scripts
+    is_jsonp = False
     upgrades_to = ("websocket", "flashsocket")
 
     def __init__(self, protocol: int, limit: int, binary: bool = True, meter: Meter | None = None) -> None:
@@ -355,4 +357,27 @@ class PollingTransport(Transport):
     def close(self, reason: str | None = None) -> None:
         """Answer the waiting GET with a close packet."""
         self._release()
+
+    # -- in another process
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is under way, or the client's close packet."""
+        return self._poll is not None or self._posting or self._goodbye is not None
+
+    def snapshot(self) -> PollingSnapshot:
+        """What another process needs, if it is not :attr:`busy`."""
+        return PollingSnapshot(self.is_jsonp, self._binary)
+
+
+class PollingSnapshot(NamedTuple):
+    """A polling transport between two requests.
+
+    Attributes:
+        is_jsonp: whether responses are scripts.
+        binary: whether the client accepts binary payloads.
+    """
+
+    is_jsonp: bool
+    binary: bool
 

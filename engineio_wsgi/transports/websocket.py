@@ -40,8 +40,9 @@ from engineio_wsgi.protocol.websocket.frames import (
 from engineio_wsgi.runtime.connection import RECV_SIZE, Connection
 from engineio_wsgi.runtime.greenlet_pool import GreenletPool
 from engineio_wsgi.runtime.observer import Meter
-from engineio_wsgi.transports.base import ClientClose, CloseReason, Entry, Prepared, Transport, as_packets, count_beyond
+from engineio_wsgi.transports.base import ClientClose, CloseReason, Entry, Prepared, as_packets, count_beyond
 from engineio_wsgi.transports.frame_forms import PING_FRAME, SHORT_HEADS, is_pong, message_head, shared_form
+from engineio_wsgi.transports.movable_websocket import MovableWebSocket
 
 __all__ = ["WebSocketTransport"]
 
@@ -60,7 +61,7 @@ CLOSE_CODES: dict[str | None, int] = {
 }
 
 
-class WebSocketTransport(Transport):
+class WebSocketTransport(MovableWebSocket):
     """The WebSocket of one session.
 
     Args:
@@ -74,7 +75,7 @@ class WebSocketTransport(Transport):
     """
 
     __slots__ = ("_binary", "_binary_prefix", "_close_code", "_codec", "_decoder", "_deflate_threshold", "_deflater",
-                 "_greenlets", "_in_flight", "_loop", "_paused", "_scheduled", "_takes_batches", "_writes_batches",
+                 "_greenlets", "_loop", "_paused", "_scheduled", "_takes_batches", "_writes_batches",
                  "shared_form", "subprotocol", "wire")
 
     name = "websocket"

@@ -273,6 +273,16 @@ def test_closes_by_reason(watch: Any, transport: str, end: Callable[[Any, Any], 
     assert watched.sessions(transport) == 0
 
 
+def test_a_drain(watch: Any) -> None:
+    watched = watch()
+    watched.served.server.close(0)
+    assert watched.value("drains_total") == 0, "there were no sessions"
+    other = watch(path="/other")
+    open_session(other.served, "websocket")
+    other.served.server.close(0)
+    assert other.value("drains_total") == 1
+
+
 def test_ping_timeout(watch: Any) -> None:
     watched = watch(ping_interval=0.1, ping_timeout=0.1)
     open_session(watched.served, "websocket")

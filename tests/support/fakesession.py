@@ -89,6 +89,10 @@ class FakeHost:
         """The session has ended."""
         self.forgotten.append(session)
 
+    def let_go(self, session: Any) -> None:
+        """The session goes on elsewhere."""
+        self.forgotten.append(session)
+
     def listeners_of(self, event: str) -> tuple[Callable[..., Any], ...]:
         """None."""
         return ()

@@ -9,7 +9,7 @@ from engineio_wsgi.engine.server_events import ServerEvents
 from engineio_wsgi.engine.worker import Worker
 
 PROPERTIES = {
-    "buffered", "close_description", "close_reason", "closed", "data", "groups", "id", "protocol", "ready_state",
+    "buffered", "close_description", "close_reason", "closed", "data", "groups", "id", "moved", "protocol", "ready_state",
     "remote_address", "request", "server", "transport", "upgraded", "upgrading", "write_buffer",
 }  # fmt: skip
 METHODS = {

@@ -53,6 +53,11 @@ class SocketIOSession(Socket):
         return self.id
 
     @property
+    def upgraded(self) -> bool:
+        """Whether the session uses WebSocket, be it from its beginning: what python-engineio calls so."""
+        return self.transport.name == "websocket"
+
+    @property
     def environ(self) -> WSGIEnvironment:
         """The environ of the handshake: one mutable dict for the whole session."""
         return self._environ

@@ -7,6 +7,7 @@ mean.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 try:
     from websockets.speedups import apply_mask
@@ -27,10 +28,11 @@ from engineio_wsgi.protocol.websocket.items import (
     parse_close,
     wrong,
 )
-from engineio_wsgi.protocol.websocket.messages import IncomingMessage
+from engineio_wsgi.protocol.websocket.messages import IncomingMessage, MessageSnapshot
 
 __all__ = [
     "Close",
+    "DecoderSnapshot",
     "FrameDecoder",
     "Item",
     "Opcode",
@@ -310,6 +312,48 @@ class FrameDecoder:
             return position
         self._end()
         return end
+
+    # -- in another process
+
+    @property
+    def movable(self) -> bool:
+        """Whether another process can receive the rest: a client's stream goes on, and nothing compressed is half received."""
+        return self._is_masked and not self._is_over and (self._message is None or not self._message.compressed)
+
+    def snapshot(self) -> DecoderSnapshot:
+        """What another process needs to receive the rest of the stream, if it is :attr:`movable`."""
+        message = None if self._message is None else self._message.snapshot()
+        return DecoderSnapshot(self._remaining, self._mask, self._is_final, self._tail, message)
+
+    def restore(self, snapshot: DecoderSnapshot) -> None:
+        """Go on where the decoder of another process has stopped. For a new decoder.
+
+        Raises:
+            FrameError: what has arrived is not valid here.
+        """
+        self._remaining, self._mask, self._is_final, self._tail = snapshot[:4]
+        if snapshot.message is not None:
+            self._message = IncomingMessage.restore(snapshot.message, self._max_size, self._max_fragments)
+        if self._tail or self._message is not None:
+            self.plain_limit = -1
+
+
+class DecoderSnapshot(NamedTuple):
+    """A decoder between two calls of :meth:`FrameDecoder.feed`.
+
+    Attributes:
+        remaining: bytes that the payload of the present data frame still lacks.
+        mask: for the next of them.
+        is_final: whether it is the last frame of its message.
+        tail: the beginning of a frame whose head has not arrived completely.
+        message: the one that has not arrived completely.
+    """
+
+    remaining: int
+    mask: bytes
+    is_final: bool
+    tail: bytes
+    message: MessageSnapshot | None
 
 
 _MESSAGE_OPCODES = frozenset({int(Opcode.TEXT), int(Opcode.BINARY)})

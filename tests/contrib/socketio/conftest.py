@@ -28,9 +28,9 @@ class Site:
         events: what happened in its handlers.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, server_class: type[Server] = Server, **options: Any) -> None:
         self.events = EventLog()
-        self.sio = Server(**options)
+        self.sio = server_class(**options)
         add_handlers(self.sio, self.events)
         app = socketio.WSGIApp(self.sio, socketio_path=options.get("path", "socket.io").strip("/"))
         self.http = WSGIServer(("127.0.0.1", 0), app, handler_class=engineio_wsgi.WebSocketHandler, log=None)

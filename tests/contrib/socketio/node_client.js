@@ -45,11 +45,18 @@ function open(nsp, key = nsp) {
   }
 }
 
+// the client drops what is volatile as long as its transport is busy
+function emitVolatile({ nsp = "/", key = nsp, args }) {
+  if (sockets[key].io.engine.transport.writable) sockets[key].volatile.emit(...meant(args));
+  else setTimeout(emitVolatile, 5, { key, args });
+}
+
 const OPS = {
   open: ({ nsp, key }) => open(nsp, key),
   emit: ({ nsp = "/", key = nsp, args }) => sockets[key].emit(...meant(args)),
   ask: ({ nsp = "/", key = nsp, args }) =>
     sockets[key].emit(...meant(args), (...answer) => tell("ack", { nsp, key, args: shown(answer) })),
+  volatile: emitVolatile,
   disconnect: ({ nsp = "/", key = nsp }) => sockets[key].disconnect(),
 };
 

@@ -76,6 +76,20 @@ def test_namespaces_and_rooms(site: Any, drive: Any, client: str) -> None:
     assert len(second.events.of("shouted")) == 1
 
 
+@pytest.mark.parametrize("transports", TRANSPORTS, ids="+".join)
+def test_volatile_events_both_ways(site: Any, drive: Any, transports: list[str]) -> None:
+    made = site()
+    driver = connect(drive, made, "socket.io-client", transports)
+    if len(transports) == 2:
+        driver.events.wait("upgrade")
+    driver.tell("volatile", args=["echo", 1])
+    assert driver.events.wait("echo")["args"] == [1]
+    made.sio.emit("volatile", 2, volatile=True)
+    assert driver.events.wait("volatile")["args"] == [2]
+    made.sio.emit("volatile", 3, to=driver.events.of("connect")[0]["id"], volatile=True)
+    assert driver.events.wait("volatile", 2)["args"] == [3]
+
+
 @pytest.mark.parametrize("client", NODE)
 def test_a_client_learns_why_it_was_disconnected(site: Any, drive: Any, client: str) -> None:
     made = site(allow_eio3=True)
