@@ -92,6 +92,8 @@ class Recorder(Observer):
         self._opened = 0
         self._closed = 0
         self.began_at = monotonic()
+        #: sessions that came from other workers (``in``), and that went to others (``out``)
+        self.moves: Counter[str] = Counter({"in": 0, "out": 0})
         #: closed sessions by reason
         self.reasons: Counter[str] = Counter()
         self.refusals = RefusalLog()
@@ -107,10 +109,20 @@ class Recorder(Observer):
         self._begin()
 
     def on_open(self, session: ObservedSession) -> None:
-        assert isinstance(session, Session)
         self._opened += 1
+        self._add(session)
+
+    def _add(self, session: ObservedSession) -> None:
+        assert isinstance(session, Session)
         self._records[session] = SessionRecord(session, next(self._numbers), monotonic())
         self.history.start()
+
+    def on_moved(self, session: ObservedSession, direction: str) -> None:
+        self.moves[direction] += 1
+        if direction == "in":
+            self._add(session)
+        else:
+            self._records.pop(session, None)
 
     def on_refused(self, code: int, error: Exception, environ: WSGIEnvironment) -> None:
         self.refusals.add(error, environ, monotonic())

@@ -84,7 +84,7 @@ export function showWorkers(workers, silent, history) {
   const items = [...workers.map((worker) => [worker.worker, worker]), ...silent.map((id) => [id, null])];
   items.sort(([a], [b]) => (a < b ? -1 : 1));
   const create = () => {
-    const row = cells("", "wider", "number", "cpu", "number", "number", "number wider", "number wider");
+    const row = cells("", "wider", "number", "cpu", "number", "number", "number wider", "number wider", "number wider");
     row.children[3].append(make("i", { class: "meter" }), make("span"));
     return row;
   };
@@ -92,13 +92,13 @@ export function showWorkers(workers, silent, history) {
     row.classList.toggle("silent", !worker);
     const id = row.dataset.key;
     if (!worker) {
-      fill(row, [`${id} does not answer`, "", "", null, "", "", "", ""]);
+      fill(row, [`${id} does not answer`, "", "", null, "", "", "", "", ""]);
       return;
     }
     const { load } = worker;
     fill(row, [
       load.taken ? id : `${id} (closing)`, `${load.host}, ${load.pid}`, count(worker.totals[0]), null, milliseconds(load.lag),
-      rate(history.rateOf(worker.worker)), bytes(load.memory), seconds(load.age),
+      rate(history.rateOf(worker.worker)), `${count(worker.moves.in)} in, ${count(worker.moves.out)} out`, bytes(load.memory), seconds(load.age),
     ]);
     const [meter, percent] = row.children[3].children;
     meter.style.setProperty("--part", Math.min(1, (load.cpu ?? 0) / 100));

@@ -33,6 +33,8 @@ MAX_USER = 80
 USER_KEYS = ("user", "username", "name")
 #: the close reason of a session that was closed on the page
 CLOSED_BY_INSPECTOR = "closed by the inspector"
+#: what became of a watched session that is not here any more, if it was not closed here
+GONE = "it has ended, or went to another worker"
 #: the name of this worker where there is no cluster
 ALONE = "this"
 
@@ -100,7 +102,8 @@ class WorkerView:
             "buffered": sum([record.session.outbox.size for record in records]),
             "history": recorder.history.since(look.since.get(self.name, 0)),
             "totals": recorder.totals(),
-            "closes": dict(recorder.reasons),
+            "moves": recorder.moves,
+            "closes": recorder.reasons,
             "refusals": recorder.refusals.describe(now),
             "upgrades": {"won": recorder.upgrades_won, "failed": recorder.upgrades_failed,
                          "seconds": [round(seconds, 4) for seconds in recorder.upgrade_seconds]},
@@ -151,8 +154,10 @@ class WorkerView:
         number, record = found
         seen = self._watches.look(number, None if record is None else record.session, look.packet)
         if seen is None:
-            return {"reason": "it has ended", "missed": 0, "packets": [], "row": None}
-        return {**seen, "row": None if record is None else self._row(record, monotonic())}
+            return {"reason": GONE, "missed": 0, "packets": [], "row": None}
+        if record is None:
+            return {**seen, "reason": seen["reason"] or GONE, "row": None}
+        return {**seen, "row": self._row(record, monotonic())}
 
     def _close(self, handle: str) -> bool:
         """Close a session when its client has received what is buffered. Returns whether it is here."""

@@ -332,6 +332,20 @@ def test_what_waits_for_a_client(site: Site, viewer: Viewer) -> None:
         assert viewer.look()["totals"][0] == 1
 
 
+def test_sessions_that_are_handed_over(site: Site, viewer: Viewer) -> None:
+    with Client(site.app, transport="websocket") as client:
+        session, observers = client.socket._session, site.server._registry.observers  # type: ignore[union-attr]
+        handle = viewer.sessions()[0]["handle"]
+        viewer.look(watched=handle)
+        observers.on_moved(session, "out")
+        seen = viewer.look(watched=handle)
+        assert (seen["moves"], seen["totals"][:3], seen["closes"]) == ({"in": 0, "out": 1}, [0, 1, 0], {})
+        assert "another worker" in seen["watched"]["reason"]
+        observers.on_moved(session, "in")
+        seen = viewer.look()
+        assert (seen["moves"], [row["number"] for row in seen["sessions"]]) == ({"in": 1, "out": 1}, [2])
+
+
 def test_closes_by_reason(site: Site, viewer: Viewer) -> None:
     with Client(site.app), Client(site.app, transport="websocket") as other:
         other.socket.close(reason="he was rude")  # type: ignore[union-attr]
