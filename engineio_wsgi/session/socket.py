@@ -237,41 +237,33 @@ class Socket(HasListeners):
     def _send(self, data: Data | Bundle, compress: bool, callback: Callable[[], object] | None, timeout: float | None,
               volatile: bool) -> Socket:
         """Send a message of any kind, or a bundle."""
-        session = self._session
-        outbox = session.outbox
         if isinstance(data, Bundle):
-            return self._send_bundle(data, compress, callback, timeout, volatile)
+            self._queue(self._bundle_entry(data, compress, callback), data.size, timeout, volatile)
+            return self
         message = data if type(data) is str or type(data) is bytes else as_message(data)
-        size = size_of(message)
-        entry: Entry = message if compress and callback is None else self._special_entry(message, compress, callback)
-        if outbox.size >= outbox.limit and not self._wait_for_room(timeout, volatile):
-            return self
-        if session.thread != current_thread():
-            session.append_from_thread(entry, size)
-            return self
-        if session.creation_watched:
-            entry = session.announce(entry)
-        outbox.put(entry, size)
+        entry = message if compress and callback is None else self._special_entry(message, compress, callback)
+        self._queue(entry, size_of(message), timeout, volatile)
         return self
 
-    def _send_bundle(self, bundle: Bundle, compress: bool, callback: Callable[[], object] | None, timeout: float | None,
-                     volatile: bool) -> Socket:
+    def _queue(self, entry: Entry, size: int, timeout: float | None, volatile: bool) -> None:
+        """Queue an entry of ``size`` bytes: see :meth:`send`."""
         session = self._session
         outbox = session.outbox
-        check_fits(bundle, session.registry.options.max_buffered)
-        entry = prepare(bundle, compress)
-        if callback is not None:
-            check_function("a callback of send()", callback)
-            entry = entry.variant(callback=self._stand_in(callback))
         if outbox.size >= outbox.limit and not self._wait_for_room(timeout, volatile):
-            return self
+            return
         if session.thread != current_thread():
-            session.append_from_thread(entry, bundle.size)
-            return self
-        if session.creation_watched:
-            entry = session.announce_bundle(entry)
-        session.append(entry, bundle.size)
-        return self
+            session.append_from_thread(entry, size)
+            return
+        session.append(session.announce(entry) if session.creation_watched else entry, size)
+
+    def _bundle_entry(self, bundle: Bundle, compress: bool, callback: Callable[[], object] | None) -> Entry:
+        """The entry of a bundle."""
+        check_fits(bundle, self._session.registry.options.max_buffered)
+        entry = prepare(bundle, compress)
+        if callback is None:
+            return entry
+        check_function("a callback of send()", callback)
+        return entry.variant(callback=self._stand_in(callback))
 
     def _special_entry(self, data: str | bytes, compress: bool, callback: Callable[[], object] | None) -> Entry:
         """The entry of a message that is not to be compressed, or that has a callback."""

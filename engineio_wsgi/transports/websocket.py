@@ -160,19 +160,24 @@ class WebSocketTransport(MovableWebSocket):
             return
         if self.meter is not None:
             self.meter.on_bytes_in(size)
-        if not messages and is_pong(rest) and self._decoder.plain_limit > 0:
-            self._take_pong()
-        elif not messages:
-            self._read_items(self._decoder.feed(rest), now)
-        elif len(messages) == 1 and not rest:
+        if len(messages) == 1 and not rest:
             # most traffic: one message, which need not be queued
             self.inbox.deliver(messages[0], now)
         else:
+            self._take_received(messages, rest, now)
+
+    def _take_received(self, messages: list[str | bytes], rest: bytes, now: float) -> None:
+        """Deliver plain ``messages``, and then what is in the frames behind them."""
+        if messages:
             self.inbox.hear()
             self.inbox.enqueue(messages)
             if rest:
                 self.take(self._decoder.feed(rest))
             self.inbox.run_turn()
+        elif is_pong(rest) and self._decoder.plain_limit > 0:
+            self._take_pong()
+        else:
+            self._read_items(self._decoder.feed(rest), now)
 
     def feed(self, data: bytes) -> list[Item]:
         """Decode what was received: for an upgrade, which reads the candidate itself."""
@@ -303,15 +308,8 @@ class WebSocketTransport(MovableWebSocket):
         if wire.unsent or not outbox.entries or (fd < 0 and self.sink.closed):
             return
         entries = outbox.take()
-        frames: list[bytes] = []
         try:
-            sent = send_messages(fd, entries) if fd >= 0 and self._writes_batches else None
-            if sent is None:
-                size, frames = self._write_entries(entries)
-            else:
-                size, rest = sent
-                if rest:
-                    wire.keep(rest)
+            size, frames = self._write_entries(entries, fd)
         except OSError as error:
             wire.lose(error)
             outbox.put_back(entries)
@@ -324,8 +322,22 @@ class WebSocketTransport(MovableWebSocket):
         if wire.unsent or outbox.watched:
             self._account_for(entries, frames)
 
-    def _write_entries(self, entries: list[Entry]) -> tuple[int, list[bytes]]:
-        """Write entries of any kind, to any connection. Returns the size of their frames, and the frames if there is a list."""
+    def _write_entries(self, entries: list[Entry], fd: int) -> tuple[int, list[bytes]]:
+        """Write entries of any kind to the connection, or to ``fd`` if it has lent that.
+
+        Returns:
+            The size of their frames, and the frames if there is a list.
+        """
+        sent = send_messages(fd, entries) if fd >= 0 and self._writes_batches else None
+        if sent is None:
+            return self._write_mixed(entries)
+        size, rest = sent
+        if rest:
+            self.wire.keep(rest)
+        return size, []
+
+    def _write_mixed(self, entries: list[Entry]) -> tuple[int, list[bytes]]:
+        """As :meth:`_write_entries`, for entries of any kind and any connection."""
         frames: list[bytes] = []
         data = encode_messages(entries) if self._writes_batches else None
         if data is None:

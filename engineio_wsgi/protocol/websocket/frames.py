@@ -140,24 +140,22 @@ class FrameDecoder:
                 return [payload.decode()]
             except UnicodeDecodeError:
                 # the general path finds the reason
-                pass
-        elif first == FINAL_BINARY:
+                return self._decode(data)
+        if first == FINAL_BINARY:
             return [payload]
-        elif first == FINAL_CLOSE and second < MASKED_16:
-            # the last frame of most sessions; the general path takes twice as long
-            try:
-                return [self._close(payload)]
-            except FrameError:
-                # the general path reports it
-                pass
-        return self._decode(data)
+        return self._take_close(data, payload) if first == FINAL_CLOSE else self._decode(data)
 
-    def _close(self, payload: bytes) -> Close:
-        """The content of a close frame, which ends the stream. Raises `FrameError` if it violates the protocol."""
-        close = parse_close(payload)
+    def _take_close(self, data: bytes, payload: bytes) -> list[Item]:
+        """Decode a close frame, the last one of most sessions. The general path reports violations, and takes twice as long."""
+        if len(payload) > MAX_CONTROL:
+            return self._decode(data)
+        try:
+            close = parse_close(payload)
+        except FrameError:
+            return self._decode(data)
         self._end()
         self.plain_limit = -1
-        return close
+        return [close]
 
     def _resume(self, data: bytes) -> list[Item]:
         if self._is_over:
