@@ -143,6 +143,7 @@ class Inspector:
             return
         answers = self._workers.ask(message if isinstance(message, str) else message.decode())
         if isinstance(asked, Close):
+            logger.info("< %s: asked the inspector to close the session %s", socket.remote_address, asked.session)
             closed = any(json.loads(text)["closed"] for text in answers.texts)
             socket.send(json.dumps({"type": "closed", "session": asked.session, "done": closed}))
             return
