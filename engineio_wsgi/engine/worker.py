@@ -43,7 +43,7 @@ from engineio_wsgi.session.movable import SessionSnapshot
 from engineio_wsgi.session.outgoing import Outgoing
 from engineio_wsgi.session.socket import Socket
 
-__all__ = ["Front", "Reach", "Router", "Worker", "set_default_cluster"]
+__all__ = ["Front", "Reach", "Router", "Worker", "note_front", "set_default_cluster"]
 
 logger = logging.getLogger("engine")
 
@@ -87,7 +87,7 @@ class Router(Reach, Protocol):
 
 
 class Front(Protocol):
-    """A server in front of an application."""
+    """A server, or something that passes requests on to one, in front of an application."""
 
     @property
     def application(self) -> WSGIApplication:
@@ -101,12 +101,17 @@ class Front(Protocol):
 
     @property
     def server(self) -> object:
-        """The server."""
+        """The server; ``None`` if it is none."""
         ...
 
 
 #: the fronts of this process by their identity: an application need not be hashable
 _fronts: WeakValueDictionary[int, Front] = WeakValueDictionary()
+
+
+def note_front(front: Front) -> None:
+    """Remember something in front of an application that passes the requests of sessions on."""
+    _fronts[id(front)] = front
 
 
 class Worker:
@@ -402,7 +407,7 @@ class Worker:
             self._wrapped = front.application
         elif self._wrapped is not front.application:
             self.has_one_application = False
-        _fronts[id(front)] = front
+        note_front(front)
 
     def is_outermost(self, application: WSGIApplication | None) -> bool:
         """Whether a request to ``application`` reaches this server first; other servers in between do not count.
