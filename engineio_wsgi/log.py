@@ -20,7 +20,7 @@ __all__ = ["LOGGERS", "DebugHandler", "Scopes", "Throttle", "log_violation", "se
 
 #: all loggers of the package, which are the scopes of ``DEBUG``; the manual describes them
 LOGGERS = ("engine", "engine.socket", "engine.polling", "engine.ws", "engine.http", "engine.cluster", "engine.access",
-           "engine.socketio")
+           "engine.socketio", "engine.webtransport")
 #: characters of a session id that are logged: the id is a credential
 SHOWN = 6
 #: ANSI colours that can be distinguished on light and dark terminals

@@ -32,6 +32,7 @@ from engineio_wsgi.handoff.accepted_websocket import AnyWebSocket
 from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.http.http_server import Address, HttpServer, TlsGate
 from engineio_wsgi.http.lane import keeps_lane
+from engineio_wsgi.http3.ports import WebTransportSession
 from engineio_wsgi.options.environment import from_environ
 from engineio_wsgi.options.options import Options
 from engineio_wsgi.runtime.clock import monotonic
@@ -242,6 +243,17 @@ class Server(HasListeners):
         Blocks until the WebSocket is closed, unless its connection can be taken over.
         """
         self._worker.handle_upgrade(environ, websocket)
+
+    def handle_webtransport(self, session: WebTransportSession) -> None:
+        """Serve a WebTransport session that another library than this package's :class:`WebTransportServer` has accepted.
+
+        Blocks as long as the middlewares do, and not until the session has ended.
+
+        Args:
+            session: an object with ``environ``, the request as a WSGI environ; ``on_stream(callback)``; and
+                ``close(code, reason)``: see :class:`engineio_wsgi.http3.ports.WebTransportSession`.
+        """
+        self._worker.handle_webtransport(session)
 
     def handle_socket(self, sock: GeventSocket) -> bool:
         """Answer a Flash policy request on a raw TCP socket, if it is one and ``policy_file`` is set.

@@ -31,6 +31,7 @@ from engineio_wsgi.session.upgrade import Upgrade, UpgradeState
 from engineio_wsgi.session.write_buffer import OVERHEAD, WriteBuffer
 from engineio_wsgi.transports.base import (
     GOODBYE,
+    Candidate,
     CloseReason,
     Entry,
     Prepared,
@@ -40,7 +41,6 @@ from engineio_wsgi.transports.base import (
     as_packets,
     size_of,
 )
-from engineio_wsgi.transports.websocket import WebSocketTransport
 
 if TYPE_CHECKING:
     from engineio_wsgi.session.socket import Socket
@@ -337,7 +337,7 @@ class Session(MovableSession):
 
     # -- the upgrade
 
-    def start_upgrade(self, candidate: WebSocketTransport, on_started: Callable[[], Callable[[bool], object] | None]) -> bool:
+    def start_upgrade(self, candidate: Candidate, on_started: Callable[[], Callable[[bool], object] | None]) -> bool:
         """Start an upgrade to ``candidate``. Returns ``False`` if the session cannot be upgraded now.
 
         Args:

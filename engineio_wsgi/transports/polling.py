@@ -75,7 +75,7 @@ class PollingTransport(Transport):
     name = "polling"
     #: whether responses are scripts
     is_jsonp = False
-    upgrades_to = ("websocket", "flashsocket")
+    upgrades_to = ("websocket", "webtransport", "flashsocket")
 
     def __init__(self, protocol: int, limit: int, binary: bool = True, meter: Meter | None = None) -> None:
         super().__init__(meter)
