@@ -555,14 +555,14 @@ def test_garbage_in_the_channels(start: Start, redis: RedisServer) -> None:
     assert session.hear() == "x"
     channels = redis.ask("PUBSUB", "CHANNELS", "*")
     assert len(channels) == 3
-    origin = b"\x03" + b"evil".ljust(12, b"\0")
-    garbage = ["", "x", "GET / HTTP/1.1\r\n\r\n", b"\x01" * 100, b"\x03" + b"\xff" * 100, origin + b"\xff" * 48,
+    origin = bytes([VERSION]) + b"evil".ljust(12, b"\0")
+    garbage = ["", "x", "GET / HTTP/1.1\r\n\r\n", b"\x01" * 100, bytes([VERSION]) + b"\xff" * 100, origin + b"\xff" * 48,
                origin + bytes(48) + b"{",
-               origin + bytes(40) + struct.pack("!q", 1) + struct.pack("!BcII", 3, b"R", 2, 0) + b"{}",
-               origin + bytes(40) + struct.pack("!q", 1) + struct.pack("!BcII", 3, b"L", 2, 0) + b"{}",
+               origin + bytes(40) + struct.pack("!q", 1) + struct.pack("!BcII", VERSION, b"R", 2, 0) + b"{}",
+               origin + bytes(40) + struct.pack("!q", 1) + struct.pack("!BcII", VERSION, b"L", 2, 0) + b"{}",
                Envelope("evil", 7, 0, 9, 0, 0, 1).pack(b""),
                Envelope("evil", 7, 1, 1, 0, 0, -(1 << 63)).pack(Message(Kind.DATA, (), b"x").encode()),
-               origin + b"\1" * 40 + struct.pack("!q", 1) + struct.pack("!BcII", 3, b"R", 2, 0) + b"{}"]
+               origin + b"\1" * 40 + struct.pack("!q", 1) + struct.pack("!BcII", VERSION, b"R", 2, 0) + b"{}"]
     with real_redis.Redis(port=redis.port) as client:
         for channel in channels:
             for data in garbage:
