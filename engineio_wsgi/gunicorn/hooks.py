@@ -20,7 +20,7 @@ from engineio_wsgi.gunicorn.process import (
 from engineio_wsgi.gunicorn.worker import NOTIFY_PERIOD, RESERVE, Worker
 from engineio_wsgi.handover import Handover
 from engineio_wsgi.server import close_servers
-from engineio_wsgi.vendors.gunicorn_workers import GunicornWorker
+from engineio_wsgi.vendors.gunicorn_workers import GunicornWorker, running_servers
 
 __all__ = ["post_worker_init", "pre_fork", "worker_exit"]
 
@@ -59,7 +59,7 @@ def post_worker_init(worker: GunicornWorker) -> None:
 
 def _watch_worker(worker: GunicornWorker, handover: Handover) -> None:
     # it runs when the worker's main loop waits for the first time: the worker accepts by then
-    handover.ready([])
+    handover.ready(running_servers(gevent.get_hub().parent))
     watch = LimitWatch(None)
     while worker.alive:
         if os.getpid() != worker.pid:
