@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
+from engineio_wsgi.cluster.local.calls import LocalCaller
 from engineio_wsgi.cluster.local.names import choose_names, is_worker_id
 from engineio_wsgi.cluster.local.running import AUTOMATIC, running_clusters
 from engineio_wsgi.cluster.messages import Action, Call, Message
 from engineio_wsgi.cluster.publisher import Post, PostKind, check_session, unknown_session
-from engineio_wsgi.cluster.rpc import Caller, LocalCaller
+from engineio_wsgi.cluster.rpc import Caller
 from engineio_wsgi.cluster.topics import Reply, Subscriber, Topics, check_data, check_topic
 from engineio_wsgi.engine.registry import WORKER_ID_SIZE
 from engineio_wsgi.errors import ConfigurationError, NoWorkers, OwnerGone, UsageError
@@ -158,7 +159,7 @@ class Emitter:
             return int(self._ask_worker(worker, post.message(self._group)))
         if not post.session:
             return self._ask_all(post.message(self._group))
-        if not self._ask_owner(post.call(self._group), post.data):
+        if not self._ask_worker(post.session[:WORKER_ID_SIZE], post.message(self._group)):
             raise unknown_session(post.session)
         return 1
 

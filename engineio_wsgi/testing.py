@@ -22,7 +22,6 @@ from gevent import socket as gevent_socket
 from gevent.lock import Semaphore
 from gevent.queue import Empty, Queue
 
-from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.errors import ProtocolError, Refused, SocketClosed
 from engineio_wsgi.handoff.adopter import Adopter
 from engineio_wsgi.packet import Packet, PacketType
@@ -38,10 +37,12 @@ from engineio_wsgi.protocol.websocket.frames import (
     encode_close,
     encode_frame,
 )
+from engineio_wsgi.runtime.deadline import Deadline
 from engineio_wsgi.server import servers
 from engineio_wsgi.session.socket import Socket, as_message
+from engineio_wsgi.simulated_handover import hand_over
 
-__all__ = ["Client", "Refused"]
+__all__ = ["Client", "Refused", "hand_over"]
 
 #: the content of an open packet, in which each key has a type of its own
 Handshake: TypeAlias = dict[str, Any]
@@ -107,8 +108,7 @@ class Client:
             self._carrier.end()
             raise
         self._query["sid"] = self.sid
-        #: the server's end of the session; ``None`` if its engine is in another process
-        self.socket: Socket | None = next(filter(None, [server.clients.get(self.sid) for server in list(servers)]), None)
+        self._socket = self._find_socket()
         for packet in opened[1:]:
             self.take(packet)
         self._reader = gevent.spawn(self._carrier.read)
@@ -117,6 +117,16 @@ class Client:
     def sid(self) -> str:
         """The session's id."""
         return str(self.handshake["sid"])
+
+    @property
+    def socket(self) -> Socket | None:
+        """The server's end of the session; ``None`` if its engine is in another process."""
+        if self._socket is not None and self._socket.moved:
+            self._socket = self._find_socket()
+        return self._socket
+
+    def _find_socket(self) -> Socket | None:
+        return next(filter(None, [server.clients.get(self.sid) for server in list(servers)]), None)
 
     @property
     def connected(self) -> bool:

@@ -1,6 +1,6 @@
 """Publishing to the subscribers of all workers, and asking them: what one worker sends and receives for topics.
 
-Owns the messages of topics and the replies that are waited for. Knows nothing of how messages travel: that is a `WorkerCaller`'s.
+Owns the messages of topics and the replies that are waited for. Knows nothing of how messages travel: that is a `Carrier`'s.
 """
 
 from __future__ import annotations
@@ -10,16 +10,14 @@ import logging
 from collections.abc import Callable, Container
 from functools import partial
 from itertools import count
-from typing import NamedTuple, Protocol, Self
-
-from gevent.event import Event
+from typing import NamedTuple, Self
 
 from engineio_wsgi.cluster.local.names import is_worker_id
-from engineio_wsgi.cluster.messages import Action, BadMessage, Call, Message, Result, read_number
+from engineio_wsgi.cluster.messages import Action, Call, Message, read_number
+from engineio_wsgi.cluster.rpc import Answers, Carrier
 from engineio_wsgi.cluster.topics import Reply, Topics
-from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.engine.registry import WORKER_ID_SIZE
-from engineio_wsgi.errors import UnknownSession
+from engineio_wsgi.errors import BadMessage, UnknownSession
 from engineio_wsgi.log import shorten
 from engineio_wsgi.session.outgoing import Bundle
 
@@ -44,6 +42,8 @@ class PostKind(enum.Enum):
 
 
 _KINDS = {kind.value: kind for kind in PostKind}
+#: the kinds that a reply to a question has
+REPLIES = (PostKind.REPLY, PostKind.NOTHING)
 _FIELDS = 4
 
 
@@ -66,73 +66,31 @@ class Post(NamedTuple):
     number: int = 0
     session: str = ""
 
-    def call(self, group: str) -> Call:
-        """The call that carries it, without its data."""
-        return Call(group, Action.PUBLISH, (self.session, self.kind.value, self.origin, str(self.number)), to=self.topic)
+    @property
+    def reply(self) -> Reply:
+        """What a subscriber has returned."""
+        return self.data if self.kind is PostKind.REPLY else None
 
     def message(self, group: str) -> Message:
         """The message that carries it."""
-        return self.call(group).message(self.data)
+        fields = (self.session, self.kind.value, self.origin, str(self.number))
+        return Call(group, Action.PUBLISH, fields, to=self.topic).message(self.data)
 
     @classmethod
     def of(cls, call: Call, body: bytes) -> Self:
         """Read what a call carries.
 
         Raises:
-            BadMessage: it is no message of a topic.
+            BadMessage: it is not a message of a topic.
         """
         if call.action is not Action.PUBLISH or len(call.sids) != _FIELDS or call.to is None:
-            raise BadMessage("a message of a topic with other fields")
+            raise BadMessage("a message of a topic has the wrong fields")
         session, name, origin, number = call.sids
         kind = _KINDS.get(name)
         data = call.data(body)
         if kind is None or isinstance(data, Bundle):
-            raise BadMessage("a message of a topic of a kind that does not exist")
+            raise BadMessage("a message of a topic has an unknown kind")
         return cls(kind, call.to, data, origin, read_number(number), session)
-
-
-class Carrier(Protocol):
-    """Carries messages to other workers, each worker's in order."""
-
-    def tell(self, worker: str, message: Message, on_heard: Callable[[int], object] | None = None) -> bool:
-        """Have one worker carry out a call later. Does not block; see `WorkerCaller`."""
-        ...
-
-    def tell_all(self, message: Message, on_heard: Callable[[int], object] | None = None) -> bool:
-        """Have all others carry out a call later. Does not block; see `WorkerCaller`."""
-        ...
-
-
-class _Question:
-    """The replies to a question, until all workers have answered."""
-
-    def __init__(self) -> None:
-        self.replies: dict[str, Reply] = {}
-        self.is_unknown = False
-        self._answered: set[str] = set()
-        self._expected = -1
-        self.complete = Event()
-
-    def expect(self, workers: int) -> None:
-        """So many workers have got the question."""
-        self._expected = workers
-        self._look()
-
-    def add(self, worker: str, has_returned: bool, reply: Reply) -> None:
-        """A worker has answered."""
-        self._answered.add(worker)
-        if has_returned:
-            self.replies[worker] = reply
-        self._look()
-
-    def refuse(self) -> None:
-        """No worker has the session."""
-        self.is_unknown = True
-        self.complete.set()
-
-    def _look(self) -> None:
-        if 0 <= self._expected <= len(self._answered):
-            self.complete.set()
 
 
 class Publisher:
@@ -153,7 +111,7 @@ class Publisher:
         self._sessions = sessions
         self._carrier = carrier
         self._numbers = count(1)
-        self._questions: dict[int, _Question] = {}
+        self._asked: dict[int, Answers[Post]] = {}
 
     def publish(self, topic: str, data: str | bytes, session: str, worker: str | None = None) -> None:
         """Send a message to the subscribers of all workers, of one session's worker, or of ``worker``. Does not block.
@@ -163,20 +121,12 @@ class Publisher:
         """
         post = self._post(PostKind.PUBLISH, topic, data, session)
         if worker is not None:
-            self._publish_to(worker, post)
-        elif not session:
-            self._topics.deliver(topic, self._worker_id, data)
+            self._send(worker, post)
+        elif session:
+            self._send(self._worker_of(session), post)
+        else:
+            self._take(post)
             self._carrier.tell_all(post.message(self._group))
-        elif self._is_here(session):
-            self._topics.deliver(topic, self._worker_id, data)
-        else:
-            self._carrier.tell(_owner(session), post.message(self._group))
-
-    def _publish_to(self, worker: str, post: Post) -> None:
-        if worker == self._worker_id:
-            self._topics.deliver(post.topic, worker, post.data)
-        else:
-            self._carrier.tell(worker, post.message(self._group))
 
     def ask(self, topic: str, data: str | bytes, timeout: float, session: str) -> dict[str, Reply]:
         """Send the same, and return the replies. Blocks until all have answered, for ``timeout`` seconds at most.
@@ -185,69 +135,77 @@ class Publisher:
             UnknownSession: no worker has the session.
         """
         post = self._post(PostKind.ASK, topic, data, session)
-        question = self._questions[post.number] = _Question()
+        answers = self._asked[post.number] = Answers()
         try:
-            self._send_question(post, question)
-            Deadline(timeout).wait(question.complete)
+            if session:
+                self._send(self._worker_of(session), post, answers.expect)
+            else:
+                self._ask_all(post, answers)
+            is_complete = answers.wait(timeout)
         finally:
-            del self._questions[post.number]
-        if question.is_unknown:
+            del self._asked[post.number]
+        if session and is_complete and all(each.kind is PostKind.UNKNOWN for each in answers.by_worker.values()):
             raise unknown_session(session)
-        return question.replies
+        return {worker: each.reply for worker, each in answers.by_worker.items() if each.kind in REPLIES}
 
-    def _send_question(self, post: Post, question: _Question) -> None:
-        answer = partial(question.add, self._worker_id)
-        if not post.session:
-            if not self._carrier.tell_all(post.message(self._group), lambda others: question.expect(others + 1)):
-                question.expect(1)
-            self._topics.deliver(post.topic, self._worker_id, post.data, answer)
-        elif self._is_here(post.session):
-            question.expect(1)
-            self._topics.deliver(post.topic, self._worker_id, post.data, answer)
-        else:
-            self._carrier.tell(_owner(post.session), post.message(self._group),
-                               lambda others: question.expect(1) if others else question.refuse())
+    def _ask_all(self, post: Post, answers: Answers[Post]) -> None:
+        if not self._carrier.tell_all(post.message(self._group), lambda others: answers.expect(others + 1)):
+            answers.expect(1)
+        self._take(post)
 
     def _post(self, kind: PostKind, topic: str, data: str | bytes, session: str) -> Post:
         return Post(kind, topic, data, self._worker_id, next(self._numbers), session)
 
-    def _is_here(self, session: str) -> bool:
-        """Whether this worker has the session; if not, another one may have it.
+    def _worker_of(self, session: str) -> str:
+        """The worker that has a session, as far as it is known.
 
         Raises:
-            UnknownSession: no other worker can have it.
+            UnknownSession: no worker can have it.
         """
         if session in self._sessions:
-            return True
-        if _owner(session) == self._worker_id or not is_worker_id(_owner(session)):
+            return self._worker_id
+        owner = session[:WORKER_ID_SIZE]
+        if owner == self._worker_id or not is_worker_id(owner):
             raise unknown_session(session)
-        return False
+        return owner
 
-    # -- from other workers
+    def _send(self, worker: str, post: Post, on_heard: Callable[[int], object] | None = None) -> None:
+        """Send a message to one worker, which may be this one. Does not block. ``on_heard``: see :meth:`Carrier.tell`."""
+        if worker != self._worker_id:
+            self._carrier.tell(worker, post.message(self._group), on_heard)
+            return
+        if on_heard is not None:
+            on_heard(1)
+        self._receive(post)
 
-    def receive(self, call: Call, body: bytes) -> Result:
-        """Take a message of another worker. Does not block. Returns whether it was taken.
+    # -- received messages
+
+    def receive(self, call: Call, body: bytes) -> int:
+        """Take a message of another worker. Does not block. Returns the number of workers that have taken it: 0 or 1.
 
         Raises:
-            BadMessage: it is no message of a topic.
+            BadMessage: it is not a message of a topic.
         """
-        post = Post.of(call, body)
+        return int(self._receive(Post.of(call, body)))
+
+    def _receive(self, post: Post) -> bool:
         if post.kind is PostKind.PUBLISH or post.kind is PostKind.ASK:
-            return Result(int(self._take(post)))
-        question = self._questions.get(post.number)
-        if question is not None:
-            self._take_answer(post, question)
-        return Result(1)
+            return self._take(post)
+        answers = self._asked.get(post.number)
+        if answers is not None:
+            answers.add(post.origin, post)
+        return True
 
     def _take(self, post: Post) -> bool:
+        """Have the subscribers called with what is published or asked. Returns whether they will be."""
         if post.number and not self._topics.is_newer(post.origin, post.number):
             return False
-        answer = partial(self._answer, post) if post.kind is PostKind.ASK else None
         if post.session and post.session not in self._sessions:
             logger.debug("= %s: a message of the topic %r is for a session that is not here", shorten(post.session), post.topic)
-            if answer is not None:
+            if post.kind is PostKind.ASK:
                 self._reply(post, PostKind.UNKNOWN)
             return False
+        answer = partial(self._answer, post) if post.kind is PostKind.ASK else None
         self._topics.deliver(post.topic, post.origin, post.data, answer)
         return True
 
@@ -261,14 +219,7 @@ class Publisher:
             self._reply(post, PostKind.REPLY, reply)
 
     def _reply(self, post: Post, kind: PostKind, data: str | bytes = b"") -> None:
-        reply = Post(kind, post.topic, data, self._worker_id, post.number)
-        self._carrier.tell(post.origin, reply.message(self._group))
-
-    def _take_answer(self, post: Post, question: _Question) -> None:
-        if post.kind is PostKind.UNKNOWN:
-            question.refuse()
-        else:
-            question.add(post.origin, post.kind is not PostKind.SILENCE, post.data if post.kind is PostKind.REPLY else None)
+        self._send(post.origin, Post(kind, post.topic, data, self._worker_id, post.number))
 
 
 def check_session(session: object) -> str:
@@ -299,10 +250,6 @@ def check_timeout(timeout: object) -> float:
     if not timeout > 0:
         raise ValueError(f"timeout: expected more than 0 seconds; got {timeout!r}")
     return float(timeout)
-
-
-def _owner(session: str) -> str:
-    return session[:WORKER_ID_SIZE]
 
 
 def unknown_session(session: str) -> UnknownSession:

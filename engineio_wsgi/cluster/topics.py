@@ -7,17 +7,17 @@ Owns the subscriptions of a server, the order of a publisher's messages, and the
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from threading import Lock
 from typing import TypeAlias
 
-from engineio_wsgi.clock import monotonic
+from engineio_wsgi.cluster.bounded_queue import BoundedQueue
+from engineio_wsgi.log import Throttle
 from engineio_wsgi.options.functions import check_function
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.session.dispatcher import LISTENER_ERRORS
 from engineio_wsgi.session.outgoing import as_message
-from engineio_wsgi.throttle import Throttle
 from engineio_wsgi.transports.base import size_of
 
 __all__ = ["MAX_DATA", "MAX_TOPIC", "Reply", "Subscriber", "Topics", "check_data", "check_topic"]
@@ -40,6 +40,8 @@ Reply: TypeAlias = str | bytes | None
 Subscriber: TypeAlias = Callable[[str | bytes], object]
 #: called with whether a subscriber has returned, and with the reply
 Answer: TypeAlias = Callable[[bool, Reply], object]
+#: the messages of one publisher that wait for the subscribers of one topic, with what is called with the answer
+_Queue: TypeAlias = BoundedQueue[tuple[str | bytes, Answer | None]]
 
 
 class _Subscription:
@@ -49,27 +51,6 @@ class _Subscription:
 
     def __init__(self, call: Callable[..., object]) -> None:
         self.call = call
-
-
-class _Queue:
-    """The messages of one publisher that wait for the subscribers of one topic."""
-
-    __slots__ = ("messages", "size")
-
-    def __init__(self) -> None:
-        self.messages: deque[tuple[str | bytes, Answer | None]] = deque()
-        self.size = 0
-
-    def append(self, data: str | bytes, answer: Answer | None) -> None:
-        """Add a message."""
-        self.messages.append((data, answer))
-        self.size += size_of(data)
-
-    def popleft(self) -> tuple[str | bytes, Answer | None]:
-        """Remove the next message."""
-        data, answer = self.messages.popleft()
-        self.size -= size_of(data)
-        return data, answer
 
 
 class Topics:
@@ -87,9 +68,10 @@ class Topics:
         self._subscriptions: dict[str, tuple[_Subscription, ...]] = {}
         #: guards the replacement of a topic's subscriptions
         self._changing = Lock()
+        #: of each topic and publisher
         self._queues: dict[tuple[str, str], _Queue] = {}
         self._newest: dict[str, int] = {}
-        self._complaints = Throttle()
+        self._throttle = Throttle()
 
     # -- subscriptions
 
@@ -150,28 +132,26 @@ class Topics:
             return
         queue = self._queues.get((topic, publisher))
         if queue is None:
-            queue = self._queues[topic, publisher] = _Queue()
+            queue = self._queues[topic, publisher] = BoundedQueue(MAX_WAITING)
             self._submit(partial(self._work_off, topic, publisher, queue))
-        elif queue.size > MAX_WAITING:
-            if self._complaints.passes(topic, monotonic()):
+        if not queue.append((data, answer), size_of(data)):
+            if self._throttle.passes(topic, monotonic()):
                 logger.warning("a subscriber of the topic %r is too slow: %d bytes wait for it, and messages are dropped", topic,
                                queue.size)
             if answer is not None:
                 answer(False, None)
-            return
-        queue.append(data, answer)
 
     def _work_off(self, topic: str, publisher: str, queue: _Queue) -> None:
         """In a greenlet of the pool: call the subscribers with what waits."""
         ends = monotonic() + SLICE
         try:
-            while queue.messages:
+            while queue:
                 self._call(topic, *queue.popleft())
                 if monotonic() > ends:
                     break
         finally:
-            # also if a subscriber has killed the greenlet
-            if queue.messages:
+            # even if a subscriber has killed the greenlet
+            if queue:
                 self._submit(partial(self._work_off, topic, publisher, queue))
             elif self._queues.get((topic, publisher)) is queue:
                 del self._queues[topic, publisher]

@@ -75,7 +75,7 @@ class Handshakes:
         """
         session = self.new_session(self.admit(environ), checked, environ)
         limit = self._registry.options.max_http_buffer_size
-        meter = self._registry.observer.meter("polling")
+        meter = self._registry.observers.meter("polling")
         transport: PollingTransport
         if "j" in checked.query:
             transport = JSONPTransport(checked.protocol, limit, meter)

@@ -71,6 +71,10 @@ class EngineLane:
         """Serve requests only if ``origins`` need not be asked for each, and no ``applications`` have to see each."""
         self._is_closed = origins.is_asked or not all(isinstance(each, HandshakeOnly) for each in applications)
 
+    def close(self) -> None:
+        """Serve nothing more: this server gives its sessions away."""
+        self._is_closed = True
+
     @property
     def compression(self) -> HttpCompression | None:
         """How answers are compressed."""

@@ -77,6 +77,11 @@ class AddressQuota:
         if self._max_sessions is not None:
             self._sessions[_network(address)] += 1
 
+    def add(self, address: str | None) -> None:
+        """Count a session that comes from another worker, which has checked it."""
+        if self._max_sessions is not None:
+            self._sessions[_network(address)] += 1
+
     def give_back(self, address: str | None) -> None:
         """Count a session that has ended."""
         if self._max_sessions is None:

@@ -1,6 +1,6 @@
 """The registry of a server's sessions in this process: it opens sessions, forgets them, and closes them all.
 
-Owns the sessions by their ids and what they share: options, greenlet pool, heartbeat timer, quota, observer. It must not know
+Owns the sessions by their ids and what they share: options, greenlet pool, heartbeat timer, quota, observers. It must not know
 requests.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 import secrets
 from collections.abc import Callable, Collection, ItemsView, Iterator, Mapping, ValuesView
 from typing import Protocol
@@ -16,23 +17,27 @@ import gevent
 from gevent.event import Event
 from gevent.hub import Hub
 
-from engineio_wsgi.clock import monotonic
-from engineio_wsgi.deadline import Deadline
+from engineio_wsgi.engine.drain import RETRY_PERIODS, drain, drain_seconds
 from engineio_wsgi.engine.quota import AddressQuota
 from engineio_wsgi.engine.server_events import ServerEvents
 from engineio_wsgi.errors import ServerClosing, SocketClosed, UsageError, WriteTimeout
 from engineio_wsgi.log import shorten
 from engineio_wsgi.options.options import Options
 from engineio_wsgi.packet import Packet, PacketType
+from engineio_wsgi.runtime.clock import monotonic
+from engineio_wsgi.runtime.deadline import Deadline
 from engineio_wsgi.runtime.greenlet_pool import GreenletPool
 from engineio_wsgi.runtime.observer import Observer
+from engineio_wsgi.runtime.observers import Observers
 from engineio_wsgi.runtime.random_ids import random_id
 from engineio_wsgi.runtime.threads import current_thread, wait_in_thread
 from engineio_wsgi.session.broadcasts import Broadcasts, ping_all
 from engineio_wsgi.session.delivery import Delivery, OnSlow
 from engineio_wsgi.session.dispatcher import LISTENER_ERRORS, failure_text
+from engineio_wsgi.session.events import Listener
 from engineio_wsgi.session.groups import Groups
 from engineio_wsgi.session.heartbeat import HeartbeatTimer
+from engineio_wsgi.session.movable import SessionSnapshot
 from engineio_wsgi.session.outgoing import Outgoing, check_fits, prepare
 from engineio_wsgi.session.session import Session
 from engineio_wsgi.session.socket import Socket
@@ -43,6 +48,8 @@ __all__ = ["WORKER_ID_SIZE", "Registry", "new_worker_id", "send_or_not"]
 
 logger = logging.getLogger("engine")
 
+#: transports that need something else than the HTTP server, and are offered while that runs
+BESIDE_HTTP = frozenset(name for name, transport in transports.items() if not transport.over_http)
 #: seconds in which a full write buffer may get room for a message whose session is named by its id
 ROOM_TIMEOUT = 4.0
 #: characters at the head of a session id that name the worker which owns the session
@@ -143,8 +150,8 @@ class Registry:
         self.groups = Groups()
         #: the same, as the application sees them
         self.clients: Mapping[str, Socket] = Clients(self._sessions)
-        #: counts what happens; `observe` replaces it
-        self.observer = Observer()
+        #: who is told of what happens
+        self.observers = Observers()
         #: whether no session is opened any more
         self.closing = False
         #: the hub that the sessions live in, and the id of its thread; ``None`` before the first request
@@ -154,6 +161,8 @@ class Registry:
         self.worker_id = ""
         self.in_cluster = False
         self._emptied: Event | None = None
+        #: the transports that are served beside the HTTP server, while they are
+        self._offered: set[str] = set()
         #: the data of open packets behind the session id, by transport and whether an upgrade is offered
         self._open_data: dict[tuple[str, bool], str] = {}
         #: whether this process was forked from one that serves, and does not serve itself
@@ -167,25 +176,24 @@ class Registry:
         self._quota = None if limits == (None, None) else AddressQuota(*limits)
         self._open_data.clear()
 
-    def check_not_observed(self) -> None:
-        """Check that an observer can be set.
+    def check_not_observed(self, kind: type[Observer]) -> None:
+        """Check that an observer of ``kind`` can be added.
 
         Raises:
             UsageError: there is one already, or there are sessions.
         """
-        if type(self.observer) is not Observer:
-            raise UsageError("this server is observed already: call observe(server) once")
+        self.observers.check_new(kind)
         if self._sessions:
-            raise UsageError("this server has sessions already: call observe(server) before it serves")
+            raise UsageError(f"this server has sessions already: call {kind.added_by}(server) before it serves")
 
     def observe(self, observer: Observer) -> None:
-        """Report to ``observer`` from now on.
+        """Report to ``observer`` as well from now on.
 
         Raises:
             UsageError: see :meth:`check_not_observed`.
         """
-        self.check_not_observed()
-        self.observer = observer
+        self.check_not_observed(type(observer))
+        self.observers.add(observer)
 
     def start(self, hub: Hub, worker_id: str, in_cluster: bool) -> None:
         """Begin to serve in the hub of the calling thread."""
@@ -193,7 +201,7 @@ class Registry:
         self.greenlets = GreenletPool(hub)
         self._broadcasts = Broadcasts(hub.loop)
         shortest = min(self.options.ping_interval, self.options.ping_timeout)
-        self.heartbeat_timer = HeartbeatTimer(hub.loop, shortest, self.greenlets.blame, ping_all)
+        self.heartbeat_timer = HeartbeatTimer(hub.loop, shortest, self.greenlets.blame, ping_all, self.observers.on_lag)
         self.worker_id = worker_id
         self.in_cluster = in_cluster
         self.forked = False
@@ -217,7 +225,7 @@ class Registry:
         self.hub = self._emptied = None
         self.closing = False
         self.configure(self.options)
-        self.observer.after_fork()
+        self.observers.after_fork()
 
     def run_in_hub(self, function: Callable[[], object], timeout: float) -> None:
         """Call ``function`` in the hub's thread. Blocks until it has returned, for ``timeout`` seconds at most in another thread.
@@ -237,6 +245,15 @@ class Registry:
 
     # -- the beginning and the end of a session
 
+    def check_open(self) -> None:
+        """Check that sessions are opened.
+
+        Raises:
+            ServerClosing: the server is about to end.
+        """
+        if self.closing:
+            raise ServerClosing(random.randint(*RETRY_PERIODS))
+
     def check_handshake(self, address: str | None) -> None:
         """Count a handshake of a client, and check that the client may open a session.
 
@@ -244,8 +261,7 @@ class Registry:
             ServerClosing: no session is opened any more.
             Forbidden: the address has used up its quota.
         """
-        if self.closing:
-            raise ServerClosing()
+        self.check_open()
         if self._quota is not None:
             self._quota.count_handshake(address, monotonic())
             self._quota.check(address)
@@ -260,12 +276,10 @@ class Registry:
         Raises:
             ServerClosing, Forbidden: as :meth:`check_handshake`; something has changed since.
         """
-        if self.closing:
-            raise ServerClosing()
+        self.check_open()
         if self._quota is not None:
             self._quota.take(session.remote_address)
         self._sessions[session.id] = session
-        self.observer.on_open(transport.name)
         self.heartbeat_timer.start()
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("= %s: open over %s, revision %d", shorten(session.id), transport.name, session.protocol)
@@ -276,13 +290,15 @@ class Registry:
         if self.options.initial_packet is not None:
             first.append(Packet(PacketType.MESSAGE, self.options.initial_packet))
         session.open(transport, first)
+        self.observers.on_open(session)
         session.inbox.queue_call(self._connected, session)
 
     def _describe_opening(self, transport: str, may_upgrade: bool) -> str:
         """What open packets say behind the session id, up to the end of the object. It is made once for each transport."""
         options = self.options
+        names = self.upgrades(transport) if may_upgrade or self._offered else []
         data = json.dumps({
-            "upgrades": self.upgrades(transport) if may_upgrade else [],
+            "upgrades": [name for name in names if may_upgrade or name in BESIDE_HTTP],
             "pingInterval": round(options.ping_interval * 1000),
             "pingTimeout": round(options.ping_timeout * 1000),
             "maxPayload": options.max_http_buffer_size,
@@ -294,32 +310,90 @@ class Registry:
         """The names of the transports that a session may upgrade to from ``transport``."""
         if not self.options.allow_upgrades:
             return []
-        return [name for name in transports[transport].upgrades_to if name in self.options.transports]
+        return [name for name in transports[transport].upgrades_to if name in self.options.transports
+                and (name not in BESIDE_HTTP or name in self._offered)]
+
+    def offer(self, name: str) -> None:
+        """Offer upgrades to a transport from now on, because what serves it has started."""
+        self._offered.add(name)
+        self._open_data.clear()
+
+    def withdraw(self, name: str) -> None:
+        """Do not offer them any more."""
+        self._offered.discard(name)
+        self._open_data.clear()
 
     def _connected(self, session: Session) -> None:
         """Call the ``connection`` listeners, in the first turn of the session."""
+        if self._introduce(session, "connection") and not session.closed:
+            session.inbox.notify("open")
+
+    def _resumed(self, session: Session) -> None:
+        """Call the ``resume`` listeners, in the first turn of a session that comes from another process."""
+        self._introduce(session, "resume")
+
+    def tell_leave(self, session: Session) -> None:
+        """In the session's turn: call the ``leave`` listeners. A failure is logged, and the session moves all the same."""
         try:
-            self.events.emit("connection", session.socket)
+            self.events.emit("leave", session.socket)
         except LISTENER_ERRORS as error:
             if not session.inbox.is_own(error):
-                logger.exception(failure_text(error, "the session is closed"), "connection")
+                logger.exception(failure_text(error, "the session moves to another worker"), "leave")
+
+    def _introduce(self, session: Session, event: str) -> bool:
+        """Call the listeners by which the application gets to know a session. If one fails, close the session."""
+        emit: Listener = self.events.emit
+        if self.observers.of_listeners:
+            emit = self.observers.stand_in(session, event, emit)
+        try:
+            emit(event, session.socket)
+        except LISTENER_ERRORS as error:
+            if not session.inbox.is_own(error):
+                logger.exception(failure_text(error, "the session is closed"), event)
                 # a client that polls is told so by its next poll
                 session.end_when_drained(CloseReason.APPLICATION_ERROR, error)
-            return
-        if not session.closed:
-            session.inbox.notify("open")
+            return False
+        return True
+
+    def resume(self, session: Session, transport: Transport, snapshot: SessionSnapshot) -> None:
+        """Add a session that comes from another process, and let it go on over ``transport``.
+
+        Raises:
+            ValueError: the snapshot is not valid.
+        """
+        session.resume(transport, snapshot)
+        if self._quota is not None:
+            self._quota.add(session.remote_address)
+        self._sessions[session.id] = session
+        for group in snapshot.groups:
+            self.groups.join(session, group)
+        self.observers.on_moved(session, "in")
+        self.heartbeat_timer.start()
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("= %s: came from another worker over %s", shorten(session.id), transport.name)
+        session.inbox.queue_call(self._resumed, session)
 
     def forget(self, session: Session) -> None:
         """Remove a session that has ended."""
-        if self._sessions.pop(session.id, None) is not None:
+        if self._remove(session):
+            self.observers.on_closed(session)
+
+    def let_go(self, session: Session) -> None:
+        """Remove a session that goes on in another process."""
+        if self._remove(session):
+            self.observers.on_moved(session, "out")
+
+    def _remove(self, session: Session) -> bool:
+        is_here = self._sessions.pop(session.id, None) is not None
+        if is_here:
             self.groups.leave_all(session)
             if self._quota is not None:
                 self._quota.give_back(session.remote_address)
-            self.observer.on_closed(str(session.close_reason))
         if not self._sessions:
             self.heartbeat_timer.stop()
             if self._emptied is not None:
                 self._emptied.set()
+        return is_here
 
     # -- all sessions
 
@@ -349,6 +423,18 @@ class Registry:
         else:
             self._deliver(message, delivery)
 
+    def deliver_to_some(self, data: Outgoing, delivery: Delivery, belongs: Callable[[str], bool]) -> int:
+        """As :meth:`deliver`, to those sessions only whose id ``belongs``. Returns their number. For the hub's thread only.
+
+        Raises:
+            BundleTooLarge: the bundle is larger than ``max_buffered``.
+        """
+        check_fits(data, self.options.max_buffered)
+        receivers = [session for session in self.receivers(delivery.to) if belongs(session.id)]
+        if receivers:
+            self._broadcasts.deliver(prepare(data, delivery.compress, delivery.key), delivery, receivers)
+        return len(receivers)
+
     def check_not_forked(self) -> None:
         """Refuse to send from a forked child to sessions of its parent: the message would be lost without a notice.
 
@@ -370,18 +456,26 @@ class Registry:
         """Open no more sessions: handshakes are answered with 503 from now on."""
         self.closing = True
 
-    def close_all(self, timeout: float) -> None:
+    def close_all(self, timeout: float, at_once: bool = False) -> None:
         """Close every session once its client has fetched what is left, and after ``timeout`` seconds in any case.
 
-        Blocks until they are closed and their ``close`` listeners have returned; for these it waits 2 seconds at most.
+        The sessions are closed one by one, at the rate of the option ``drain_rate``. Blocks until they are closed and their
+        ``close`` listeners have returned; for these it waits 2 seconds at most.
+
+        Args:
+            timeout: seconds for all of it.
+            at_once: whether all sessions are told in the same moment.
         """
         # with a timeout of 0, too, the loop has to run once for clients that wait for an answer
         deadline = Deadline(max(timeout, LOOK_PERIOD))
         sessions = list(self._sessions.values())
-        for session in sessions:
-            session.end_when_drained(CloseReason.SERVER_SHUTTING_DOWN)
         if self._emptied is None:
             self._emptied = Event()
+        if sessions:
+            seconds = drain_seconds(len(sessions), None if at_once else self.options.drain_rate, timeout)
+            self.observers.on_drain()
+            logger.info("= the server stops: %d sessions are closed within %.1f s", len(sessions), seconds)
+            drain(sessions, seconds, lambda session: session.end_when_drained(CloseReason.SERVER_SHUTTING_DOWN))
         if self._sessions:
             deadline.wait(self._emptied)
         for session in list(self._sessions.values()):

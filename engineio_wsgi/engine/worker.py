@@ -17,9 +17,12 @@ import gevent
 from gevent.event import AsyncResult
 
 from engineio_wsgi.engine.engine import Engine
+from engineio_wsgi.engine.gate import Gate
 from engineio_wsgi.engine.hooks import Hooks
 from engineio_wsgi.engine.lane import HandshakeOnly
+from engineio_wsgi.engine.moves import Carrier, move_all
 from engineio_wsgi.engine.registry import Registry, new_worker_id
+from engineio_wsgi.engine.resumption import PreparedSession
 from engineio_wsgi.handoff.client_socket import client_socket
 from engineio_wsgi.handoff.server_loops import THREAD_LOOP
 from engineio_wsgi.handoff.thread_loops import ThreadLoop, kind_of_thread_loop
@@ -27,17 +30,20 @@ from engineio_wsgi.handoff.upgrades import WEBSOCKETS, can_upgrade
 from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.http.hub_thread import call_in_hub, in_plain_thread, start_hub, wait_for_hub
 from engineio_wsgi.http.wsgi_call import call
+from engineio_wsgi.http3.ports import WebTransportSession
 from engineio_wsgi.options.options import Options
 from engineio_wsgi.protocol.websocket.handshake import asks_for_websocket
 from engineio_wsgi.runtime.forks import serve
 from engineio_wsgi.runtime.late_patching import warn_of_late_patching
-from engineio_wsgi.runtime.loop import IoLoop
+from engineio_wsgi.runtime.loop import IoLoop, Stream
+from engineio_wsgi.runtime.observers import Observers
 from engineio_wsgi.runtime.threads import current_thread, half_patched
 from engineio_wsgi.session.delivery import Delivery
+from engineio_wsgi.session.movable import SessionSnapshot
 from engineio_wsgi.session.outgoing import Outgoing
 from engineio_wsgi.session.socket import Socket
 
-__all__ = ["Front", "Reach", "Router", "Worker", "set_default_cluster"]
+__all__ = ["Front", "Reach", "Router", "Worker", "note_front", "set_default_cluster"]
 
 logger = logging.getLogger("engine")
 
@@ -81,7 +87,7 @@ class Router(Reach, Protocol):
 
 
 class Front(Protocol):
-    """A server in front of an application."""
+    """A server, or something that passes requests on to one, in front of an application."""
 
     @property
     def application(self) -> WSGIApplication:
@@ -95,12 +101,17 @@ class Front(Protocol):
 
     @property
     def server(self) -> object:
-        """The server."""
+        """The server; ``None`` if it is none."""
         ...
 
 
 #: the fronts of this process by their identity: an application need not be hashable
 _fronts: WeakValueDictionary[int, Front] = WeakValueDictionary()
+
+
+def note_front(front: Front) -> None:
+    """Remember something in front of an application that passes the requests of sessions on."""
+    _fronts[id(front)] = front
 
 
 class Worker:
@@ -143,6 +154,18 @@ class Worker:
     def configure(self, options: Options) -> None:
         """Use other options. Not after the first request."""
         self.options = options
+        #: where requests of sessions that are about to move wait; ``None`` if no session ever moves
+        self.gate = Gate(self._registry.sessions) if options.handover else None
+
+    @property
+    def router(self) -> Router | None:
+        """The layer that knows the other workers; ``None`` before the process has joined a cluster, and without one."""
+        return self._router
+
+    @property
+    def observers(self) -> Observers:
+        """Who is told of what happens."""
+        return self._registry.observers
 
     # -- the hub and the cluster
 
@@ -248,9 +271,15 @@ class Worker:
     def _take(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """In the hub: serve a request whose connection is here."""
         handler = environ.pop("engineio.handler", None)
+        gate = self.gate
+        if gate is not None:
+            gate.wait(environ)
         if self._router is not None and (routed := self._router.route(environ, start_response, handler)) is not None:
             return routed
-        body = self._engine.handle_request(environ, start_response)
+        if gate is not None:
+            body = gate.pass_through(self._engine.handle_request, environ, start_response)
+        else:
+            body = self._engine.handle_request(environ, start_response)
         if handler is not None and handler.code == OK and self._is_direct(handler.server.application):
             self._engine.open_lane(handler, environ)
         return body
@@ -287,8 +316,13 @@ class Worker:
 
     def answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve a request whose connection is not here, in a greenlet of the hub. Blocks as long as a poll has to wait."""
+        gate = self.gate
+        if gate is not None:
+            gate.wait(environ)
         if self._router is not None and (routed := self._router.route(environ, start_response, None)) is not None:
             return routed
+        if gate is not None:
+            return gate.pass_through(self._engine.answer, environ, start_response)
         return self._engine.answer(environ, start_response)
 
     def handle_upgrade(self, environ: WSGIEnvironment, websocket: object) -> None:
@@ -297,8 +331,15 @@ class Worker:
         self.enter_hub()
         environ["wsgi.websocket"] = websocket
         handler = environ.pop("engineio.handler", None)
+        if self.gate is not None:
+            self.gate.wait(environ)
         if self._router is None or self._router.route(environ, None, handler) is None:
             self._engine.handle_upgrade(environ, None)
+
+    def handle_webtransport(self, session: WebTransportSession) -> None:
+        """Serve a WebTransport session that was accepted. Blocks as long as the middlewares do."""
+        self.enter_hub()
+        self._engine.handle_webtransport(session)
 
     def note_listener(self, environ: WSGIEnvironment) -> None:
         """Note that this process serves the listener of a request; a process that is forked from it must not."""
@@ -308,12 +349,51 @@ class Worker:
         if sock is not None:
             serve(sock)
 
+    # -- when another server takes the place of this one
+
+    def move_sessions(self, carrier: Carrier, deadline: float, is_local: bool = False) -> dict[str, str]:
+        """Move every session that can. Blocks until all have arrived, or stay. Only with the option ``handover``.
+
+        Args:
+            carrier: takes them.
+            deadline: of the monotonic clock.
+            is_local: whether they stay in this process, and only their server changes.
+
+        Returns:
+            Why sessions stay, by their ids.
+        """
+        assert self.gate is not None
+        self._engine.lane.close()
+        return move_all(self._registry, self.gate, carrier, deadline, is_local)
+
+    def prepare(self, snapshot: SessionSnapshot, stream: Stream | None) -> PreparedSession:
+        """Make a session of a snapshot; see `Resumption`.
+
+        Raises:
+            ValueError: the snapshot is not valid here.
+        """
+        self.enter_hub()
+        return self._engine.resumption.prepare(snapshot, stream)
+
     # -- what other workers ask for
 
-    def deliver(self, data: Outgoing, delivery: Delivery) -> int:
-        """Send a message or a bundle to sessions of this process. Returns their number."""
+    def deliver(self, data: Outgoing, delivery: Delivery, belongs: Callable[[str], bool] | None = None) -> int:
+        """Send a message or a bundle to sessions of this process. Returns their number.
+
+        Args:
+            data: the message or bundle.
+            delivery: to which sessions, and how.
+            belongs: whether a session with an id gets it, if not all do. For the hub's thread only.
+        """
+        if belongs is not None:
+            return self._registry.deliver_to_some(data, delivery, belongs)
         self._registry.deliver(data, delivery)
         return len(self._registry.receivers(delivery.to))
+
+    @property
+    def resumes(self) -> bool:
+        """Whether the application goes on with sessions of other processes: it has a listener of ``resume``."""
+        return self.options.handover and bool(self._registry.listeners_of("resume"))
 
     def announce(self, event: str, argument: object) -> None:
         """Have the server's listeners of an event called. Does not block."""
@@ -327,7 +407,7 @@ class Worker:
             self._wrapped = front.application
         elif self._wrapped is not front.application:
             self.has_one_application = False
-        _fronts[id(front)] = front
+        note_front(front)
 
     def is_outermost(self, application: WSGIApplication | None) -> bool:
         """Whether a request to ``application`` reaches this server first; other servers in between do not count.

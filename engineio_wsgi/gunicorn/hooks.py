@@ -1,25 +1,53 @@
-"""gunicorn's hooks by which its unchanged gevent workers close the engine's sessions when they stop."""
+"""gunicorn's hooks by which its unchanged gevent workers move or close the engine's sessions when they stop."""
 
 from __future__ import annotations
 
 import os
 
 import gevent
+from gevent.event import Event
 from gunicorn.workers.ggevent import GeventWorker
 
 from engineio_wsgi.gunicorn.limits import LimitWatch
-from engineio_wsgi.gunicorn.process import LOOK_PERIOD, join_workers, note_worker, warn_of_max_requests
+from engineio_wsgi.gunicorn.process import (
+    LOOK_PERIOD,
+    count_worker,
+    join_workers,
+    new_handover,
+    note_worker,
+    warn_of_max_requests,
+)
 from engineio_wsgi.gunicorn.worker import NOTIFY_PERIOD, RESERVE, Worker
+from engineio_wsgi.handover import Handover
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.server import close_servers
-from engineio_wsgi.vendors.gunicorn_workers import GunicornWorker
+from engineio_wsgi.vendors.gunicorn_workers import GunicornSettings, GunicornWorker
 
-__all__ = ["post_worker_init", "worker_exit"]
+__all__ = ["post_worker_init", "pre_fork", "worker_exit"]
+
+#: what ends the sessions of this worker
+_watches: list[gevent.Greenlet] = []
+#: set when this worker accepts no more connections
+_accepts_nothing = Event()
+
+
+def pre_fork(server: object, worker: GunicornWorker) -> None:
+    """gunicorn's hook of this name, in its master: a worker is about to be started.
+
+    By it, a worker that stops knows whether another one takes its place, to which its sessions can move.
+
+    Args:
+        server: gunicorn's.
+        worker: gunicorn's.
+    """
+    count_worker(worker.cfg)
 
 
 def post_worker_init(worker: GunicornWorker) -> None:
-    """gunicorn's hook of this name: sessions under its own gevent workers are closed when the worker is asked to stop.
+    """gunicorn's hook of this name: sessions under its own gevent workers move or are closed when the worker is asked to stop.
 
-    Set it, and :func:`worker_exit`, by ``-c python:engineio_wsgi.gunicorn``, or import both into a configuration file.
+    Set it, :func:`pre_fork` and :func:`worker_exit`, by ``-c python:engineio_wsgi.gunicorn``, or import them into a configuration
+    file.
 
     Args:
         worker: gunicorn's.
@@ -29,27 +57,42 @@ def post_worker_init(worker: GunicornWorker) -> None:
         if isinstance(worker, GeventWorker):
             note_worker(worker)
             join_workers(worker)
-        gevent.spawn(_watch_worker, worker)
+        _watches[:] = [gevent.spawn(_watch_worker, worker, new_handover(worker.cfg))]
 
 
-def _watch_worker(worker: GunicornWorker) -> None:
+def _watch_worker(worker: GunicornWorker, handover: Handover) -> None:
+    # it runs when the worker's main loop waits for the first time: the worker accepts by then
+    handover.ready([])
     watch = LimitWatch(None)
     while worker.alive:
         if os.getpid() != worker.pid:
             return
         watch.look(0)
         gevent.sleep(LOOK_PERIOD)
+    began = monotonic()
+    deadline = began + worker.cfg.graceful_timeout - RESERVE
+    handover.leave(deadline, [])
     # for so long it may still accept connections, whose sessions must not be refused
-    gevent.sleep(NOTIFY_PERIOD)
-    close_servers(worker.cfg.graceful_timeout - NOTIFY_PERIOD - RESERVE)
+    _accepts_nothing.wait(max(0.0, NOTIFY_PERIOD - (monotonic() - began)))
+    close_servers(deadline - monotonic())
 
 
 def worker_exit(server: object, worker: GunicornWorker) -> None:
-    """gunicorn's hook of this name: closes the sessions that have no request under way, for which its workers do not wait.
+    """gunicorn's hook of this name: waits for sessions that move or have no request under way. gunicorn's workers do not.
 
     Args:
         server: gunicorn's.
         worker: gunicorn's.
     """
-    if not isinstance(worker, Worker):
-        close_servers(RESERVE)
+    if isinstance(worker, Worker):
+        return
+    if not worker.alive:
+        _accepts_nothing.set()
+        gevent.joinall(_watches, timeout=_silence(worker.cfg))
+    close_servers(RESERVE)
+
+
+def _silence(cfg: GunicornSettings) -> float:
+    """The seconds for which a worker that shows no signs of life any more is not killed by the master."""
+    seconds = min(cfg.graceful_timeout, cfg.timeout - NOTIFY_PERIOD) if cfg.timeout else cfg.graceful_timeout
+    return max(0.0, seconds - RESERVE)

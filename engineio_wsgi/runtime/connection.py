@@ -13,18 +13,19 @@ import errno
 import os
 import ssl
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import gevent
 from gevent.event import Event
 from gevent.socket import socket as GeventSocket
 
-from engineio_wsgi.deadline import Deadline, DeadlineTimer
+from engineio_wsgi.runtime.deadline import Deadline, DeadlineTimer
 from engineio_wsgi.runtime.forks import hold
 from engineio_wsgi.runtime.loop import READ, WRITE, IoLoop, Stream, Watcher
 from engineio_wsgi.runtime.sends import send_to_all
 from engineio_wsgi.vendors.gevent_sockets import TlsObject, c_socket, take_c_socket, tls_object
 
-__all__ = ["Connection", "detach"]
+__all__ = ["Connection", "ConnectionSnapshot", "detach"]
 
 #: bytes of one ``recv``. 64 KiB cost no more than 2 KiB (2.3 µs for a socket pair and 1 KB); with 128 KiB, for which malloc asks
 #: the kernel each time, it was 13.9 µs
@@ -110,6 +111,8 @@ class _ClosedSocket:
 
 
 CLOSED: Stream = _ClosedSocket()
+#: in the place of a socket that was given away
+_SPENT: Stream = _ClosedSocket()
 
 
 class Connection:
@@ -390,6 +393,43 @@ class Connection:
         callback, self._on_closed = self._on_closed, None
         if callback is not None:
             callback()
+
+    # -- in another process
+
+    @property
+    def movable(self) -> bool:
+        """Whether another process can go on with the connection: it is not TLS, closed or lost."""
+        return isinstance(self._sock, _socket.socket) and self.lost is None
+
+    @property
+    def is_half_of_pair(self) -> bool:
+        """Whether it is one end of a socket pair: the client's own connection is elsewhere."""
+        sock = self._sock
+        return isinstance(sock, _socket.socket) and sock.family == _socket.AF_UNIX and not (
+            sock.getsockname() or sock.getpeername())
+
+    def snapshot(self) -> ConnectionSnapshot:
+        """What another process needs besides the file descriptor."""
+        return ConnectionSnapshot(self._read_ahead, b"".join(self._unsent))
+
+    def give_away(self) -> Stream:
+        """Return the socket, which is the caller's from now on. This object is closed then, and nothing reaches the client."""
+        sock, self._sock = self._sock, _SPENT
+        self._unsent, self.unsent = [], 0
+        self.close()
+        return sock
+
+
+class ConnectionSnapshot(NamedTuple):
+    """The bytes of a connection that are in the process.
+
+    Attributes:
+        read_ahead: received, and not used yet.
+        unsent: written, and not taken by the kernel.
+    """
+
+    read_ahead: bytes
+    unsent: bytes
 
 
 def _both(first: Callable[[], object] | None, second: Callable[[], object]) -> Callable[[], object]:

@@ -9,18 +9,19 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 import gevent
 from gevent.hub import Waiter
 from greenlet import greenlet
 
-from engineio_wsgi.clock import TimedLoop, monotonic
 from engineio_wsgi.errors import SocketClosed, UsageError
 from engineio_wsgi.log import shorten
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.runtime.blame import LONG, calling_function, describe_function, stood_still
-from engineio_wsgi.runtime.observer import Meter
+from engineio_wsgi.runtime.clock import monotonic
+from engineio_wsgi.runtime.loop import TimedLoop
+from engineio_wsgi.runtime.observer import Meter, ObservedSession
 from engineio_wsgi.session.events import Events, Listener
 from engineio_wsgi.session.first_message import is_connect_packet, warn_of_socket_io
 from engineio_wsgi.session.ports import SessionRegistry
@@ -118,6 +119,13 @@ class Dispatcher(Events, Inbox):
     def connect(self, transport: Transport) -> None:
         """Pause ``transport`` from now on when too much waits."""
         self._transport = transport
+
+    def add(self, event: str, listener: Listener, once: bool) -> None:
+        """See :class:`Events`. An observer may have the listener called by its own function."""
+        observers = self._session.registry.observers
+        if observers.of_listeners:
+            listener = observers.stand_in(cast("ObservedSession", self._session), event, listener)
+        self._add(event, listener, once)
 
     def _set(self, event: str, listeners: tuple[Listener, ...]) -> None:
         super()._set(event, listeners)
@@ -403,3 +411,25 @@ class Dispatcher(Events, Inbox):
     def clear(self) -> None:
         """Drop what is queued."""
         self.messages, self.calls = _NO_MESSAGES, _NO_CALLS
+
+    # -- in another process
+
+    def take_messages(self) -> list[str | bytes]:
+        """Take out the messages that no listener has seen, as if listeners had been called with them."""
+        messages = list(self.messages)
+        self._on_emptied()
+        return messages
+
+    def put_back(self, messages: Sequence[str | bytes]) -> None:
+        """Queue messages that were taken out, before all others."""
+        if messages:
+            self.messages = deque([*messages, *self.messages])
+            self._count_in(sum(map(size_of, messages)) + OVERHEAD * len(messages))
+            self.submit_turn()
+
+    def restore(self, messages: Sequence[str | bytes], last_seen: float) -> None:
+        """Go on where another process has stopped: the client has sent other messages before these."""
+        self.last_seen = last_seen
+        self._examined = True
+        self._choose_direct_listeners()
+        self.put_back(messages)

@@ -13,6 +13,7 @@ __all__ = ["SERVER_EVENTS", "SESSION_EVENTS", "check_event"]
 
 SERVER_EVENTS = frozenset({
     "cluster_back", "cluster_lost", "connection", "connection_error", "drain", "flush", "headers", "initial_headers",
+    "leave", "resume",
 })
 SESSION_EVENTS = frozenset({
     "close", "data", "drain", "error", "flush", "heartbeat", "message", "open", "packet", "packet_create", "upgrade", "upgrading",

@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from math import ceil
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from engineio_wsgi.clock import Loop, Timer, monotonic
 from engineio_wsgi.runtime.blame import Blame
+from engineio_wsgi.runtime.clock import monotonic
+from engineio_wsgi.runtime.loop import Loop, Timer
 from engineio_wsgi.transports.base import CloseReason
 
-__all__ = ["Heartbeat", "HeartbeatTimer", "ping_each"]
+__all__ = ["Heartbeat", "HeartbeatSnapshot", "HeartbeatTimer", "ping_each"]
 
 logger = logging.getLogger("engine")
 
@@ -40,15 +41,18 @@ class HeartbeatTimer:
         shortest: the shortest delay of any heartbeat, in seconds.
         blame: which function has blocked the loop.
         ping_all: sends a ping to each of some sessions.
+        on_lag: called at each tick with the seconds by which it was late.
     """
 
-    __slots__ = ("_blame", "_due", "_extended_until", "_loop", "_ping_all", "_reached", "_slot", "_slot_begins", "_slot_ends",
-                 "_slots", "_started_at", "_tick", "_timer")
+    __slots__ = ("_blame", "_due", "_extended_until", "_loop", "_on_lag", "_ping_all", "_reached", "_slot", "_slot_begins",
+                 "_slot_ends", "_slots", "_started_at", "_tick", "_timer")
 
     def __init__(self, loop: Loop, shortest: float, blame: Blame | None = None,
                  # Any: whole sessions, of which a heartbeat sees only a part
-                 ping_all: Callable[[list[Any]], object] | None = None) -> None:
+                 ping_all: Callable[[list[Any]], object] | None = None,
+                 on_lag: Callable[[float], object] | None = None) -> None:
         self._loop = loop
+        self._on_lag = on_lag
         self._blame = blame or Blame()
         self._ping_all = ping_all or ping_each
         # the slot that was asked for last, and its time: most pings of one tick, and most of their answers, share a slot
@@ -94,6 +98,8 @@ class HeartbeatTimer:
     def _on_tick(self) -> None:
         now = monotonic()
         self._on_late(now - self._due, now)
+        if self._on_lag is not None:
+            self._on_lag(max(0.0, now - self._due))
         self._due = now + self._tick
         first, self._reached = self._reached + 1, int((now - self._started_at) / self._tick)
         self._forget_slot()
@@ -135,6 +141,13 @@ class HeartbeatTimer:
     def extension(self, now: float) -> float:
         """Seconds from ``now`` in which no client is taken for dead."""
         return max(0.0, self._extended_until - now)
+
+    def due_of(self, slot: set[Heartbeat] | None) -> float:
+        """When the heartbeats of a slot fire; 0.0 if there is no such slot. Looks through all slots."""
+        for number, known in self._slots.items():
+            if known is slot:
+                return self._started_at + number * self._tick
+        return 0.0
 
 
 class HeartbeatInbox(Protocol):
@@ -222,11 +235,13 @@ class Heartbeat:
         on_time = pinged_at <= last_seen + self._interval + min(LATE, self._timeout / 4)
         return on_time or now >= pinged_at + self._timeout
 
-    def on_beat(self) -> None:
-        """The client's ping or pong was received."""
+    def on_beat(self) -> float:
+        """The client's ping or pong was received. Returns the seconds since the ping that was answered; 0 if there was none."""
+        last_seen, pinged_at = self._session.inbox.last_seen, self._pinged_at
         # a pong without a ping must not delay the next ping
-        if self._slot is not None and (self._pinged_at or self._session.protocol < 4):
-            self._schedule_next(self._session.inbox.last_seen)
+        if self._slot is not None and (pinged_at or self._session.protocol < 4):
+            self._schedule_next(last_seen)
+        return last_seen - pinged_at if pinged_at else 0.0
 
     def _schedule_next(self, last_seen: float) -> None:
         """Schedule the next heartbeat; the client was alive at ``last_seen``."""
@@ -278,6 +293,34 @@ class Heartbeat:
             return False
         self._session.end(CloseReason.CLIENT_TOO_SLOW, f"nothing could be written for {now - since:.1f} s")
         return True
+
+    # -- in another process
+
+    def snapshot(self) -> HeartbeatSnapshot:
+        """What another process of this machine needs to go on."""
+        return HeartbeatSnapshot(self._session.inbox.last_seen, self._pinged_at, self._timer.due_of(self._slot))
+
+    def restore(self, snapshot: HeartbeatSnapshot) -> None:
+        """Go on where another process has stopped, instead of :meth:`start`.
+
+        If the deadline were computed anew, a ping could be late by an interval, and the client would take the server for dead.
+        """
+        self._pinged_at = snapshot.pinged_at
+        self._schedule(snapshot.due)
+
+
+class HeartbeatSnapshot(NamedTuple):
+    """Times of a session, on the machine's monotonic clock.
+
+    Attributes:
+        last_seen: of the last packet.
+        pinged_at: of the ping that is unanswered; 0.0 if there is none.
+        due: of the next ping, or of the client's deadline.
+    """
+
+    last_seen: float
+    pinged_at: float
+    due: float
 
 
 def ping_each(sessions: Sequence[HeartbeatSession]) -> None:

@@ -14,32 +14,33 @@ import gevent
 from gevent.event import Event
 from gevent.hub import Hub
 
-from engineio_wsgi.clock import TimedLoop, monotonic
-from engineio_wsgi.deadline import DeadlineTimer
 from engineio_wsgi.errors import SocketClosed
 from engineio_wsgi.log import shorten
 from engineio_wsgi.packet import Packet, PacketType
+from engineio_wsgi.runtime.clock import monotonic
+from engineio_wsgi.runtime.deadline import DeadlineTimer
+from engineio_wsgi.runtime.loop import TimedLoop
 from engineio_wsgi.session.delivery import OnSlow
 from engineio_wsgi.session.dispatcher import Dispatcher
 from engineio_wsgi.session.heartbeat import Heartbeat
+from engineio_wsgi.session.movable import MovableSession
 from engineio_wsgi.session.overlap import OverlappingDispatcher
 from engineio_wsgi.session.ports import SessionRegistry
 from engineio_wsgi.session.state import MOVES, Cause, SessionState
-from engineio_wsgi.session.upgrade import Upgrade
+from engineio_wsgi.session.upgrade import Upgrade, UpgradeState
 from engineio_wsgi.session.write_buffer import OVERHEAD, WriteBuffer
 from engineio_wsgi.transports.base import (
     GOODBYE,
+    Candidate,
     CloseReason,
     Entry,
     Prepared,
-    Sink,
     TrackedPacket,
     Transport,
     as_packet,
     as_packets,
     size_of,
 )
-from engineio_wsgi.transports.websocket import WebSocketTransport
 
 if TYPE_CHECKING:
     from engineio_wsgi.session.socket import Socket
@@ -57,7 +58,7 @@ CLOSE_TIMEOUT = 30.0
 FORKED = "it belongs to the process that this one was forked from"
 
 
-class Session(Sink):
+class Session(MovableSession):
     """One client's session, over whichever transport.
 
     Args:
@@ -69,8 +70,7 @@ class Session(Sink):
 
     __slots__ = (
         "_close_reason", "_progress", "_timer", "_upgrade", "close_description", "creation_watched", "heartbeat", "id", "inbox",
-        "loop", "outbox", "protocol", "registry", "remote_address", "socket", "spawned", "stalled_since", "state", "thread",
-        "transport",
+        "loop", "outbox", "protocol", "registry", "remote_address", "state", "thread", "transport",
     )
 
     transport: Transport
@@ -94,6 +94,8 @@ class Session(Sink):
         self.stalled_since = 0.0
         #: whether there are listeners of ``packet_create``
         self.creation_watched = False
+        if registry.observers.of_sends:
+            self.outbox.announce(True)
         if registry.listeners_of("flush") or registry.listeners_of("drain"):
             self.outbox.watch()
         self._progress: Event | None = None
@@ -156,6 +158,7 @@ class Session(Sink):
         """Listeners of ``event``, which is not about messages, were added or removed."""
         if event == "packet_create":
             self.creation_watched = present
+            self.outbox.announce(present or bool(self.registry.observers.of_sends))
         elif event in ("flush", "drain") and present:
             self.outbox.watch()
 
@@ -290,6 +293,15 @@ class Session(Sink):
         if self._progress is not None:
             self._progress.set()
 
+    def wake_waiting(self) -> None:
+        """Let those who wait for progress look again."""
+        self._tell_progress()
+
+    def prepare_to_move(self) -> None:
+        """Abandon an upgrade whose client has got no answer to its probe yet; one that has it stops polling, and must go on."""
+        if self._upgrade is not None and self._upgrade.state is UpgradeState.PROBING:
+            self._upgrade.abandon("the session moves to another worker")
+
     # -- packets and transports
 
     def on_packet(self, packet: Packet) -> None:
@@ -315,7 +327,9 @@ class Session(Sink):
         if self.protocol < 4:
             self._refuse_beat("pong")
             return
-        self.heartbeat.on_beat()
+        seconds = self.heartbeat.on_beat()
+        if seconds and self.registry.observers.of_round_trips:
+            self.registry.observers.on_round_trip(self, seconds)
         self.inbox.notify("heartbeat")
 
     def _refuse_beat(self, name: str) -> None:
@@ -323,7 +337,7 @@ class Session(Sink):
 
     # -- the upgrade
 
-    def start_upgrade(self, candidate: WebSocketTransport, on_started: Callable[[], Callable[[bool], object] | None]) -> bool:
+    def start_upgrade(self, candidate: Candidate, on_started: Callable[[], Callable[[bool], object] | None]) -> bool:
         """Start an upgrade to ``candidate``. Returns ``False`` if the session cannot be upgraded now.
 
         Args:

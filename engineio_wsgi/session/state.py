@@ -15,7 +15,7 @@ class SessionState(enum.Enum):
 
     ``ready``: the value of `Socket.ready_state`. ``closing``: the session ends when its client has received what is buffered.
     ``closed``: it has ended. ``told``: its ``close`` listeners have been called, and no more messages are delivered.
-    ``over``: they have returned.
+    ``over``: they have returned, or will not be called. ``moved``: it goes on in another process.
     """
 
     OPENING = "opening"
@@ -33,6 +33,9 @@ class SessionState(enum.Enum):
     TELLING_UPGRADED = "closed, telling, upgraded"
     OVER = "closed, over"
     OVER_UPGRADED = "closed, over, upgraded"
+    #: the session goes on in another process
+    MOVED = "closed, over, moved"
+    MOVED_UPGRADED = "closed, over, moved, upgraded"
 
     # Enum's own is a function in Python, and each move would call it twice
     __hash__ = object.__hash__
@@ -43,6 +46,7 @@ class SessionState(enum.Enum):
     closed: bool
     told: bool
     over: bool
+    moved: bool
     upgrading: bool
     upgraded: bool
 
@@ -52,6 +56,7 @@ class SessionState(enum.Enum):
         self.closing = self.ready == "closing"
         self.closed = self.ready == "closed"
         self.over = "over" in rest
+        self.moved = "moved" in rest
         self.told = self.over or "telling" in rest
         self.upgrading = "upgrading" in rest
         self.upgraded = "upgraded" in rest
@@ -78,6 +83,8 @@ class Cause(enum.Enum):
     TELL = "tell"
     #: the ``close`` listeners have returned
     RELEASE = "release"
+    #: the session goes on in another process
+    MOVE = "move"
 
 
 #: the legal moves; any other cause leaves a session in its state
@@ -106,4 +113,7 @@ MOVES: dict[tuple[SessionState, Cause], SessionState] = {
     (SessionState.CLOSED_UPGRADED, Cause.TELL): SessionState.TELLING_UPGRADED,
     (SessionState.TELLING, Cause.RELEASE): SessionState.OVER,
     (SessionState.TELLING_UPGRADED, Cause.RELEASE): SessionState.OVER_UPGRADED,
+
+    (SessionState.OPEN, Cause.MOVE): SessionState.MOVED,
+    (SessionState.UPGRADED, Cause.MOVE): SessionState.MOVED_UPGRADED,
 }

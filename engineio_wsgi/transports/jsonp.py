@@ -25,6 +25,8 @@ class JSONPTransport(PollingTransport):
 
     __slots__ = ("_index",)
 
+    is_jsonp = True
+
     def __init__(self, protocol: int, limit: int, meter: Meter | None = None) -> None:
         super().__init__(protocol, limit, binary=False, meter=meter)
         self._index = 0

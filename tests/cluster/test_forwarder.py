@@ -15,8 +15,9 @@ import pytest
 from support.lateness import block_loop
 from support.workers import settled
 
+from engineio_wsgi.cluster.forwarder import RequestCopy
 from engineio_wsgi.cluster.local.channel import Channel
-from engineio_wsgi.cluster.local.forwarder import LocalForwarder, RequestCopy
+from engineio_wsgi.cluster.local.forwarder import LocalForwarder
 from engineio_wsgi.cluster.local.listener import UnixListener
 from engineio_wsgi.cluster.local.names import AbstractNames
 from engineio_wsgi.cluster.messages import Kind, Message, Request, write_answer

@@ -9,7 +9,7 @@ import gevent
 import pytest
 from gevent import socket
 
-from engineio_wsgi.cluster.local.pump import MAX_WAITING, Pump
+from engineio_wsgi.cluster.pump import MAX_WAITING, Pump
 from engineio_wsgi.runtime.connection import Connection, detach
 
 #: far more than the pump and the kernel together take for who does not read

@@ -10,6 +10,7 @@ import gevent
 from engineio_wsgi.errors import SocketClosed, UsageError
 from engineio_wsgi.options.options import Options
 from engineio_wsgi.runtime.greenlet_pool import GreenletPool
+from engineio_wsgi.runtime.observers import Observers
 from engineio_wsgi.session.heartbeat import HeartbeatTimer
 from engineio_wsgi.session.session import Session
 from engineio_wsgi.session.socket import Socket
@@ -25,7 +26,7 @@ CONNECTIONS = ["wsgi.input", "wsgi.websocket", "engineio.socket", "gunicorn.sock
 
 
 class FakeTransport(Transport):
-    """Its client takes what there is when ``take`` is called."""
+    """A transport whose client takes all packets when ``take`` is called."""
 
     name = "fake"
 
@@ -37,7 +38,7 @@ class FakeTransport(Transport):
         self.under_way: list[Entry] = []
 
     def wake(self) -> None:
-        """There is something to write."""
+        """Note that there is something to write."""
         self.wakes += 1
 
     def wake_to_close(self) -> bool:
@@ -45,7 +46,7 @@ class FakeTransport(Transport):
         return bool(self.outbox.entries)
 
     def take(self) -> list[Entry]:
-        """Everything that waits is written."""
+        """Write everything that waits."""
         entries = self.outbox.take()
         self.sink.on_written(entries)
         return entries
@@ -74,17 +75,22 @@ class FakeTransport(Transport):
 
 
 class FakeHost:
-    """What a session needs of its server."""
+    """The part of a server that a session needs."""
 
     def __init__(self, **options: Any) -> None:
         self.options = Options.create(**options)
         self.greenlets = GreenletPool()
         self.heartbeat_timer = HeartbeatTimer(FakeLoop(), 1.0)
         self.server = self
+        self.observers = Observers()
         self.forgotten: list[Any] = []
 
     def forget(self, session: Any) -> None:
         """The session has ended."""
+        self.forgotten.append(session)
+
+    def let_go(self, session: Any) -> None:
+        """The session goes on elsewhere."""
         self.forgotten.append(session)
 
     def listeners_of(self, event: str) -> tuple[Callable[..., Any], ...]:
@@ -103,7 +109,7 @@ def opened_session(**options: Any) -> tuple[Any, Any]:
 
 
 def opened(**options: Any) -> tuple[Any, Any]:
-    """What the application sees of a session, and its transport."""
+    """A session's `Socket`, and its transport."""
     session, transport = opened_session(**options)
     return session.socket, transport
 
@@ -116,7 +122,7 @@ def outcome(greenlet: gevent.Greenlet) -> Any:
 
 
 def started(function: Callable[..., Any], *args: Any, **kwargs: Any) -> gevent.Greenlet:
-    """A greenlet that has got as far as it gets for now, which is not its end."""
+    """Start a greenlet, and check that it blocks before its end."""
     greenlet = gevent.spawn(function, *args, **kwargs)
     gevent.sleep(0)
     assert not greenlet.ready()

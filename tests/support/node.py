@@ -61,7 +61,7 @@ class Driver:
         self.process.stdin.flush()
 
     def stop(self) -> None:
-        """Let the script end; it must have nothing to complain about."""
+        """Let the script end, and check that it has printed no errors."""
         self.process.stdin.close()
         self.process.wait(60)
         gevent.joinall(self._readers, timeout=60)

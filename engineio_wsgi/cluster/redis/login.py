@@ -30,7 +30,7 @@ from engineio_wsgi.vendors.redis_connections import (
     detach_socket,
 )
 
-__all__ = ["LOST", "TIMEOUT", "RedisConnector", "RedisPyConnection", "Unreachable", "missing_right"]
+__all__ = ["LOST", "TIMEOUT", "RedisConnector", "RedisPyConnection", "missing_right"]
 
 #: host and port, or the path of a Unix socket
 Address = tuple[str, int] | str
@@ -150,7 +150,7 @@ class RedisConnector:
     def _ask_sentinel(self, connection: RedisPyConnection) -> tuple[str, int]:
         reply = _ask(connection, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.location.service)
         if not reply:
-            raise RedisError(f"it knows no service {self.location.service!r}")
+            raise RedisError(f"Sentinel has no service {self.location.service!r}")
         return reply[0].decode(), int(reply[1])
 
     def _ask_node(self, connection: RedisPyConnection) -> tuple[str, int]:

@@ -9,13 +9,14 @@ import secrets
 
 from redis.exceptions import NoPermissionError
 
-from engineio_wsgi.clock import monotonic
-from engineio_wsgi.cluster.messages import BadMessage, Message, Result
+from engineio_wsgi.cluster.messages import Message, read_result
 from engineio_wsgi.cluster.redis.calls import RedisCaller
 from engineio_wsgi.cluster.redis.envelope import Envelope
-from engineio_wsgi.cluster.redis.login import LOST, RedisConnector, RedisPyConnection, Unreachable
+from engineio_wsgi.cluster.redis.login import LOST, RedisConnector, RedisPyConnection
 from engineio_wsgi.cluster.rpc import CALL_TIMEOUT
+from engineio_wsgi.errors import BadMessage, Unreachable
 from engineio_wsgi.options.redis_url import RedisLocation
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.vendors.redis_connections import set_timeout
 
 __all__ = ["OneShotClient"]
@@ -61,7 +62,7 @@ class OneShotClient(RedisCaller):
         except NoPermissionError as error:
             raise ConnectionError(self._connector.refused(error)) from error
         except LOST as error:
-            raise ConnectionError(f"Redis was lost, and nobody knows what was done: {error}") from error
+            raise ConnectionError(f"the connection to Redis was lost, and the call may have been carried out: {error}") from error
         finally:
             for connection in connections:
                 connection.disconnect()
@@ -78,7 +79,7 @@ def _collect(listener: RedisPyConnection, expected: int) -> dict[str, int]:
             _, _, data = listener.read_response(disable_decoding=True)
             envelope, message = Envelope.open(data)
             if message is not None:
-                sessions[envelope.origin] = Result.of(message).sessions
+                sessions[envelope.origin] = read_result(message)
         except (BadMessage, *LOST):
             break
         expected -= 1

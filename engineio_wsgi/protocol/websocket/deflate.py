@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 import zlib
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import astuple, dataclass
+from typing import Any, Protocol, Self
 
 from websockets.exceptions import InvalidHeader, NegotiationError
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
@@ -79,6 +79,24 @@ class DeflateParameters:
     client_max_window_bits: int = MAX_WINDOW_BITS
     level: int = -1
     memory_level: int = 8
+
+    def as_tuple(self) -> tuple[int, ...]:
+        """The parameters as numbers, for another process."""
+        return tuple(map(int, astuple(self)))
+
+    @classmethod
+    def of_tuple(cls, values: tuple[int, ...]) -> Self:
+        """The parameters with these numbers.
+
+        Raises:
+            ValueError: there are no such parameters.
+        """
+        server_alone, client_alone, server_bits, client_bits, level, memory = values
+        in_range = 8 < server_bits <= MAX_WINDOW_BITS and 8 <= client_bits <= MAX_WINDOW_BITS and -1 <= level <= 9
+        if not (in_range and 1 <= memory <= 9):
+            raise ValueError(f"no parameters of permessage-deflate: {values}")
+        return cls(server_no_context_takeover=bool(server_alone), client_no_context_takeover=bool(client_alone),
+                   server_max_window_bits=server_bits, client_max_window_bits=client_bits, level=level, memory_level=memory)
 
 
 def parse_extensions(header: str) -> list[ExtensionHeader]:
@@ -167,6 +185,11 @@ class Deflater:
     def __init__(self, parameters: DeflateParameters) -> None:
         self._parameters = parameters
         self._zlib: Compressor | None = None
+
+    @property
+    def parameters(self) -> DeflateParameters:
+        """The parameters that client and server agreed on."""
+        return self._parameters
 
     @property
     def settings(self) -> tuple[int, int, int] | None:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import codecs
 from io import BytesIO
+from typing import NamedTuple, Self
 
 from websockets.frames import CloseCode
 
 from engineio_wsgi.errors import FrameError
 from engineio_wsgi.protocol.websocket.deflate import Inflater
 
-__all__ = ["IncomingMessage"]
+__all__ = ["IncomingMessage", "MessageSnapshot"]
 
 #: the first two bytes of an encoded surrogate, which is invalid in UTF-8; Python's decoder waits for the third
 SURROGATE = b"\xed\xa0"
@@ -96,6 +97,45 @@ class IncomingMessage:
 
     def _too_large(self) -> FrameError:
         return FrameError(CloseCode.MESSAGE_TOO_BIG, f"a message of more than {self._max_size} bytes")
+
+    # -- in another process
+
+    @property
+    def compressed(self) -> bool:
+        """Whether it is compressed. What zlib keeps of it cannot be taken out."""
+        return self._inflater is not None
+
+    def snapshot(self) -> MessageSnapshot:
+        """What another process needs to receive the rest. Not for a message that is :attr:`compressed`."""
+        return MessageSnapshot(self._decoder is not None, self._fragments, self._max_announced, self._buffer.getvalue())
+
+    @classmethod
+    def restore(cls, snapshot: MessageSnapshot, max_size: int, max_fragments: int) -> Self:
+        """The message of another process, with the limits of this one.
+
+        Raises:
+            FrameError: it is not valid here.
+        """
+        message = cls(snapshot.is_text, max_size, max_fragments, None)
+        message._fragments, message._max_announced = snapshot.fragments, snapshot.announced
+        message._keep(snapshot.data)
+        return message
+
+
+class MessageSnapshot(NamedTuple):
+    """A message that has not arrived completely.
+
+    Attributes:
+        is_text: whether it has to be UTF-8.
+        fragments: frames that may still begin.
+        announced: bytes that further frames may have.
+        data: what has arrived.
+    """
+
+    is_text: bool
+    fragments: int
+    announced: int
+    data: bytes
 
 
 def _not_utf8(why: str) -> FrameError:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import socketio
 from gevent.pywsgi import WSGIServer
+from support.factories import stopped_afterwards
 from support.node import Driver, find_chromium, node_modules
 from support.serving import EventLog
 
@@ -111,15 +112,7 @@ def _add_events(sio: Server, nsp: str) -> None:
 @pytest.fixture
 def site() -> Iterator[Callable[..., Site]]:
     """A factory of sites, which are stopped when the test ends."""
-    made: list[Site] = []
-
-    def start(**options: Any) -> Site:
-        made.append(Site(**options))
-        return made[-1]
-
-    yield start
-    for each in made:
-        each.stop()
+    yield from stopped_afterwards(Site)
 
 
 class Page(Driver):

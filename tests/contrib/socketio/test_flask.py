@@ -14,6 +14,7 @@ import gevent.event
 import pytest
 from gevent.pywsgi import WSGIServer
 from support.deployment import Program, free_port, is_reachable
+from support.factories import stopped_afterwards
 
 import engineio_wsgi
 from engineio_wsgi.contrib.socketio import SocketIO
@@ -81,15 +82,7 @@ class FlaskSite:
 @pytest.fixture
 def flask_site() -> Iterator[Callable[..., FlaskSite]]:
     """A factory."""
-    made: list[FlaskSite] = []
-
-    def start(**options: Any) -> FlaskSite:
-        made.append(FlaskSite(**options))
-        return made[-1]
-
-    yield start
-    for each in made:
-        each.stop()
+    yield from stopped_afterwards(FlaskSite)
 
 
 def connect(drive: Any, url: str, transport: str = "websocket") -> Any:

@@ -13,17 +13,18 @@ from engineio_wsgi.cluster import messages
 from engineio_wsgi.cluster.messages import (
     VERSION,
     Action,
-    BadMessage,
     Call,
     Kind,
     Message,
     MovedConnection,
     Refusal,
     Request,
-    Result,
     read_answer,
+    read_result,
     write_answer,
+    write_result,
 )
+from engineio_wsgi.errors import BadMessage
 from engineio_wsgi.http.response import Response
 from engineio_wsgi.session.delivery import Delivery, OnSlow
 
@@ -36,7 +37,7 @@ MOVED = st.builds(MovedConnection, TEXTS, TEXTS, ADDRESSES, HEADERS, st.integers
                         st.none() | HEADERS, st.just(False))
 READERS: dict[Kind, Callable[[Message], Any]] = {
     Kind.CONNECTION: MovedConnection.of, Kind.REQUEST: Request.of, Kind.REFUSED: Refusal.of, Kind.ANSWER: read_answer,
-    Kind.CALL: Call.of, Kind.RESULT: Result.of,
+    Kind.CALL: Call.of, Kind.RESULT: read_result,
 }
 
 
@@ -95,7 +96,7 @@ def test_refusal_comes_back(refusal: Refusal) -> None:
 
 @given(st.integers(0, 1 << 62))
 def test_result_comes_back(sessions: int) -> None:
-    assert Result.of(sent(Result(sessions).message())) == Result(sessions)
+    assert read_result(sent(write_result(sessions))) == sessions
 
 
 @given(st.binary())
@@ -138,12 +139,12 @@ def test_a_message_that_is_too_large_is_not_sent(message: Message, why: str) -> 
 
 
 @pytest.mark.parametrize(("data", "why"), [
-    (messages._PREFIX.pack(VERSION - 1, b"D", 0, 0), "run one version"),
-    (messages._PREFIX.pack(VERSION, b"?", 0, 0), "no kind"),
+    (messages._PREFIX.pack(VERSION - 1, b"D", 0, 0), "run the same version"),
+    (messages._PREFIX.pack(VERSION, b"?", 0, 0), "unknown kind"),
     (messages._PREFIX.pack(VERSION, b"D", messages.MAX_HEAD + 1, 0), "too large"),
     (messages._PREFIX.pack(VERSION, b"D", 0, messages.MAX_BODY + 1), "too large"),
-    (messages._PREFIX.pack(VERSION, b"D", 0, 1), "longer or shorter"),
-    (messages._PREFIX.pack(VERSION, b"D", 2, 0) + b"\0\xff", "no text"),
+    (messages._PREFIX.pack(VERSION, b"D", 0, 1), "not as long as"),
+    (messages._PREFIX.pack(VERSION, b"D", 2, 0) + b"\0\xff", "not UTF-8"),
 ])
 def test_why_bytes_are_refused(data: bytes, why: str) -> None:
     with pytest.raises(BadMessage, match=why):

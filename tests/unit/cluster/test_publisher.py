@@ -9,10 +9,10 @@ import gevent
 import pytest
 
 from engineio_wsgi import Bundle
-from engineio_wsgi.cluster.messages import Action, BadMessage, Call, Message
+from engineio_wsgi.cluster.messages import Action, Call, Message
 from engineio_wsgi.cluster.publisher import Post, PostKind, Publisher, check_session, check_timeout
 from engineio_wsgi.cluster.topics import Topics
-from engineio_wsgi.errors import UnknownSession
+from engineio_wsgi.errors import BadMessage, UnknownSession
 from engineio_wsgi.runtime.greenlet_pool import GreenletPool
 
 GROUP = "group"
@@ -67,7 +67,7 @@ class Worker:
 
     def receive(self, message: Message) -> int:
         """Take a message."""
-        return self.publisher.receive(Call.of(message), message.body).sessions
+        return self.publisher.receive(Call.of(message), message.body)
 
 
 @pytest.fixture

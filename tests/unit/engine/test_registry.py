@@ -31,13 +31,13 @@ class Recorder(Observer):
     def __init__(self) -> None:
         self.told: list[str] = []
 
-    def on_open(self, transport: str) -> None:
+    def on_open(self, session: Any) -> None:
         """A session has opened."""
-        self.told.append(f"open {transport}")
+        self.told.append(f"open {session.transport.name}")
 
-    def on_closed(self, reason: str) -> None:
+    def on_closed(self, session: Any) -> None:
         """A session has ended."""
-        self.told.append(f"closed {reason}")
+        self.told.append(f"closed {session.close_reason}")
 
 
 def registry(**options: Any) -> Registry:

@@ -21,7 +21,7 @@ SERVER_MISTAKES = {
     "message": f"'message' {OF_A_SESSION.format('message')}",
     "massage": f"'massage' {OF_A_SESSION.format('message')}",
     "sold": "'sold' is not an event of a server; there are cluster_back, cluster_lost, connection, connection_error, drain, "
-            "flush, headers, initial_headers; an event of your own has a colon in its name, such as 'shop:sold'",
+            "flush, headers, initial_headers, leave, resume; an event of your own has a colon in its name, such as 'shop:sold'",
 }
 SESSION_MISTAKES = {
     "massage": "'massage' is not an event of a session; did you mean 'message'?",

@@ -47,6 +47,7 @@ HAPPEN: dict[Cause, Callable[[Any], object]] = {
     Cause.CLOSE: lambda session: session.end_when_drained("test"),
     Cause.END: lambda session: session.end("test"),
     Cause.TELL: lambda session: session.inbox.run_turn(),
+    Cause.MOVE: lambda session: session.let_go(),
 }
 
 
@@ -154,9 +155,11 @@ def test_no_move_leads_to_an_earlier_state(move: tuple[SessionState, Cause]) -> 
     (SessionState.TELLING_UPGRADED, {"closed", "told", "upgraded"}),
     (SessionState.OVER, {"closed", "told", "over"}),
     (SessionState.OVER_UPGRADED, {"closed", "told", "over", "upgraded"}),
+    (SessionState.MOVED, {"closed", "told", "over", "moved"}),
+    (SessionState.MOVED_UPGRADED, {"closed", "told", "over", "moved", "upgraded"}),
 ], ids=[state.name for state in SessionState])
 def test_the_flags_of_each_state(state: SessionState, flags: set[str]) -> None:
-    names = ["is_open", "closing", "closed", "told", "over", "upgrading", "upgraded"]
+    names = ["is_open", "closing", "closed", "told", "over", "moved", "upgrading", "upgraded"]
     assert {name for name in names if getattr(state, name)} == flags
 
 

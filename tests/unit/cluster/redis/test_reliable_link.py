@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engineio_wsgi.cluster.messages import BadMessage, Kind, Message
+from engineio_wsgi.cluster.messages import Kind, Message
 from engineio_wsgi.cluster.redis import reliable_link as link_module
 from engineio_wsgi.cluster.redis.envelope import Envelope
 from engineio_wsgi.cluster.redis.reliable_link import Conversation, ReliableLink
-from engineio_wsgi.errors import OwnerGone
+from engineio_wsgi.errors import BadMessage, OwnerGone
 
 
 class Side:
