@@ -18,7 +18,6 @@ from gevent.pywsgi import WSGIServer
 from gevent.socket import socket as GeventSocket
 from werkzeug.wrappers import Request
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.router import Cluster
 from engineio_wsgi.cluster.topics import Subscriber, Topics
 from engineio_wsgi.emitter import Bystander
@@ -36,6 +35,7 @@ from engineio_wsgi.http.lane import keeps_lane
 from engineio_wsgi.http3.ports import WebTransportSession
 from engineio_wsgi.options.environment import from_environ
 from engineio_wsgi.options.options import Options
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.forks import call_in_child
 from engineio_wsgi.session.delivery import Delivery
 from engineio_wsgi.session.event_names import SERVER_EVENTS

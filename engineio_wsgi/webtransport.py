@@ -14,12 +14,12 @@ import gevent
 from gevent.event import Event
 from gevent.socket import socket as GeventSocket
 
-from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.engine.middleware import not_implemented
 from engineio_wsgi.engine.webtransports import add_query
 from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.http.response import Response
 from engineio_wsgi.http.wsgi_call import call
+from engineio_wsgi.runtime.deadline import Deadline
 from engineio_wsgi.server import Server, servers
 
 if TYPE_CHECKING:

@@ -17,8 +17,6 @@ import gevent
 from gevent.event import Event
 from gevent.hub import Hub
 
-from engineio_wsgi.clock import monotonic
-from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.engine.drain import RETRY_PERIODS, drain, drain_seconds
 from engineio_wsgi.engine.quota import AddressQuota
 from engineio_wsgi.engine.server_events import ServerEvents
@@ -26,6 +24,8 @@ from engineio_wsgi.errors import ServerClosing, SocketClosed, UsageError, WriteT
 from engineio_wsgi.log import shorten
 from engineio_wsgi.options.options import Options
 from engineio_wsgi.packet import Packet, PacketType
+from engineio_wsgi.runtime.clock import monotonic
+from engineio_wsgi.runtime.deadline import Deadline
 from engineio_wsgi.runtime.greenlet_pool import GreenletPool
 from engineio_wsgi.runtime.observer import Observer
 from engineio_wsgi.runtime.observers import Observers
@@ -422,6 +422,18 @@ class Registry:
             self.hub.loop.run_callback_threadsafe(self._deliver, message, delivery)
         else:
             self._deliver(message, delivery)
+
+    def deliver_to_some(self, data: Outgoing, delivery: Delivery, belongs: Callable[[str], bool]) -> int:
+        """As :meth:`deliver`, to those sessions only whose id ``belongs``. Returns their number. For the hub's thread only.
+
+        Raises:
+            BundleTooLarge: the bundle is larger than ``max_buffered``.
+        """
+        check_fits(data, self.options.max_buffered)
+        receivers = [session for session in self.receivers(delivery.to) if belongs(session.id)]
+        if receivers:
+            self._broadcasts.deliver(prepare(data, delivery.compress, delivery.key), delivery, receivers)
+        return len(receivers)
 
     def check_not_forked(self) -> None:
         """Refuse to send from a forked child to sessions of its parent: the message would be lost without a notice.

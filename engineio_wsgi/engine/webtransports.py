@@ -13,8 +13,6 @@ from functools import partial
 from typing import TypeAlias
 from wsgiref.types import WSGIEnvironment
 
-from engineio_wsgi.clock import Loop
-from engineio_wsgi.deadline import DeadlineTimer
 from engineio_wsgi.engine.admission import WEBTRANSPORT, CheckedRequest, check_packet
 from engineio_wsgi.engine.handshakes import Handshakes
 from engineio_wsgi.engine.refusals import Refusals
@@ -27,6 +25,8 @@ from engineio_wsgi.log import log_violation
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.protocol.engineio.stream import StreamDecoder
 from engineio_wsgi.protocol.engineio.v4 import decode_packet
+from engineio_wsgi.runtime.deadline import DeadlineTimer
+from engineio_wsgi.runtime.loop import Loop
 from engineio_wsgi.session.session import Session
 from engineio_wsgi.transports.webtransport import REFUSED, WebTransportTransport
 

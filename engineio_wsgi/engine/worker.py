@@ -38,13 +38,14 @@ from engineio_wsgi.protocol.websocket.handshake import asks_for_websocket
 from engineio_wsgi.runtime.forks import serve
 from engineio_wsgi.runtime.late_patching import warn_of_late_patching
 from engineio_wsgi.runtime.loop import IoLoop, Stream
+from engineio_wsgi.runtime.observers import Observers
 from engineio_wsgi.runtime.threads import current_thread, half_patched
 from engineio_wsgi.session.delivery import Delivery
 from engineio_wsgi.session.movable import SessionSnapshot
 from engineio_wsgi.session.outgoing import Outgoing
 from engineio_wsgi.session.socket import Socket
 
-__all__ = ["Front", "Reach", "Router", "Worker", "set_default_cluster"]
+__all__ = ["Front", "Reach", "Router", "Worker", "note_front", "set_default_cluster"]
 
 logger = logging.getLogger("engine")
 
@@ -88,7 +89,7 @@ class Router(Reach, Protocol):
 
 
 class Front(Protocol):
-    """A server in front of an application."""
+    """A server, or something that passes requests on to one, in front of an application."""
 
     @property
     def application(self) -> WSGIApplication:
@@ -102,12 +103,17 @@ class Front(Protocol):
 
     @property
     def server(self) -> object:
-        """The server."""
+        """The server; ``None`` if it is none."""
         ...
 
 
 #: the fronts of this process by their identity: an application need not be hashable
 _fronts: WeakValueDictionary[int, Front] = WeakValueDictionary()
+
+
+def note_front(front: Front) -> None:
+    """Remember something in front of an application that passes the requests of sessions on."""
+    _fronts[id(front)] = front
 
 
 class Worker:
@@ -153,6 +159,16 @@ class Worker:
         self.options = options
         #: where requests of sessions that are about to move wait; ``None`` if no session ever moves
         self.gate = Gate(self._registry.sessions) if options.handover else None
+
+    @property
+    def router(self) -> Router | None:
+        """The layer that knows the other workers; ``None`` before the process has joined a cluster, and without one."""
+        return self._router
+
+    @property
+    def observers(self) -> Observers:
+        """Who is told of what happens."""
+        return self._registry.observers
 
     # -- the hub and the cluster
 
@@ -381,10 +397,23 @@ class Worker:
 
     # -- what other workers ask for
 
-    def deliver(self, data: Outgoing, delivery: Delivery) -> int:
-        """Send a message or a bundle to sessions of this process. Returns their number."""
+    def deliver(self, data: Outgoing, delivery: Delivery, belongs: Callable[[str], bool] | None = None) -> int:
+        """Send a message or a bundle to sessions of this process. Returns their number.
+
+        Args:
+            data: the message or bundle.
+            delivery: to which sessions, and how.
+            belongs: whether a session with an id gets it, if not all do. For the hub's thread only.
+        """
+        if belongs is not None:
+            return self._registry.deliver_to_some(data, delivery, belongs)
         self._registry.deliver(data, delivery)
         return len(self._registry.receivers(delivery.to))
+
+    @property
+    def resumes(self) -> bool:
+        """Whether the application goes on with sessions of other processes: it has a listener of ``resume``."""
+        return self.options.handover and bool(self._registry.listeners_of("resume"))
 
     def announce(self, event: str, argument: object) -> None:
         """Have the server's listeners of an event called. Does not block."""
@@ -398,7 +427,7 @@ class Worker:
             self._wrapped = front.application
         elif self._wrapped is not front.application:
             self.has_one_application = False
-        _fronts[id(front)] = front
+        note_front(front)
 
     def is_outermost(self, application: WSGIApplication | None) -> bool:
         """Whether a request to ``application`` reaches this server first; other servers in between do not count.

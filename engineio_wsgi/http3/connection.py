@@ -24,12 +24,13 @@ from aioquic.quic.events import (
     StreamReset,
 )
 
-from engineio_wsgi.clock import Loop, Timer, monotonic
-from engineio_wsgi.deadline import DeadlineTimer
 from engineio_wsgi.http3.offer import SessionOffer
 from engineio_wsgi.http3.requests import environ_of, is_session_request
 from engineio_wsgi.http3.session import Session
 from engineio_wsgi.http3.stream import STREAM_WINDOW, SessionStream
+from engineio_wsgi.runtime.clock import monotonic
+from engineio_wsgi.runtime.deadline import DeadlineTimer
+from engineio_wsgi.runtime.loop import Loop, Timer
 from engineio_wsgi.vendors.aioquic_connections import PacedConnection, undecoded
 
 if TYPE_CHECKING:

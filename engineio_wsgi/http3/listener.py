@@ -24,12 +24,12 @@ from aioquic.quic.retry import QuicRetryTokenHandler
 from gevent.server import DatagramServer
 from gevent.socket import socket as GeventSocket
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.errors import CannotListen
 from engineio_wsgi.http3.connection import CONNECTION_WINDOW, FIRST_WINDOW, MAX_STREAMS, Http3Connection
 from engineio_wsgi.http3.neighbours import Neighbours
 from engineio_wsgi.http3.session import Session
 from engineio_wsgi.log import log_violation
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.forks import hold
 from engineio_wsgi.vendors.aioquic_connections import PacedConnection, header_of
 from engineio_wsgi.vendors.gevent_sockets import c_socket

@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from engineio_wsgi.clock import Loop
-from engineio_wsgi.deadline import DeadlineTimer
+from engineio_wsgi.runtime.deadline import DeadlineTimer
+from engineio_wsgi.runtime.loop import Loop
 
 __all__ = ["SEND_BUFFER", "STREAM_WINDOW", "SessionStream", "StreamOwner"]
 

@@ -11,11 +11,11 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from engineio_wsgi.clock import Loop, Timer
-from engineio_wsgi.deadline import DeadlineTimer
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.protocol.websocket.items import Item
 from engineio_wsgi.runtime.connection import RECV_SIZE
+from engineio_wsgi.runtime.deadline import DeadlineTimer
+from engineio_wsgi.runtime.loop import Loop, Timer
 from engineio_wsgi.session.write_buffer import WriteBuffer
 from engineio_wsgi.transports.base import Candidate, CloseReason, Inbox, Sink, Transport
 

@@ -90,7 +90,7 @@ class MovableWebSocket(Candidate):
             self._in_flight = (entries, self._frames(entries))
 
     def resume_sending(self, unsent: bytes) -> None:
-        """Send what the other process has written, and its kernel has not taken. After :meth:`open`."""
+        """Send what the other process has written, and the kernel has not taken. Before :meth:`open`."""
         if unsent:
             self.wire.keep(unsent)
 

@@ -19,8 +19,8 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, StopSendingReceived, StreamDataReceived, StreamReset
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.protocol.engineio.stream import StreamDecoder, encode_frame
+from engineio_wsgi.runtime.clock import monotonic
 
 #: seconds that a wait may take; only a failing test waits that long
 PATIENCE = 60.0

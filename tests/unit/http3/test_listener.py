@@ -18,12 +18,12 @@ from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet import QuicPacketType, encode_quic_version_negotiation
 from support.webtransport import Client, make_certificate
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.http.response import Response
 from engineio_wsgi.http3.connection import CONNECTION_WINDOW, MAX_STREAMS
 from engineio_wsgi.http3.listener import Http3Listener, Limits, configuration_of
 from engineio_wsgi.http3.ports import PacketStream, WebTransportSession
 from engineio_wsgi.http3.session import Session
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.vendors.aioquic_connections import header_of
 
 OK = Response("200 OK", [], b"")

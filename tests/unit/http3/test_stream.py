@@ -74,7 +74,7 @@ class Owner:
 @pytest.fixture
 def owner(monkeypatch: pytest.MonkeyPatch) -> Owner:
     owner = Owner()
-    monkeypatch.setattr("engineio_wsgi.deadline.monotonic", owner.loop.monotonic)
+    monkeypatch.setattr("engineio_wsgi.runtime.deadline.monotonic", owner.loop.monotonic)
     return owner
 
 
