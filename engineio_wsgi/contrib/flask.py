@@ -46,8 +46,9 @@ from engineio_wsgi.engine.middleware import Middleware
 from engineio_wsgi.errors import ConfigurationError, RequestRefused, UsageError
 from engineio_wsgi.options.options import Options
 from engineio_wsgi.server import Server
+from engineio_wsgi.session.environs import TRANSIENT
 from engineio_wsgi.session.events import Listener, StandIn
-from engineio_wsgi.session.socket import TRANSIENT, Socket
+from engineio_wsgi.session.socket import Socket
 from engineio_wsgi.throttle import Throttle
 
 __all__ = ["EngineIO", "FlaskSocket"]
