@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 import gevent
+from gevent.server import StreamServer
 
 from engineio_wsgi.cluster.carriers import pack_headers, unpack_headers
 from engineio_wsgi.cluster.forwarder import Forwarder, RequestCopy
@@ -37,7 +38,6 @@ from engineio_wsgi.handoff.client_socket import client_socket
 from engineio_wsgi.handoff.detachable import Detachable, detachable_of
 from engineio_wsgi.handoff.server_loops import NO_NAMES
 from engineio_wsgi.http.handler import WebSocketHandler
-from engineio_wsgi.http.http_server import HttpServer
 from engineio_wsgi.http.hub_thread import wait_for_hub
 from engineio_wsgi.http.query import parse_query
 from engineio_wsgi.http.request_head import PROXY_KEYS
@@ -465,7 +465,7 @@ class Cluster:
 
     # -- the hand-over
 
-    def _learn(self, servers: Iterable[HttpServer]) -> None:
+    def _learn(self, servers: Iterable[StreamServer]) -> None:
         """Know the HTTP servers of this process from now on."""
         for server in servers:
             self._receiver.listeners.learn(server)

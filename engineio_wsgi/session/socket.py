@@ -16,6 +16,7 @@ from engineio_wsgi.options.functions import check_function
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.runtime.deadline import Deadline
 from engineio_wsgi.runtime.threads import current_thread, wait_in_thread
+from engineio_wsgi.session.environs import keep_environ
 from engineio_wsgi.session.event_names import SESSION_EVENTS, check_event
 from engineio_wsgi.session.events import HasListeners, Listener
 from engineio_wsgi.session.groups import check_group
@@ -30,13 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["Socket", "as_message"]
 
 logger = logging.getLogger("engine.socket")
-
-#: keys of an environ that are not kept after the request: their values would keep the connection's buffers alive
-TRANSIENT = frozenset({
-    "wsgi.input", "wsgi.errors", "wsgi.file_wrapper", "wsgi.websocket", "wsgi.input_terminated", "engineio.socket",
-    "gunicorn.socket", "gunicorn.sock", "werkzeug.socket", "wsgi.early_hints", "werkzeug.request",
-})
-
 
 class Socket(HasListeners, MessageSender):
     """One client's session, over whichever transport.
@@ -64,7 +58,7 @@ class Socket(HasListeners, MessageSender):
     def __init__(self, session: Session, environ: WSGIEnvironment) -> None:
         self._session = session
         self._queue = session.outbox
-        self._environ = {key: value for key, value in environ.items() if key not in TRANSIENT}
+        self._environ = keep_environ(environ, self)
         self._request: Request | None = None
         self._data: dict[Any, Any] | None = None  # as of `data`, below
 

@@ -168,7 +168,7 @@ class WebSocketTransport(MovableWebSocket):
 
     def _take_received(self, messages: list[str | bytes], rest: bytes, now: float) -> None:
         """Deliver plain ``messages``, and then what is in the frames behind them."""
-        if self._takes_batches:
+        if (rest or self._decoder.begun) and self._takes_batches:
             rest = self._decoder.hold(rest, bool(messages))
         if messages:
             self.inbox.hear()

@@ -497,6 +497,43 @@ def test_with_a_password_and_tls(tmp_path: Path, start: Start, certificate: dict
         server.kill()
 
 
+def test_over_a_unix_socket(tmp_path: Path, short_folder: Path, start: Start) -> None:
+    """With a login and a database; a restart of Redis is noticed, and no password is logged."""
+    path = short_folder / "redis"
+    server = RedisServer(tmp_path / "redis", f'unixsocket "{path}"', "user engineio on >sesame &* +@all")
+    url = f"unix://engineio:sesame@{path}?db=3&group=shop"
+    try:
+        group = start(server, cluster=url)
+        talks(group)
+        emitted(group, url)
+        emitted(group, f"unix://{path}?db=3&group=shop&username=engineio&password=sesame")
+        # whoever comes by TCP is in the same group
+        emitted(group, f"redis://engineio:sesame@127.0.0.1:{server.port}/3?group=shop")
+        server.kill()
+        server.start()
+        group.wait_for_log("Redis is connected again", 2)
+        talks(group)
+        assert "sesame" not in group.log()
+    finally:
+        server.kill()
+
+
+def refusal_of(url: str) -> str:
+    """What an emitter is told."""
+    try:
+        return str(Emitter(url).count())
+    except ConnectionError as error:
+        return str(error)
+
+
+def test_a_unix_socket_on_which_nobody_listens(short_folder: Path) -> None:
+    """A plain thread and a greenlet are told the same, in one line."""
+    url = f"unix://:sesame@{short_folder}/nobody"
+    expected = rf"unix://{short_folder}/nobody\?db=0 cannot be reached: .*No such file or directory.*"
+    for told in (refusal_of(url), gevent.spawn(refusal_of, url).get()):
+        assert re.fullmatch(expected, told), told
+
+
 def test_with_sentinel_and_a_failover(tmp_path: Path, start: Start) -> None:
     first = RedisServer(tmp_path / "first")
     second = RedisServer(tmp_path / "second", f"replicaof 127.0.0.1 {first.port}", "repl-diskless-sync-delay 0")

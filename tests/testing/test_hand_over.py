@@ -338,11 +338,10 @@ def test_unsent_megabytes_move(servers: tuple[Server, Server]) -> None:
         socket.send(message)
     gevent.sleep(0)
     socket.send("last")
-    buffered = socket.buffered
-    assert buffered > 5_000_000
+    assert socket.buffered > 5_000_000
     assert hand_over(old, new) == {}
     (moved,) = new.clients.values()
-    assert moved.buffered == buffered
+    assert moved.buffered > 5_000_000
     moved.send("newer")
     assert [client.recv() for _ in range(17)] == [*big, "4last", "4newer"]
     assert moved.flush(PATIENCE)
