@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from struct import Struct
 
 import gevent
+from gevent.server import StreamServer
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.handover.messages import Candidate
 from engineio_wsgi.cluster.handover.process import process
 from engineio_wsgi.cluster.handover.succession import Plan
 from engineio_wsgi.cluster.router import Cluster
-from engineio_wsgi.http.http_server import HttpServer
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.server import servers as servers_here
 
 __all__ = ["Generations", "Handover"]
@@ -87,7 +87,7 @@ class Handover:
         self._workers = workers
         process.begin(generation)
 
-    def ready(self, servers: Sequence[HttpServer]) -> None:
+    def ready(self, servers: Sequence[StreamServer]) -> None:
         """This process serves: workers that leave may move their sessions here. Does not block.
 
         Call it when the application has been imported, the clusters are joined and the servers accept.
@@ -99,7 +99,7 @@ class Handover:
             cluster._learn(servers)
         process.become_ready()
 
-    def leave(self, deadline: float, servers: Sequence[HttpServer]) -> None:
+    def leave(self, deadline: float, servers: Sequence[StreamServer]) -> None:
         """Move the sessions of all servers with the option ``handover`` to workers that go on. Blocks until it is done.
 
         The HTTP ``servers`` accept and serve until a worker that takes the sessions is ready. Then they are closed, as by their
@@ -119,7 +119,7 @@ class Handover:
         plan = self._plan(deadline, servers)
         gevent.joinall([gevent.spawn(cluster._hand_over, plan) for cluster in clusters])
 
-    def _plan(self, deadline: float, servers: Sequence[HttpServer]) -> Plan:
+    def _plan(self, deadline: float, servers: Sequence[StreamServer]) -> Plan:
         def close() -> None:
             for server in servers:
                 server.close()
