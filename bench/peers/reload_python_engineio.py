@@ -1,6 +1,6 @@
 """An echo on python-engineio: the module of ``gunicorn -k gevent``.
 
-Its manual recommends simple-websocket for that. Where gevent-websocket is installed, which needs another worker class, it takes that.
+Its manual recommends simple-websocket for that, but gevent-websocket, which needs another worker class, goes first if installed.
 """
 
 import sys
