@@ -82,8 +82,8 @@ class Master:
         #: the number of the generation that was begun last
         self._generation = 0
         self._failures = 0
-        #: whether a change or SIGHUP came while a generation was starting
-        self._again = False
+        #: why another generation has to follow the one that is starting
+        self._again: str | None = None
         self._status: int | None = None
 
     # -- what happens
@@ -138,10 +138,15 @@ class Master:
         if self._status is not None:
             return
         if self._starting:
-            self._again = True
+            self._again = why
             return
         _say(f"{why}: new workers start")
         self._begin_generation()
+
+    def _replace_again(self) -> None:
+        why, self._again = self._again, None
+        if why is not None:
+            self._replace(why)
 
     def _begin_generation(self) -> None:
         self._generation += 1
@@ -162,9 +167,7 @@ class Master:
             self._on_serving()
         elif old:
             _say("the new workers serve")
-        if self._again:
-            self._again = False
-            self._replace("there were changes meanwhile")
+        self._replace_again()
 
     def _dismiss(self, workers: Iterable[WorkerProcess], how: str) -> None:
         for worker in workers:
@@ -195,9 +198,7 @@ class Master:
             return
         _say(f"the old workers go on, new ones cannot start: {worker.failure}")
         self._top_up()
-        if self._again:
-            self._again = False
-            self._replace("there were changes meanwhile")
+        self._replace_again()
 
     def _on_lost(self, worker: WorkerProcess) -> None:
         """A worker has ended that was not told to. Another one is started, after a pause that grows with each failure."""
