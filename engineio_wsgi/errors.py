@@ -224,11 +224,15 @@ class HandshakeRefused(RequestRefused):
 
 
 class ServerClosing(RequestRefused):
-    """A handshake that came while the server was shutting down: HTTP 503, so that balancers try another one."""
+    """A handshake that came while the server was shutting down: HTTP 503, so that balancers try another one.
 
-    def __init__(self) -> None:
+    Args:
+        retry_after: seconds after which the client may try again.
+    """
+
+    def __init__(self, retry_after: int) -> None:
         super().__init__(ErrorCode.BAD_REQUEST, "Bad request: the server is shutting down", {"name": "SERVER_CLOSING"},
-                         status="503 Service Unavailable")
+                         status="503 Service Unavailable", headers=[("Retry-After", str(retry_after))])
 
 
 class Forbidden(RequestRefused):

@@ -13,11 +13,11 @@ from struct import Struct
 import gevent
 from gevent.server import StreamServer
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.handover.messages import Candidate
 from engineio_wsgi.cluster.handover.process import process
 from engineio_wsgi.cluster.handover.succession import Plan
 from engineio_wsgi.cluster.router import Cluster
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.server import servers as servers_here
 
 __all__ = ["Generations", "Handover"]
@@ -39,10 +39,15 @@ class Generations:
 
     A worker that is told to stop cannot see from a signal whether other workers take its place. They do if its master has begun
     another generation since.
+
+    Args:
+        latest: the number of the generation that was begun last. A master that starts its workers with another program does not
+            share memory with them: each worker then has a counter of its own, which it moves when its master says so.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, latest: int = 0) -> None:
         self._shared = mmap.mmap(-1, mmap.PAGESIZE)
+        _NUMBER.pack_into(self._shared, 0, latest)
 
     @property
     def latest(self) -> int:

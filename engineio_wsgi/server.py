@@ -18,7 +18,6 @@ from gevent.pywsgi import WSGIServer
 from gevent.socket import socket as GeventSocket
 from werkzeug.wrappers import Request
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.router import Cluster
 from engineio_wsgi.cluster.topics import Subscriber, Topics
 from engineio_wsgi.emitter import Bystander
@@ -33,8 +32,10 @@ from engineio_wsgi.handoff.accepted_websocket import AnyWebSocket
 from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.http.http_server import Address, HttpServer, TlsGate
 from engineio_wsgi.http.lane import keeps_lane
+from engineio_wsgi.http3.ports import WebTransportSession
 from engineio_wsgi.options.environment import from_environ
 from engineio_wsgi.options.options import Options
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.forks import call_in_child
 from engineio_wsgi.session.delivery import Delivery
 from engineio_wsgi.session.event_names import SERVER_EVENTS
@@ -243,6 +244,17 @@ class Server(HasListeners):
         """
         self._worker.handle_upgrade(environ, websocket)
 
+    def handle_webtransport(self, session: WebTransportSession) -> None:
+        """Serve a WebTransport session that another library than this package's :class:`WebTransportServer` has accepted.
+
+        Blocks as long as the middlewares do, and not until the session has ended.
+
+        Args:
+            session: an object with ``environ``, the request as a WSGI environ; ``on_stream(callback)``; and
+                ``close(code, reason)``: see :class:`engineio_wsgi.http3.ports.WebTransportSession`.
+        """
+        self._worker.handle_webtransport(session)
+
     def handle_socket(self, sock: GeventSocket) -> bool:
         """Answer a Flash policy request on a raw TCP socket, if it is one and ``policy_file`` is set.
 
@@ -304,19 +316,29 @@ class Server(HasListeners):
     def close(self, timeout: float = 10.0) -> None:
         """Open no more sessions, and close each session once its client has fetched what waits for it.
 
+        The sessions are closed one by one in random order, as many in a second as the option ``drain_rate`` says, or more: all
+        have been told to close after 0.8 × ``timeout``. Until its turn comes, a session goes on as before.
+
         Blocks until all sessions are closed and their ``close`` listeners have returned. A session that is still open after
         ``timeout`` seconds is closed then, and listeners that take longer than 2 seconds are not waited for. Harmless if
-        repeated. From now on, handshakes are answered with 503.
+        repeated. From now on, handshakes are answered with 503 and ``Retry-After``.
         """
-        self._registry.stop_opening()
-        self._registry.run_in_hub(lambda: self._close_all(timeout), timeout + CLOSE_MARGIN)
+        self._stop(timeout)
 
-    def _close_all(self, timeout: float) -> None:
-        """Close everything. The HTTP server that :meth:`listen` has started stops accepting first, and ends last."""
+    def _stop(self, timeout: float, at_once: bool = False) -> None:
+        """As :meth:`close`; with ``at_once``, all sessions are told to close in the same moment."""
+        self._registry.stop_opening()
+        self._registry.run_in_hub(lambda: self._close_all(timeout, at_once), timeout + CLOSE_MARGIN)
+
+    def _close_all(self, timeout: float, at_once: bool) -> None:
+        """Close everything. The HTTP server that :meth:`listen` has started goes on until the sessions are closed.
+
+        Clients that poll may have to connect again before it is their turn.
+        """
         ends = monotonic() + timeout
+        self._registry.close_all(timeout, at_once)
         if self._http is not None:
             self._http.close()
-        self._registry.close_all(timeout)
         self._worker.leave_cluster(ends - monotonic())
         if self._http is not None:
             self._http.stop(timeout=1.0)
@@ -419,12 +441,15 @@ class Server(HasListeners):
 servers: WeakSet[Server] = WeakSet()
 
 
-def close_servers(timeout: float) -> None:
+def close_servers(timeout: float, at_once: bool = False) -> None:
     """Close every server of this process, whatever it is wrapped in.
 
     Blocks until the sessions have fetched what waits for them, for ``timeout`` seconds at most.
+
+    Args:
+        at_once: whether all sessions are told to close in the same moment, and not one by one.
     """
-    gevent.joinall([gevent.spawn(server.close, max(timeout, 0.0)) for server in list(servers)])
+    gevent.joinall([gevent.spawn(server._stop, max(timeout, 0.0), at_once) for server in list(servers)])
 
 
 def join_clusters() -> None:

@@ -30,18 +30,20 @@ from engineio_wsgi.handoff.upgrades import WEBSOCKETS, can_upgrade
 from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.http.hub_thread import call_in_hub, in_plain_thread, start_hub, wait_for_hub
 from engineio_wsgi.http.wsgi_call import call
+from engineio_wsgi.http3.ports import WebTransportSession
 from engineio_wsgi.options.options import Options
 from engineio_wsgi.protocol.websocket.handshake import asks_for_websocket
 from engineio_wsgi.runtime.forks import serve
 from engineio_wsgi.runtime.late_patching import warn_of_late_patching
 from engineio_wsgi.runtime.loop import IoLoop, Stream
+from engineio_wsgi.runtime.observers import Observers
 from engineio_wsgi.runtime.threads import current_thread, half_patched
 from engineio_wsgi.session.delivery import Delivery
 from engineio_wsgi.session.movable import SessionSnapshot
 from engineio_wsgi.session.outgoing import Outgoing
 from engineio_wsgi.session.socket import Socket
 
-__all__ = ["Front", "Reach", "Router", "Worker", "set_default_cluster"]
+__all__ = ["Front", "Reach", "Router", "Worker", "note_front", "set_default_cluster"]
 
 logger = logging.getLogger("engine")
 
@@ -85,7 +87,7 @@ class Router(Reach, Protocol):
 
 
 class Front(Protocol):
-    """A server in front of an application."""
+    """A server, or something that passes requests on to one, in front of an application."""
 
     @property
     def application(self) -> WSGIApplication:
@@ -99,12 +101,17 @@ class Front(Protocol):
 
     @property
     def server(self) -> object:
-        """The server."""
+        """The server; ``None`` if it is none."""
         ...
 
 
 #: the fronts of this process by their identity: an application need not be hashable
 _fronts: WeakValueDictionary[int, Front] = WeakValueDictionary()
+
+
+def note_front(front: Front) -> None:
+    """Remember something in front of an application that passes the requests of sessions on."""
+    _fronts[id(front)] = front
 
 
 class Worker:
@@ -149,6 +156,16 @@ class Worker:
         self.options = options
         #: where requests of sessions that are about to move wait; ``None`` if no session ever moves
         self.gate = Gate(self._registry.sessions) if options.handover else None
+
+    @property
+    def router(self) -> Router | None:
+        """The layer that knows the other workers; ``None`` before the process has joined a cluster, and without one."""
+        return self._router
+
+    @property
+    def observers(self) -> Observers:
+        """Who is told of what happens."""
+        return self._registry.observers
 
     # -- the hub and the cluster
 
@@ -319,6 +336,11 @@ class Worker:
         if self._router is None or self._router.route(environ, None, handler) is None:
             self._engine.handle_upgrade(environ, None)
 
+    def handle_webtransport(self, session: WebTransportSession) -> None:
+        """Serve a WebTransport session that was accepted. Blocks as long as the middlewares do."""
+        self.enter_hub()
+        self._engine.handle_webtransport(session)
+
     def note_listener(self, environ: WSGIEnvironment) -> None:
         """Note that this process serves the listener of a request; a process that is forked from it must not."""
         self.port = environ.get("SERVER_PORT")
@@ -343,11 +365,6 @@ class Worker:
         assert self.gate is not None
         self._engine.lane.close()
         return move_all(self._registry, self.gate, carrier, deadline, is_local)
-
-    @property
-    def router(self) -> Router | None:
-        """What sends requests to other workers; ``None`` if this process has joined no cluster."""
-        return self._router
 
     def prepare(self, snapshot: SessionSnapshot, stream: Stream | None) -> PreparedSession:
         """Make a session of a snapshot; see `Resumption`.
@@ -390,7 +407,7 @@ class Worker:
             self._wrapped = front.application
         elif self._wrapped is not front.application:
             self.has_one_application = False
-        _fronts[id(front)] = front
+        note_front(front)
 
     def is_outermost(self, application: WSGIApplication | None) -> bool:
         """Whether a request to ``application`` reaches this server first; other servers in between do not count.

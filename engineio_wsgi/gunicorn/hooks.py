@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 
 import gevent
+from gevent.event import Event
 from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker
 
-from engineio_wsgi.clock import monotonic
-from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.gunicorn.limits import LimitWatch
 from engineio_wsgi.gunicorn.process import (
     LOOK_PERIOD,
@@ -21,8 +20,10 @@ from engineio_wsgi.gunicorn.process import (
 )
 from engineio_wsgi.gunicorn.worker import NOTIFY_PERIOD, RESERVE, Worker
 from engineio_wsgi.handover import Handover
+from engineio_wsgi.runtime.clock import monotonic
+from engineio_wsgi.runtime.deadline import Deadline
 from engineio_wsgi.server import close_servers
-from engineio_wsgi.vendors.gunicorn_workers import GunicornWorker, running_servers
+from engineio_wsgi.vendors.gunicorn_workers import GunicornSettings, GunicornWorker, running_servers
 
 __all__ = ["post_worker_init", "pre_fork", "worker_exit"]
 
@@ -30,6 +31,8 @@ __all__ = ["post_worker_init", "pre_fork", "worker_exit"]
 START_TIMEOUT = 10.0
 #: what ends the sessions of this worker
 _watches: list[gevent.Greenlet] = []
+#: set when this worker accepts no more connections
+_accepts_nothing = Event()
 
 
 def pre_fork(server: object, worker: GunicornWorker) -> None:
@@ -73,7 +76,7 @@ def _watch_worker(worker: GunicornWorker, handover: Handover) -> None:
     deadline = began + worker.cfg.graceful_timeout - RESERVE
     handover.leave(deadline, [])
     # for so long it may still accept connections, whose sessions must not be refused
-    gevent.sleep(max(0.0, NOTIFY_PERIOD - (monotonic() - began)))
+    _accepts_nothing.wait(max(0.0, NOTIFY_PERIOD - (monotonic() - began)))
     close_servers(deadline - monotonic())
 
 
@@ -98,5 +101,12 @@ def worker_exit(server: object, worker: GunicornWorker) -> None:
     if isinstance(worker, Worker):
         return
     if not worker.alive:
-        gevent.joinall(_watches, timeout=worker.cfg.graceful_timeout)
+        _accepts_nothing.set()
+        gevent.joinall(_watches, timeout=_silence(worker.cfg))
     close_servers(RESERVE)
+
+
+def _silence(cfg: GunicornSettings) -> float:
+    """The seconds for which a worker that shows no signs of life any more is not killed by the master."""
+    seconds = min(cfg.graceful_timeout, cfg.timeout - NOTIFY_PERIOD) if cfg.timeout else cfg.graceful_timeout
+    return max(0.0, seconds - RESERVE)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 from functools import partial
-from hashlib import sha256
 
 import gevent
 from greenlet import getcurrent, greenlet
 from gunicorn.errors import AppImportError
 
-from engineio_wsgi.cluster.local.running import AUTOMATIC
+from engineio_wsgi.cluster.local.running import automatic_cluster
 from engineio_wsgi.engine.worker import set_default_cluster
 from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.handover import Generations, Handover
@@ -23,7 +22,7 @@ __all__ = ["LOOK_PERIOD", "count_worker", "join_workers", "new_handover", "note_
 
 logger = logging.getLogger("engine")
 
-#: seconds between two looks at what ends at some time
+#: seconds between two checks of a condition
 LOOK_PERIOD = 0.1
 
 #: how often this gunicorn has been reloaded; its master and its workers share it
@@ -46,10 +45,7 @@ def join_workers(worker: GunicornWorker) -> None:
         AppImportError: the cluster cannot be joined. gunicorn logs it in one line, and stops.
     """
     if worker.cfg.workers > 1 or any(server.options.handover for server in list(servers)):
-        # not the settings' addresses: with port 0, several gunicorns would have the same
-        addresses = sorted(repr(listener.getsockname()) for listener in worker.sockets)
-        mark = sha256("".join(addresses).encode()).hexdigest()[:12]
-        set_default_cluster(f"{AUTOMATIC}{mark}")
+        set_default_cluster(automatic_cluster(worker.sockets))
     try:
         join_clusters()
     except ConfigurationError as error:

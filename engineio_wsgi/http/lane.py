@@ -393,12 +393,10 @@ class Lane:
     def _go_on(self) -> None:
         """In the hub: serve what has come, and wait for more. Does not block."""
         handler, connection = self._handler, self._connection
-        while connection.buffer and not handler.close_connection and self._transport is None:
-            if not self.serve() or self._unsent is not None or self._posted_to is not None:
-                break
+        needs_greenlet = self._serve_all()
         if self._transport is not None:
             self._watch_waiting()
-        elif self._unsent is not None or self._posted_to is not None or (connection.buffer and not handler.close_connection):
+        elif needs_greenlet:
             self.is_released = False
             handler.serve_in_greenlet()
         elif handler.close_connection:
@@ -406,6 +404,17 @@ class Lane:
         else:
             connection.watch()
             connection.expect(handler.keepalive_timeout)
+
+    def _serve_all(self) -> bool:
+        """In the hub: serve the requests that have come, until a GET waits. Returns whether something is left for a greenlet."""
+        handler, connection = self._handler, self._connection
+        while connection.buffer and not handler.close_connection and self._transport is None:
+            if not self.serve():
+                return True
+            if self._unsent is not None or self._posted_to is not None:
+                break
+        # an answer is to be sent, or has to wait until a session's inbox has room
+        return self._unsent is not None or self._posted_to is not None
 
     def _watch_waiting(self) -> None:
         """While a GET waits, the end of the connection is watched for, until the next request or that end has come."""

@@ -26,6 +26,8 @@ OWN_NAMES = frozenset(("EIO", "b64", "j", "sid", "t", "transport"))
 BEGINNING = re.compile(rb"(?:GET|POST) /[!->@-~]*\?((?:[!-%'-<>-~]+=[!-%'-~]*&)*?)(?=EIO=)")
 #: the rest of the request line, as engine.io-client sends it
 QUERY = re.compile(rb"EIO=([34])&transport=polling(?:&(?:t=[\w.~-]*|b64=1))*&sid=([\w.~-]+)(?:&t=[\w.~-]*)? HTTP/1\.1(?=\r\n)")
+#: the protocol's revision, by its digit in the query
+REVISIONS = {b"3": 3, b"4": 4}
 #: the header with the length of a body, up to its value
 LENGTH_HEADER = re.compile(rb"\r\nContent-Length: ?(?=[1-9])", re.IGNORECASE)
 #: that length
@@ -87,7 +89,7 @@ class Known:
         if (line_end > limits.max_request_line or end - line_end - 4 > limits.max_header_size
                 or self._count > limits.max_header_count):
             return None
-        return line[2].decode("ascii"), 4 if line[1] == b"4" else 3, end, size
+        return line[2].decode("ascii"), REVISIONS[line[1]], end, size
 
 
 class Accepted(NamedTuple):

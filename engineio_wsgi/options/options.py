@@ -63,7 +63,8 @@ class Options:
     path: str = _option("/engine.io", check_path, "the path of the engine's requests", str)
     add_trailing_slash: bool = _option(True, check_flag, "whether that path ends with a slash", parse_flag)
     transports: tuple[str, ...] = _option(("polling", "websocket"), check_transports,
-                                          "the transports that are served: polling, websocket, flashsocket", parse_names)
+                                          "the transports that are served: polling, websocket, webtransport, flashsocket",
+                                          parse_names)
     ping_interval: float = _option(25.0, check_seconds, f"seconds between two pings; {SHORTEST} to {LONGEST}", float)
     ping_timeout: float = _option(
         20.0, check_seconds, f"seconds within which a ping has to be answered; {SHORTEST} to {LONGEST}", float)
@@ -97,6 +98,9 @@ class Options:
         None, check_count, "sessions that one client address (of IPv6, one /64 network) may have; None: any number", parse_count)
     max_handshakes_per_address: int | None = _option(
         None, check_count, "handshakes of one client address in a minute; None: any number", parse_count)
+    drain_rate: int | None = _option(
+        50, check_count, "sessions of a process that are closed in a second when the server stops; more if the time to stop is "
+        "too short for that; None: all at once", parse_count)
     generate_id: Callable[..., str] | None = _option(
         None, check_callable, "callable(request) -> str, to make the session ids yourself", shown="worker mark + 120 random bits")
     policy_file: bool = _option(False, check_flag, "whether Flash policy requests are answered", parse_flag)

@@ -12,8 +12,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import ClassVar, Protocol
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.packet import Packet, PacketType
+from engineio_wsgi.runtime.clock import monotonic
 
 __all__ = ["TURN_BOUNDS", "EngineCall", "Listener", "Meter", "ObservedSession", "ObservedTransport", "Observer", "SessionMeter"]
 
@@ -256,6 +256,9 @@ class Observer:
 
     def on_moved(self, session: ObservedSession, direction: str) -> None:
         """A session has come from another worker (``"in"``), or has gone to one (``"out"``)."""
+
+    def on_drain(self) -> None:
+        """The server stops, and begins to close its sessions."""
 
     def on_round_trip(self, session: ObservedSession, seconds: float) -> None:
         """The client of a session has answered a ping: revision 4 only."""

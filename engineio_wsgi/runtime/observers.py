@@ -112,6 +112,11 @@ class Observers:
         for observer in self._all:
             observer.on_moved(session, direction)
 
+    def on_drain(self) -> None:
+        """See `Observer`."""
+        for observer in self._all:
+            observer.on_drain()
+
     def on_round_trip(self, session: ObservedSession, seconds: float) -> None:
         """See `Observer`."""
         for observer in self.of_round_trips:

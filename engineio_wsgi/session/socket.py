@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from werkzeug.wrappers import Request
 
-from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.errors import SocketClosed, WriteTimeout
 from engineio_wsgi.log import shorten
 from engineio_wsgi.options.functions import check_function
 from engineio_wsgi.packet import Packet, PacketType
+from engineio_wsgi.runtime.deadline import Deadline
 from engineio_wsgi.runtime.threads import current_thread, wait_in_thread
 from engineio_wsgi.session.event_names import SESSION_EVENTS, check_event
 from engineio_wsgi.session.events import HasListeners, Listener
 from engineio_wsgi.session.groups import check_group
 from engineio_wsgi.session.outgoing import Bundle, Data, as_message, check_fits, prepare
+from engineio_wsgi.session.plain_messages import MessageSender, plain_first
 from engineio_wsgi.session.session import Session
 from engineio_wsgi.transports.base import CloseReason, Entry, TrackedPacket, Transport, as_packets, size_of
 
@@ -37,7 +38,7 @@ TRANSIENT = frozenset({
 })
 
 
-class Socket(HasListeners):
+class Socket(HasListeners, MessageSender):
     """One client's session, over whichever transport.
 
     Its listeners run one after the other, in the order of the messages; each may block. All methods may be called from any
@@ -62,6 +63,7 @@ class Socket(HasListeners):
 
     def __init__(self, session: Session, environ: WSGIEnvironment) -> None:
         self._session = session
+        self._queue = session.outbox
         self._environ = {key: value for key, value in environ.items() if key not in TRANSIENT}
         self._request: Request | None = None
         self._data: dict[Any, Any] | None = None  # as of `data`, below
@@ -202,6 +204,7 @@ class Socket(HasListeners):
 
     # -- sending
 
+    @plain_first
     def send(self, data: Data | Bundle, *, compress: bool = True,
              callback: Callable[[], object] | None = None, timeout: float | None = None, volatile: bool = False) -> Socket:
         """Send one message: ``str`` is text, bytes-like is binary. Or several that stay adjacent: a :class:`Bundle`.
@@ -222,10 +225,10 @@ class Socket(HasListeners):
             TypeError: ``data`` has another type.
             BundleTooLarge: the bundle is larger than ``max_buffered``.
         """
-        session = self._session
-        if compress and callback is None and session.sends_plainly and session.outbox.put_message(data, session.thread):
+        if compress and callback is None and self._queue.put_message(data):
             # nearly always: what follows is for all other messages
             return self
+        session = self._session
         if session.registry.observers.of_sends:
             size = data.size if isinstance(data, Bundle) else size_of(as_message(data))
             with session.registry.observers.sending(session, size):
@@ -237,41 +240,33 @@ class Socket(HasListeners):
     def _send(self, data: Data | Bundle, compress: bool, callback: Callable[[], object] | None, timeout: float | None,
               volatile: bool) -> Socket:
         """Send a message of any kind, or a bundle."""
-        session = self._session
-        outbox = session.outbox
         if isinstance(data, Bundle):
-            return self._send_bundle(data, compress, callback, timeout, volatile)
+            self._put(self._bundle_entry(data, compress, callback), data.size, timeout, volatile)
+            return self
         message = data if type(data) is str or type(data) is bytes else as_message(data)
-        size = size_of(message)
-        entry: Entry = message if compress and callback is None else self._special_entry(message, compress, callback)
-        if outbox.size >= outbox.limit and not self._wait_for_room(timeout, volatile):
-            return self
-        if session.thread != current_thread():
-            session.append_from_thread(entry, size)
-            return self
-        if session.creation_watched:
-            entry = session.announce(entry)
-        outbox.put(entry, size)
+        entry = message if compress and callback is None else self._special_entry(message, compress, callback)
+        self._put(entry, size_of(message), timeout, volatile)
         return self
 
-    def _send_bundle(self, bundle: Bundle, compress: bool, callback: Callable[[], object] | None, timeout: float | None,
-                     volatile: bool) -> Socket:
+    def _put(self, entry: Entry, size: int, timeout: float | None, volatile: bool) -> None:
+        """Queue an entry of ``size`` bytes: see :meth:`send`."""
         session = self._session
         outbox = session.outbox
-        check_fits(bundle, session.registry.options.max_buffered)
-        entry = prepare(bundle, compress)
-        if callback is not None:
-            check_function("a callback of send()", callback)
-            entry = entry.variant(callback=self._stand_in(callback))
         if outbox.size >= outbox.limit and not self._wait_for_room(timeout, volatile):
-            return self
+            return
         if session.thread != current_thread():
-            session.append_from_thread(entry, bundle.size)
-            return self
-        if session.creation_watched:
-            entry = session.announce_bundle(entry)
-        session.append(entry, bundle.size)
-        return self
+            session.append_from_thread(entry, size)
+            return
+        session.append(session.announce(entry) if session.creation_watched else entry, size)
+
+    def _bundle_entry(self, bundle: Bundle, compress: bool, callback: Callable[[], object] | None) -> Entry:
+        """The entry of a bundle."""
+        check_fits(bundle, self._session.registry.options.max_buffered)
+        entry = prepare(bundle, compress)
+        if callback is None:
+            return entry
+        check_function("a callback of send()", callback)
+        return entry.variant(callback=self._stand_in(callback))
 
     def _special_entry(self, data: str | bytes, compress: bool, callback: Callable[[], object] | None) -> Entry:
         """The entry of a message that is not to be compressed, or that has a callback."""

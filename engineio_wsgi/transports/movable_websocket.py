@@ -8,7 +8,7 @@ from engineio_wsgi.protocol.websocket.deflate import DeflateParameters, Deflater
 from engineio_wsgi.protocol.websocket.frames import DecoderSnapshot, FrameDecoder
 from engineio_wsgi.runtime.connection import Connection, ConnectionSnapshot
 from engineio_wsgi.runtime.loop import Stream
-from engineio_wsgi.transports.base import Entry, Transport
+from engineio_wsgi.transports.base import Candidate, Entry
 from engineio_wsgi.transports.entries import EntrySnapshot, has_callback, restore_entries, snapshots_of
 
 __all__ = ["MovableWebSocket", "WebSocketSnapshot"]
@@ -38,7 +38,7 @@ class WebSocketSnapshot(NamedTuple):
     in_flight: tuple[EntrySnapshot, ...]
 
 
-class MovableWebSocket(Transport):
+class MovableWebSocket(Candidate):
     """See the module."""
 
     __slots__ = ("_in_flight",)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import gevent
 from gevent.hub import Waiter
 
-from engineio_wsgi.clock import Timer
 from engineio_wsgi.errors import ErrorCode, PayloadTooLarge, ProtocolError, RequestRefused
 from engineio_wsgi.handoff.client_socket import EndWatch
 from engineio_wsgi.http.body import read_body
@@ -22,8 +21,9 @@ from engineio_wsgi.log import shorten
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.protocol.engineio.codec import codec_of
 from engineio_wsgi.protocol.engineio.v4 import encode_text
+from engineio_wsgi.runtime.loop import Timer
 from engineio_wsgi.runtime.observer import Meter
-from engineio_wsgi.transports.base import CloseReason, Transport, as_packets, count_beyond
+from engineio_wsgi.transports.base import CloseReason, Entry, Transport, as_packets, count_beyond
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
@@ -75,7 +75,7 @@ class PollingTransport(Transport):
     name = "polling"
     #: whether responses are scripts
     is_jsonp = False
-    upgrades_to = ("websocket", "flashsocket")
+    upgrades_to = ("websocket", "webtransport", "flashsocket")
 
     def __init__(self, protocol: int, limit: int, binary: bool = True, meter: Meter | None = None) -> None:
         super().__init__(meter)
@@ -147,11 +147,7 @@ class PollingTransport(Transport):
             return self._encode([NOOP])
         entries = self.outbox.take()
         last = [CLOSE] if sink.closing else [] if entries else [NOOP]
-        if len(entries) == 1 and not last and type(entries[0]) is str and self._protocol == 4:
-            # most answers: it saves a packet, and 1.5 µs
-            answer = self._finish(encode_text(entries[0]), PLAIN_TEXT, True)
-        else:
-            answer = self._encode([*as_packets(entries), *last])
+        answer = self._encode_entries(entries, last)
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("> %s: a GET is answered with %d packets", shorten(sink.id), len(entries) + len(last))
         if self.meter is not None:
@@ -170,6 +166,13 @@ class PollingTransport(Transport):
         finally:
             self.unpark()
             watch.stop()
+
+    def _encode_entries(self, entries: list[Entry], last: list[Packet]) -> Response:
+        """The answer with ``entries`` of the write buffer, and the packets ``last`` behind them."""
+        if len(entries) == 1 and not last and type(entries[0]) is str and self._protocol == 4:
+            # most answers: it saves a packet, and 1.5 µs
+            return self._finish(encode_text(entries[0]), PLAIN_TEXT, True)
+        return self._encode([*as_packets(entries), *last])
 
     def _encode(self, packets: Sequence[Packet]) -> Response:
         body = self._codec.encode_payload(packets, self._binary)

@@ -54,6 +54,7 @@ class GunicornSettings(Protocol):
     pre_request: Callable[..., object]
     proxy_protocol: str | bool
     secure_scheme_headers: Mapping[str, str]
+    timeout: int
     workers: int
 
 

@@ -12,13 +12,11 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import gevent
 import pytest
 from support.clients import PollingSession, WebSocketSession
 from support.rawwebsocket import Closed
-from support.redis import RedisServer
 from support.serving import EventLog, Served
 from support.workers import Workers
 
@@ -28,15 +26,6 @@ from engineio_wsgi.cluster.local.names import AbstractNames
 from engineio_wsgi.errors import NoWorkers
 
 UNKNOWN = "zzzz-no-such-session"
-
-
-@pytest.fixture(params=["local", "redis"])
-def name(request: pytest.FixtureRequest) -> str:
-    """Of a cluster that nobody else has."""
-    if request.param == "local":
-        return f"local:{uuid4()}"
-    redis: RedisServer = request.getfixturevalue("shared_redis")
-    return f"{redis.url}?group={uuid4()}"
 
 
 @pytest.fixture

@@ -569,7 +569,7 @@ def test_garbage_in_the_channels(start: Start, redis: RedisServer) -> None:
                 assert client.publish(channel, data) >= 1
     session.say("still there")
     assert session.hear() == "still there"
-    assert "speaks version 1, this worker 3: run one version of engineio_wsgi" in group.log()
+    assert "it has version 1 of the protocol between workers, and this worker has 3: run the same version" in group.log()
     assert not [line for line in group.complaints() if "refused" not in line], group.complaints()
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import gevent
 import pytest
@@ -24,15 +23,6 @@ from engineio_wsgi.errors import NoWorkers, UnknownSession, UsageError
 
 #: seconds that a question may take; only a failing test waits that long, or one whose workers do not all answer
 LONG = 60.0
-
-
-@pytest.fixture(params=["local", "redis"])
-def name(request: pytest.FixtureRequest) -> str:
-    """Of a cluster that nobody else has."""
-    if request.param == "local":
-        return f"local:{uuid4()}"
-    redis: RedisServer = request.getfixturevalue("shared_redis")
-    return f"{redis.url}?group={uuid4()}"
 
 
 @pytest.fixture

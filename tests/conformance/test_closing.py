@@ -7,6 +7,7 @@ from typing import Any
 import gevent
 import gevent.event
 import pytest
+from gevent.lock import Semaphore
 from support.clients import PollingSession, Session, drain, open_session, probe
 
 pytestmark = pytest.mark.ours
@@ -69,6 +70,44 @@ def test_close_twice(serve: Any, transport: str) -> None:
     socket.close(discard=True)
     session.served.settle()
     assert len(session.served.events.of("close")) == 1
+
+
+def test_the_server_closes_its_sessions_one_by_one(serve: Any, transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are served until their turn comes, and new clients are told when to come again."""
+    next_turn = Semaphore(0)
+    monkeypatch.setattr("engineio_wsgi.engine.drain.sleep", lambda seconds: next_turn.acquire())
+    served = serve(drain_rate=1)
+    left = {session.sid: session for session in [open_session(served, transport) for _ in range(3)]}
+    closing = gevent.spawn(served.server.close, 1000)
+    while left:
+        gevent.idle()
+        states = {sid: served.socket(sid).ready_state if sid in served.server.clients else "closed" for sid in left}
+        told = [sid for sid, state in states.items() if state != "open"]
+        assert len(told) == 1
+        drain(left.pop(told[0]))
+        for session in left.values():
+            session.say("still here")
+            assert session.hear() == "still here"
+        refused = served.connect().get("/engine.io/?EIO=4&transport=polling")
+        assert (refused.status, refused.json()["code"]) == (503, 3)
+        assert 1 <= int(refused.header("Retry-After")) <= 5
+        next_turn.release()
+    closing.join()
+    assert {closed["reason"] for closed in served.events.of("close")} == {"server shutting down"}
+
+
+def test_a_second_close_without_time_ends_the_drain(serve: Any, transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    never = gevent.event.Event()
+    monkeypatch.setattr("engineio_wsgi.engine.drain.sleep", lambda seconds: never.wait())
+    served = serve(drain_rate=1)
+    for _ in range(3):
+        open_session(served, transport)
+    closing = gevent.spawn(served.server.close, 1000)
+    gevent.idle()
+    served.server.close(0)
+    assert served.server.clients_count == 0
+    never.set()
+    closing.join()
 
 
 def test_close_in_the_connection_listener(serve: Any, transport: str) -> None:

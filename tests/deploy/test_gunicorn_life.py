@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import ssl
 import subprocess
@@ -103,6 +104,20 @@ def test_graceful_stop_of_unchanged_workers(start: Start, kind: str) -> None:
     assert waiting.end_poll() == ["1"]
     HttpConnection.close_all()
     assert server.wait() == 0
+    assert not server.complaints()
+
+
+@pytest.mark.parametrize("kind", [OURS, "gevent", "gevent_pywsgi"])
+def test_sessions_are_closed_one_by_one(start: Start, kind: str) -> None:
+    """The worker lives until the last one is closed, and is not killed."""
+    server = start(kind, *HOOKS, options={"drain_rate": 1})
+    sessions = [WebSocketSession(server.served).open() for _ in range(3)]
+    server.signal(SIGTERM)
+    assert [session.ws.wait_closed().code for session in sessions] == [1001] * 3
+    HttpConnection.close_all()
+    assert server.wait() == 0
+    assert re.findall(r"(\d+) sessions are closed within ([\d.]+) s", server.logs()) == [("3", "3.0")]
+    assert server.logs().count("closed: server shutting down") == 3
     assert not server.complaints()
 
 

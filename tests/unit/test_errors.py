@@ -167,9 +167,10 @@ def test_an_invalid_upgrade_has_the_status_and_headers_of_the_rfc() -> None:
 
 
 def test_a_server_that_closes_is_unavailable() -> None:
-    refusal = ServerClosing()
+    refusal = ServerClosing(3)
     assert (refusal.code, refusal.status) == (3, "503 Service Unavailable")
     assert refusal.message == "Bad request: the server is shutting down"
+    assert refusal.headers == (("Retry-After", "3"),)
 
 
 def test_what_ends_a_foreign_loop_is_a_lost_connection_to_it() -> None:

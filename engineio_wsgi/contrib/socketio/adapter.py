@@ -56,11 +56,14 @@ class Hooks(NamedTuple):
         on_start: called when the process begins to serve.
         on_old_client: called with the id of a session of the revisions 1 to 3, whose clients expect to be connected.
         on_malformed: called when a client has sent what the protocol does not have.
+        take_event: called with each message, its session and the session's id, before the ``message`` handler. Returns whether
+            that is all that is to be done with the message.
     """
 
     on_start: Callable[[], object] = lambda: None
     on_old_client: Callable[[str], object] = lambda sid: None
     on_malformed: Callable[[], object] = lambda: None
+    take_event: Callable[[SocketIOSession, str, str | bytes], bool] = lambda socket, sid, data: False
 
 
 class EngineAdapter:
@@ -88,6 +91,7 @@ class EngineAdapter:
         #: the packet that was sent last, and what it was framed as: others may get the same
         self._last: tuple[Foreign, Bundle] | None = None
         self._hooks = Hooks()
+        self._take_event = self._hooks.take_event
         self.engine = SocketIOEngine(translated, lambda: self.generate_id(), lambda: self._hooks.on_start())
         self.engine.on("connection", self._on_connection)
 
@@ -108,8 +112,9 @@ class EngineAdapter:
         self.transports = [transports] if isinstance(transports, str) else list(transports)
 
     def hook(self, hooks: Hooks) -> None:
-        """Have the server called from now on."""
+        """Have the server called from now on; ``take_event`` only until the ``message`` handler is replaced."""
         self._hooks = hooks
+        self._take_event = hooks.take_event
 
     def is_asyncio_based(self) -> bool:
         """Always false."""
@@ -127,6 +132,8 @@ class EngineAdapter:
             raise ValueError(f"event: expected one of {', '.join(self.event_names)}; got {event!r}")
         if handler is None:
             return partial(self.on, event)
+        if event == "message":
+            self._take_event = Hooks().take_event
         self.handlers[event] = handler
         return handler
 
@@ -141,7 +148,8 @@ class EngineAdapter:
 
     def _on_message(self, socket: SocketIOSession, sid: str, data: str | bytes) -> None:
         try:
-            self.handlers["message"](sid, data)
+            if not self._take_event(socket, sid, data):
+                self.handlers["message"](sid, data)
         except MalformedPacket as error:
             self._refuse(socket, error)
 
@@ -167,14 +175,17 @@ class EngineAdapter:
     # -- sending
 
     def send(self, sid: str, data: Data | Bundle, volatile: bool = False) -> None:
-        """Send a message or a bundle; nothing if the session is gone. Blocks while the client's write buffer is full.
+        """Send a message or a bundle; nothing if the session is gone. Blocks as :meth:`send_to`."""
+        socket = self.sockets.get(sid)
+        if socket is not None:
+            self.send_to(socket, data, volatile)
+
+    def send_to(self, socket: SocketIOSession, data: Data | Bundle, volatile: bool = False) -> None:
+        """Send a message or a bundle; nothing if the session has ended. Blocks while the client's write buffer is full.
 
         A client that makes no room within ``SEND_TIMEOUT`` seconds is disconnected: ``client too slow``. What is ``volatile`` is
         dropped if the write buffer is full.
         """
-        socket = self.sockets.get(sid)
-        if socket is None:
-            return
         try:
             socket.send(data, timeout=SEND_TIMEOUT, volatile=volatile)
         except SocketClosed:

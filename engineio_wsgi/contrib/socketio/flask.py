@@ -95,13 +95,29 @@ class SocketIO(flask_socketio.SocketIO):  # type: ignore[misc]  # no types
         else:
             self.wsgi_server.serve_forever()
 
-
     def _handle_event(self, handler: Value, message: str, namespace: str, sid: str, *args: Value) -> Value:
-        environ = self.server.get_environ(sid, namespace=namespace)
+        environ = self.server.get_environ(sid, namespace)
         app = environ.get("flask.app") if environ else None
-        if isinstance(app, flask.Flask):
+        if type(app) is EventApp and self.manage_session and message != "connect":
+            context = app.event_context(environ, sid=sid, namespace=namespace, event={"message": message, "args": args})
+            if context is not None:
+                with context:
+                    return self._call(handler, namespace, args)
+        elif isinstance(app, flask.Flask):
             environ["flask.app"] = EventApp(app)
         return super()._handle_event(handler, message, namespace, sid, *args)
+
+    def _call(self, handler: Value, namespace: str, args: tuple[Value, ...]) -> Value:
+        """Call the handler of an event in its context; if it raises, the error handler of the namespace."""
+        try:
+            return handler(*args)
+        except socketio.exceptions.ConnectionRefusedError:
+            raise
+        except Exception as error:
+            on_error = self.exception_handlers.get(namespace, self.default_exception_handler)
+            if on_error is None:
+                raise
+            return on_error(error)
 
 
 def _port_of(app: flask.Flask) -> int:

@@ -36,32 +36,55 @@ class EventApp:
 
     def __init__(self, app: flask.Flask) -> None:
         self._app = app
-        #: a context that was never entered; ``None`` before the second event
-        self._first: _EventContext | None = None
+        #: makes contexts from the second event on
+        self._contexts: _EventContexts | None = None
 
     def __getattr__(self, name: str) -> Value:  # of the application, whatever it is
         return getattr(self._app, name)
 
     def request_context(self, environ: WSGIEnvironment) -> RequestContext:
         """The context of the handshake's request. Flask-SocketIO enters it for one event."""
+        return self.event_context(environ) or self._app.request_context(environ)
+
+    def event_context(self, environ: WSGIEnvironment, **attributes: Value) -> RequestContext | None:
+        """The context of an event, with the session that is kept for the client; ``None`` before there is one.
+
+        Args:
+            environ: of the client's session.
+            attributes: of the request.
+        """
         if not CAN_REUSE or SAVED_SESSION not in environ:
-            return self._app.request_context(environ)
-        if self._first is None:
-            self._first = self._match(environ)
-        return _copy(self._first)
+            return None
+        if self._contexts is None:
+            self._contexts = _EventContexts(self._app, environ)
+        return self._contexts.make(attributes)
 
-    def _match(self, environ: WSGIEnvironment) -> _EventContext:
+
+class _EventContexts:
+    """Makes the contexts of one session's events: copies of one that is never entered.
+
+    Args:
+        app: the application.
+        environ: of the session.
+    """
+
+    def __init__(self, app: flask.Flask, environ: WSGIEnvironment) -> None:
         # the saved session is one object, as long as the client is connected
-        context = _EventContext(self._app, environ, session=environ[SAVED_SESSION])
-        if context.url_adapter is not None:
-            RequestContext.match_request(context)
+        first = _EventContext(app, environ, session=environ[SAVED_SESSION])
+        if first.url_adapter is not None:
+            RequestContext.match_request(first)
+        self._request_class = type(first.request)
+        self._request = vars(first.request)
+        self._shared = {name: value for name, value in vars(first).items() if type(value) is not list}
+        #: what a context notes for itself
+        self._lists = [name for name in vars(first) if name not in self._shared]
+
+    def make(self, attributes: dict[str, Value]) -> RequestContext:
+        """A context with a request of its own, which event handlers may change, and nothing that another one has noted."""
+        request = object.__new__(self._request_class)
+        request.__dict__.update(self._request, **attributes)
+        context = object.__new__(_EventContext)
+        context.__dict__.update(self._shared, request=request)
+        for name in self._lists:
+            context.__dict__[name] = []
         return context
-
-
-def _copy(first: _EventContext) -> _EventContext:
-    """A context with a request of its own, whose attributes event handlers may set, and nothing that another one has noted."""
-    context = _EventContext.__new__(_EventContext)
-    request = object.__new__(type(first.request))
-    vars(request).update(vars(first.request))
-    vars(context).update({name: [] if type(value) is list else value for name, value in vars(first).items()}, request=request)
-    return context

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from json.encoder import encode_basestring_ascii as quoted
 
 import socketio
 from socketio import packet
@@ -52,17 +53,29 @@ class EmitOnce(socketio.Manager):  # type: ignore[misc]  # no types
         if callback or not server.sends_directly:
             super().emit(event, data, namespace, room=room, skip_sid=skip_sid, callback=callback)
             return
-        message = self._message(event, data, namespace)
+        message = self.message_of(event, data, namespace)
+        # the room that is named after a client: most events that handlers emit
         eio_sid = rooms[None].get(room) if skip_sid is None and type(room) is str and None in rooms else None
         if eio_sid is not None:
-            # the room that is named after a client: most events that handlers emit
             server.eio.send(eio_sid, message, volatile)
         else:
-            sockets = self._sockets(namespace, room, _skipped(skip_sid))
-            server.eio.broadcast(sockets, Bundle(message) if isinstance(message, str) else message, volatile)
+            self._broadcast(self._sockets(namespace, room, _skipped(skip_sid)), message, volatile)
 
-    def _message(self, event: str, data: Value, namespace: str) -> str | Bundle:
+    def _broadcast(self, sockets: list[SocketIOSession], message: str | Bundle, volatile: bool) -> None:
+        self.server.eio.broadcast(sockets, Bundle(message) if isinstance(message, str) else message, volatile)
+
+    def own_session(self, namespace: str, room: str) -> SocketIOSession | None:
+        """The session of the client that a room is named after; ``None`` for other rooms, and for clients of other processes."""
+        try:
+            found: SocketIOSession = self.server.eio.sockets[self.rooms[namespace][None][room]]
+        except KeyError:
+            return None
+        return found
+
+    def message_of(self, event: str, data: Value, namespace: str) -> str | Bundle:
         """The packet of an event, with its attachments if there are bytes in it."""
+        if type(data) is str and type(event) is str and namespace == "/":
+            return f"2[{quoted(event)},{quoted(data)}]"
         content = [event, *data] if isinstance(data, tuple) else [event] if data is None else [event, data]
         try:
             text = dumps(content)

@@ -6,9 +6,13 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from contextvars import copy_context
+from functools import partial
+from types import MethodType
 
 import socketio
+from gevent import monkey
 from socketio import packet
+from socketio.pubsub_manager import PubSubManager
 
 from engineio_wsgi.contrib.socketio.adapter import MAX_HTTP_BUFFER_SIZE, EngineAdapter, Hooks
 from engineio_wsgi.contrib.socketio.cluster import ClusterManager
@@ -39,6 +43,16 @@ MAX_NAMESPACES = 100
 ATTACHMENTS_LIMIT = 10
 #: digits of the id of an acknowledgement, in `_parse_event`
 MAX_ID = 16
+#: what is logged if a manager of a message queue would block the event loop
+UNPATCHED = ("message_queue: %s waits for its queue in the standard library, and all clients of this process wait with it; call "
+             "gevent.monkey.patch_all() before any other import, or set cluster='redis://…' in place of message_queue")
+#: the methods that the short ways of events pass by. If an application or a test client replaces one, it is called
+REPLACEABLE = frozenset({"_handle_eio_message", "_handle_event", "_handle_event_internal", "_send_eio_packet", "_send_packet",
+                         "_trigger_event"})
+#: the attributes that decide which ways are taken
+DECISIVE = REPLACEABLE | {"async_handlers", "manager", "packet_class"}
+#: the managers that send an event for a client of this process to nobody else
+OWN_MANAGERS = frozenset({LocalManager, ClusterManager})
 
 
 class Server(socketio.Server):  # type: ignore[misc]  # no types
@@ -62,6 +76,16 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
 
     #: of the rooms; `ClusterManager` once the engine has joined a cluster
     manager: Foreign
+    #: whether events are encoded and sent without the packets' class
+    sends_directly = False
+    #: whether events for a client of this process are sent without the manager
+    _emits_directly = False
+    #: whether events of the default namespace are read without it
+    _takes_events = False
+    #: whether handlers run in the greenlet that has read their event
+    _runs_beside = False
+    #: whether handlers of one event are called without `_trigger_event`
+    _calls_directly = False
 
     def __init__(self, client_manager: Foreign = None, serializer: Foreign = "default", json: Foreign = None,
                  **kwargs: Value) -> None:
@@ -75,13 +99,34 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
         super().__init__(client_manager=client_manager or LocalManager(), serializer=serializer, json=json, **kwargs)
         #: bytes of the attachments of one packet
         self._attachments_limit = ATTACHMENTS_LIMIT * int(kwargs.get("max_http_buffer_size", MAX_HTTP_BUFFER_SIZE))
-        self.eio.hook(Hooks(self._on_worker_start, self._connect_old_client, self._count_malformed))
-        #: whether packets are text and JSON, made as the standard library makes it
-        self._is_plain = issubclass(self.packet_class, SocketIOPacket) and self.packet_class.json is SocketIOJson
+        self.eio.hook(Hooks(self._on_worker_start, self._connect_old_client, self._count_malformed, self._take_event))
         self._has_started = False
 
     def _engineio_server_class(self) -> type[EngineAdapter]:
         return EngineAdapter
+
+    def __setattr__(self, name: str, value: Value) -> None:
+        """Set an attribute, which may be a method that the application replaces."""
+        super().__setattr__(name, value)
+        if name in DECISIVE:
+            self._choose_ways()
+
+    def __delattr__(self, name: str) -> None:
+        """Delete an attribute, which may be a method that was replaced."""
+        super().__delattr__(name)
+        if name in DECISIVE:
+            self._choose_ways()
+
+    def _choose_ways(self) -> None:
+        # equal methods are those of the same object and function
+        kept = {name for name in REPLACEABLE if getattr(self, name) == MethodType(getattr(Server, name), self)}
+        # whether packets are text and JSON, made as the standard library makes it
+        is_plain = issubclass(self.packet_class, SocketIOPacket) and self.packet_class.json is SocketIOJson
+        self.sends_directly = is_plain and {"_send_eio_packet", "_send_packet"} <= kept
+        self._emits_directly = self.sends_directly and type(vars(self).get("manager")) in OWN_MANAGERS
+        self._runs_beside = bool(getattr(self, "async_handlers", False)) and "_handle_event_internal" in kept
+        self._takes_events = is_plain and self._runs_beside and {"_handle_eio_message", "_handle_event"} <= kept
+        self._calls_directly = "_trigger_event" in kept
 
     def _count_malformed(self) -> None:
         self.refusals["malformed packet"] += 1
@@ -89,6 +134,9 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
     def _on_worker_start(self) -> None:
         """The process begins to serve: reach the clients of the cluster's other workers, unless a manager was given for that."""
         self._has_started = True
+        if isinstance(self.manager, PubSubManager) and not isinstance(self.manager, ClusterManager) \
+                and not monkey.is_module_patched("socket"):
+            logger.error(UNPATCHED, type(self.manager).__name__)
         cluster = self.eio.engine.cluster
         if cluster is None:
             return
@@ -103,12 +151,6 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
 
     # -- sending
 
-    @property
-    def sends_directly(self) -> bool:
-        """Whether an event may be sent without the methods that a test client or an application has replaced."""
-        replaced = self.__dict__
-        return self._is_plain and "_send_packet" not in replaced and "_send_eio_packet" not in replaced
-
     def emit(self, event: str, data: Value = None, to: Value = None, room: Value = None, skip_sid: Value = None,
              namespace: str | None = None, callback: Value = None, ignore_queue: bool = False, volatile: bool = False) -> None:
         """As python-socketio's.
@@ -122,9 +164,15 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
         room, namespace = to or room, namespace or "/"
         if self.logger.isEnabledFor(logging.INFO):
             self.logger.info("> event %r to %s [%s]", event, room or "all", namespace)
+        manager = self.manager
+        if callback is None and skip_sid is None and type(room) is str and self._emits_directly and "emit" not in vars(manager):
+            # most events that handlers emit: to one client, which this process serves
+            socket = manager.own_session(namespace, room)
+            if socket is not None:
+                self.eio.send_to(socket, manager.message_of(event, data, namespace), volatile)
+                return
         how: dict[str, Value] = {"volatile": True} if volatile else {}  # only our managers know it
-        self.manager.emit(event, data, namespace, room=room, skip_sid=skip_sid, callback=callback, ignore_queue=ignore_queue,
-                          **how)
+        manager.emit(event, data, namespace, room=room, skip_sid=skip_sid, callback=callback, ignore_queue=ignore_queue, **how)
 
     def _join(self) -> None:
         """Join the cluster, if there is one, before the first request: the event may be for clients of other workers."""
@@ -150,7 +198,7 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
         pending = self._binary_packet.get(eio_sid)
         if pending is not None:
             self._add_attachment(eio_sid, pending, data)
-        elif type(data) is not str or data[:1] != "2" or not self._take_event(eio_sid, data):
+        else:
             received = decode(self.packet_class, data)
             _RECEIVE.get(received.packet_type, _refuse)(self, eio_sid, received)
 
@@ -181,13 +229,12 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
 
     # -- events
 
-    def _take_event(self, eio_sid: str, data: str) -> bool:
+    def _take_event(self, socket: SocketIOSession, eio_sid: str, data: str | bytes) -> bool:
         """An event for the default namespace in one packet: run its handler at once. Other packets: ``False``."""
-        if not self.async_handlers or not self._is_plain or "_handle_event" in self.__dict__:
+        if not self._takes_events or type(data) is not str or (self._binary_packet and eio_sid in self._binary_packet):
             return False
         parsed = _parse_event(data)
-        socket = self.eio.sockets.get(eio_sid)
-        if parsed is None or socket is None:
+        if parsed is None:
             return False
         manager = self.manager
         sid = manager.sid_from_eio_sid(eio_sid, "/")
@@ -197,7 +244,7 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
         return True
 
     def _handle_event(self, eio_sid: str, namespace: str | None, id: int | None, data: list[Value]) -> None:
-        socket = self.eio.sockets.get(eio_sid) if self.async_handlers else None
+        socket = self.eio.sockets.get(eio_sid) if self._runs_beside else None
         if socket is None:
             super()._handle_event(eio_sid, namespace, id, data)
             return
@@ -208,27 +255,22 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
 
     def _run_beside(self, socket: SocketIOSession, sid: str, namespace: str, id: int | None, event: list[Value]) -> None:
         """Run the handler of an event in this greenlet. The client's next events do not wait for it."""
+        name, event[0] = event[0], sid
+        handlers = self.handlers.get(namespace) if self._calls_directly else None
+        handler = None if handlers is None else handlers.get(name)
+        if handler is None:
+            # one of a class, or of all events or namespaces, or none
+            handler = partial(self._trigger_event, name, namespace)
         socket.begin_handler(MAX_HANDLERS)
         try:
             # a handler's context variables are not those of the next event that this greenlet handles
-            copy_context().run(self._run_handler, socket, sid, namespace, id, event)
+            result = copy_context().run(handler, *event)
+            if id is not None and result is not self.not_handled:
+                self._acknowledge(socket, namespace, id, result)
         except LISTENER_ERRORS:
-            logger.exception("a handler of the event %r failed; the session goes on", event[0])
+            logger.exception("a handler of the event %r failed; the session goes on", name)
         finally:
             socket.end_handler()
-
-    def _run_handler(self, socket: SocketIOSession, sid: str, namespace: str, id: int | None, event: list[Value]) -> None:
-        name = event[0]
-        replaced = self.__dict__
-        if "_handle_event_internal" in replaced:
-            self._handle_event_internal(self, sid, socket.id, event, namespace, id)
-            return
-        handlers = self.handlers.get(namespace)
-        handler = handlers.get(name) if handlers is not None and "_trigger_event" not in replaced else None
-        arguments = event[1:]
-        result = handler(sid, *arguments) if handler is not None else self._trigger_event(name, namespace, sid, *arguments)
-        if id is not None and result is not self.not_handled:
-            self._acknowledge(socket, namespace, id, result)
 
     def _acknowledge(self, socket: SocketIOSession, namespace: str, id: int, result: Value) -> None:
         data = [] if result is None else list(result) if isinstance(result, tuple) else [result]
@@ -238,7 +280,7 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
             except HasBinary:
                 pass
             else:
-                self.eio.send(socket.id, f"3{id}{text}" if namespace == "/" else f"3{namespace},{id}{text}")
+                self.eio.send_to(socket, f"3{id}{text}" if namespace == "/" else f"3{namespace},{id}{text}")
                 return
         self._send_packet(socket.id, self.packet_class(packet.ACK, namespace=namespace, id=id, data=data))
 

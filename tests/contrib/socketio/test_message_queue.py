@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import socketio
+from support.deployment import Program, free_port, is_reachable
 from support.processes import ServerProcess
 
 pytestmark = pytest.mark.ours
@@ -66,3 +69,31 @@ def test_what_is_emitted_reaches_the_clients_of_all(sites: Any, drive: Any, shar
     for driver in drivers:
         assert driver.events.wait("shouted", 2)["args"] == [{"bytes": "00ff"}]
     writer.redis.close()
+
+
+UNPATCHED = """
+import sys
+from flask import Flask
+from engineio_wsgi.contrib.socketio import SocketIO
+app = Flask(__name__)
+socketio = SocketIO(app, message_queue=sys.argv[2])
+socketio.run(app, port=int(sys.argv[1]))
+"""
+
+
+def test_a_process_without_gevents_patches_says_so(shared_redis: Any, tmp_path: Path) -> None:
+    """It cannot serve: python-socketio's manager waits for Redis in the thread of the event loop."""
+    (tmp_path / "app.py").write_text(UNPATCHED)
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    command = [sys.executable, "app.py", str(port), shared_redis.url]
+    program = Program(tmp_path, command, lambda: is_reachable(address), cwd=tmp_path)
+    try:
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(f"GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: {address}\r\n\r\n".encode())
+            program.until(lambda: "message_queue:" in program.output.read_text(), program.output.read_text)
+        (line,) = [line for line in program.output.read_text().splitlines() if "message_queue:" in line]
+        assert "RedisManager" in line
+        assert "call gevent.monkey.patch_all() before any other import" in line
+    finally:
+        program.stop()

@@ -8,10 +8,12 @@ from typing import Any
 
 import gevent
 import gevent.event
+import msgpack
 import pytest
 from support.clients import open_session
 from support.serving import EventLog, Served
 
+from engineio_wsgi.contrib.socketio import Server
 from engineio_wsgi.contrib.socketio import server as module
 
 pytestmark = pytest.mark.ours
@@ -31,8 +33,9 @@ def hear_all(session: Any, count: int) -> list[str]:
 
 
 @pytest.mark.parametrize("packet", [
-    "", "9", "abc", "2", "2{}", "2[]", '2["unclosed"', "2[null]", "2[true]", '2["connect"]', '2["disconnecting"]', "3[1]",
-    "31{}", "0[]", '1"x"', '4"x"', '51-["no attachment"]x', "5999-[1]", '2["a"]]', "2" + "[" * 100_000, b"\x00",
+    "", "9", "abc", "2", "2{}", "2[]", '2["unclosed"', "2[null]", "2[true]", '51-["connect",{"_placeholder":true,"num":0}]',
+    *(f'2["{name}"]' for name in ("connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener")),
+    "3[1]", "31{}", "0[]", '1"x"', '4"x"', '51-["no attachment"]x', "5999-[1]", '2["a"]]', "2" + "[" * 100_000, b"\x00",
 ])
 def test_a_malformed_packet_ends_the_session(site: Any, packet: str | bytes) -> None:
     made = site()
@@ -188,6 +191,80 @@ def test_what_the_application_replaces_is_called(site: Any) -> None:
     assert seen == ["connect", "back"]
 
 
+@pytest.mark.parametrize("name", ["_handle_event", "_handle_event_internal", "_send_packet", "_send_eio_packet"])
+def test_a_method_that_is_replaced_for_a_while_is_called_for_this_while(site: Any, name: str) -> None:
+    made = site()
+    session = connected(made)
+    calls: list[str] = []
+    original = getattr(made.sio, name)
+
+    def note(*args: Any, **kwargs: Any) -> Any:
+        calls.append(name)
+        return original(*args, **kwargs)
+
+    setattr(made.sio, name, note)
+    session.say('21["echo",1]')
+    assert sorted(hear_all(session, 2)) == ['2["echo",1]', "31[]"]
+    assert calls
+    count = len(calls)
+    delattr(made.sio, name)
+    session.say('22["echo",2]')
+    assert sorted(hear_all(session, 2)) == ['2["echo",2]', "32[]"]
+    assert len(calls) == count
+
+
+def test_what_a_subclass_overrides_is_called(site: Any) -> None:
+    seen: list[Any] = []
+
+    class Noting(Server):
+        def _trigger_event(self, event: str, *args: Any) -> Any:
+            seen.append(event)
+            return super()._trigger_event(event, *args)
+
+        def _send_packet(self, eio_sid: str, pkt: Any) -> None:
+            seen.append(pkt.data)
+            super()._send_packet(eio_sid, pkt)
+
+    session = connected(site(server_class=Noting))
+    del seen[:]
+    session.say('21["back",5]')
+    assert session.hear() == "31[5]"
+    assert seen == ["back", [5]]
+
+
+def test_a_handler_that_replaces_the_engines_gets_all_messages(site: Any) -> None:
+    made = site()
+    session = connected(made)
+    made.sio.eio.on("message", lambda sid, data: made.sio.eio.send(sid, f"got {data}"))
+    session.say('2["echo",1]', "anything")
+    assert hear_all(session, 2) == ['got 2["echo",1]', "got anything"]
+
+
+def test_an_emit_of_the_manager_that_is_replaced_is_called(site: Any) -> None:
+    made = site()
+    session = connected(made)
+    emitted: list[str] = []
+    original = made.sio.manager.emit
+
+    def note(event: str, *args: Any, **kwargs: Any) -> None:
+        emitted.append(event)
+        original(event, *args, **kwargs)
+
+    made.sio.manager.emit = note
+    session.say('2["echo",1]')
+    assert session.hear() == '2["echo",1]'
+    assert emitted == ["echo"]
+
+
+def test_names_and_texts_are_escaped(site: Any) -> None:
+    made = site()
+    session = connected(made)
+    sid = made.events.of("connect")[0]["sid"]
+    for data in ('"quotes"', "line\nbreak \\ \u2028 \U0001f600 \ud800", ""):
+        made.sio.emit('an "event"', data, to=sid)
+        assert json.loads(session.hear()[1:]) == ['an "event"', data]
+
+
 def test_what_is_sent_to_a_client_that_does_not_read(site: Any) -> None:
     made = site(max_buffered=10_000)
     connected(made, transport="polling")
@@ -252,3 +329,26 @@ def test_the_session_of_a_client_can_be_read_when_it_disconnects(site: Any) -> N
     gevent.sleep(0)
     assert made.sio.environ == {}
     assert made.sio.eio.sockets == {}
+
+
+def test_packets_in_msgpack(site: Any) -> None:
+    """python-socketio's other form of packets, with events and acknowledgements both ways."""
+    made = site(serializer="msgpack")
+    session = open_session(Served(made.address, EventLog(), handler="ours", path="/socket.io/"), "websocket")
+
+    def say(kind: int, data: Any, **fields: Any) -> None:
+        session.say(msgpack.dumps({"type": kind, "nsp": "/", "data": data, **fields}))
+
+    def hear() -> tuple[int, Any]:
+        packet = msgpack.loads(session.hear())
+        return packet["type"], packet["data"]
+
+    say(0, {"token": "right"})
+    assert hear() == (2, ["welcome", {"token": "right"}])
+    assert hear() == (0, {"sid": made.events.of("connect")[0]["sid"]})
+    say(2, ["echo", b"\x00\xff", {"n": [1, "ü"]}])
+    assert hear() == (2, ["echo", b"\x00\xff", {"n": [1, "ü"]}])
+    say(2, ["back", 1.5], id=7)
+    assert hear() == (3, [1.5])
+    session.say(b"no packet")
+    assert made.events.wait("disconnect")["reason"] == "transport error"

@@ -129,7 +129,7 @@ def test_a_refusal_without_a_body() -> None:
 
 
 def test_a_refusal_with_a_status_of_its_own() -> None:
-    assert refused(ServerClosing()).status == "503 Service Unavailable"
+    assert refused(ServerClosing(3)).status == "503 Service Unavailable"
 
 
 def test_a_refusal_with_headers_of_its_own() -> None:
