@@ -95,11 +95,15 @@ class Receiver:
         worker: this process as a worker.
         group: of workers that serve each other's sessions.
         counters: to count them in.
-        perform: carries out a call, and returns how many sessions it concerned. May block while a client's write buffer is full.
+        perform: carries out a call that was sent to a name of this worker, and returns how many sessions it concerned. May block
+            while a client's write buffer is full.
+        whereabouts: says of a session that is not here what to answer.
     """
 
-    def __init__(self, worker: Worker, group: str, counters: Counters, perform: Callable[[Call, bytes], int]) -> None:
+    def __init__(self, worker: Worker, group: str, counters: Counters, perform: Callable[[Call, bytes, str], int | Refusal],
+                 whereabouts: Callable[[str], Refusal] = lambda sid: Refusal.UNKNOWN) -> None:
         self._worker = worker
+        self._whereabouts = whereabouts
         self._perform = perform
         self._group = group
         #: the configuration that other workers must share to send requests here
@@ -122,12 +126,13 @@ class Receiver:
         """How many connections from other workers our handler serves, without the WebSockets of sessions."""
         return sum(len(adopter.roster) for adopter in self._adopters)
 
-    def receive(self, exchange: Exchange, message: Message) -> None:
+    def receive(self, exchange: Exchange, message: Message, name: str = "") -> None:
         """Take a connection, request or call from another worker. Blocks until it has been served.
 
         Args:
             exchange: with that worker.
             message: the first one.
+            name: of this worker, to which it was sent; empty for the first one.
 
         Raises:
             OSError, OwnerGone: the other worker has ended the exchange.
@@ -138,7 +143,7 @@ class Receiver:
         elif message.kind is Kind.REQUEST:
             self._take_request(exchange, Request.of(message), message.body)
         elif message.kind is Kind.CALL:
-            self._take_call(exchange, Call.of(message), message.body)
+            self._take_call(exchange, Call.of(message), message.body, name)
         else:
             raise BadMessage(f"expected CONNECTION, REQUEST or CALL, got {message.kind.name}")
 
@@ -149,7 +154,9 @@ class Receiver:
                 logger.warning("requests of a worker with other options are refused: it has %.300r, this one %r; "
                                "workers that serve each other's sessions have the same", fingerprint, self.fingerprint)
             return Refusal.OTHER_CONFIGURATION
-        return None if sid in self._worker.clients else Refusal.UNKNOWN
+        if self._worker.gate is not None:
+            self._worker.gate.wait_for(sid)
+        return None if sid in self._worker.clients else self._whereabouts(sid)
 
     # -- connections
 
@@ -224,11 +231,23 @@ class Receiver:
 
     # -- calls
 
-    def _take_call(self, exchange: Exchange, asked: Call, body: bytes) -> None:
+    def _take_call(self, exchange: Exchange, asked: Call, body: bytes, name: str) -> None:
         if asked.group != self._group:
             exchange.finish(Refusal.OTHER_CONFIGURATION.message())
         else:
-            exchange.finish(write_result(self._perform(asked, body)))
+            result = self._perform(asked, body, name)
+            exchange.finish(result.message() if isinstance(result, Refusal) else write_result(result))
+
+    # -- when another worker leaves
+
+    def take_idle(self, connection: MovedConnection, number: int, read_ahead: bytes) -> bool:
+        """Serve a connection that waits for its next request. Returns whether it is served; the descriptor belongs to it then."""
+        listener = self.listeners.find(connection.listener)
+        if listener is None or listener.full or listener.server.ssl_enabled:
+            return False
+        self._counters.add("adopted")
+        listener.adopt(number, connection, read_ahead)
+        return True
 
     # -- the end
 

@@ -19,6 +19,7 @@ from engineio_wsgi.engine.worker import Worker
 from engineio_wsgi.handoff.adopter import ConnectionAdopter
 from engineio_wsgi.handoff.listening import PrimedSocket, accepted_by, adopt, application_of
 from engineio_wsgi.http.handler import WebSocketHandler
+from engineio_wsgi.http.roster import ConnectionRoster
 
 __all__ = ["HOPS", "Listener", "Listeners", "OwnListener", "hops_of"]
 
@@ -157,9 +158,10 @@ class Listeners:
             if isinstance(server, ServerAdopter):
                 server = server.server
         known = self._known.get(server)
-        return known if known is not None or not isinstance(server, BaseServer) else self._learn(server)
+        return known if known is not None or not isinstance(server, BaseServer) else self.learn(server)
 
-    def _learn(self, server: StreamServer) -> Listener | None:
+    def learn(self, server: StreamServer) -> Listener | None:
+        """Know a server from now on; ``None`` if it has stopped."""
         self._known = {known: listener for known, listener in self._known.items() if not listener.over}
         if server.closed:
             return None
@@ -177,6 +179,15 @@ class Listeners:
             if kind and listener.kind == kind and self._worker.has_one_application:
                 by_kind = listener
         return by_kind
+
+    def rosters(self) -> list[tuple[Listener, ConnectionRoster]]:
+        """The open connections of the servers with our handler: those that they have accepted, and those of other workers."""
+        found: list[tuple[Listener, ConnectionRoster]] = []
+        for listener in self._known.values():
+            if isinstance(listener, OwnListener):
+                own: ConnectionRoster | None = getattr(listener.server, "roster", None)
+                found += [(listener, roster) for roster in (own, listener.adopter.roster) if roster is not None]
+        return found
 
     @property
     def adopters(self) -> list[ConnectionAdopter]:

@@ -13,7 +13,7 @@ from struct import Struct
 from typing import NamedTuple, Self, TypeVar
 
 from engineio_wsgi.cluster.bundles import pack, unpack
-from engineio_wsgi.errors import BadMessage, OwnerRefused
+from engineio_wsgi.errors import BadMessage, OwnerRefused, SessionMoves
 from engineio_wsgi.http.response import Response
 from engineio_wsgi.session.delivery import Delivery, OnSlow
 from engineio_wsgi.session.outgoing import Outgoing
@@ -68,6 +68,18 @@ class Kind(enum.Enum):
     ROOM = b"M"
     #: the conversation is over
     END = b"E"
+    #: a worker that leaves asks whether the receiver can take its sessions
+    SEARCH = b"Q"
+    #: the answer: what it has to know for that
+    CANDIDATE = b"I"
+    #: the worker that leaves wants to move its sessions to the receiver; NAME, SESSION, CALL and IDLE follow, then END
+    CLAIM = b"H"
+    #: a name of the worker that leaves, with its listener as a file descriptor beside the message
+    NAME = b"W"
+    #: a session in the body; its connection, if it has one, is beside the message
+    SESSION = b"S"
+    #: a connection that waits for its next request, beside the message; fields as those of CONNECTION
+    IDLE = b"K"
 
     @property
     def begins(self) -> bool:
@@ -270,6 +282,12 @@ class Refusal(enum.Enum):
     #: it has as many connections as it may have, or knows no server that would serve this one as its own did; a request can still
     #: be sent
     FULL = "the worker has too many connections"
+    #: another process has its name now: connect to it anew
+    MOVED = "the session is moving to another worker"
+    #: the session has not arrived yet: the process that had the name before has it
+    FORMER = "the session has not moved yet"
+    #: a session that moves is not valid here, or this worker is leaving itself
+    NOT_TAKEN = "the worker does not take the session"
     #: it belongs to another application, or has been given other options
     OTHER_CONFIGURATION = "the worker has other options"
 
@@ -288,6 +306,8 @@ class Refusal(enum.Enum):
     @property
     def error(self) -> OwnerRefused:
         """The error for it, in the worker that is refused."""
+        if self is Refusal.MOVED or self is Refusal.FORMER:
+            return SessionMoves(self.value, self is Refusal.FORMER)
         return OwnerRefused(self.value, self is Refusal.FULL)
 
 

@@ -400,6 +400,18 @@ class Registry:
         else:
             self._deliver(message, delivery)
 
+    def deliver_to_some(self, data: Outgoing, delivery: Delivery, belongs: Callable[[str], bool]) -> int:
+        """As :meth:`deliver`, to those sessions only whose id ``belongs``. Returns their number. For the hub's thread only.
+
+        Raises:
+            BundleTooLarge: the bundle is larger than ``max_buffered``.
+        """
+        check_fits(data, self.options.max_buffered)
+        receivers = [session for session in self.receivers(delivery.to) if belongs(session.id)]
+        if receivers:
+            self._broadcasts.deliver(prepare(data, delivery.compress, delivery.key), delivery, receivers)
+        return len(receivers)
+
     def check_not_forked(self) -> None:
         """Refuse to send from a forked child to sessions of its parent: the message would be lost without a notice.
 

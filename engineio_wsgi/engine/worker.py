@@ -349,6 +349,11 @@ class Worker:
         self._engine.lane.close()
         return move_all(self._registry, self.gate, carrier, deadline, is_local)
 
+    @property
+    def router(self) -> Router | None:
+        """What sends requests to other workers; ``None`` if this process has joined no cluster."""
+        return self._router
+
     def prepare(self, snapshot: SessionSnapshot, stream: Stream | None) -> PreparedSession:
         """Make a session of a snapshot; see `Resumption`.
 
@@ -360,10 +365,23 @@ class Worker:
 
     # -- what other workers ask for
 
-    def deliver(self, data: Outgoing, delivery: Delivery) -> int:
-        """Send a message or a bundle to sessions of this process. Returns their number."""
+    def deliver(self, data: Outgoing, delivery: Delivery, belongs: Callable[[str], bool] | None = None) -> int:
+        """Send a message or a bundle to sessions of this process. Returns their number.
+
+        Args:
+            data: the message or bundle.
+            delivery: to which sessions, and how.
+            belongs: whether a session with an id gets it, if not all do. For the hub's thread only.
+        """
+        if belongs is not None:
+            return self._registry.deliver_to_some(data, delivery, belongs)
         self._registry.deliver(data, delivery)
         return len(self._registry.receivers(delivery.to))
+
+    @property
+    def resumes(self) -> bool:
+        """Whether the application goes on with sessions of other processes: it has a listener of ``resume``."""
+        return self.options.handover and bool(self._registry.listeners_of("resume"))
 
     def announce(self, event: str, argument: object) -> None:
         """Have the server's listeners of an event called. Does not block."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from types import MappingProxyType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Protocol
 from wsgiref.types import WSGIEnvironment
 
@@ -57,9 +57,6 @@ class GunicornHandler(RosteredHandler):
 
     #: key in an environ: the address of the proxy that has named its client; ``UNIX`` if it is connected to a Unix socket
     PEER, UNIX = "engineio.peer", "unix"
-
-    #: values that the environs of an adopted connection have; of another connection none
-    origin: Mapping[str, object] = MappingProxyType({})
 
     #: what the connection's last request said, and what its proxy said of the client
     _reading: Reading | None = None
@@ -184,6 +181,11 @@ class GunicornHandler(RosteredHandler):
         if self._proxied is not None:
             environ.update(self._proxied)
         return environ
+
+    @property
+    def lasting_values(self) -> dict[str, object]:
+        """What the environs of all requests of this connection have in common, with what a PROXY header has said."""
+        return {**super().lasting_values, **(self._proxied or {})}
 
     # -- the log
 

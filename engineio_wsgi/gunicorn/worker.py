@@ -20,8 +20,16 @@ from engineio_wsgi.gunicorn.client_pool import ClientPool
 from engineio_wsgi.gunicorn.handler import GunicornHandler
 from engineio_wsgi.gunicorn.heads import HeadReader
 from engineio_wsgi.gunicorn.limits import LimitWatch
-from engineio_wsgi.gunicorn.process import LOOK_PERIOD, join_workers, note_worker, warn_of_max_requests
+from engineio_wsgi.gunicorn.process import (
+    LOOK_PERIOD,
+    count_worker,
+    join_workers,
+    new_handover,
+    note_worker,
+    warn_of_max_requests,
+)
 from engineio_wsgi.gunicorn.settings import refusal
+from engineio_wsgi.handover import Handover
 from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.http.http_server import HttpServer
 from engineio_wsgi.http.roster import ConnectionRoster
@@ -72,6 +80,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         refused = refusal(self.cfg)
         if refused is not None:
             raise HaltServer(refused)
+        # this is still the master
+        count_worker(self.cfg)
         #: whether the worker goes on; gunicorn's
         self.alive: bool = True
         self._woken: Event | None = None
@@ -114,13 +124,15 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         #: reads the requests' heads
         self.heads = HeadReader(self.cfg)
         warn_of_max_requests(self.cfg)
+        handover = new_handover(self.cfg)
         servers = [self._serve(listener) for listener in self.sockets]
+        handover.ready(servers)
         watch = LimitWatch(self.worker_connections)
         while self.alive:
             self.notify()
             watch.look(max(server.pool.size - server.pool.free_count() for server in servers))
             self._woken.wait(NOTIFY_PERIOD)
-        self._shut_down(servers)
+        self._shut_down(servers, handover)
 
     def _serve(self, listener: socket) -> GunicornServer:
         listener.setblocking(1)
@@ -137,10 +149,11 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         server.start()
         return server
 
-    def _shut_down(self, servers: list[GunicornServer]) -> None:
-        """Accept nothing more, close the sessions, and let the requests that are under way be answered."""
+    def _shut_down(self, servers: list[GunicornServer], handover: Handover) -> None:
+        """Move the sessions, or close them; accept nothing more, and let the requests that are under way be answered."""
         deadline = monotonic() + self.cfg.graceful_timeout
         signs_of_life = gevent.spawn(self._keep_notifying)
+        handover.leave(deadline, servers)
         for server in servers:
             server.close()
         # while polling clients fetch what waits for them, their connections are served as before

@@ -31,7 +31,7 @@ _QUEUE = Alias("cluster", f"the URL of a Redis, or 'local' on one machine; see {
 _SOCKET_IO = Alias("", "it is Socket.IO's, and this is the transport below it")
 _ASYNC = Alias("", "this server always runs on gevent; leave it out")
 _LISTEN = Alias("", "it is for listen((host, port), …) or for the server that the application runs under")
-_WORKERS = Alias("", f"start several with gunicorn -k engineio_wsgi.gunicorn.Worker -w NUMBER; see {MANUAL} Several workers")
+_WORKERS = Alias("", f"start several with engineio-wsgi serve --workers NUMBER, or with gunicorn; see {MANUAL} Several workers")
 _NO_LIMIT = Alias("", "payloads are bounded by max_http_buffer_size, in bytes")
 
 #: by their names in small letters without underscores, so that ``pingInterval`` is ``ping_interval``

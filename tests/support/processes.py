@@ -70,8 +70,8 @@ class ServerProcess:
 
     Args:
         folder: an empty one.
-        kind: one of ``MAINS``, or a worker class of gunicorn's.
-        arguments: gunicorn's.
+        kind: one of ``MAINS``, ``"serve"`` for the command of this package, or a worker class of gunicorn's.
+        arguments: gunicorn's, or the command's.
         options: the engine's.
         tls: the client's context, if the server speaks TLS.
         application: the text of the module ``app``.
@@ -89,10 +89,12 @@ class ServerProcess:
         for path in (self.error_log, self.access_log):
             path.touch()
         programs = {**MAINS, **(mains or {})}
-        command = [sys.executable, "-c", programs[kind]] if kind in programs else [
-            sys.executable, "-m", "gunicorn", "-k", kind, "-b", bind, "--error-logfile", str(self.error_log),
-            *(("--access-logfile", str(self.access_log)) if has_access_log else ()),
-            "--graceful-timeout", "20", "--no-control-socket", *arguments, "app:app"]
+        gunicorn = ["gunicorn", "-k", kind, "-b", bind, "--error-logfile", str(self.error_log),
+                    *(("--access-logfile", str(self.access_log)) if has_access_log else ()),
+                    "--graceful-timeout", "20", "--no-control-socket", *arguments, "app:app"]
+        serve = ["engineio_wsgi", "serve", "app:app", "--bind", bind, "--graceful-timeout", "20", *arguments]
+        program = ["-c", programs[kind]] if kind in programs else ["-m", *(serve if kind == "serve" else gunicorn)]
+        command = [sys.executable, *program]
         environ = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(folder), "OPTIONS": json.dumps(options or {}),
                    **(environment or {})}
         with self.output.open("wb") as output:
@@ -100,7 +102,7 @@ class ServerProcess:
                                             start_new_session=True)
         where = r"\w+://127.0.0.1:(\d+)" if bind.startswith("127") else r"(\w+):"
         match = self.wait_for(f"(?:Listening at:|listens on) {where}")
-        if kind not in programs:
+        if kind not in programs and kind != "serve":
             self.wait_for("Booting worker")
         port = int(match[1]) if match[1].isdigit() else 0
         self.served = _Served(("127.0.0.1", port), tls, kind)

@@ -24,7 +24,7 @@ from engineio_wsgi.cluster.messages import Kind, Message
 from engineio_wsgi.errors import BadMessage, OwnerGone
 from engineio_wsgi.http.hub_thread import has_hub
 
-__all__ = ["PATIENCE", "Channel", "connect"]
+__all__ = ["PATIENCE", "Channel", "connect", "pause"]
 
 #: seconds that another worker has for everything but the application's answer
 PATIENCE = 5.0
@@ -194,6 +194,31 @@ class Channel:
         self.confirm()
         return self._descriptors.pop()
 
+    # -- what moves
+
+    def take_descriptor(self) -> int | None:
+        """The file descriptor that came beside the last message; ``None`` if there was none, or this process has too many.
+
+        Raises:
+            BadMessage: more than one has come, or it is no socket's.
+        """
+        if len(self._descriptors) != 1:
+            if self._descriptors:
+                raise BadMessage(f"{len(self._descriptors)} file descriptors came, and not one")
+            return None
+        if not stat.S_ISSOCK(os.fstat(self._descriptors[0]).st_mode):
+            raise BadMessage("the file descriptor that came is no socket's")
+        return self._descriptors.pop()
+
+    def last_messages(self) -> list[Message]:
+        """Receive no more. Returns the messages that have arrived, each in one record. The other side can send nothing more."""
+        messages: list[Message] = []
+        with suppress(OSError, BadMessage):
+            self._sock.shutdown(_socket.SHUT_RD)
+            while data := self._sock.recv(RECORD_SIZE):
+                messages.append(Message.parse(data))
+        return messages
+
     # -- the end
 
     def shut_down(self) -> None:
@@ -232,6 +257,11 @@ def _wait(sock: _socket.socket, event: int, deadline: float | None) -> bool:
     return True
 
 
+def pause(seconds: float) -> None:
+    """Block for so long. A thread without a hub is blocked, and gets no hub for this."""
+    (gevent.sleep if has_hub() else _sleep_thread)(seconds)
+
+
 def connect(address: str, deadline: float) -> Channel:
     """Connect to the worker that listens on ``address``. Blocks while its queue is full.
 
@@ -252,15 +282,15 @@ def connect(address: str, deadline: float) -> Channel:
 
 def _connect(sock: _socket.socket, address: str, deadline: float) -> None:
     """Retry with pauses: an unconnected Unix socket counts as writable, so one cannot wait for it."""
-    pause = FIRST_RETRY
+    seconds = FIRST_RETRY
     while True:
         try:
             sock.connect(address)
         except BlockingIOError as error:
-            if monotonic() + pause > deadline:
+            if monotonic() + seconds > deadline:
                 raise OwnerGone("its queue is full") from error
-            (gevent.sleep if has_hub() else _sleep_thread)(pause)
-            pause = min(2 * pause, LAST_RETRY)
+            pause(seconds)
+            seconds = min(2 * seconds, LAST_RETRY)
         except OSError as error:
             raise OwnerGone(f"no process listens on its socket: {error.strerror}") from error
         else:

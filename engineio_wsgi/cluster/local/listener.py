@@ -41,13 +41,15 @@ class UnixListener:
         worker_id: this worker's.
         receive: called in the channel's greenlet with each request's first message. May raise ``OSError`` and
             ``BadMessage``, which close the channel.
+        listener: the socket, if it comes from another process.
 
     Raises:
         ConfigurationError: such sockets cannot be made here.
         FileExistsError: the id is taken.
     """
 
-    def __init__(self, names: Names, worker_id: str, receive: Callable[[Channel, Message], object]) -> None:
+    def __init__(self, names: Names, worker_id: str, receive: Callable[[Channel, Message], object],
+                 listener: _socket.socket | None = None) -> None:
         self._names = names
         self._worker_id = worker_id
         self._receive = receive
@@ -55,8 +57,10 @@ class UnixListener:
         self._idle: set[Channel] = set()
         self._complaints = Throttle()
         self._closed = False
+        #: whether requests over channels are not served any more, either
+        self._released = False
         # Any: the stub of C sockets does not know `_accept`
-        self._listener: Any = _listen(names, worker_id)
+        self._listener: Any = _listen(names, worker_id) if listener is None else listener
         #: the greenlets of the channels
         self._channels = Pool(MAX_CHANNELS)
         self._greenlet = gevent.spawn(self._accept)
@@ -96,7 +100,7 @@ class UnixListener:
 
     def _next(self, channel: Channel) -> Message | None:
         """The first message of the next request; ``None`` if there is none."""
-        if self._closed:
+        if self._released:
             return None
         self._idle.add(channel)
         try:
@@ -112,12 +116,31 @@ class UnixListener:
         """Accept no more channels; requests under way may finish. Harmless if repeated."""
         if self._closed:
             return
-        self._closed = True
+        self._closed = self._released = True
         self._greenlet.kill()
         self._listener.close()
         self._names.release(self._worker_id)
         for channel in self._idle:
             channel.shut_down()
+
+    def fileno(self) -> int:
+        """The descriptor of the listening socket."""
+        number: int = self._listener.fileno()
+        return number
+
+    def pause(self) -> None:
+        """Accept no more channels: they wait in the kernel's queue. Those that were accepted are served."""
+        self._greenlet.kill()
+
+    def resume(self) -> None:
+        """Accept again."""
+        self._greenlet = gevent.spawn(self._accept)
+
+    def give_away(self) -> None:
+        """Another process accepts under this name now. Channels that were accepted here are served as long as they are open."""
+        self._closed = True
+        self._greenlet.kill()
+        self._listener.close()
 
     def after_fork(self) -> None:
         """In a forked child: the socket and its name are the parent's."""

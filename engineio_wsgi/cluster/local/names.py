@@ -22,8 +22,8 @@ from typing import Protocol
 
 from engineio_wsgi.runtime.forks import reserve_names
 
-__all__ = ["AbstractNames", "Folder", "Names", "belongs_to_us", "choose_names", "is_worker_id", "listening_names", "short_mark",
-           "user_prefix"]
+__all__ = ["FORMER", "AbstractNames", "Folder", "Names", "belongs_to_us", "choose_names", "is_worker_id", "listening_names",
+           "short_mark", "user_prefix"]
 
 #: the beginning of a session id, which becomes a part of a file's name
 _WORKER_ID = re.compile(r"[0-9A-Za-z_-]{4}")
@@ -31,6 +31,8 @@ _WORKER_ID = re.compile(r"[0-9A-Za-z_-]{4}")
 _NAMED = re.compile(r"local:([0-9A-Za-z._-]{1,64})/")
 #: process, user, group (unix(7), SO_PEERCRED)
 _CREDENTIALS = struct.Struct("3i")
+#: behind a worker's id: the name of the socket of the process that had this id before, as long as it has sessions
+FORMER = ".former"
 #: connections that wait to be accepted
 BACKLOG = 1024
 
@@ -100,7 +102,7 @@ class AbstractNames:
 
     def workers(self) -> list[str]:
         """See :class:`Names`. The kernel keeps the list."""
-        return listening_names(self._prefix)
+        return [name for name in listening_names(self._prefix) if is_worker_id(name)]
 
 
 class Folder:

@@ -93,6 +93,7 @@ REFUSED = {
     "allow_eio3": [1],
     "jsonp": [1],
     "policy_file": [1],
+    "handover": [1],
     "allow_request": [True, "x"],
     "generate_id": ["x"],
     "subprotocols": ["chat", ["a", "a"], ["a b"], [""], ["a,b"], [5], [[]], 5, True, {"a"}],

@@ -35,9 +35,11 @@ DEFAULTS = {
     "max_inbox": 1_000_000,
     "max_sessions_per_address": None,
     "max_handshakes_per_address": None,
+    "drain_rate": 50,
     "generate_id": None,
     "policy_file": False,
     "cluster": None,
+    "handover": False,
 }
 
 
