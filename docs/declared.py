@@ -50,11 +50,12 @@ class Metrics(Table):
     header = ("series", "kind", "labels beside ``path``", "meaning")
 
     def rows(self) -> list[tuple[str, ...]]:
-        """See `metrics.COUNTERS` and `metrics.GAUGES`."""
-        from engineio_wsgi.metrics import COUNTERS, GAUGES
+        """See `metrics.COUNTERS`, `metrics.GAUGES` and `metrics.HISTOGRAMS`."""
+        from engineio_wsgi.metrics import COUNTERS, GAUGES, HISTOGRAMS
 
         rows = [(f"``engineio_{name}_total``", "counter", labels, text) for name, text, labels in COUNTERS]
         rows += [(f"``engineio_{name}``", "gauge", labels, text) for name, text, labels in GAUGES]
+        rows += [(f"``engineio_{name}``", "histogram", (), text) for name, text, _ in HISTOGRAMS]
         return [(name, kind, ", ".join(labels), text) for name, kind, labels, text in rows]
 
 

@@ -12,12 +12,12 @@ from struct import Struct
 
 import gevent
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.handover.messages import Candidate
 from engineio_wsgi.cluster.handover.process import process
 from engineio_wsgi.cluster.handover.succession import Plan
 from engineio_wsgi.cluster.router import Cluster
 from engineio_wsgi.http.http_server import HttpServer
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.server import servers as servers_here
 
 __all__ = ["Generations", "Handover"]

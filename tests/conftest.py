@@ -25,7 +25,7 @@ from support.reference import ENABLED as REFERENCE
 from support.reference import ReferenceServer
 from support.serving import LocalServer, Served
 
-from engineio_wsgi.throttle import Throttle
+from engineio_wsgi.log import Throttle
 
 #: seconds after which a test that hangs is failed
 DEADLINE = 300.0

@@ -17,9 +17,9 @@ from gevent.socket import socket as GeventSocket
 
 from engineio_wsgi.cli.link import Stop, WorkerEnd
 from engineio_wsgi.cli.logs import AccessLog
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.handover import Generations, Handover
 from engineio_wsgi.http.http_server import StoppableServer, stop_all
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.forks import call_in_child
 from engineio_wsgi.server import close_servers
 

@@ -12,7 +12,7 @@ from gevent import subprocess
 from gevent.socket import socket as GeventSocket
 
 from engineio_wsgi.cli.link import MasterEnd
-from engineio_wsgi.clock import monotonic
+from engineio_wsgi.runtime.clock import monotonic
 
 __all__ = ["WorkerProcess"]
 

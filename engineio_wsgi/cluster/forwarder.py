@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import ClassVar, Protocol
 from wsgiref.types import WSGIEnvironment
 
+from engineio_wsgi.cluster.carriers import as_environ, headers_of
 from engineio_wsgi.cluster.messages import Message, MovedConnection, Request
 from engineio_wsgi.errors import BadMessage, ClientGone, OwnerGone
 from engineio_wsgi.handoff.client_socket import EndWatch
@@ -51,7 +52,7 @@ class Forwarder(Protocol):
 
 
 class RequestCopy:
-    """A request for another worker. Its body is read once, on the first access to :attr:`message`, which may block.
+    """A request for another worker. Its body is read once, by the first call of :meth:`message`, which may block.
 
     Args:
         environ: of the request.
@@ -61,26 +62,39 @@ class RequestCopy:
     """
 
     def __init__(self, environ: WSGIEnvironment, fingerprint: str, sid: str, body_limit: int) -> None:
-        self.environ = environ
+        #: as it was received, and as it is sent
+        self._received = self.environ = environ
         #: whether it asks for a WebSocket
         self.upgrade = asks_for_websocket(environ)
         self._fingerprint = fingerprint
         self.sid = sid
         self._body_limit = body_limit
+        #: the headers by which a trace is continued in the other worker
+        self.trace: dict[str, str] = {}
+
+    def carry(self, headers: dict[str, str]) -> None:
+        """Send these headers in the place of the request's own, because they continue a trace."""
+        self.trace = headers
+        self.environ = {**self._received, **as_environ(headers)}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers that were received, by their names in small letters."""
+        return headers_of(self._received)
 
     @property
     def texts(self) -> dict[str, str]:
         """The part of the environ that is text."""
         return {key: value for key, value in self.environ.items() if type(value) is str}
 
-    @cached_property
     def message(self) -> Message:
         """The message that asks for an answer."""
         texts = self.texts
-        texts["CONTENT_LENGTH"], body = self._read_body()
+        texts["CONTENT_LENGTH"], body = self._body
         return Request(self._fingerprint, self.sid, texts).message(body)
 
-    def _read_body(self) -> tuple[str, bytes]:
+    @cached_property
+    def _body(self) -> tuple[str, bytes]:
         """``CONTENT_LENGTH`` and body. If the body is faulty, they are such that the session's worker refuses it, too."""
         if self.environ["REQUEST_METHOD"] != "POST":
             return self.environ.get("CONTENT_LENGTH") or "", b""

@@ -17,30 +17,33 @@ from wsgiref.types import WSGIEnvironment
 import gevent
 from gevent.socket import socket as GeventSocket
 
-from engineio_wsgi.clock import monotonic
+from engineio_wsgi.cluster.carriers import headers_of, unpack_headers
 from engineio_wsgi.cluster.listeners import Listeners, OwnListener
 from engineio_wsgi.cluster.messages import Call, Kind, Message, MovedConnection, Refusal, Request, write_answer, write_result
-from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.engine.worker import Worker
 from engineio_wsgi.errors import BadMessage
 from engineio_wsgi.handoff.adopter import Adopter, ConnectionAdopter
 from engineio_wsgi.http.response import Response
 from engineio_wsgi.http.wsgi_call import call
+from engineio_wsgi.log import Throttle
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.connection import Connection, detach
+from engineio_wsgi.runtime.deadline import Deadline
 from engineio_wsgi.runtime.forks import serve
-from engineio_wsgi.throttle import Throttle
 from engineio_wsgi.websocket.websocket import WebSocket
 
-__all__ = ["Counters", "Exchange", "Receiver"]
+__all__ = ["TRACE", "Counters", "Exchange", "Receiver"]
 
 logger = logging.getLogger("engine.cluster")
 
 #: options that the forwarding worker applies, too, so that both workers must have the same values: the timeout of an answer, and
 #: the limit of a body
 SHARED_OPTIONS = ("ping_interval", "ping_timeout", "max_http_buffer_size")
+#: key of what a moved connection's requests have in their environs: the headers that continue a trace. It is taken out here
+TRACE = "engineio.trace"
 #: seconds between two checks whether all requests have been answered
 LOOK_PERIOD = 0.01
-#: seconds in which idle connections can notice that they have ended
+#: seconds that idle connections have at least, to find that they have to close
 MOMENT = 0.1
 
 
@@ -108,7 +111,7 @@ class Receiver:
         self._group = group
         #: the configuration that other workers must share to send requests here
         self.fingerprint = " ".join([group, *[f"{name}={getattr(worker.options, name)}" for name in SHARED_OPTIONS]])
-        self._complaints = Throttle()
+        self._throttle = Throttle()
         self._counters = counters
         #: requests of other workers that are under way
         self._answering = 0
@@ -136,7 +139,7 @@ class Receiver:
 
         Raises:
             OSError, OwnerGone: the other worker has ended the exchange.
-            BadMessage: the message is none that may come first.
+            BadMessage: an exchange does not begin with such a message.
         """
         if message.kind is Kind.CONNECTION:
             self._take_connection(exchange, MovedConnection.of(message), message.body)
@@ -150,9 +153,9 @@ class Receiver:
     def _refusal(self, fingerprint: str, sid: str) -> Refusal | None:
         """Why requests for a session cannot be taken here; ``None`` if they can."""
         if fingerprint != self.fingerprint:
-            if self._complaints.passes(fingerprint, monotonic()):
+            if self._throttle.passes(fingerprint, monotonic()):
                 logger.warning("requests of a worker with other options are refused: it has %.300r, this one %r; "
-                               "workers that serve each other's sessions have the same", fingerprint, self.fingerprint)
+                               "workers that serve each other's sessions need the same", fingerprint, self.fingerprint)
             return Refusal.OTHER_CONFIGURATION
         if self._worker.gate is not None:
             self._worker.gate.wait_for(sid)
@@ -180,6 +183,16 @@ class Receiver:
     def _serve(self, number: int, connection: MovedConnection, read_ahead: bytes) -> None:
         """Serve a connection, whose file descriptor belongs to this object now. Blocks only while the server's pool is full."""
         self._counters.add("adopted")
+        origin = dict(connection.origin)
+        trace, observers = origin.pop(TRACE, ""), self._worker.observers
+        connection = connection._replace(origin=origin)
+        if trace and observers.of_hops:
+            with observers.arriving("hand_over", unpack_headers(trace)):
+                self._adopt(number, connection, read_ahead)
+        else:
+            self._adopt(number, connection, read_ahead)
+
+    def _adopt(self, number: int, connection: MovedConnection, read_ahead: bytes) -> None:
         listener = self.listeners.find(connection.listener)
         if connection.accepted:
             gevent.spawn(self._serve_websocket, number, connection, read_ahead)
@@ -222,11 +235,15 @@ class Receiver:
     def _answer(self, environ: WSGIEnvironment) -> Response:
         """The answer of the engine. Blocks as long as a poll has to wait."""
         self._counters.add("answered")
+        observers = self._worker.observers
         try:
+            if observers.of_hops:
+                with observers.arriving("relay", headers_of(environ)):
+                    return call(self._worker.answer, environ)
             return call(self._worker.answer, environ)
         except Exception:
             # raised by a middleware
-            logger.exception("a request that another worker sent here failed")
+            logger.exception("a request from another worker failed")
             return Response("500 Internal Server Error", [("Content-Type", "text/plain")], b"Internal Server Error")
 
     # -- calls

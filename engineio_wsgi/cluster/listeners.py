@@ -1,7 +1,7 @@
 """The servers of this process that accept the engine's requests, as far as they are known.
 
 Owns the choice of the server for a connection that another worker has accepted: the one that listens on the same address, or one
-of the same kind. A request on such a connection must pass the same application as on its own server.
+of the same kind. A request on such a connection must go through the same application as on its own server.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Listener:
 
     @property
     def full(self) -> bool:
-        """Whether it takes no other connection."""
+        """Whether it accepts no more connections."""
         return self.server.closed or bool(self.server.full())
 
     @property
@@ -119,7 +119,7 @@ class OwnListener(Listener):
 
     @property
     def full(self) -> bool:
-        """Whether it takes no other connection."""
+        """Whether it accepts no more connections."""
         return self.server.closed or self.adopter.full
 
     @property

@@ -22,7 +22,7 @@ __all__ = ["VERSION", "Action", "Address", "Call", "Kind", "Message", "MovedConn
            "check_version", "read_answer", "read_number", "read_result", "write_answer", "write_result"]
 
 #: of the format; workers of different versions refuse each other's messages
-VERSION = 3
+VERSION = 4
 #: version, kind, bytes of the head, bytes of the body
 _PREFIX = Struct("!BcII")
 #: bytes of a head: the headers of a request
@@ -40,9 +40,10 @@ Address = tuple[str | int, ...] | str
 
 
 def check_version(version: int) -> None:
-    """Raise :class:`BadMessage` if the sender speaks another version."""
+    """Raise :class:`BadMessage` if the sender has another version of the protocol."""
     if version != VERSION:
-        raise BadMessage(f"it speaks version {version}, this worker {VERSION}: run one version of engineio_wsgi")
+        raise BadMessage(f"it has version {version} of the protocol between workers, and this worker has {VERSION}: "
+                         "run the same version of engineio_wsgi everywhere")
 
 
 class Kind(enum.Enum):
@@ -54,7 +55,7 @@ class Kind(enum.Enum):
     REQUEST = b"R"
     #: the receiver has taken the connection or the request
     TAKEN = b"T"
-    #: it has not; the head says why
+    #: the receiver refuses it; the head says why
     REFUSED = b"N"
     #: the answer to a request
     ANSWER = b"A"
@@ -93,14 +94,14 @@ _KINDS = {kind.value: kind for kind in Kind}
 def _read_prefix(data: bytes) -> tuple[Kind, int, int]:
     """The kind of a message, and the bytes of its head and body."""
     if len(data) < _PREFIX.size:
-        raise BadMessage(f"{len(data)} bytes are no message")
+        raise BadMessage(f"expected a message, got {len(data)} bytes")
     version, letter, head, body = _PREFIX.unpack_from(data)
     check_version(version)
     if head > MAX_HEAD or body > MAX_BODY:
         raise BadMessage(f"a head of {head} and a body of {body} bytes are too large")
     kind = _KINDS.get(letter)
     if kind is None:
-        raise BadMessage(f"there is no kind {letter!r}")
+        raise BadMessage(f"unknown kind of message: {letter!r}")
     return kind, head, body
 
 
@@ -137,16 +138,16 @@ class Message(NamedTuple):
         """Read a whole message.
 
         Raises:
-            BadMessage: the bytes are no message.
+            BadMessage: the bytes are not a message.
         """
         kind, head_size, body_size = _read_prefix(data)
         end = _PREFIX.size + head_size
         if len(data) != end + body_size:
-            raise BadMessage("a message is longer or shorter than it says")
+            raise BadMessage("the message is not as long as its prefix says")
         try:
             head = data[_PREFIX.size:end].decode("utf-8", "surrogatepass")
         except UnicodeDecodeError:
-            raise BadMessage("the head is no text") from None
+            raise BadMessage("the head is not UTF-8") from None
         return cls(kind, head[1:].split(head[0]) if head else (), data[end:])
 
     def expect(self, kind: Kind) -> Sequence[str]:
@@ -185,10 +186,10 @@ def read_number(text: str) -> int:
     """The number in a field.
 
     Raises:
-        BadMessage: it is none.
+        BadMessage: the text is not a number.
     """
     if not text.isascii() or not text.isdigit() or len(text) > MAX_DIGITS:
-        raise BadMessage(f"{text[:MAX_DIGITS]!r} is no number")
+        raise BadMessage(f"{text[:MAX_DIGITS]!r} is not a number")
     return int(text)
 
 
@@ -233,7 +234,7 @@ class MovedConnection(NamedTuple):
         origin: dict[str, str] = _pairs(iter(_take(left, 2 * read_number(*_take(left, 1)))), dict)
         handshake: dict[str, str] = _pairs(left, dict)
         if state not in ("request", "handshake", "accepted") or read_number(hops) > 255:
-            raise BadMessage("a connection in a state that does not exist")
+            raise BadMessage("a connection in an unknown state")
         address: Address = (host, *map(read_number, numbers)) if host else ""
         return cls(fingerprint, sid, address, origin, int(hops), (name, kind), None if state == "request" else handshake,
                    state == "accepted")
@@ -279,8 +280,8 @@ class Refusal(enum.Enum):
 
     #: the session has ended
     UNKNOWN = "the worker knows no such session"
-    #: it has as many connections as it may have, or knows no server that would serve this one as its own did; a request can still
-    #: be sent
+    #: the worker has as many connections as it may have, or has no server that would serve this one as its own did; a request can
+    #: still be sent
     FULL = "the worker has too many connections"
     #: another process has its name now: connect to it anew
     MOVED = "the session is moving to another worker"
@@ -288,7 +289,7 @@ class Refusal(enum.Enum):
     FORMER = "the session has not moved yet"
     #: a session that moves is not valid here, or this worker is leaving itself
     NOT_TAKEN = "the worker does not take the session"
-    #: it belongs to another application, or has been given other options
+    #: the worker belongs to another application, or has other options
     OTHER_CONFIGURATION = "the worker has other options"
 
     def message(self) -> Message:
@@ -320,7 +321,7 @@ def read_answer(message: Message) -> Response:
     """The answer to a request.
 
     Raises:
-        BadMessage: the message is no answer.
+        BadMessage: the message is not an answer.
     """
     left = iter(message.expect(Kind.ANSWER))
     (status,) = _take(left, 1)
@@ -348,6 +349,7 @@ class Call(NamedTuple):
         compress: whether transports may compress it.
         to, on_slow, key: of a broadcast, as `Delivery` has them; ``to`` is the topic of what is published, and ``sids`` are its
             other fields (`publisher.Post`).
+        trace: the headers by which a trace is continued (`carriers`); empty without a trace.
     """
 
     group: str
@@ -358,6 +360,7 @@ class Call(NamedTuple):
     to: str | None = None
     on_slow: OnSlow = OnSlow.CLOSE
     key: str | None = None
+    trace: str = ""
 
     @classmethod
     def broadcast(cls, group: str, delivery: Delivery) -> Self:
@@ -374,22 +377,22 @@ class Call(NamedTuple):
         """The message for it, with the data to send."""
         form, body = pack(data)
         fields = [self.group, self.action.value, form, "compress" if self.compress else "", self.to or "", self.on_slow.value,
-                  self.key or "", *self.sids]
+                  self.key or "", self.trace, *self.sids]
         return Message(Kind.CALL, fields, body)
 
     @classmethod
     def of(cls, message: Message) -> Self:
         """Read a message of this kind."""
         left = iter(message.expect(Kind.CALL))
-        group, name, form, compress, to, how, key = _take(left, 7)
+        group, name, form, compress, to, how, key, trace = _take(left, 8)
         sids = tuple(left)
         try:
             action, on_slow = Action(name), OnSlow(how)
         except ValueError as error:
-            raise BadMessage(f"a call that no worker of this version makes: {error}") from None
+            raise BadMessage(f"a call with an unknown action: {error}") from None
         if action in (Action.SEND, Action.DISCONNECT) and len(sids) != 1:
-            raise BadMessage("a call for one session names another number of them")
-        return cls(group, action, sids, form, compress == "compress", to or None, on_slow, key or None)
+            raise BadMessage(f"a call for one session names {len(sids)} sessions")
+        return cls(group, action, sids, form, compress == "compress", to or None, on_slow, key or None, trace)
 
     def data(self, body: bytes) -> Outgoing:
         """The data to send.
@@ -409,6 +412,6 @@ def read_result(message: Message) -> int:
     """The result of a call.
 
     Raises:
-        BadMessage: the message is no result.
+        BadMessage: the message is not a result.
     """
     return read_number("".join(message.expect(Kind.RESULT)))

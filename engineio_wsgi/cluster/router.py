@@ -7,18 +7,18 @@ this machine or over Redis. The first characters of a session id name its worker
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, TypeVar
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 import gevent
 
-from engineio_wsgi.clock import monotonic
+from engineio_wsgi.cluster.carriers import pack_headers, unpack_headers
 from engineio_wsgi.cluster.forwarder import Forwarder, RequestCopy
 from engineio_wsgi.cluster.handover.succession import Plan, Succession
 from engineio_wsgi.cluster.handover.worker_names import WorkerNames
-from engineio_wsgi.cluster.incoming import Counters, Receiver
+from engineio_wsgi.cluster.incoming import TRACE, Counters, Receiver
 from engineio_wsgi.cluster.listeners import Listener, hops_of
 from engineio_wsgi.cluster.local.calls import LocalCaller
 from engineio_wsgi.cluster.local.channel import PATIENCE, Channel
@@ -29,7 +29,6 @@ from engineio_wsgi.cluster.messages import Action, Call, Message, MovedConnectio
 from engineio_wsgi.cluster.publisher import Publisher, check_session, check_timeout
 from engineio_wsgi.cluster.rpc import WorkerCaller, perform
 from engineio_wsgi.cluster.topics import Reply, Subscriber, Topics, check_data, check_topic
-from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.engine.refusals import UNREACHED
 from engineio_wsgi.engine.registry import WORKER_ID_SIZE, new_worker_id
 from engineio_wsgi.engine.worker import Worker
@@ -44,7 +43,10 @@ from engineio_wsgi.http.query import parse_query
 from engineio_wsgi.http.request_head import PROXY_KEYS
 from engineio_wsgi.log import shorten
 from engineio_wsgi.options.redis_url import RedisLocation, group_of, names_redis
+from engineio_wsgi.runtime.clock import monotonic
+from engineio_wsgi.runtime.deadline import Deadline
 from engineio_wsgi.runtime.loop import IoLoop
+from engineio_wsgi.runtime.observers import Observers
 from engineio_wsgi.runtime.threads import current_thread
 from engineio_wsgi.session.delivery import Delivery
 from engineio_wsgi.session.outgoing import Bundle, Data, Outgoing, as_outgoing, check_fits
@@ -54,7 +56,7 @@ __all__ = ["Cluster"]
 logger = logging.getLogger("engine.cluster")
 
 if TYPE_CHECKING:
-    from engineio_wsgi.cluster.redis.links import RedisLinks
+    from engineio_wsgi.cluster.redis.links import LinkFigures, RedisLinks
     from engineio_wsgi.cluster.redis.remote import RedisReceiver
 
 T = TypeVar("T")
@@ -162,6 +164,10 @@ class Cluster:
         """
         return self._links is None or self._links.connected
 
+    def link_figures(self) -> LinkFigures | None:
+        """What can be counted about the links to workers of other machines; ``None`` on one machine. Any thread may call this."""
+        return None if self._links is None else self._links.figures()
+
     @property
     def adopted(self) -> int:
         """How many HTTP connections this worker serves that other workers have accepted."""
@@ -263,7 +269,8 @@ class Cluster:
                  start_response: StartResponse | None) -> Iterable[bytes]:
         if detachable is not None and (request.upgrade or forwarder.moves_connections):
             try:
-                forwarder.hand_over(owner, self._connection(request, detachable), detachable)
+                with self._departing("hand_over", owner, request):
+                    forwarder.hand_over(owner, self._connection(request, detachable), detachable)
             except OwnerRefused as error:
                 if not error.is_full:
                     raise
@@ -272,14 +279,31 @@ class Cluster:
                 return detachable.end(start_response)
         if request.upgrade or start_response is None:
             raise OwnerRefused("this server cannot hand the connection over, or the worker has too many")
-        answered = forwarder.relay(owner, request)
+        with self._departing("relay", owner, request):
+            answered = forwarder.relay(owner, request)
         self.counters.add("relayed")
         start_response(answered.status, answered.headers)
         return [answered.body]
 
+    def _departing(self, hop: str, owner: str, request: RequestCopy) -> AbstractContextManager[object]:
+        """The context in which a request or its connection is sent to another worker."""
+        observers = self._worker.observers
+        return self._traced(observers, hop, owner, request) if observers.of_hops else nullcontext()
+
+    @staticmethod
+    @contextmanager
+    def _traced(observers: Observers, hop: str, owner: str, request: RequestCopy) -> Iterator[None]:
+        own = request.headers
+        carrier = dict(own)
+        with observers.departing(hop, owner, carrier):
+            request.carry({name: value for name, value in carrier.items() if own.get(name) != value})
+            yield
+
     def _connection(self, request: RequestCopy, detachable: Detachable) -> MovedConnection:
         environ = request.environ
         origin = {key: environ[key] for key in ORIGIN if key in environ}
+        if request.trace:
+            origin[TRACE] = pack_headers(request.trace)
         address = detachable.address if isinstance(detachable.address, tuple) else ""
         return MovedConnection(
             self._receiver.fingerprint, request.sid, address, origin, hops_of(environ, detachable.sock),
@@ -319,10 +343,22 @@ class Cluster:
         if not is_worker_id(owner) or (self._own.is_own(owner) and not self._own.expects(owner)):
             return False
         try:
-            return bool(self._here(lambda: self._caller.ask(owner, call.message(data))))
+            with self._departing_call(call, owner) as traced:
+                return bool(self._here(lambda: self._caller.ask(owner, traced.message(data))))
         except OwnerGone as error:
             logger.debug("= %s: its worker was not reached: %s", shorten(call.sids[0]), error)
             return False
+
+    @contextmanager
+    def _departing_call(self, call: Call, owner: str = "") -> Iterator[Call]:
+        """The context in which other workers are called, and the call with the headers that continue a trace."""
+        observers = self._worker.observers
+        if not observers.of_hops:
+            yield call
+            return
+        carrier: dict[str, str] = {}
+        with observers.departing(call.action.value, owner, carrier):
+            yield call._replace(trace=pack_headers(carrier))
 
     def broadcast(self, data: Data | Bundle, *, to: str | None = None, exclude: Iterable[str] = (), compress: bool = True,
                   on_slow: str = "close", key: str | None = None) -> None:
@@ -338,11 +374,12 @@ class Cluster:
             BundleTooLarge: the bundle is larger than ``max_buffered``.
         """
         check_fits(data, self._worker.options.max_buffered)
-        message = Call.broadcast(self._group, delivery).message(data)
-        if current_thread() == self._thread:
-            self._tell_all(message)
-        else:
-            self._loop.run_callback_threadsafe(self._tell_all, message)
+        with self._departing_call(Call.broadcast(self._group, delivery)) as call:
+            message = call.message(data)
+            if current_thread() == self._thread:
+                self._tell_all(message)
+            else:
+                self._loop.run_callback_threadsafe(self._tell_all, message)
 
     def _tell_all(self, message: Message) -> None:
         self._caller.tell_all(message)
@@ -414,6 +451,9 @@ class Cluster:
     def _perform(self, call: Call, body: bytes) -> int:
         """Carry out a call of another process: see :func:`perform`."""
         if call.action is not Action.PUBLISH:
+            if call.trace and self._worker.observers.of_hops:
+                with self._worker.observers.arriving(call.action.value, unpack_headers(call.trace)):
+                    return perform(self._worker, call, body)
             return perform(self._worker, call, body)
         return 0 if self._publisher is None else self._publisher.receive(call, body)
 

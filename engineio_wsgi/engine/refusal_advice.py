@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from wsgiref.types import WSGIEnvironment
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.errors import RequestRefused
 from engineio_wsgi.http.policies.hosts import without_port
 from engineio_wsgi.http.request_head import PROXY_KEYS
-from engineio_wsgi.throttle import Throttle
+from engineio_wsgi.log import Throttle
+from engineio_wsgi.runtime.clock import monotonic
 
 __all__ = ["RefusalAdvice", "cure_of", "kind_of", "origin_cure"]
 
@@ -33,15 +33,15 @@ PROXY_FIX = ("wrap the application in werkzeug's ProxyFix(app, x_for=1, x_proto=
 class RefusalAdvice:
     """Logs how to cure refusals, each kind at most once a minute."""
 
-    __slots__ = ("_said",)
+    __slots__ = ("_throttle",)
 
     def __init__(self) -> None:
-        self._said = Throttle()
+        self._throttle = Throttle()
 
     def tell(self, refusal: RequestRefused, environ: WSGIEnvironment) -> None:
         """Say how a refusal is cured, if an option or a proxy's setting does so."""
         name = kind_of(refusal, environ)
-        if name in _CURABLE and self._said.passes(name, monotonic()):
+        if name in _CURABLE and self._throttle.passes(name, monotonic()):
             logger.warning("%s", cure_of(refusal, environ))
 
 

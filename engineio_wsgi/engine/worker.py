@@ -30,11 +30,13 @@ from engineio_wsgi.handoff.upgrades import WEBSOCKETS, can_upgrade
 from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.http.hub_thread import call_in_hub, in_plain_thread, start_hub, wait_for_hub
 from engineio_wsgi.http.wsgi_call import call
+from engineio_wsgi.http3.ports import WebTransportSession
 from engineio_wsgi.options.options import Options
 from engineio_wsgi.protocol.websocket.handshake import asks_for_websocket
 from engineio_wsgi.runtime.forks import serve
 from engineio_wsgi.runtime.late_patching import warn_of_late_patching
 from engineio_wsgi.runtime.loop import IoLoop, Stream
+from engineio_wsgi.runtime.observers import Observers
 from engineio_wsgi.runtime.threads import current_thread, half_patched
 from engineio_wsgi.session.delivery import Delivery
 from engineio_wsgi.session.movable import SessionSnapshot
@@ -154,6 +156,16 @@ class Worker:
         self.options = options
         #: where requests of sessions that are about to move wait; ``None`` if no session ever moves
         self.gate = Gate(self._registry.sessions) if options.handover else None
+
+    @property
+    def router(self) -> Router | None:
+        """The layer that knows the other workers; ``None`` before the process has joined a cluster, and without one."""
+        return self._router
+
+    @property
+    def observers(self) -> Observers:
+        """Who is told of what happens."""
+        return self._registry.observers
 
     # -- the hub and the cluster
 
@@ -324,6 +336,11 @@ class Worker:
         if self._router is None or self._router.route(environ, None, handler) is None:
             self._engine.handle_upgrade(environ, None)
 
+    def handle_webtransport(self, session: WebTransportSession) -> None:
+        """Serve a WebTransport session that was accepted. Blocks as long as the middlewares do."""
+        self.enter_hub()
+        self._engine.handle_webtransport(session)
+
     def note_listener(self, environ: WSGIEnvironment) -> None:
         """Note that this process serves the listener of a request; a process that is forked from it must not."""
         self.port = environ.get("SERVER_PORT")
@@ -348,11 +365,6 @@ class Worker:
         assert self.gate is not None
         self._engine.lane.close()
         return move_all(self._registry, self.gate, carrier, deadline, is_local)
-
-    @property
-    def router(self) -> Router | None:
-        """What sends requests to other workers; ``None`` if this process has joined no cluster."""
-        return self._router
 
     def prepare(self, snapshot: SessionSnapshot, stream: Stream | None) -> PreparedSession:
         """Make a session of a snapshot; see `Resumption`.

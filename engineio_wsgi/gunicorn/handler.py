@@ -8,13 +8,13 @@ from types import SimpleNamespace
 from typing import Protocol
 from wsgiref.types import WSGIEnvironment
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.gunicorn.heads import HeadReader, Reading, is_in, preface_size
 from engineio_wsgi.http.connection import HttpConnection
 from engineio_wsgi.http.lane_ports import LaneEngine
 from engineio_wsgi.http.request_head import InvalidRequest, RequestHead
 from engineio_wsgi.http.response_writer import ExceptionInfo
 from engineio_wsgi.http.roster import RosteredHandler
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.vendors.gunicorn_workers import GunicornSettings, writes_access_log
 
 __all__ = ["GunicornHandler", "ServingWorker"]

@@ -8,7 +8,6 @@ import gevent
 from gevent.event import Event
 from gunicorn.workers.ggevent import GeventWorker
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.gunicorn.limits import LimitWatch
 from engineio_wsgi.gunicorn.process import (
     LOOK_PERIOD,
@@ -20,6 +19,7 @@ from engineio_wsgi.gunicorn.process import (
 )
 from engineio_wsgi.gunicorn.worker import NOTIFY_PERIOD, RESERVE, Worker
 from engineio_wsgi.handover import Handover
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.server import close_servers
 from engineio_wsgi.vendors.gunicorn_workers import GunicornSettings, GunicornWorker
 

@@ -22,7 +22,7 @@ __all__ = ["LOOK_PERIOD", "count_worker", "join_workers", "new_handover", "note_
 
 logger = logging.getLogger("engine")
 
-#: seconds between two looks at what ends at some time
+#: seconds between two checks of a condition
 LOOK_PERIOD = 0.1
 
 #: how often this gunicorn has been reloaded; its master and its workers share it

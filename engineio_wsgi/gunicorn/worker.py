@@ -1,4 +1,4 @@
-"""gunicorn's gevent worker with our own handler. Owns the translation of its settings and of its life to ours."""
+"""gunicorn's gevent worker with our own handler. Owns the translation of its settings, and when its servers start and stop."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from gunicorn.errors import HaltServer
 from gunicorn.http.wsgi import base_environ
 from gunicorn.workers.ggevent import GeventWorker
 
-from engineio_wsgi.clock import monotonic
-from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.gunicorn.client_pool import ClientPool
 from engineio_wsgi.gunicorn.handler import GunicornHandler
 from engineio_wsgi.gunicorn.heads import HeadReader
@@ -33,6 +31,8 @@ from engineio_wsgi.handover import Handover
 from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.http.http_server import HttpServer
 from engineio_wsgi.http.roster import ConnectionRoster
+from engineio_wsgi.runtime.clock import monotonic
+from engineio_wsgi.runtime.deadline import Deadline
 from engineio_wsgi.server import close_servers
 from engineio_wsgi.version import __version__
 
@@ -40,7 +40,7 @@ __all__ = ["GunicornServer", "Worker"]
 
 #: seconds between two signs of life to gunicorn's master; gunicorn's own workers take so long to see that they have to stop
 NOTIFY_PERIOD = 1.0
-#: seconds of ``graceful_timeout`` that are kept for what comes after the sessions: the last responses, and clients' FINs
+#: seconds of ``graceful_timeout`` that are kept for the time after the sessions: for the last responses, and clients' FINs
 RESERVE = 1.0
 
 

@@ -18,8 +18,8 @@ from gevent.hub import Hub
 from gevent.socket import socket as GeventSocket
 from greenlet import getcurrent, greenlet
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.http.arrivals import Arrivals, arrivals_of
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.connection import Connection, detach
 from engineio_wsgi.runtime.loop import READ, WRITE, IoLoop, Stream, Watcher
 from engineio_wsgi.vendors.gevent_sockets import c_socket, forget_descriptor, is_tls, tls_object

@@ -13,10 +13,10 @@ from wsgiref.types import WSGIApplication
 from gevent.pywsgi import WSGIServer
 from gevent.socket import socket as GeventSocket
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.errors import CannotListen
 from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.http.roster import ConnectionRoster, RosteredHandler
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.forks import serve
 
 __all__ = ["Address", "HttpServer", "StoppableServer", "TlsGate", "stop_all"]

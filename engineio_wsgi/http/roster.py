@@ -12,11 +12,11 @@ from typing import NamedTuple
 import gevent
 from gevent.event import Event
 
-from engineio_wsgi.clock import monotonic
-from engineio_wsgi.deadline import Deadline, DeadlineTimer
 from engineio_wsgi.http.connection import HttpConnection
 from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.http.response_writer import ExceptionInfo
+from engineio_wsgi.runtime.clock import monotonic
+from engineio_wsgi.runtime.deadline import Deadline, DeadlineTimer
 
 __all__ = ["ConnectionRoster", "GivenConnection", "RosteredHandler"]
 

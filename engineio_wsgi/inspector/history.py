@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import gevent
 
-from engineio_wsgi.clock import monotonic
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.loop import Watcher
 
 __all__ = ["PERIOD", "History", "Totals"]

@@ -10,10 +10,10 @@ from collections.abc import Callable, Collection
 from itertools import count
 from wsgiref.types import WSGIEnvironment
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.engine.registry import Registry
 from engineio_wsgi.inspector.history import History, Totals
 from engineio_wsgi.inspector.refusals import RefusalLog
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.observer import ObservedSession, Observer
 from engineio_wsgi.session.session import Session
 from engineio_wsgi.transports import transports

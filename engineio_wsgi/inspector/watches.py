@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import gevent
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.packet import Packet
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.loop import Watcher
 from engineio_wsgi.session.session import Session
 from engineio_wsgi.transports.base import size_of

@@ -14,12 +14,12 @@ import platform
 import resource
 from collections.abc import Callable, Iterable
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.engine.registry import Registry
 from engineio_wsgi.inspector.question import Close, Look, read_question
 from engineio_wsgi.inspector.recorder import Recorder, SessionRecord
 from engineio_wsgi.inspector.watches import Watches
 from engineio_wsgi.log import shorten
+from engineio_wsgi.runtime.clock import monotonic
 
 __all__ = ["CLOSED_BY_INSPECTOR", "ROWS", "WorkerView"]
 

@@ -55,6 +55,16 @@ class Groups:
         """The sessions in a group, in the order in which they have joined."""
         return self._members.get(group, {}).keys()
 
+    @property
+    def count(self) -> int:
+        """How many groups there are."""
+        return len(self._members)
+
+    @property
+    def memberships(self) -> int:
+        """How many groups the sessions are in, all together."""
+        return sum([len(groups) for groups in list(self._by_session.values())])
+
     def clear(self) -> None:
         """Forget all of them."""
         self._members.clear()

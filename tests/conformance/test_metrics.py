@@ -300,6 +300,53 @@ def test_buffered_bytes(watch: Any) -> None:
     assert watched.value("buffered_bytes") == 1000
 
 
+def test_groups(watch: Any, transport: str) -> None:
+    watched = watch("silent")
+    sessions = [open_session(watched.served, transport) for _ in range(2)]
+    sockets = [watched.served.socket(session.sid) for session in sessions]
+    assert (watched.value("groups"), watched.value("group_memberships")) == (0, 0)
+    sockets[0].join("one")
+    for socket in sockets:
+        socket.join("both")
+    assert (watched.value("groups"), watched.value("group_memberships")) == (2, 3)
+    sessions[0].close()
+    watched.served.events.wait("close")
+    assert (watched.value("groups"), watched.value("group_memberships")) == (1, 1)
+
+
+def test_round_trips(watch: Any) -> None:
+    watched = watch(ping_interval=0.05, ping_timeout=60.0)
+    session = open_session(watched.served, "websocket")
+    for _ in range(3):
+        assert session.recv() == "2"
+        session.send("3")
+    watched.served.events.wait("heartbeat", 3)
+    assert watched.value("round_trip_seconds_count") == 3
+    assert watched.value("round_trip_seconds_sum") > 0
+
+
+def test_a_pong_without_a_ping_is_no_round_trip(watch: Any) -> None:
+    watched = watch()
+    session = open_session(watched.served, "websocket")
+    session.send("3")
+    watched.served.events.wait("heartbeat")
+    assert watched.value("round_trip_seconds_count") == 0
+
+
+def test_the_lag_of_the_event_loop(watch: Any) -> None:
+    watched = watch(ping_interval=0.05, ping_timeout=60.0)
+    session = open_session(watched.served, "websocket")
+    assert session.recv() == "2"
+    assert watched.value("loop_lag_seconds_count") > 0
+
+
+def test_without_a_cluster_its_series_are_zero(watch: Any) -> None:
+    watched = watch(cluster=None)
+    assert watched.value("cluster_requests_total", outcome="failed") == 0
+    assert watched.value("cluster_links", state="absent") == 0
+    assert watched.value("cluster_retransmits_total") == 0
+
+
 # -- the time of listeners
 
 

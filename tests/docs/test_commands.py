@@ -151,6 +151,7 @@ CHECKS: dict[str, Check] = {
     "pip install 'engineio-wsgi[gunicorn,metrics]'": installs("engineio-wsgi[gunicorn,metrics]"),
     "pip install 'engineio-wsgi[gunicorn,redis]'": installs("engineio-wsgi[gunicorn,redis]"),
     "pip install 'engineio-wsgi[gunicorn]'": installs("engineio-wsgi[gunicorn]"),
+    "pip install 'engineio-wsgi[opentelemetry]'": installs("engineio-wsgi[opentelemetry]"),
     "pip install 'engineio-wsgi[redis]'": installs("engineio-wsgi[redis]"),
     "npm install engine.io-client": installed_in_node,
     "pip install tox && tox": is_tox("tox"),

@@ -28,8 +28,8 @@ pytestmark = pytest.mark.ours
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = {str(page.relative_to(DOCS)): page.read_text() for page in sorted(DOCS.rglob("*.rst"))}
-#: files of a project, which test_tutorials.py and test_periodic_work.py make
-PROJECTS = ("start/django.rst", "guides/periodic-work.rst")
+#: files of a project, which test_tutorials.py, test_periodic_work.py and test_tracing_recipes.py make
+PROJECTS = ("start/django.rst", "guides/periodic-work.rst", "guides/tracing.rst")
 WITH_SNIPPETS = [name for name, text in PAGES.items() if snippets(text) and name not in PROJECTS]
 
 

@@ -108,11 +108,11 @@ class ServerProcess:
         self.served = _Served(("127.0.0.1", port), tls, kind)
 
     def logs(self) -> str:
-        """All that was logged, but for the access log."""
+        """The log without the access log."""
         return self.error_log.read_text() + self.output.read_text()
 
     def wait_for(self, pattern: str) -> re.Match[str]:
-        """What a line of the logs says, once it is there."""
+        """Wait until a line of the log matches. Returns the match."""
         found: list[re.Match[str] | None] = []
 
         def look() -> bool:
@@ -132,14 +132,14 @@ class ServerProcess:
             gevent.sleep(0.02)
 
     def ask(self) -> dict[str, Any]:
-        """What the wrapped application tells: ``clients``, ``pid``, ``scheme``, ``address``."""
+        """The state that the wrapped application reports: ``clients``, ``pid``, ``scheme``, ``address``."""
         connection = self.served.connect()
         content: dict[str, Any] = connection.get("/").json()
         connection.close()
         return content
 
     def complaints(self) -> list[str]:
-        """Lines of the logs that tell of something that went wrong."""
+        """The lines of the logs that report a failure."""
         return [line for line in self.logs().splitlines()
                 if re.search(r"^(WARNING|ERROR|CRITICAL)|\[(WARNING|ERROR|CRITICAL)\]|Traceback|Invalid", line)]
 
@@ -155,7 +155,7 @@ class ServerProcess:
         return int(self.process.returncode)
 
     def stop(self) -> None:
-        """End the server and its workers, whatever they do."""
+        """Kill the server and its workers."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()

@@ -51,11 +51,11 @@ addresses.BACKLOG = options.pop("backlog", addresses.BACKLOG)
 patience = options.pop("patience", channel.PATIENCE)
 channel.PATIENCE = unix_listener.PATIENCE = forwarder.PATIENCE = patience
 if options.pop("apart", False):
-    # nobody finds the others' sockets, as on another machine
+    # no worker finds the others' sockets, as on another machine
     routing.choose_names = lambda group: addresses.AbstractNames(f"{group} of {os.getpid()}")
 sockets = options.pop("sockets", None)
 if sockets:
-    # as where there are no abstract names, and the kernel does not say who knocks
+    # as where there are no abstract names, and the kernel does not tell the user at the other end
     del socket.SO_PEERCRED
     routing.choose_names = lambda group: addresses.Folder(pathlib.Path(sockets))
 if str(options.get("cluster")).startswith("redis"):
@@ -64,8 +64,29 @@ if str(options.get("cluster")).startswith("redis"):
 if options.pop("own_ids", False):
     options["generate_id"] = lambda request, numbers=itertools.count(1): f"number {next(numbers)}"
 topics = options.pop("topics", ())
+traced, observed = options.pop("traced", False), options.pop("observed", False)
 # made before the fork, as with gunicorn --preload
 server = engineio_wsgi.Server(**options)
+
+if observed:
+    from engineio_wsgi.metrics import observe
+    observe(server)
+
+if traced:
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
+    from engineio_wsgi.tracing import trace
+
+    class Printer(SpanExporter):
+        def export(self, spans):
+            for span in spans:
+                parent = 0 if span.parent is None else span.parent.span_id
+                content = [os.getpid(), span.name, span.context.trace_id, span.context.span_id, parent, dict(span.attributes)]
+                tell("span: " + json.dumps(content))
+
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(Printer()))
+    trace(server, provider)
 
 heard = []
 
@@ -91,10 +112,14 @@ def outcome_of(call, *arguments, **options):
     except (engineio_wsgi.EngineError, ValueError) as error:
         return f"{type(error).__name__}: {error}"
 
+def metric(name, **labels):
+    from prometheus_client import REGISTRY
+    return REGISTRY.get_sample_value(f"engineio_{name}", {"path": server.options.path, **labels})
+
 CALLS = {"publish": lambda *arguments, **options: outcome_of(server.cluster.publish, *arguments, **options),
          "ask": lambda *arguments, **options: outcome_of(server.cluster.ask, *arguments, **options),
          "ask_in_a_thread": ask_in_a_thread, "heard": lambda: heard,
-         "count": lambda: server.cluster.count(), "workers": lambda: server.cluster.workers()}
+         "metric": metric, "count": lambda: server.cluster.count(), "workers": lambda: server.cluster.workers()}
 
 def tell(text):
     # one write: the workers share this file, and what they print in pieces would mix
@@ -189,7 +214,7 @@ def work(shared):
     os.write(1, f"worker {os.getpid()} {servers[1].server_port}\\n".encode())
     servers[0].serve_forever()
 
-# with SO_REUSEPORT it is only there to keep the port: it never listens
+# with SO_REUSEPORT, this socket only reserves the port: it never listens
 first = bound()
 port = first.getsockname()[1]
 os.write(1, f"shared {port}\\n".encode())
@@ -215,7 +240,7 @@ class Worker(Served):
         return super().connect(**({"tls": self._tls} if self._tls is not None else {}), **options)
 
     def ask(self) -> dict[str, Any]:
-        """What the worker says of itself: ``pid``, ``clients``, ``id``, ``counters``, ``adopted``, ``connected``, ``files``."""
+        """The state of the worker: ``pid``, ``clients``, ``id``, ``counters``, ``adopted``, ``connected``, ``files``."""
         connection = self.connect()
         content: dict[str, Any] = connection.get("/").json()
         connection.close()
@@ -241,7 +266,8 @@ class Workers:
         options: the engine's, beside ``cluster``; ``limit`` connections for each worker; ``own_ids`` for sessions called
             "number 1" and so on; ``patience``, the seconds that workers give each other; ``backlog`` of their Unix sockets;
             ``apart``, if each is to be on a machine of its own; ``sockets``, a directory for theirs, instead of abstract names;
-            ``topics`` that they subscribe to before the fork.
+            ``topics`` that they subscribe to before the fork; ``traced``, if they are to log their spans; ``observed``, if they
+            have metrics.
     """
 
     def __init__(self, folder: Path, number: int = 3, *, sharing: str = "fork", handler: str = "ours", tls: Any = None,
@@ -272,7 +298,7 @@ class Workers:
         return self._log.read_text()
 
     def wait_for_log(self, text: str, count: int = 1) -> None:
-        """Wait until a text has been written so often."""
+        """Wait until the log has a text so many times."""
         deadline = monotonic() + PATIENCE
         while self.log().count(text) < count:
             assert monotonic() < deadline, f"no {text!r} in {self.log()}"
@@ -283,11 +309,11 @@ class Workers:
         return sum(worker.ask()["counters"].get(name, 0) for worker in self.workers)
 
     def complaints(self) -> list[str]:
-        """Lines that tell of something that went wrong."""
+        """The lines of the log that report a failure."""
         return [line for line in self.log().splitlines() if line.startswith(("WARNING", "ERROR", "Traceback"))]
 
     def stop(self) -> None:
-        """End all of them."""
+        """Stop all workers."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -329,7 +355,7 @@ def settled(condition: Callable[[], bool]) -> None:
 
 
 def knock(worker_id: str, group: str = "local/engine.io") -> Any:
-    """A connection to a worker's Unix socket."""
+    """Connect to a worker's Unix socket."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     sock.settimeout(PATIENCE)
     sock.connect(AbstractNames(group).address(worker_id))

@@ -20,7 +20,8 @@ METHODS = {
 SERVER_PROPERTIES = {"address", "clients", "clients_count", "cluster", "options"}
 SERVER_METHODS = {
     "attach", "broadcast", "close", "disconnect", "emit", "from_environ", "generate_id", "handle_request", "handle_socket",
-    "handle_upgrade", "listen", "listeners", "members", "off", "on", "once", "send", "serve_forever", "upgrades", "use", "wrap",
+    "handle_upgrade", "handle_webtransport", "listen", "listeners", "members", "off", "on", "once", "send", "serve_forever",
+    "upgrades", "use", "wrap",
 }  # fmt: skip
 #: what a framework's integration overrides
 SERVER_HOOKS = {"_admit", "_on_start", "_request_of", "_socket_class", "_stand_in", "_unwrap"}

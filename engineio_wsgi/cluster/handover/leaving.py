@@ -17,12 +17,12 @@ import gevent
 from gevent.event import AsyncResult
 from gevent.queue import Queue
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.handover.format import decode, encode
 from engineio_wsgi.cluster.local.channel import PATIENCE, Channel
 from engineio_wsgi.cluster.messages import MAX_BODY, Kind, Message, Refusal
 from engineio_wsgi.engine.worker import Worker
 from engineio_wsgi.errors import BadMessage
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.loop import Stream
 from engineio_wsgi.session.movable import SessionSnapshot
 from engineio_wsgi.vendors.gevent_sockets import forget_descriptor
@@ -94,7 +94,7 @@ class Passage:
         """Go on with a session here, as an heir would."""
         try:
             self._worker.prepare(decode(parcel), stream).resume()
-        except ValueError:
+        except (BadMessage, ValueError):
             # this server has been closed meanwhile
             logger.exception("a session that did not move cannot go on here, either")
             _close(stream)

@@ -16,7 +16,6 @@ from typing import NamedTuple, Protocol
 
 import gevent
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.handover.format import FORMAT
 from engineio_wsgi.cluster.handover.heir import Heir
 from engineio_wsgi.cluster.handover.idle import idle_connections
@@ -31,6 +30,7 @@ from engineio_wsgi.cluster.local.names import FORMER, Names
 from engineio_wsgi.cluster.messages import Action, Call, Kind, Message, MovedConnection, Refusal
 from engineio_wsgi.engine.worker import Worker
 from engineio_wsgi.errors import BadMessage, OwnerGone
+from engineio_wsgi.runtime.clock import monotonic
 
 __all__ = ["Heirs", "Plan", "Succession"]
 

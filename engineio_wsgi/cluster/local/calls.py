@@ -11,7 +11,6 @@ from contextlib import suppress
 
 import gevent
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.bounded_queue import BoundedQueue
 from engineio_wsgi.cluster.local.channel import Channel, connect, pause
 from engineio_wsgi.cluster.local.names import FORMER, Names, is_worker_id
@@ -19,7 +18,8 @@ from engineio_wsgi.cluster.messages import Kind, Message, Refusal, read_result
 from engineio_wsgi.cluster.rpc import CALL_TIMEOUT
 from engineio_wsgi.errors import BadMessage, OwnerGone
 from engineio_wsgi.http.hub_thread import has_hub
-from engineio_wsgi.throttle import Throttle
+from engineio_wsgi.log import Throttle
+from engineio_wsgi.runtime.clock import monotonic
 
 __all__ = ["LocalCaller"]
 
@@ -44,7 +44,7 @@ class LocalCaller:
         self._own = own
         #: the calls that wait for each worker
         self._waiting: dict[str, BoundedQueue[Message]] = {}
-        self._complaints = Throttle()
+        self._throttle = Throttle()
 
     def others(self) -> list[str]:
         """See :class:`Caller`."""
@@ -121,7 +121,7 @@ class LocalCaller:
         if queue is None:
             queue = self._waiting[worker] = BoundedQueue(MAX_WAITING)
             gevent.spawn(self._work_off, worker, queue)
-        if not queue.append(message, len(message.body)) and self._complaints.passes(worker, monotonic()):
+        if not queue.append(message, len(message.body)) and self._throttle.passes(worker, monotonic()):
             logger.warning("messages to the worker %s are dropped: it does not answer, and %d bytes wait for it", worker,
                            queue.size)
 

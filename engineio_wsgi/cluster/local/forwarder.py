@@ -11,7 +11,6 @@ from weakref import WeakSet
 
 from gevent import socket
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.forwarder import ClientWatch, RequestCopy
 from engineio_wsgi.cluster.local.channel import PATIENCE, Channel, connect
 from engineio_wsgi.cluster.local.channel_pool import ChannelPool
@@ -21,6 +20,7 @@ from engineio_wsgi.cluster.pump import Pump
 from engineio_wsgi.errors import BadMessage, OwnerGone, SessionMoves
 from engineio_wsgi.handoff.detachable import Detachable
 from engineio_wsgi.http.response import Response
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.connection import Connection, detach
 from engineio_wsgi.vendors.gevent_sockets import forget_descriptor
 
@@ -97,7 +97,7 @@ class LocalForwarder:
 
     def relay(self, owner: str, request: RequestCopy) -> Response:
         """See :class:`Forwarder`."""
-        channel = self._begin(owner, request.message)
+        channel = self._begin(owner, request.message())
         try:
             with ClientWatch(request.environ, channel.shut_down):
                 answered = read_answer(channel.receive(monotonic() + self._answer_timeout))

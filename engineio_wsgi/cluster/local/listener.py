@@ -15,12 +15,12 @@ import gevent
 from gevent.pool import Pool
 from gevent.socket import wait_read
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.local.channel import PATIENCE, Channel
 from engineio_wsgi.cluster.local.names import Names, belongs_to_us
 from engineio_wsgi.cluster.messages import Message
 from engineio_wsgi.errors import BadMessage, ConfigurationError
-from engineio_wsgi.throttle import Throttle
+from engineio_wsgi.log import Throttle
+from engineio_wsgi.runtime.clock import monotonic
 
 __all__ = ["UnixListener"]
 
@@ -29,7 +29,7 @@ logger = logging.getLogger("engine.cluster")
 #: channels at a time; further ones wait in the kernel's queue. Each carries a request that counts in another worker, too, or is
 #: one of the few idle ones
 MAX_CHANNELS = 10_000
-#: seconds until the next attempt to accept, after no file descriptor was left
+#: seconds until the next attempt to accept, if no file descriptor was left
 ACCEPT_PAUSE = 0.1
 
 
@@ -55,7 +55,7 @@ class UnixListener:
         self._receive = receive
         #: channels between two requests
         self._idle: set[Channel] = set()
-        self._complaints = Throttle()
+        self._throttle = Throttle()
         self._closed = False
         #: whether requests over channels are not served any more, either
         self._released = False
@@ -75,7 +75,7 @@ class UnixListener:
                 continue
             except OSError as error:
                 # too many files are open
-                self._complain("a worker's connection cannot be accepted: %s", error)
+                self._warn("a connection from another worker cannot be accepted: %s", error)
                 gevent.sleep(ACCEPT_PAUSE)
                 continue
             sock = _socket.socket(fileno=number)
@@ -83,7 +83,7 @@ class UnixListener:
                 sock.setblocking(False)
                 self._channels.spawn(self._serve, Channel(sock))
             else:
-                self._complain("a connection of another user's process was closed%s", "")
+                self._warn("a connection of another user's process was closed%s", "")
                 sock.close()
 
     def _serve(self, channel: Channel) -> None:
@@ -92,7 +92,7 @@ class UnixListener:
                 self._receive(channel, message)
                 channel.close_descriptors()
         except BadMessage as error:
-            self._complain("a message of another process was refused: %s", error)
+            self._warn("a message of another process was refused: %s", error)
         except OSError as error:
             logger.debug("= another worker closed its channel: %s", error)
         finally:
@@ -108,8 +108,8 @@ class UnixListener:
         finally:
             self._idle.discard(channel)
 
-    def _complain(self, text: str, detail: object) -> None:
-        if self._complaints.passes((text, str(detail)), monotonic()):
+    def _warn(self, text: str, detail: object) -> None:
+        if self._throttle.passes((text, str(detail)), monotonic()):
             logger.warning(text, detail)
 
     def close(self) -> None:

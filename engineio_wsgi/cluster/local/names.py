@@ -130,7 +130,7 @@ class Folder:
         with suppress(FileExistsError):
             self._path.mkdir(mode=0o700)
         if not _is_private(self._path):
-            raise PermissionError(f"{self._path} has to be a directory of this user's with mode 0700; remove it")
+            raise PermissionError(f"{self._path} is not a directory of this user with mode 0700; remove it")
         for path in self._sockets():
             if not _is_alive(str(path)):
                 path.unlink(missing_ok=True)
@@ -208,7 +208,7 @@ def short_mark(group: str) -> str:
 
 
 def _mark(group: str) -> str:
-    """The short name after the ``NAME`` of ``local:NAME``, so that `running_clusters` can tell it: 77 bytes at most."""
+    """The ``NAME`` of ``local:NAME``, by which `running_clusters` finds it, and the short name: 77 bytes at most."""
     name = _NAMED.match(group)
     return f"{name[1]}~{short_mark(group)}" if name else short_mark(group)
 

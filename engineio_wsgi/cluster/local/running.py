@@ -37,7 +37,7 @@ class Running(NamedTuple):
     Attributes:
         cluster: the option ``cluster`` of its servers.
         workers: their number.
-        here: whether it has the path that was asked for.
+        here: whether its servers have the given path.
     """
 
     cluster: str

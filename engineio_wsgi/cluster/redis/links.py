@@ -8,10 +8,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from itertools import count
+from typing import NamedTuple
 
 import gevent
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.local.channel import PATIENCE
 from engineio_wsgi.cluster.local.names import is_worker_id
 from engineio_wsgi.cluster.messages import Action, Call, Kind, Message, read_result, write_result
@@ -22,30 +22,47 @@ from engineio_wsgi.cluster.redis.pubsub import Outgoing, PubSub
 from engineio_wsgi.cluster.redis.reliable_link import Conversation, ReliableLink
 from engineio_wsgi.cluster.rpc import CALL_TIMEOUT, Answers
 from engineio_wsgi.errors import BadMessage, ConfigurationError, OwnerGone, Unreachable
+from engineio_wsgi.log import Throttle
 from engineio_wsgi.options.redis_url import RedisLocation
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.loop import Watcher
-from engineio_wsgi.throttle import Throttle
 
-__all__ = ["RedisLinks"]
+__all__ = ["LinkFigures", "RedisLinks"]
 
 logger = logging.getLogger("engine.cluster")
 
-#: seconds after Redis was reached in which a worker that does not listen may just not have reconnected yet
+#: seconds after Redis was reached within which other workers may not have reconnected yet
 GRACE = 3.0
 #: seconds until messages to it are repeated
 GRACE_PAUSE = 0.1
-#: seconds in which a worker reconnects that has only lost its connection
+#: seconds that a worker has to reconnect, if it has only lost its connection
 RETURN_GRACE = 0.3
-#: seconds for which a worker may not listen before its link is forgotten: longer than a request may wait to be repeated
+#: seconds that a worker may be unreachable before its link is forgotten: longer than a request waits to be repeated
 LINK_GRACE = PATIENCE + 1.0
 #: seconds of delay after which the loop counts as having been blocked, and seconds in which it then receives what it missed
 STANDSTILL, CATCH_UP = 1.0, 0.25
 #: seconds between two checks of each link
 CHECK_PERIOD = 2.0
-#: seconds that Redis has to receive a withdrawal; if it does not, it has not received the withdrawn message either
+#: seconds that Redis has to receive a withdrawal. If it does not, it has not received the withdrawn message either
 FLUSH_TIMEOUT = 1.0
 #: links after which idle ones are closed
 MAX_IDLE = 256
+
+
+class LinkFigures(NamedTuple):
+    """What can be counted about the links of a worker.
+
+    Attributes:
+        listening: links to workers that listen, as far as it is known.
+        absent: links to workers that do not.
+        unacked_bytes: of messages that the other workers have not acknowledged.
+        retransmitted: messages that were sent again.
+    """
+
+    listening: int = 0
+    absent: int = 0
+    unacked_bytes: int = 0
+    retransmitted: int = 0
 
 
 class RedisLinks(RedisCaller):
@@ -72,9 +89,11 @@ class RedisLinks(RedisCaller):
         self._perform = perform
         self._announce = announce
         self._links: dict[str, ReliableLink] = {}
+        #: by the links that are forgotten
+        self._retransmitted = 0
         self._numbers = count(1)
         self._asked: dict[int, Answers[int]] = {}
-        self._complaints = Throttle()
+        self._throttle = Throttle()
         self._connector = RedisConnector(location, self._channels.slot_key)
         #: of the monotonic clock: when the loop last ran, as far as it is known, and until when new conversations wait
         self._awake_at = self._held_until = monotonic()
@@ -120,8 +139,19 @@ class RedisLinks(RedisCaller):
     def _sweep(self) -> None:
         for name, link in list(self._links.items()):
             if link.idle:
-                link.close()
-                del self._links[name]
+                self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        link = self._links.pop(name)
+        self._retransmitted += link.retransmitted
+        link.close()
+
+    def figures(self) -> LinkFigures:
+        """What can be counted about the links. Any thread may call this."""
+        links = list(self._links.values())
+        listening = sum([link.listens for link in links])
+        return LinkFigures(listening, len(links) - listening, sum([link.unacked_size for link in links]),
+                           self._retransmitted + sum([link.retransmitted for link in links]))
 
     def post(self, receiver: str, data: bytes) -> bool:
         """Send an envelope to another worker; it may be lost. Does not block. Returns whether it will be published."""
@@ -150,8 +180,7 @@ class RedisLinks(RedisCaller):
             if absent > RETURN_GRACE:
                 link.give_up_unanswered()
             if not link.is_known or absent > LINK_GRACE:
-                del self._links[name]
-                link.close()
+                self._forget(name)
                 return
         link.repeat_after(GRACE_PAUSE)
 
@@ -199,14 +228,14 @@ class RedisLinks(RedisCaller):
             else:
                 self._link_to(envelope.origin).receive(envelope, message)
         except BadMessage as error:
-            if self._complaints.passes(str(error), monotonic()):
+            if self._throttle.passes(str(error), monotonic()):
                 logger.warning("a message on Redis was refused: %s", error)
 
     def _receive_call(self, envelope: Envelope, message: Message | None) -> None:
         if message is not None and message.kind is Kind.CALL:
             call = Call.of(message)
             if call.group != self._group:
-                raise BadMessage(f"it is for the group {call.group!r}")
+                raise BadMessage(f"a call for the group {call.group!r}")
             if call.action is Action.BROADCAST or call.action is Action.PUBLISH:
                 # in their order
                 self._answer(envelope, self._perform(call, message.body))
@@ -227,7 +256,7 @@ class RedisLinks(RedisCaller):
         if envelope.conversation:
             self._post_call(self._channels.of(envelope.origin), -envelope.conversation, write_result(sessions))
 
-    # -- calls: each is carried out once; or not at all, if Redis goes away meanwhile
+    # -- calls: each is carried out once, or not at all if Redis is disconnected meanwhile
 
     def _post_call(self, channel: bytes, number: int, message: Message, heard: Callable[[int], object] | None = None) -> bool:
         envelope = Envelope(self.name, conversation=number)
@@ -258,7 +287,7 @@ class RedisLinks(RedisCaller):
 
     def _tell(self, channel: bytes, message: Message, heard: Callable[[int], object] | None) -> bool:
         posted = self._post_call(channel, 0, message, heard)
-        if not posted and heard is None and self._complaints.passes("full", monotonic()):
+        if not posted and heard is None and self._throttle.passes("full", monotonic()):
             logger.warning("broadcasts to other machines are dropped: too many bytes wait for Redis")
         return posted
 
@@ -273,6 +302,5 @@ class RedisLinks(RedisCaller):
         self._timer.stop()
         self._timer.close()
         self._pubsub.close(timeout)
-        for link in self._links.values():
-            link.close()
-        self._links.clear()
+        for name in list(self._links):
+            self._forget(name)

@@ -135,7 +135,7 @@ class RedisConnector:
     def _ask_sentinel(self, connection: RedisPyConnection) -> tuple[str, int]:
         reply = _ask(connection, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.location.service)
         if not reply:
-            raise RedisError(f"it knows no service {self.location.service!r}")
+            raise RedisError(f"Sentinel has no service {self.location.service!r}")
         return reply[0].decode(), int(reply[1])
 
     def _ask_node(self, connection: RedisPyConnection) -> tuple[str, int]:

@@ -16,11 +16,11 @@ import gevent
 from gevent.event import Event
 from gevent.hub import Waiter
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.messages import Kind, Message
 from engineio_wsgi.cluster.redis.envelope import NO_LINK, Envelope
-from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.errors import BadMessage, OwnerGone
+from engineio_wsgi.runtime.clock import monotonic
+from engineio_wsgi.runtime.deadline import Deadline
 from engineio_wsgi.runtime.loop import Watcher
 
 __all__ = ["Conversation", "EnvelopeSender", "ReliableLink"]
@@ -214,6 +214,18 @@ class ReliableLink:
         self._closed = False
         #: the oldest number that was unacknowledged at the last check; and one that was repeated since, or 0
         self._oldest = self._repeated = 0
+        #: how many messages were sent again
+        self.retransmitted = 0
+
+    @property
+    def listens(self) -> bool:
+        """Whether the other worker listens, as far as it is known."""
+        return not self._absent_since
+
+    @property
+    def unacked_size(self) -> int:
+        """Bytes of the messages that are not acknowledged."""
+        return self._unacked_size
 
     @property
     def idle(self) -> bool:
@@ -298,12 +310,14 @@ class ReliableLink:
 
     def repeat_all(self) -> None:
         """Repeat all unacknowledged messages."""
+        self.retransmitted += len(self._unacked)
         for number, conversation, message in self._unacked:
             self._post(number, conversation, message)
 
     def repeat_oldest(self) -> None:
         """Repeat the oldest of them; the others when it is acknowledged: a blocked worker has enough to read."""
         if self._unacked:
+            self.retransmitted += 1
             self._repeated = self._unacked[0][0]
             self._post(*self._unacked[0])
 

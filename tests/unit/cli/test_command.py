@@ -430,7 +430,6 @@ WRONG = [
     (("--ping-interval",), "argument --ping-interval: expected one argument"),
     (("--ping-interval", "soon"), "ping_interval: expected a number of seconds; got 'soon'"),
     (("--ping-interval", "0"), "ping_interval: expected a number of seconds from 0.001 to 1000000; got 0.0"),
-    (("--transports", "webtransport"), "transports: expected no webtransport"),
     (("serve", "site_app:app", "--jsonp", "maybe"), "jsonp: expected true or false; got 'maybe'"),
     (("serve", "no_such_module:app"), "there is no module 'no_such_module'"),
     (("serve", "site_app.inner:app"), "there is no module 'site_app.inner'"),

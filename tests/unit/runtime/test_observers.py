@@ -136,10 +136,11 @@ def test_the_first_observer_is_the_outermost(both: Observers, told: list[str]) -
 
 def test_contexts_of_all_observers(both: Observers, told: list[str]) -> None:
     carrier: dict[str, str] = {}
-    with both.sending(SESSION, 7), both.departing("relay", "w1", carrier), both.arriving("relay", carrier := {"a": "1", "b": "2"}):
+    with both.sending(SESSION, 7), both.departing("relay", "w1", carrier), both.arriving("call", {"a": "1", "b": "2"}):
         told.append("now")
-    assert told == ["a: begin send 7", "b: begin send 7", "a: begin relay", "b: begin relay", "a: begin relay 1", "b: begin relay 2",
-                    "now", "b: end relay 2", "a: end relay 1", "b: end relay", "a: end relay", "b: end send 7", "a: end send 7"]
+    assert carrier == {"a": "w1", "b": "w1"}
+    begun = ["a: begin send 7", "b: begin send 7", "a: begin relay", "b: begin relay", "a: begin call 1", "b: begin call 2"]
+    assert told == [*begun, "now", *[line.replace("begin", "end") for line in reversed(begun)]]
 
 
 def test_what_no_observer_has_a_method_for_is_not_called() -> None:
