@@ -164,7 +164,8 @@ NOT_ONE = {
 @pytest.mark.parametrize("arguments", [(), ("--workers", "2")])
 def test_an_application_that_cannot_be_inspected(tmp_path: Path, application: str, arguments: tuple[str, ...]) -> None:
     (tmp_path / "app.py").write_text(application)
-    command = [sys.executable, "-m", "engineio_wsgi", "serve", "app:app", "--bind", "127.0.0.1:0", "--inspector", "/ops", *arguments]
+    command = [sys.executable, "-m", "engineio_wsgi", "serve", "app:app", "--bind", "127.0.0.1:0", "--inspector", "/ops",
+               *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 2
