@@ -6,6 +6,7 @@ Owns the moment at which a process counts as ready, and the order of what happen
 
 from __future__ import annotations
 
+import logging
 import mmap
 from collections.abc import Sequence
 from struct import Struct
@@ -21,6 +22,8 @@ from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.server import servers as servers_here
 
 __all__ = ["Generations", "Handover"]
+
+logger = logging.getLogger("engine.cluster")
 
 #: seconds before the deadline at which the move ends, so that what stays can be closed
 MARGIN = 1.0
@@ -113,7 +116,7 @@ class Handover:
             servers: the HTTP servers of this process.
         """
         process.begin_to_leave()
-        clusters = [cluster for cluster in _clusters() if cluster._can_hand_over]
+        clusters = _movable_clusters()
         if not clusters or not (self._is_replaced or any(len(server.clients) for server in list(servers_here))):
             return
         plan = self._plan(deadline, servers)
@@ -161,6 +164,21 @@ class _Replacements:
         self._first_seen = self._first_seen or monotonic()
         are_all = len(later) >= self._workers
         return later if are_all or monotonic() - self._first_seen > PATIENCE else []
+
+
+def _movable_clusters() -> list[Cluster]:
+    """The clusters in which sessions of this process can move. Logs why others cannot, although they have the option."""
+    movable: list[Cluster] = []
+    for server in list(servers_here):
+        if not server.options.handover:
+            continue
+        router = server._worker.router
+        reason = router._keeps_sessions if isinstance(router, Cluster) else "the server has no cluster"
+        if reason is None and isinstance(router, Cluster):
+            movable.append(router)
+        elif server.clients:
+            logger.warning("%d sessions do not move, and will be closed: %s", len(server.clients), reason)
+    return movable
 
 
 def _clusters() -> list[Cluster]:

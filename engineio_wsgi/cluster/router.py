@@ -471,9 +471,11 @@ class Cluster:
             self._receiver.listeners.learn(server)
 
     @property
-    def _can_hand_over(self) -> bool:
-        """Whether sessions of this worker may move to another one."""
-        return self._succession is not None and self._worker.resumes
+    def _keeps_sessions(self) -> str | None:
+        """Why no session of this worker can move to another one; ``None`` if sessions can."""
+        if not self._worker.resumes:
+            return "there is no listener of 'resume'"
+        return "they may be relayed from other machines" if self._succession is None else None
 
     def _hand_over(self, plan: Plan) -> bool:
         """Move the sessions to another worker of this machine. Blocks. Returns whether there was one."""

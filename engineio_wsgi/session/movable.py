@@ -110,6 +110,8 @@ class MovableSession(Sink):
         """
         if not self.state.is_open:
             return "it is closing"
+        if not isinstance(self.transport, (PollingTransport, WebSocketTransport)):
+            return f"the transport {self.transport.name} ends in this process"
         if has_callback(self.outbox.entries):
             return "a callback of send() is waiting for its message"
         return self.transport.obstacle(is_local)

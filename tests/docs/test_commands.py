@@ -137,6 +137,8 @@ CHECKS: dict[str, Check] = {
     "engineio-wsgi serve": helps("engineio-wsgi serve"),
     "engineio-wsgi serve module:app": serves("engineio-wsgi serve module:app", *BIND),
     "engineio-wsgi serve module:app --workers 4": serves("engineio-wsgi serve module:app --workers 4", *BIND),
+    "engineio-wsgi serve module:app --inspector /inspector":
+        covered_by("tests/deploy/test_inspector.py::test_the_command_prints_a_password_once", "run there"),
     "flask run": serves("flask run", "--port", "0", refused=True),
     WORKER + "module:app": serves(WORKER + "module:app", *GUNICORN),
     HOOKS: serves(HOOKS, *GUNICORN),
