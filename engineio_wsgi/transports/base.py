@@ -304,6 +304,10 @@ class Transport:
         self.inbox = sink.inbox
         self.outbox = sink.outbox
 
+    def count_with(self, meter: Meter | None) -> None:
+        """Count its traffic with ``meter`` from now on; ``None``: do not count it."""
+        self.meter = meter
+
     def open(self) -> None:
         """Start to read, in transports that have a connection."""
 
