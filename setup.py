@@ -1,7 +1,8 @@
-"""The package's metadata is in setup.cfg; this is the part in C, which may be left out where there is no compiler."""
+"""The package's metadata is in setup.cfg; these are the parts in C, which may be left out where there is no compiler."""
 
 from setuptools import Extension, setup
 
-BATCHES = "engineio_wsgi/protocol/websocket/c_batches"
+PARTS_IN_C = ("engineio_wsgi/http/c_lane_requests", "engineio_wsgi/protocol/websocket/c_batches",
+              "engineio_wsgi/session/c_plain_messages")
 
-setup(ext_modules=[Extension(BATCHES.replace("/", "."), [f"{BATCHES}.c"], optional=True)])
+setup(ext_modules=[Extension(part.replace("/", "."), [f"{part}.c"], optional=True) for part in PARTS_IN_C])

@@ -27,6 +27,7 @@ from engineio_wsgi.session.socket import Socket
 from engineio_wsgi.transports import Transport, transports
 from engineio_wsgi.transports.base import GOODBYE, ClientClose
 from engineio_wsgi.version import __version__
+from engineio_wsgi.webtransport import WebTransportServer
 
 __all__ = [
     "GOODBYE",
@@ -48,6 +49,7 @@ __all__ = [
     "SocketClosed",
     "Transport",
     "WebSocketHandler",
+    "WebTransportServer",
     "WriteTimeout",
     "__version__",
     "accelerated",

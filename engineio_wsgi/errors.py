@@ -296,6 +296,18 @@ class OwnerRefused(EngineError):
         self.is_full = is_full
 
 
+class SessionMoves(OwnerRefused):
+    """The session is moving to another worker: ask again.
+
+    Attributes:
+        is_at_former: whether to ask the process that had the worker's name before.
+    """
+
+    def __init__(self, reason: str, is_at_former: bool) -> None:
+        super().__init__(reason)
+        self.is_at_former = is_at_former
+
+
 class CannotListen(EngineError, OSError):
     """An address that ``Server.listen`` was given cannot be used. The text says which, and why.
 

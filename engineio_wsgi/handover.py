@@ -10,10 +10,26 @@ import mmap
 from collections.abc import Sequence
 from struct import Struct
 
+import gevent
+from gevent.server import StreamServer
+
+from engineio_wsgi.cluster.handover.messages import Candidate
 from engineio_wsgi.cluster.handover.process import process
-from engineio_wsgi.http.http_server import HttpServer
+from engineio_wsgi.cluster.handover.succession import Plan
+from engineio_wsgi.cluster.router import Cluster
+from engineio_wsgi.runtime.clock import monotonic
+from engineio_wsgi.server import servers as servers_here
 
 __all__ = ["Generations", "Handover"]
+
+#: seconds before the deadline at which the move ends, so that what stays can be closed
+MARGIN = 1.0
+#: seconds in which all workers have heard that all have to stop
+MOMENT = 0.1
+#: seconds in which a worker that is not replaced looks for another one that goes on
+SIBLING_TIMEOUT = 1.0
+#: seconds after which a later worker is claimed although not all of them are ready
+PATIENCE = 2.0
 
 _NUMBER = Struct("!Q")
 
@@ -23,10 +39,15 @@ class Generations:
 
     A worker that is told to stop cannot see from a signal whether other workers take its place. They do if its master has begun
     another generation since.
+
+    Args:
+        latest: the number of the generation that was begun last. A master that starts its workers with another program does not
+            share memory with them: each worker then has a counter of its own, which it moves when its master says so.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, latest: int = 0) -> None:
         self._shared = mmap.mmap(-1, mmap.PAGESIZE)
+        _NUMBER.pack_into(self._shared, 0, latest)
 
     @property
     def latest(self) -> int:
@@ -53,7 +74,7 @@ class Handover:
 
         handover = Handover(generations, generation, workers=4)
         server.start()
-        handover.ready()
+        handover.ready([server])
         stop.wait()
         deadline = monotonic() + graceful_timeout
         handover.leave(deadline, [server])
@@ -62,22 +83,28 @@ class Handover:
 
     def __init__(self, generations: Generations | None = None, generation: int = 0, workers: int = 1) -> None:
         self._generations = generations
+        self._generation = generation
         self._workers = workers
         process.begin(generation)
 
-    def ready(self) -> None:
-        """This process serves its listeners: workers that leave may move their sessions here. Does not block.
+    def ready(self, servers: Sequence[StreamServer]) -> None:
+        """This process serves: workers that leave may move their sessions here. Does not block.
 
         Call it when the application has been imported, the clusters are joined and the servers accept.
+
+        Args:
+            servers: the HTTP servers of this process. Connections to the same addresses may move here.
         """
+        for cluster in _clusters():
+            cluster._learn(servers)
         process.become_ready()
 
-    def leave(self, deadline: float, servers: Sequence[HttpServer] = ()) -> None:
+    def leave(self, deadline: float, servers: Sequence[StreamServer]) -> None:
         """Move the sessions of all servers with the option ``handover`` to workers that go on. Blocks until it is done.
 
-        The ``servers`` accept and serve until a worker that takes the sessions is ready. Then they are closed, as by their method
-        ``close``, and their connections that wait for a request move as well. If nothing can move, for example because all
-        workers stop, it returns at once, or after some tenths of a second, and has changed nothing.
+        The HTTP ``servers`` accept and serve until a worker that takes the sessions is ready. Then they are closed, as by their
+        method ``close``, and their connections that wait for a request move as well. If nothing can move, for example because all
+        workers stop, it returns after some tenths of a second, and has changed nothing.
 
         What is still here afterwards has to be closed by the caller: ``close_servers`` closes the sessions.
 
@@ -86,3 +113,57 @@ class Handover:
             servers: the HTTP servers of this process.
         """
         process.begin_to_leave()
+        clusters = [cluster for cluster in _clusters() if cluster._can_hand_over]
+        if not clusters or not (self._is_replaced or any(len(server.clients) for server in list(servers_here))):
+            return
+        plan = self._plan(deadline, servers)
+        gevent.joinall([gevent.spawn(cluster._hand_over, plan) for cluster in clusters])
+
+    def _plan(self, deadline: float, servers: Sequence[StreamServer]) -> Plan:
+        def close() -> None:
+            for server in servers:
+                server.close()
+
+        now = monotonic()
+        if self._is_replaced:
+            heirs = _Replacements(self._generation, self._workers)
+            return Plan(heirs, self._workers, deadline - MARGIN, deadline - MARGIN, close)
+        # the others may have been told to stop as well, and not know it yet
+        gevent.sleep(MOMENT)
+        return Plan(list, 1, min(deadline - MARGIN, now + SIBLING_TIMEOUT), deadline - MARGIN, close)
+
+    @property
+    def _is_replaced(self) -> bool:
+        """Whether other workers take the place of this one."""
+        return self._generations is not None and self._generations.latest > self._generation
+
+
+class _Replacements:
+    """Chooses among the workers of later generations, when as many are ready as there will be.
+
+    One that is claimed before the others are ready would get the sessions of several workers.
+
+    Args:
+        generation: of the worker that leaves.
+        workers: how many there will be.
+    """
+
+    def __init__(self, generation: int, workers: int) -> None:
+        self._generation = generation
+        self._workers = workers
+        self._first_seen = 0.0
+
+    def __call__(self, candidates: list[Candidate]) -> list[Candidate]:
+        """Those that may be claimed now."""
+        later = [candidate for candidate in candidates if candidate.generation > self._generation]
+        if not later:
+            return []
+        self._first_seen = self._first_seen or monotonic()
+        are_all = len(later) >= self._workers
+        return later if are_all or monotonic() - self._first_seen > PATIENCE else []
+
+
+def _clusters() -> list[Cluster]:
+    """The clusters that the servers of this process have joined."""
+    found = [server._worker.router for server in list(servers_here)]
+    return [router for router in found if isinstance(router, Cluster)]

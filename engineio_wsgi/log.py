@@ -1,4 +1,5 @@
-"""Logging: the names of the loggers, the ``DEBUG`` variable of the reference server, and the shortening of session ids.
+"""Logging: the names of the loggers, the ``DEBUG`` variable of the reference server, the limit on repeated lines,
+and the shortening of session ids.
 
 The package logs to :data:`LOGGERS`, and adds a handler only if ``DEBUG`` is set. If an application has not configured logging,
 Python's last-resort handler prints warnings, and the tracebacks of listeners that fail; a ``NullHandler`` would hide them.
@@ -10,21 +11,51 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import TextIO
 
-from engineio_wsgi.clock import monotonic
-from engineio_wsgi.throttle import Throttle
+from engineio_wsgi.runtime.clock import monotonic
 
-__all__ = ["LOGGERS", "DebugHandler", "Scopes", "log_violation", "set_up_debug", "shorten"]
+__all__ = ["LOGGERS", "DebugHandler", "Scopes", "Throttle", "log_violation", "set_up_debug", "shorten"]
 
 #: all loggers of the package, which are the scopes of ``DEBUG``; the manual describes them
 LOGGERS = ("engine", "engine.socket", "engine.polling", "engine.ws", "engine.http", "engine.cluster", "engine.access",
-           "engine.socketio")
+           "engine.socketio", "engine.webtransport")
 #: characters of a session id that are logged: the id is a credential
 SHOWN = 6
 #: ANSI colours that can be distinguished on light and dark terminals
 COLOURS = (31, 32, 33, 34, 35, 36)
+
+#: seconds for which the same log line is not written again
+PERIOD = 60.0
+#: the maximum number of keys that are kept; with more of them, lines are repeated and memory does not grow
+MAX_KEYS = 1000
+
+
+class Throttle:
+    """A limit on repeated log lines: lets each key pass once a minute. The time is an argument.
+
+    Example::
+
+        throttle = Throttle()
+        if throttle.passes((address, code), monotonic()):
+            logger.info(...)
+    """
+
+    __slots__ = ("_until",)
+
+    def __init__(self) -> None:
+        self._until: dict[Hashable, float] = {}
+
+    def passes(self, key: Hashable, now: float) -> bool:
+        """Whether ``key`` may pass at the time ``now``: it has not passed within the last minute."""
+        if self._until.get(key, now) > now:
+            return False
+        if len(self._until) >= MAX_KEYS:
+            self._until.clear()
+        self._until[key] = now + PERIOD
+        return True
+
 
 _violations = Throttle()
 

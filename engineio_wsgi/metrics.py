@@ -18,10 +18,10 @@ from weakref import WeakKeyDictionary
 
 import gevent
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.incoming import Counters
 from engineio_wsgi.cluster.router import Cluster
 from engineio_wsgi.errors import ErrorCode
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.loop import Watcher
 from engineio_wsgi.runtime.observer import TURN_BOUNDS, Meter, ObservedSession, Observer
 from engineio_wsgi.session.socket import Socket

@@ -18,7 +18,6 @@ from gevent.pywsgi import WSGIServer
 from gevent.socket import socket as GeventSocket
 from werkzeug.wrappers import Request
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.router import Cluster
 from engineio_wsgi.cluster.topics import Subscriber, Topics
 from engineio_wsgi.emitter import Bystander
@@ -33,8 +32,10 @@ from engineio_wsgi.handoff.accepted_websocket import AnyWebSocket
 from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.http.http_server import Address, HttpServer, TlsGate
 from engineio_wsgi.http.lane import keeps_lane
+from engineio_wsgi.http3.ports import WebTransportSession
 from engineio_wsgi.options.environment import from_environ
 from engineio_wsgi.options.options import Options
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.forks import call_in_child
 from engineio_wsgi.session.delivery import Delivery
 from engineio_wsgi.session.event_names import SERVER_EVENTS
@@ -242,6 +243,17 @@ class Server(HasListeners):
         Blocks until the WebSocket is closed, unless its connection can be taken over.
         """
         self._worker.handle_upgrade(environ, websocket)
+
+    def handle_webtransport(self, session: WebTransportSession) -> None:
+        """Serve a WebTransport session that another library than this package's :class:`WebTransportServer` has accepted.
+
+        Blocks as long as the middlewares do, and not until the session has ended.
+
+        Args:
+            session: an object with ``environ``, the request as a WSGI environ; ``on_stream(callback)``; and
+                ``close(code, reason)``: see :class:`engineio_wsgi.http3.ports.WebTransportSession`.
+        """
+        self._worker.handle_webtransport(session)
 
     def handle_socket(self, sock: GeventSocket) -> bool:
         """Answer a Flash policy request on a raw TCP socket, if it is one and ``policy_file`` is set.

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from gevent.event import AsyncResult
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.handover.format import decode, encode
 from engineio_wsgi.engine.worker import Worker
 from engineio_wsgi.errors import UsageError
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.loop import Stream
 from engineio_wsgi.server import Server
 from engineio_wsgi.session.movable import SessionSnapshot

@@ -22,7 +22,6 @@ from gevent import socket as gevent_socket
 from gevent.lock import Semaphore
 from gevent.queue import Empty, Queue
 
-from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.errors import ProtocolError, Refused, SocketClosed
 from engineio_wsgi.handoff.adopter import Adopter
 from engineio_wsgi.packet import Packet, PacketType
@@ -38,6 +37,7 @@ from engineio_wsgi.protocol.websocket.frames import (
     encode_close,
     encode_frame,
 )
+from engineio_wsgi.runtime.deadline import Deadline
 from engineio_wsgi.server import servers
 from engineio_wsgi.session.socket import Socket, as_message
 from engineio_wsgi.simulated_handover import hand_over

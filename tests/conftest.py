@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from support.reference import ENABLED as REFERENCE
 from support.reference import ReferenceServer
 from support.serving import LocalServer, Served
 
-from engineio_wsgi.throttle import Throttle
+from engineio_wsgi.log import Throttle
 
 #: seconds after which a test that hangs is failed
 DEADLINE = 300.0
@@ -209,6 +211,14 @@ def outposts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str
     yield start
     for running in started.values():
         running.stop()
+
+
+@pytest.fixture(scope="session")
+def short_folder() -> Iterator[Path]:
+    """A folder whose name leaves room for a Unix socket's, which has 107 bytes at most."""
+    folder = Path(tempfile.mkdtemp(prefix="engineio"))
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Brings what the tests need beyond pip: npm packages into tests/node_modules, the tests of python-socketio and Flask-SocketIO
-# (of the installed versions) into tests/upstream, and programs (Chromium, nginx, HAProxy, Redis) through apt where that may be done.
+# (of the installed versions) into tests/upstream, and programs (Chromium, Caddy, nginx, HAProxy, Redis) through apt where that may be done.
 # Says what it had to leave out; the tests that need it then fail and say so, too.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -32,6 +32,7 @@ is_there() { PATH="$PATH:/usr/sbin:/usr/local/sbin" command -v "$1" >/dev/null; 
 
 missing=()
 is_there chromium || is_there chromium-browser || is_there google-chrome || missing+=(chromium)
+is_there caddy || missing+=(caddy)
 is_there nginx || missing+=(nginx)
 is_there haproxy || missing+=(haproxy)
 is_there redis-server || missing+=(redis-server)

@@ -12,16 +12,20 @@ from engineio_wsgi.options.aliases import find_alias
 
 __all__ = ["argument_hint", "attribute_hint", "module_hint"]
 
-_WORKERS = "one process is served; for several: gunicorn -k engineio_wsgi.gunicorn.Worker -w NUMBER module:app"
+_OF_SERVE = "it is a flag of serve: engineio-wsgi serve module:app"
 #: flags of other servers' commands (flask, gunicorn, uvicorn, waitress, daphne, runserver)
 FLAGS = {
     **dict.fromkeys(("--port", "-p", "--host", "--listen", "-l", "-b", "--address"), "did you mean --bind HOST:PORT?"),
-    **dict.fromkeys(("--workers", "-w", "--threads", "-k", "--worker-class"), _WORKERS),
+    **dict.fromkeys(("-w", "--processes"), "did you mean --workers?"),
+    "--threads": "each request has a greenlet instead; did you mean --workers?",
+    **dict.fromkeys(("-k", "--worker-class"), "all workers run on gevent; leave it out"),
+    "--workers": f"{_OF_SERVE} --workers NUMBER",
     **dict.fromkeys(("--verbose", "-v"), "did you mean --log-level info?"),
     **dict.fromkeys(("--ssl-certfile", "--cert"), "did you mean --certfile?"),
     **dict.fromkeys(("--ssl-keyfile", "--key"), "did you mean --keyfile?"),
     **dict.fromkeys(("--app", "-a"), "give the application without a flag: serve module:app"),
-    "--reload": "the code is not watched; start the command anew",
+    "--reload": f"{_OF_SERVE} --reload",
+    "--timeout": "did you mean --graceful-timeout?",
     "--debug": "did you mean --log-level debug?",
 }
 #: what applications are usually called

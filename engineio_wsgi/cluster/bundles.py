@@ -1,6 +1,6 @@
-"""The bytes of what one worker has another one send: a message, or a bundle of messages as one body.
+"""How workers pass on what sessions send: one message, or a bundle of messages, as the body of a call.
 
-Owns this format and the checks of what arrives. Knows nothing of the message around it.
+Owns this format, and the checks of a body that arrives. Knows nothing of the call around it.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ def pack(data: Outgoing) -> tuple[str, bytes]:
 
 
 def unpack(form: str, body: bytes) -> Outgoing:
-    """What is in a body.
+    """The message or bundle in a body.
 
     Raises:
-        BadMessage: nothing that has such a form.
+        BadMessage: the body does not have the form.
     """
     if form == BINARY:
         return body
     if form == TEXT:
         return _decode(body)
     if form != BUNDLE:
-        raise BadMessage("a body in a form that does not exist")
+        raise BadMessage(f"a body of an unknown form: {form!r}")
     messages: list[str | bytes] = []
     position = 0
     while position < len(body):
         start = position + _HEAD.size
         if start > len(body):
-            raise BadMessage("a bundle that ends within a message")
+            raise BadMessage("a bundle ends in the middle of a message")
         is_text, size = _HEAD.unpack_from(body, position)
         position = start + size
         if position > len(body):
-            raise BadMessage("a bundle that ends within a message")
+            raise BadMessage("a bundle ends in the middle of a message")
         content = body[start:position]
         messages.append(_decode(content) if is_text else content)
     if not messages:
@@ -60,7 +60,7 @@ def _pack_one(message: str | bytes) -> bytes:
 
 
 def _encode(text: str) -> bytes:
-    # a lone surrogate is the session's to replace
+    # the session will replace a lone surrogate
     return text.encode("utf-8", "surrogatepass")
 
 
@@ -68,4 +68,4 @@ def _decode(content: bytes) -> str:
     try:
         return content.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
-        raise BadMessage("the text of a call is no text") from None
+        raise BadMessage("the text of a call is not UTF-8") from None

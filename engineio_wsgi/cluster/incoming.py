@@ -17,19 +17,19 @@ from wsgiref.types import WSGIEnvironment
 import gevent
 from gevent.socket import socket as GeventSocket
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.carriers import headers_of, unpack_headers
 from engineio_wsgi.cluster.listeners import Listeners, OwnListener
 from engineio_wsgi.cluster.messages import Call, Kind, Message, MovedConnection, Refusal, Request, write_answer, write_result
-from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.engine.worker import Worker
 from engineio_wsgi.errors import BadMessage
 from engineio_wsgi.handoff.adopter import Adopter, ConnectionAdopter
 from engineio_wsgi.http.response import Response
 from engineio_wsgi.http.wsgi_call import call
+from engineio_wsgi.log import Throttle
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.connection import Connection, detach
+from engineio_wsgi.runtime.deadline import Deadline
 from engineio_wsgi.runtime.forks import serve
-from engineio_wsgi.throttle import Throttle
 from engineio_wsgi.websocket.websocket import WebSocket
 
 __all__ = ["TRACE", "Counters", "Exchange", "Receiver"]
@@ -43,7 +43,7 @@ SHARED_OPTIONS = ("ping_interval", "ping_timeout", "max_http_buffer_size")
 TRACE = "engineio.trace"
 #: seconds between two checks whether all requests have been answered
 LOOK_PERIOD = 0.01
-#: seconds in which idle connections can notice that they have ended
+#: seconds that idle connections have at least, to find that they have to close
 MOMENT = 0.1
 
 
@@ -98,16 +98,20 @@ class Receiver:
         worker: this process as a worker.
         group: of workers that serve each other's sessions.
         counters: to count them in.
-        perform: carries out a call, and returns how many sessions it concerned. May block while a client's write buffer is full.
+        perform: carries out a call that was sent to a name of this worker, and returns how many sessions it concerned. May block
+            while a client's write buffer is full.
+        whereabouts: says of a session that is not here what to answer.
     """
 
-    def __init__(self, worker: Worker, group: str, counters: Counters, perform: Callable[[Call, bytes], int]) -> None:
+    def __init__(self, worker: Worker, group: str, counters: Counters, perform: Callable[[Call, bytes, str], int | Refusal],
+                 whereabouts: Callable[[str], Refusal] = lambda sid: Refusal.UNKNOWN) -> None:
         self._worker = worker
+        self._whereabouts = whereabouts
         self._perform = perform
         self._group = group
         #: the configuration that other workers must share to send requests here
         self.fingerprint = " ".join([group, *[f"{name}={getattr(worker.options, name)}" for name in SHARED_OPTIONS]])
-        self._complaints = Throttle()
+        self._throttle = Throttle()
         self._counters = counters
         #: requests of other workers that are under way
         self._answering = 0
@@ -125,34 +129,37 @@ class Receiver:
         """How many connections from other workers our handler serves, without the WebSockets of sessions."""
         return sum(len(adopter.roster) for adopter in self._adopters)
 
-    def receive(self, exchange: Exchange, message: Message) -> None:
+    def receive(self, exchange: Exchange, message: Message, name: str = "") -> None:
         """Take a connection, request or call from another worker. Blocks until it has been served.
 
         Args:
             exchange: with that worker.
             message: the first one.
+            name: of this worker, to which it was sent; empty for the first one.
 
         Raises:
             OSError, OwnerGone: the other worker has ended the exchange.
-            BadMessage: the message is none that may come first.
+            BadMessage: an exchange does not begin with such a message.
         """
         if message.kind is Kind.CONNECTION:
             self._take_connection(exchange, MovedConnection.of(message), message.body)
         elif message.kind is Kind.REQUEST:
             self._take_request(exchange, Request.of(message), message.body)
         elif message.kind is Kind.CALL:
-            self._take_call(exchange, Call.of(message), message.body)
+            self._take_call(exchange, Call.of(message), message.body, name)
         else:
             raise BadMessage(f"expected CONNECTION, REQUEST or CALL, got {message.kind.name}")
 
     def _refusal(self, fingerprint: str, sid: str) -> Refusal | None:
         """Why requests for a session cannot be taken here; ``None`` if they can."""
         if fingerprint != self.fingerprint:
-            if self._complaints.passes(fingerprint, monotonic()):
+            if self._throttle.passes(fingerprint, monotonic()):
                 logger.warning("requests of a worker with other options are refused: it has %.300r, this one %r; "
-                               "workers that serve each other's sessions have the same", fingerprint, self.fingerprint)
+                               "workers that serve each other's sessions need the same", fingerprint, self.fingerprint)
             return Refusal.OTHER_CONFIGURATION
-        return None if sid in self._worker.clients else Refusal.UNKNOWN
+        if self._worker.gate is not None:
+            self._worker.gate.wait_for(sid)
+        return None if sid in self._worker.clients else self._whereabouts(sid)
 
     # -- connections
 
@@ -236,16 +243,28 @@ class Receiver:
             return call(self._worker.answer, environ)
         except Exception:
             # raised by a middleware
-            logger.exception("a request that another worker sent here failed")
+            logger.exception("a request from another worker failed")
             return Response("500 Internal Server Error", [("Content-Type", "text/plain")], b"Internal Server Error")
 
     # -- calls
 
-    def _take_call(self, exchange: Exchange, asked: Call, body: bytes) -> None:
+    def _take_call(self, exchange: Exchange, asked: Call, body: bytes, name: str) -> None:
         if asked.group != self._group:
             exchange.finish(Refusal.OTHER_CONFIGURATION.message())
         else:
-            exchange.finish(write_result(self._perform(asked, body)))
+            result = self._perform(asked, body, name)
+            exchange.finish(result.message() if isinstance(result, Refusal) else write_result(result))
+
+    # -- when another worker leaves
+
+    def take_idle(self, connection: MovedConnection, number: int, read_ahead: bytes) -> bool:
+        """Serve a connection that waits for its next request. Returns whether it is served; the descriptor belongs to it then."""
+        listener = self.listeners.find(connection.listener)
+        if listener is None or listener.full or listener.server.ssl_enabled:
+            return False
+        self._counters.add("adopted")
+        listener.adopt(number, connection, read_ahead)
+        return True
 
     # -- the end
 

@@ -1,7 +1,7 @@
 """The servers of this process that accept the engine's requests, as far as they are known.
 
 Owns the choice of the server for a connection that another worker has accepted: the one that listens on the same address, or one
-of the same kind. A request on such a connection must pass the same application as on its own server.
+of the same kind. A request on such a connection must go through the same application as on its own server.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from engineio_wsgi.engine.worker import Worker
 from engineio_wsgi.handoff.adopter import ConnectionAdopter
 from engineio_wsgi.handoff.listening import PrimedSocket, accepted_by, adopt, application_of
 from engineio_wsgi.http.handler import WebSocketHandler
+from engineio_wsgi.http.roster import ConnectionRoster
 
 __all__ = ["HOPS", "Listener", "Listeners", "OwnListener", "hops_of"]
 
@@ -91,7 +92,7 @@ class Listener:
 
     @property
     def full(self) -> bool:
-        """Whether it takes no other connection."""
+        """Whether it accepts no more connections."""
         return self.server.closed or bool(self.server.full())
 
     @property
@@ -118,7 +119,7 @@ class OwnListener(Listener):
 
     @property
     def full(self) -> bool:
-        """Whether it takes no other connection."""
+        """Whether it accepts no more connections."""
         return self.server.closed or self.adopter.full
 
     @property
@@ -157,9 +158,10 @@ class Listeners:
             if isinstance(server, ServerAdopter):
                 server = server.server
         known = self._known.get(server)
-        return known if known is not None or not isinstance(server, BaseServer) else self._learn(server)
+        return known if known is not None or not isinstance(server, BaseServer) else self.learn(server)
 
-    def _learn(self, server: StreamServer) -> Listener | None:
+    def learn(self, server: StreamServer) -> Listener | None:
+        """Know a server from now on; ``None`` if it has stopped."""
         self._known = {known: listener for known, listener in self._known.items() if not listener.over}
         if server.closed:
             return None
@@ -177,6 +179,15 @@ class Listeners:
             if kind and listener.kind == kind and self._worker.has_one_application:
                 by_kind = listener
         return by_kind
+
+    def rosters(self) -> list[tuple[Listener, ConnectionRoster]]:
+        """The open connections of the servers with our handler: those that they have accepted, and those of other workers."""
+        found: list[tuple[Listener, ConnectionRoster]] = []
+        for listener in self._known.values():
+            if isinstance(listener, OwnListener):
+                own: ConnectionRoster | None = getattr(listener.server, "roster", None)
+                found += [(listener, roster) for roster in (own, listener.adopter.roster) if roster is not None]
+        return found
 
     @property
     def adopters(self) -> list[ConnectionAdopter]:

@@ -13,7 +13,7 @@ from struct import Struct
 from typing import NamedTuple, Self, TypeVar
 
 from engineio_wsgi.cluster.bundles import pack, unpack
-from engineio_wsgi.errors import BadMessage, OwnerRefused
+from engineio_wsgi.errors import BadMessage, OwnerRefused, SessionMoves
 from engineio_wsgi.http.response import Response
 from engineio_wsgi.session.delivery import Delivery, OnSlow
 from engineio_wsgi.session.outgoing import Outgoing
@@ -40,9 +40,10 @@ Address = tuple[str | int, ...] | str
 
 
 def check_version(version: int) -> None:
-    """Raise :class:`BadMessage` if the sender speaks another version."""
+    """Raise :class:`BadMessage` if the sender has another version of the protocol."""
     if version != VERSION:
-        raise BadMessage(f"it speaks version {version}, this worker {VERSION}: run one version of engineio_wsgi")
+        raise BadMessage(f"it has version {version} of the protocol between workers, and this worker has {VERSION}: "
+                         "run the same version of engineio_wsgi everywhere")
 
 
 class Kind(enum.Enum):
@@ -54,7 +55,7 @@ class Kind(enum.Enum):
     REQUEST = b"R"
     #: the receiver has taken the connection or the request
     TAKEN = b"T"
-    #: it has not; the head says why
+    #: the receiver refuses it; the head says why
     REFUSED = b"N"
     #: the answer to a request
     ANSWER = b"A"
@@ -68,6 +69,18 @@ class Kind(enum.Enum):
     ROOM = b"M"
     #: the conversation is over
     END = b"E"
+    #: a worker that leaves asks whether the receiver can take its sessions
+    SEARCH = b"Q"
+    #: the answer: what it has to know for that
+    CANDIDATE = b"I"
+    #: the worker that leaves wants to move its sessions to the receiver; NAME, SESSION, CALL and IDLE follow, then END
+    CLAIM = b"H"
+    #: a name of the worker that leaves, with its listener as a file descriptor beside the message
+    NAME = b"W"
+    #: a session in the body; its connection, if it has one, is beside the message
+    SESSION = b"S"
+    #: a connection that waits for its next request, beside the message; fields as those of CONNECTION
+    IDLE = b"K"
 
     @property
     def begins(self) -> bool:
@@ -81,14 +94,14 @@ _KINDS = {kind.value: kind for kind in Kind}
 def _read_prefix(data: bytes) -> tuple[Kind, int, int]:
     """The kind of a message, and the bytes of its head and body."""
     if len(data) < _PREFIX.size:
-        raise BadMessage(f"{len(data)} bytes are no message")
+        raise BadMessage(f"expected a message, got {len(data)} bytes")
     version, letter, head, body = _PREFIX.unpack_from(data)
     check_version(version)
     if head > MAX_HEAD or body > MAX_BODY:
         raise BadMessage(f"a head of {head} and a body of {body} bytes are too large")
     kind = _KINDS.get(letter)
     if kind is None:
-        raise BadMessage(f"there is no kind {letter!r}")
+        raise BadMessage(f"unknown kind of message: {letter!r}")
     return kind, head, body
 
 
@@ -125,16 +138,16 @@ class Message(NamedTuple):
         """Read a whole message.
 
         Raises:
-            BadMessage: the bytes are no message.
+            BadMessage: the bytes are not a message.
         """
         kind, head_size, body_size = _read_prefix(data)
         end = _PREFIX.size + head_size
         if len(data) != end + body_size:
-            raise BadMessage("a message is longer or shorter than it says")
+            raise BadMessage("the message is not as long as its prefix says")
         try:
             head = data[_PREFIX.size:end].decode("utf-8", "surrogatepass")
         except UnicodeDecodeError:
-            raise BadMessage("the head is no text") from None
+            raise BadMessage("the head is not UTF-8") from None
         return cls(kind, head[1:].split(head[0]) if head else (), data[end:])
 
     def expect(self, kind: Kind) -> Sequence[str]:
@@ -173,10 +186,10 @@ def read_number(text: str) -> int:
     """The number in a field.
 
     Raises:
-        BadMessage: it is none.
+        BadMessage: the text is not a number.
     """
     if not text.isascii() or not text.isdigit() or len(text) > MAX_DIGITS:
-        raise BadMessage(f"{text[:MAX_DIGITS]!r} is no number")
+        raise BadMessage(f"{text[:MAX_DIGITS]!r} is not a number")
     return int(text)
 
 
@@ -221,7 +234,7 @@ class MovedConnection(NamedTuple):
         origin: dict[str, str] = _pairs(iter(_take(left, 2 * read_number(*_take(left, 1)))), dict)
         handshake: dict[str, str] = _pairs(left, dict)
         if state not in ("request", "handshake", "accepted") or read_number(hops) > 255:
-            raise BadMessage("a connection in a state that does not exist")
+            raise BadMessage("a connection in an unknown state")
         address: Address = (host, *map(read_number, numbers)) if host else ""
         return cls(fingerprint, sid, address, origin, int(hops), (name, kind), None if state == "request" else handshake,
                    state == "accepted")
@@ -267,10 +280,16 @@ class Refusal(enum.Enum):
 
     #: the session has ended
     UNKNOWN = "the worker knows no such session"
-    #: it has as many connections as it may have, or knows no server that would serve this one as its own did; a request can still
-    #: be sent
+    #: the worker has as many connections as it may have, or has no server that would serve this one as its own did; a request can
+    #: still be sent
     FULL = "the worker has too many connections"
-    #: it belongs to another application, or has been given other options
+    #: another process has its name now: connect to it anew
+    MOVED = "the session is moving to another worker"
+    #: the session has not arrived yet: the process that had the name before has it
+    FORMER = "the session has not moved yet"
+    #: a session that moves is not valid here, or this worker is leaving itself
+    NOT_TAKEN = "the worker does not take the session"
+    #: the worker belongs to another application, or has other options
     OTHER_CONFIGURATION = "the worker has other options"
 
     def message(self) -> Message:
@@ -288,6 +307,8 @@ class Refusal(enum.Enum):
     @property
     def error(self) -> OwnerRefused:
         """The error for it, in the worker that is refused."""
+        if self is Refusal.MOVED or self is Refusal.FORMER:
+            return SessionMoves(self.value, self is Refusal.FORMER)
         return OwnerRefused(self.value, self is Refusal.FULL)
 
 
@@ -300,7 +321,7 @@ def read_answer(message: Message) -> Response:
     """The answer to a request.
 
     Raises:
-        BadMessage: the message is no answer.
+        BadMessage: the message is not an answer.
     """
     left = iter(message.expect(Kind.ANSWER))
     (status,) = _take(left, 1)
@@ -368,9 +389,9 @@ class Call(NamedTuple):
         try:
             action, on_slow = Action(name), OnSlow(how)
         except ValueError as error:
-            raise BadMessage(f"a call that no worker of this version makes: {error}") from None
+            raise BadMessage(f"a call with an unknown action: {error}") from None
         if action in (Action.SEND, Action.DISCONNECT) and len(sids) != 1:
-            raise BadMessage("a call for one session names another number of them")
+            raise BadMessage(f"a call for one session names {len(sids)} sessions")
         return cls(group, action, sids, form, compress == "compress", to or None, on_slow, key or None, trace)
 
     def data(self, body: bytes) -> Outgoing:
@@ -391,6 +412,6 @@ def read_result(message: Message) -> int:
     """The result of a call.
 
     Raises:
-        BadMessage: the message is no result.
+        BadMessage: the message is not a result.
     """
     return read_number("".join(message.expect(Kind.RESULT)))

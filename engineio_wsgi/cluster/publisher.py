@@ -81,15 +81,15 @@ class Post(NamedTuple):
         """Read what a call carries.
 
         Raises:
-            BadMessage: it is no message of a topic.
+            BadMessage: it is not a message of a topic.
         """
         if call.action is not Action.PUBLISH or len(call.sids) != _FIELDS or call.to is None:
-            raise BadMessage("a message of a topic with other fields")
+            raise BadMessage("a message of a topic has the wrong fields")
         session, name, origin, number = call.sids
         kind = _KINDS.get(name)
         data = call.data(body)
         if kind is None or isinstance(data, Bundle):
-            raise BadMessage("a message of a topic of a kind that does not exist")
+            raise BadMessage("a message of a topic has an unknown kind")
         return cls(kind, call.to, data, origin, read_number(number), session)
 
 
@@ -184,7 +184,7 @@ class Publisher:
         """Take a message of another worker. Does not block. Returns the number of workers that have taken it: 0 or 1.
 
         Raises:
-            BadMessage: it is no message of a topic.
+            BadMessage: it is not a message of a topic.
         """
         return int(self._receive(Post.of(call, body)))
 

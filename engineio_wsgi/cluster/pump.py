@@ -10,12 +10,12 @@ from typing import Protocol
 
 import gevent
 
-from engineio_wsgi.deadline import DeadlineTimer
 from engineio_wsgi.runtime.connection import RECV_SIZE
+from engineio_wsgi.runtime.deadline import DeadlineTimer
 
 __all__ = ["Pump", "Pumped"]
 
-#: unsent bytes for one side at which the other is not read any more
+#: unsent bytes for one side, beyond which the other side is not read
 MAX_WAITING = 262_144
 
 

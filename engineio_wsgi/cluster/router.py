@@ -13,24 +13,27 @@ from typing import TYPE_CHECKING, TypeVar
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 import gevent
+from gevent.server import StreamServer
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.carriers import pack_headers, unpack_headers
 from engineio_wsgi.cluster.forwarder import Forwarder, RequestCopy
+from engineio_wsgi.cluster.handover.succession import Plan, Succession
+from engineio_wsgi.cluster.handover.worker_names import WorkerNames
 from engineio_wsgi.cluster.incoming import TRACE, Counters, Receiver
 from engineio_wsgi.cluster.listeners import Listener, hops_of
 from engineio_wsgi.cluster.local.calls import LocalCaller
+from engineio_wsgi.cluster.local.channel import PATIENCE, Channel
 from engineio_wsgi.cluster.local.forwarder import LocalForwarder
 from engineio_wsgi.cluster.local.listener import UnixListener
-from engineio_wsgi.cluster.local.names import choose_names, is_worker_id
-from engineio_wsgi.cluster.messages import Action, Call, MovedConnection
+from engineio_wsgi.cluster.local.names import FORMER, choose_names, is_worker_id
+from engineio_wsgi.cluster.messages import Action, Call, Message, MovedConnection, Refusal
 from engineio_wsgi.cluster.publisher import Publisher, check_session, check_timeout
 from engineio_wsgi.cluster.rpc import WorkerCaller, perform
 from engineio_wsgi.cluster.topics import Reply, Subscriber, Topics, check_data, check_topic
 from engineio_wsgi.engine.refusals import UNREACHED
 from engineio_wsgi.engine.registry import WORKER_ID_SIZE, new_worker_id
 from engineio_wsgi.engine.worker import Worker
-from engineio_wsgi.errors import ClientGone, ConfigurationError, OwnerGone, OwnerRefused
+from engineio_wsgi.errors import ClientGone, ConfigurationError, OwnerGone, OwnerRefused, SessionMoves
 from engineio_wsgi.handoff.client_socket import client_socket
 from engineio_wsgi.handoff.detachable import Detachable, detachable_of
 from engineio_wsgi.handoff.server_loops import NO_NAMES
@@ -40,6 +43,8 @@ from engineio_wsgi.http.query import parse_query
 from engineio_wsgi.http.request_head import PROXY_KEYS
 from engineio_wsgi.log import shorten
 from engineio_wsgi.options.redis_url import RedisLocation, group_of, names_redis
+from engineio_wsgi.runtime.clock import monotonic
+from engineio_wsgi.runtime.deadline import Deadline
 from engineio_wsgi.runtime.loop import IoLoop
 from engineio_wsgi.runtime.observers import Observers
 from engineio_wsgi.runtime.threads import current_thread
@@ -64,6 +69,8 @@ ORIGIN = ("wsgi.url_scheme", "SERVER_NAME", "SERVER_PORT", "PROXY_PROTOCOL", "PR
 MAX_HOPS = 3
 #: seconds beyond a heartbeat within which every poll is answered
 MARGIN = 10.0
+#: seconds until a request of a session that is moving is sent again
+MOVE_PERIOD = 0.002
 
 
 class Cluster:
@@ -85,7 +92,11 @@ class Cluster:
         location = RedisLocation.parse(cluster) if names_redis(cluster) else None
         self._group = group_of(cluster, options.path)
         self._names = choose_names(self._group)
-        self._receiver = Receiver(worker, self._group, self.counters, self._perform)
+        self._receiver = Receiver(worker, self._group, self.counters, self._perform_for, self._whereabouts)
+        #: the names that lead to this process
+        self._own = WorkerNames("")
+        #: the hand-over of sessions; ``None`` without the option, and among the workers of several machines
+        self._succession: Succession | None = None
         self._answer_timeout = options.ping_interval + options.ping_timeout + MARGIN
         self._near = LocalForwarder(self._names, self._answer_timeout)
         self._forwarders: list[Forwarder] = [self._near]
@@ -101,7 +112,6 @@ class Cluster:
         self._publisher: Publisher | None = None
         self._unix_listener = self._open(location)
         self._publisher = Publisher(self._group, self.worker_id, topics, self._worker.clients, self._caller)
-        self._own_mark = "sid=" + self.worker_id
         self._thread = current_thread()
         self._loop: IoLoop = gevent.get_hub().loop
 
@@ -109,14 +119,29 @@ class Cluster:
         """Choose an id that no other worker has, and listen under it."""
         for _ in range(MAX_ATTEMPTS):
             self.worker_id = new_worker_id()
+            self._own = WorkerNames(self.worker_id)
             with suppress(FileExistsError), ExitStack() as opened:
-                unix_listener = UnixListener(self._names, self.worker_id, self._receiver.receive)
+                unix_listener = UnixListener(self._names, self.worker_id, self._receive)
                 opened.callback(unix_listener.close)
-                self._caller = LocalCaller(self._names, self.worker_id) if location is None else self._join(location)
+                self._caller = self._join_local() if location is None else self._join(location)
                 opened.pop_all()
                 logger.debug("= joined the group %s as the worker %s", self._group, self.worker_id)
                 return unix_listener
         raise ConfigurationError(f"cluster: {MAX_ATTEMPTS} worker ids in a row are taken")
+
+    def _join_local(self) -> LocalCaller:
+        """Become a worker among those of this machine."""
+        caller = LocalCaller(self._names, self._own)
+        if self._worker.options.handover:
+            self._succession = Succession(self._worker, self._names, self._own, caller, self._receiver)
+        return caller
+
+    def _receive(self, channel: Channel, message: Message) -> None:
+        """Take what another worker has sent to this worker's first name."""
+        if self._succession is None:
+            self._receiver.receive(channel, message)
+        else:
+            self._succession.receive(self.worker_id, channel, message)
 
     def _join(self, location: RedisLocation) -> RedisLinks:
         """Become a worker among those of several machines. Blocks until Redis is reached."""
@@ -168,13 +193,14 @@ class Cluster:
         if sid is None:
             return None
         try:
-            answer = self._forward(sid, environ, start_response, handler, listener)
+            answer = self._follow(sid, environ, start_response, handler, listener)
         except (OwnerGone, OwnerRefused) as error:
             reason = str(error)
         except ClientGone:
             reason = "the client has left"
         else:
-            logger.debug("= %s: forwarded a request to its worker", shorten(sid))
+            if answer is not None:
+                logger.debug("= %s: forwarded a request to its worker", shorten(sid))
             return answer
         self.counters.add("failed")
         logger.debug("= %s: could not forward a request to its worker: %s", shorten(sid), reason)
@@ -184,19 +210,48 @@ class Cluster:
     def _foreign_sid(self, environ: WSGIEnvironment) -> str | None:
         """The session id of a request, if it may be another worker's."""
         query = environ.get("QUERY_STRING", "")
-        if "sid=" not in query or self._own_mark in query or environ["REQUEST_METHOD"] not in ("GET", "POST"):
+        if "sid=" not in query or environ["REQUEST_METHOD"] not in ("GET", "POST"):
             return None
         sid = parse_query(query).get("sid", "")
         owner = sid[:WORKER_ID_SIZE]
-        return sid if sid not in self._worker.clients and owner != self.worker_id and is_worker_id(owner) else None
+        if sid in self._worker.clients or (self._own.is_own(owner) and not self._own.expects(owner)):
+            return None
+        return sid if is_worker_id(owner) else None
 
-    def _forward(self, sid: str, environ: WSGIEnvironment, start_response: StartResponse | None,
+    def _follow(self, sid: str, environ: WSGIEnvironment, start_response: StartResponse | None,
+                handler: WebSocketHandler | None, listener: Listener | None) -> Iterable[bytes] | None:
+        """Forward a request to a worker; if its session is moving, follow the session.
+
+        Returns:
+            The body; ``None`` if the session has arrived here meanwhile. For the errors see :class:`Forwarder`.
+        """
+        request = RequestCopy(environ, self._receiver.fingerprint, sid, self._worker.options.max_http_buffer_size)
+        owner = sid[:WORKER_ID_SIZE]
+        deadline = Deadline(PATIENCE)
+        is_at_former = self._own.is_own(owner)
+        while True:
+            try:
+                return self._forward(owner + FORMER * is_at_former, request, start_response, handler, listener)
+            except SessionMoves as error:
+                is_at_former = error.is_at_former
+                if deadline.has_passed():
+                    raise
+            except OwnerGone:
+                # it may have arrived, and the process that has had it may have ended
+                if not is_at_former or deadline.has_passed():
+                    raise
+                is_at_former = False
+            if sid in self._worker.clients:
+                return None
+            is_at_former = is_at_former or self._own.is_own(owner)
+            gevent.sleep(MOVE_PERIOD)
+
+    def _forward(self, owner: str, request: RequestCopy, start_response: StartResponse | None,
                  handler: WebSocketHandler | None, listener: Listener | None) -> Iterable[bytes]:
         """Forward a request to a worker. Returns the body. For the errors see :class:`Forwarder`."""
-        owner = sid[:WORKER_ID_SIZE]
-        request = RequestCopy(environ, self._receiver.fingerprint, sid, self._worker.options.max_http_buffer_size)
+        environ = request.environ
         # only WebSockets leave for another machine
-        leaves = request.upgrade or (owner not in self._far and _may_leave(environ, listener))
+        leaves = request.upgrade or (owner not in self._far and _may_leave(environ, listener, self._is_leaving))
         detachable = detachable_of(environ, handler, NO_NAMES if listener is None else listener.names) if leaves else None
         reasons: list[str] = []
         # a worker of another machine never becomes one of this machine
@@ -258,7 +313,7 @@ class Cluster:
 
     def workers(self) -> list[str]:
         """The ids of all workers, this one included: the first characters of their session ids."""
-        return [self.worker_id, *self._caller.others()]
+        return [*self._own.own, *self._caller.others()]
 
     def count(self) -> int:
         """How many sessions all workers have together. Blocks until they have answered; a worker that does not is left out."""
@@ -285,7 +340,7 @@ class Cluster:
 
     def _call(self, call: Call, data: Outgoing = b"") -> bool:
         owner = call.sids[0][:WORKER_ID_SIZE]
-        if owner == self.worker_id or not is_worker_id(owner):
+        if not is_worker_id(owner) or (self._own.is_own(owner) and not self._own.expects(owner)):
             return False
         try:
             with self._departing_call(call, owner) as traced:
@@ -322,9 +377,14 @@ class Cluster:
         with self._departing_call(Call.broadcast(self._group, delivery)) as call:
             message = call.message(data)
             if current_thread() == self._thread:
-                self._caller.tell_all(message)
+                self._tell_all(message)
             else:
-                self._loop.run_callback_threadsafe(self._caller.tell_all, message)
+                self._loop.run_callback_threadsafe(self._tell_all, message)
+
+    def _tell_all(self, message: Message) -> None:
+        self._caller.tell_all(message)
+        if self._succession is not None:
+            self._succession.on_own_broadcast(message)
 
     # -- topics
 
@@ -397,6 +457,37 @@ class Cluster:
             return perform(self._worker, call, body)
         return 0 if self._publisher is None else self._publisher.receive(call, body)
 
+    def _perform_for(self, call: Call, body: bytes, name: str) -> int | Refusal:
+        """Carry out a call that was sent to a name of this process. Returns a refusal if its sessions are elsewhere."""
+        if self._succession is None:
+            return self._perform(call, body)
+        return self._succession.perform(call, body, name, self._perform)
+
+    # -- the hand-over
+
+    def _learn(self, servers: Iterable[StreamServer]) -> None:
+        """Know the HTTP servers of this process from now on."""
+        for server in servers:
+            self._receiver.listeners.learn(server)
+
+    @property
+    def _can_hand_over(self) -> bool:
+        """Whether sessions of this worker may move to another one."""
+        return self._succession is not None and self._worker.resumes
+
+    def _hand_over(self, plan: Plan) -> bool:
+        """Move the sessions to another worker of this machine. Blocks. Returns whether there was one."""
+        return self._succession is not None and self._succession.leave(plan, self._unix_listener)
+
+    def _whereabouts(self, sid: str) -> Refusal:
+        """What to tell a worker that asks for a session which is not here."""
+        return self._own.whereabouts(sid)
+
+    @property
+    def _is_leaving(self) -> bool:
+        return not self._own.is_own(self.worker_id)
+
+
     def _here(self, function: Callable[[], T]) -> T:
         """Call ``function`` in the thread of this worker's hub, and wait for its result."""
         return function() if current_thread() == self._thread else wait_for_hub(self._loop, function)
@@ -410,6 +501,8 @@ class Cluster:
         """
         deadline = monotonic() + timeout
         self._unix_listener.close()
+        if self._succession is not None:
+            self._succession.close()
         self._near.close()
         left = self._receiver.close(deadline - monotonic())
         if left:
@@ -420,15 +513,19 @@ class Cluster:
     def after_fork(self) -> None:
         """In a forked child: forget the cluster. The sockets stay the parent's, which is the worker."""
         self._unix_listener.after_fork()
+        if self._succession is not None:
+            self._succession.after_fork()
         self._caller.after_fork()
         if self._remote is not None:
             self._remote.after_fork()
 
 
-def _may_leave(environ: WSGIEnvironment, listener: Listener | None) -> bool:
+def _may_leave(environ: WSGIEnvironment, listener: Listener | None, is_leaving: bool) -> bool:
     """Whether another worker can serve a connection as this one does, and all its requests are likely for the same session.
 
-    The connection of a proxy carries the requests of many clients.
+    The connection of a proxy carries the requests of many clients. A worker that leaves gives it away all the same.
     """
-    return (listener is not None and listener.moves and not any(name in environ for name in PROXY_KEYS)
-            and hops_of(environ, client_socket(environ)) < MAX_HOPS)
+    if listener is None or not listener.moves:
+        return False
+    return is_leaving or (
+        not any(name in environ for name in PROXY_KEYS) and hops_of(environ, client_socket(environ)) < MAX_HOPS)

@@ -6,20 +6,18 @@ Owns what a call does in the worker that carries it out, the answers to calls, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 from gevent.event import Event
 
 from engineio_wsgi.cluster.messages import Action, Call, Message
-from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.engine.registry import send_or_not
+from engineio_wsgi.engine.worker import Worker
 from engineio_wsgi.errors import BadMessage, BundleTooLarge
-from engineio_wsgi.session.delivery import Delivery
-from engineio_wsgi.session.outgoing import Outgoing
-from engineio_wsgi.session.socket import Socket
+from engineio_wsgi.runtime.deadline import Deadline
 
-__all__ = ["CALL_TIMEOUT", "Answers", "Caller", "Carrier", "SessionsHere", "WorkerCaller", "perform"]
+__all__ = ["CALL_TIMEOUT", "Answers", "Caller", "Carrier", "WorkerCaller", "perform"]
 
 T = TypeVar("T")
 
@@ -27,18 +25,7 @@ T = TypeVar("T")
 CALL_TIMEOUT = 5.0
 
 
-class SessionsHere(Protocol):
-    """The sessions of this process."""
-
-    #: by their ids
-    clients: Mapping[str, Socket]
-
-    def deliver(self, data: Outgoing, delivery: Delivery) -> int:
-        """Send a message or a bundle to those that it is for. Returns their number."""
-        ...
-
-
-def perform(host: SessionsHere, call: Call, body: bytes) -> int:
+def perform(worker: Worker, call: Call, body: bytes) -> int:
     """Carry out a call of another process. Returns how many sessions it concerned.
 
     May block while a client's write buffer is full.
@@ -47,17 +34,17 @@ def perform(host: SessionsHere, call: Call, body: bytes) -> int:
         BadMessage: what the call should send is in another form, or is a bundle that does not fit into a write buffer.
     """
     try:
-        return _perform(host, call, body)
+        return _perform(worker, call, body)
     except BundleTooLarge as error:
         raise BadMessage(str(error)) from error
 
 
-def _perform(host: SessionsHere, call: Call, body: bytes) -> int:
+def _perform(worker: Worker, call: Call, body: bytes) -> int:
     if call.action is Action.COUNT:
-        return len(host.clients)
+        return len(worker.clients)
     if call.action is Action.BROADCAST:
-        return host.deliver(call.data(body), call.delivery)
-    session = host.clients.get(call.sids[0])
+        return worker.deliver(call.data(body), call.delivery)
+    session = worker.clients.get(call.sids[0])
     if session is None:
         return 0
     if call.action is Action.DISCONNECT:

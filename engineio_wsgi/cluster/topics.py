@@ -12,12 +12,12 @@ from functools import partial
 from threading import Lock
 from typing import TypeAlias
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.bounded_queue import BoundedQueue
+from engineio_wsgi.log import Throttle
 from engineio_wsgi.options.functions import check_function
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.session.dispatcher import LISTENER_ERRORS
 from engineio_wsgi.session.outgoing import as_message
-from engineio_wsgi.throttle import Throttle
 from engineio_wsgi.transports.base import size_of
 
 __all__ = ["MAX_DATA", "MAX_TOPIC", "Reply", "Subscriber", "Topics", "check_data", "check_topic"]
@@ -71,7 +71,7 @@ class Topics:
         #: of each topic and publisher
         self._queues: dict[tuple[str, str], _Queue] = {}
         self._newest: dict[str, int] = {}
-        self._complaints = Throttle()
+        self._throttle = Throttle()
 
     # -- subscriptions
 
@@ -135,7 +135,7 @@ class Topics:
             queue = self._queues[topic, publisher] = BoundedQueue(MAX_WAITING)
             self._submit(partial(self._work_off, topic, publisher, queue))
         if not queue.append((data, answer), size_of(data)):
-            if self._complaints.passes(topic, monotonic()):
+            if self._throttle.passes(topic, monotonic()):
                 logger.warning("a subscriber of the topic %r is too slow: %d bytes wait for it, and messages are dropped", topic,
                                queue.size)
             if answer is not None:
@@ -150,7 +150,7 @@ class Topics:
                 if monotonic() > ends:
                     break
         finally:
-            # also if a subscriber has killed the greenlet
+            # even if a subscriber has killed the greenlet
             if queue:
                 self._submit(partial(self._work_off, topic, publisher, queue))
             elif self._queues.get((topic, publisher)) is queue:

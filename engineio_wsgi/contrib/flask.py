@@ -39,16 +39,17 @@ except ModuleNotFoundError as missing:
 
 from werkzeug.wrappers import Request
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.topics import Subscriber
 from engineio_wsgi.contrib.flask_context import HandlerContext, outside_context
 from engineio_wsgi.engine.middleware import Middleware
 from engineio_wsgi.errors import ConfigurationError, RequestRefused, UsageError
+from engineio_wsgi.log import Throttle
 from engineio_wsgi.options.options import Options
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.server import Server
+from engineio_wsgi.session.environs import TRANSIENT
 from engineio_wsgi.session.events import Listener, StandIn
-from engineio_wsgi.session.socket import TRANSIENT, Socket
-from engineio_wsgi.throttle import Throttle
+from engineio_wsgi.session.socket import Socket
 
 __all__ = ["EngineIO", "FlaskSocket"]
 
@@ -149,7 +150,7 @@ class EngineIO(Server):
         super().__init__(**options)
         self._given = options
         self._app: flask.Flask | None = None
-        self._warnings = Throttle()
+        self._throttle = Throttle()
         if app is not None:
             self.init_app(app)
 
@@ -195,7 +196,7 @@ class EngineIO(Server):
         return outside_context()
 
     def _on_session_changed(self) -> None:
-        if self._warnings.passes("session", monotonic()):
+        if self._throttle.passes("session", monotonic()):
             logger.warning("a handler changed flask.session, and nothing saves it: change it in a view; for what belongs to one "
                            "connection there is socket.data")
 

@@ -22,10 +22,12 @@ from engineio_wsgi.session.session import Session
 from engineio_wsgi.transports import transports
 from engineio_wsgi.transports.base import CloseReason
 
-__all__ = ["CheckedRequest", "RequestKind", "ask_application", "check_request"]
+__all__ = ["WEBTRANSPORT", "CheckedRequest", "RequestKind", "ask_application", "check_packet", "check_request"]
 
 logger = logging.getLogger("engine")
 
+#: the transport of sessions that do not come through the HTTP server
+WEBTRANSPORT = "webtransport"
 #: the revision of a client that names none; the reference server's
 DEFAULT_REVISION = "3"
 REVISIONS = {"1": 1, "2": 2, "3": 3, "4": 4}
@@ -73,15 +75,16 @@ def check_request(environ: WSGIEnvironment, options: Options, sessions: Mapping[
     """
     query = parse_query(environ.get("QUERY_STRING", ""))
     name = query.get("transport", "")
-    if name not in options.transports:
+    # the transport of a request may not be one that is served beside the HTTP server
+    if name not in options.transports or not transports[name].over_http:
         raise RequestRefused(ErrorCode.TRANSPORT_UNKNOWN, context={"transport": name[:40]})
     protocol = _revision(query, options)
     sid = query.get("sid")
     if sid:
         session = _find_session(sid, sessions)
         checked = _check_session_request(environ["REQUEST_METHOD"], query, name, protocol, session, is_upgrade)
-        if is_upgrade and not options.allow_upgrades:
-            raise RequestRefused(ErrorCode.BAD_REQUEST, context={"name": "NO_UPGRADE", "option": "allow_upgrades"})
+        if is_upgrade:
+            _check_upgrades_allowed(options)
         return checked
     if environ["REQUEST_METHOD"] != "GET":
         raise RequestRefused(ErrorCode.BAD_HANDSHAKE_METHOD, context={"method": environ["REQUEST_METHOD"]})
@@ -91,6 +94,28 @@ def check_request(environ: WSGIEnvironment, options: Options, sessions: Mapping[
     if "j" in query and not options.jsonp:
         raise RequestRefused(ErrorCode.BAD_REQUEST, context={"name": "JSONP_DISABLED", "option": "jsonp"})
     return CheckedRequest(RequestKind.HANDSHAKE, name, query, protocol, None)
+
+
+def check_packet(sid: str, options: Options, sessions: Mapping[str, Session]) -> CheckedRequest:
+    """Check the first packet of a WebTransport session.
+
+    Args:
+        sid: the session that it is to be upgraded; empty for a handshake.
+
+    Raises:
+        RequestRefused: it failed a check.
+    """
+    query = {"transport": WEBTRANSPORT, "EIO": "4", "sid": sid}
+    if not sid:
+        return CheckedRequest(RequestKind.HANDSHAKE, WEBTRANSPORT, query, 4, None)
+    checked = _check_session_request("GET", query, WEBTRANSPORT, 4, _find_session(sid, sessions), is_upgrade=True)
+    _check_upgrades_allowed(options)
+    return checked
+
+
+def _check_upgrades_allowed(options: Options) -> None:
+    if not options.allow_upgrades:
+        raise RequestRefused(ErrorCode.BAD_REQUEST, context={"name": "NO_UPGRADE", "option": "allow_upgrades"})
 
 
 def ask_application(allow: Callable[[Request], object], request: Request) -> None:

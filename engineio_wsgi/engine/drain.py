@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 
 from gevent import sleep
 
-from engineio_wsgi.clock import monotonic
+from engineio_wsgi.runtime.clock import monotonic
 
 __all__ = ["RETRY_PERIODS", "drain", "drain_seconds"]
 

@@ -21,6 +21,7 @@ from engineio_wsgi.engine.refusals import Refusals
 from engineio_wsgi.engine.registry import Registry
 from engineio_wsgi.engine.resumption import Resumption
 from engineio_wsgi.engine.upgrades import Upgrades
+from engineio_wsgi.engine.webtransports import WebTransports, add_query
 from engineio_wsgi.errors import PayloadTooLarge, RequestRefused
 from engineio_wsgi.handoff.upgrades import upgrade_of
 from engineio_wsgi.http.handler import WebSocketHandler
@@ -29,9 +30,12 @@ from engineio_wsgi.http.policies.cors import OriginPolicy
 from engineio_wsgi.http.policies.hosts import HostPolicy
 from engineio_wsgi.http.response import Response, finish, refused
 from engineio_wsgi.http.wsgi_call import call
+from engineio_wsgi.http3.offer import OFFER, SessionOffer, offer_in
+from engineio_wsgi.http3.ports import WebTransportSession
 from engineio_wsgi.options.options import Options
 from engineio_wsgi.runtime.observer import EngineCall
 from engineio_wsgi.transports.polling import PollingTransport
+from engineio_wsgi.transports.webtransport import REFUSED
 
 __all__ = ["Engine", "WSGIMiddleware"]
 
@@ -52,6 +56,7 @@ class Engine:
         self.handshakes = Handshakes(registry, hooks, advice)
         self._upgrades = Upgrades(registry, self.handshakes, hooks)
         self._refusals = Refusals(registry, hooks, advice)
+        self.webtransports = WebTransports(registry, self.handshakes, self._refusals)
         #: makes sessions of those that come from other processes
         self.resumption = Resumption(registry, hooks)
         self._middlewares: list[WSGIMiddleware] = []
@@ -117,6 +122,17 @@ class Engine:
         answered = call(self._application, environ) if self._middlewares else self._answer(environ)
         return self._upgrades.carry_out(answered, environ, start_response)
 
+    def handle_webtransport(self, session: WebTransportSession) -> None:
+        """Serve a WebTransport session that another library has accepted. Blocks as long as the middlewares do."""
+        environ = dict(session.environ)
+        offer = environ[OFFER] = SessionOffer()
+        add_query(environ)
+        answered = call(self.answer, environ)
+        if offer.serve is not None and answered.status.startswith("200"):
+            offer.serve(session)
+        else:
+            session.close(REFUSED, answered.body.decode("utf-8", "replace"))
+
     # -- inside the middlewares
 
     def _serve(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -144,6 +160,9 @@ class Engine:
         if environ["REQUEST_METHOD"] == "OPTIONS":
             return self._origins.preflight(environ)
         self._origins.check(environ)
+        offer = offer_in(environ)
+        if offer is not None:
+            return self.webtransports.admit(environ, offer)
         websocket: object = environ.get("wsgi.websocket")
         checked = check_request(environ, self._registry.options, self._registry.sessions, websocket is not None)
         if checked.kind is RequestKind.POLL:

@@ -33,7 +33,12 @@ class Gate:
 
     def wait(self, environ: WSGIEnvironment) -> None:
         """Block as long as the gate is closed for the session of a request."""
-        while self._closed and (opened := self._closed.get(_sid_of(environ))) is not None:
+        if self._closed:
+            self.wait_for(_sid_of(environ))
+
+    def wait_for(self, sid: str) -> None:
+        """Block as long as the gate is closed for a session."""
+        while (opened := self._closed.get(sid)) is not None:
             opened.wait()
 
     def pass_through(self, application: WSGIApplication, environ: WSGIEnvironment, start_response: StartResponse,

@@ -11,10 +11,10 @@ import gevent
 from gevent.event import AsyncResult
 from gevent.lock import Semaphore
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.engine.gate import Gate
 from engineio_wsgi.engine.registry import Registry
 from engineio_wsgi.errors import BadMessage
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.loop import Stream
 from engineio_wsgi.session.departure import Departure
 from engineio_wsgi.session.movable import SessionSnapshot

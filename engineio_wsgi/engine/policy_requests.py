@@ -9,7 +9,7 @@ from contextlib import suppress
 from gevent.socket import MSG_PEEK
 from gevent.socket import socket as GeventSocket
 
-from engineio_wsgi.deadline import Deadline
+from engineio_wsgi.runtime.deadline import Deadline
 from engineio_wsgi.transports.flashsocket import POLICY_FILE, POLICY_REQUEST
 
 __all__ = ["PolicyGate", "answer_policy_request"]

@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from wsgiref.types import WSGIEnvironment
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.errors import RequestRefused
 from engineio_wsgi.http.policies.hosts import without_port
 from engineio_wsgi.http.request_head import PROXY_KEYS
-from engineio_wsgi.throttle import Throttle
+from engineio_wsgi.log import Throttle
+from engineio_wsgi.runtime.clock import monotonic
 
-__all__ = ["RefusalAdvice", "origin_cure"]
+__all__ = ["RefusalAdvice", "cure_of", "kind_of", "origin_cure"]
 
 #: what a refusal says of the request. Any: the values depend on the refusal
 Context = Mapping[str, Any]
@@ -33,17 +33,28 @@ PROXY_FIX = ("wrap the application in werkzeug's ProxyFix(app, x_for=1, x_proto=
 class RefusalAdvice:
     """Logs how to cure refusals, each kind at most once a minute."""
 
-    __slots__ = ("_said",)
+    __slots__ = ("_throttle",)
 
     def __init__(self) -> None:
-        self._said = Throttle()
+        self._throttle = Throttle()
 
     def tell(self, refusal: RequestRefused, environ: WSGIEnvironment) -> None:
         """Say how a refusal is cured, if an option or a proxy's setting does so."""
-        name = refusal.context.get("name", "PLAIN_WEBSOCKET" if _is_plain_websocket(refusal, environ) else None)
-        describe = _CURABLE.get(str(name))
-        if describe is not None and self._said.passes(name, monotonic()):
-            logger.warning("%s", describe(refusal.context, environ))
+        name = kind_of(refusal, environ)
+        if name in _CURABLE and self._throttle.passes(name, monotonic()):
+            logger.warning("%s", cure_of(refusal, environ))
+
+
+def kind_of(refusal: RequestRefused, environ: WSGIEnvironment) -> str | None:
+    """The name of a refusal's kind; ``None`` if it has none."""
+    name = refusal.context.get("name", "PLAIN_WEBSOCKET" if _is_plain_websocket(refusal, environ) else None)
+    return None if name is None else str(name)
+
+
+def cure_of(refusal: RequestRefused, environ: WSGIEnvironment) -> str | None:
+    """What came, what was expected, and the option or the proxy's setting that cures it; ``None`` if there is none."""
+    describe = _CURABLE.get(str(kind_of(refusal, environ)))
+    return None if describe is None else describe(refusal.context, environ)
 
 
 def origin_cure(origin: str, environ: WSGIEnvironment) -> str:

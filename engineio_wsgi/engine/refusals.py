@@ -6,14 +6,13 @@ import logging
 from collections.abc import Mapping
 from wsgiref.types import WSGIEnvironment
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.engine.advice import Advice
 from engineio_wsgi.engine.hooks import Hooks
 from engineio_wsgi.engine.refusal_advice import RefusalAdvice
 from engineio_wsgi.engine.registry import Registry
 from engineio_wsgi.errors import ErrorCode, PayloadTooLarge, RequestRefused
-from engineio_wsgi.log import log_violation, shorten
-from engineio_wsgi.throttle import Throttle
+from engineio_wsgi.log import Throttle, log_violation, shorten
+from engineio_wsgi.runtime.clock import monotonic
 
 __all__ = ["UNREACHED", "Refusals"]
 
@@ -31,7 +30,7 @@ class Refusals:
         self._hooks = hooks
         self._advice = advice
         self._refusal_advice = RefusalAdvice()
-        self._logged = Throttle()
+        self._throttle = Throttle()
 
     def report(self, refusal: RequestRefused, environ: WSGIEnvironment) -> None:
         """A request is about to be answered with ``refusal``. Blocks as long as the ``connection_error`` listeners do."""
@@ -51,7 +50,7 @@ class Refusals:
         log_violation(logger, environ.get("REMOTE_ADDR"), type(error), "< %s", error)
 
     def _log(self, refusal: RequestRefused, address: str | None) -> None:
-        if self._logged.passes((address, refusal.code, refusal.context.get("name")), monotonic()):
+        if self._throttle.passes((address, refusal.code, refusal.context.get("name")), monotonic()):
             logger.info("< %s: refused: %d %s %s", address, refusal.code, refusal.message, _loggable(refusal.context))
 
     def _advise(self, refusal: RequestRefused, environ: WSGIEnvironment) -> None:

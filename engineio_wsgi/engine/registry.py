@@ -17,8 +17,6 @@ import gevent
 from gevent.event import Event
 from gevent.hub import Hub
 
-from engineio_wsgi.clock import monotonic
-from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.engine.drain import RETRY_PERIODS, drain, drain_seconds
 from engineio_wsgi.engine.quota import AddressQuota
 from engineio_wsgi.engine.server_events import ServerEvents
@@ -26,6 +24,8 @@ from engineio_wsgi.errors import ServerClosing, SocketClosed, UsageError, WriteT
 from engineio_wsgi.log import shorten
 from engineio_wsgi.options.options import Options
 from engineio_wsgi.packet import Packet, PacketType
+from engineio_wsgi.runtime.clock import monotonic
+from engineio_wsgi.runtime.deadline import Deadline
 from engineio_wsgi.runtime.greenlet_pool import GreenletPool
 from engineio_wsgi.runtime.observer import Observer
 from engineio_wsgi.runtime.observers import Observers
@@ -48,6 +48,8 @@ __all__ = ["WORKER_ID_SIZE", "Registry", "new_worker_id", "send_or_not"]
 
 logger = logging.getLogger("engine")
 
+#: transports that need something else than the HTTP server, and are offered while that runs
+BESIDE_HTTP = frozenset(name for name, transport in transports.items() if not transport.over_http)
 #: seconds in which a full write buffer may get room for a message whose session is named by its id
 ROOM_TIMEOUT = 4.0
 #: characters at the head of a session id that name the worker which owns the session
@@ -159,6 +161,8 @@ class Registry:
         self.worker_id = ""
         self.in_cluster = False
         self._emptied: Event | None = None
+        #: the transports that are served beside the HTTP server, while they are
+        self._offered: set[str] = set()
         #: the data of open packets behind the session id, by transport and whether an upgrade is offered
         self._open_data: dict[tuple[str, bool], str] = {}
         #: whether this process was forked from one that serves, and does not serve itself
@@ -241,6 +245,15 @@ class Registry:
 
     # -- the beginning and the end of a session
 
+    def check_open(self) -> None:
+        """Check that sessions are opened.
+
+        Raises:
+            ServerClosing: the server is about to end.
+        """
+        if self.closing:
+            raise ServerClosing(random.randint(*RETRY_PERIODS))
+
     def check_handshake(self, address: str | None) -> None:
         """Count a handshake of a client, and check that the client may open a session.
 
@@ -248,8 +261,7 @@ class Registry:
             ServerClosing: no session is opened any more.
             Forbidden: the address has used up its quota.
         """
-        if self.closing:
-            raise ServerClosing(random.randint(*RETRY_PERIODS))
+        self.check_open()
         if self._quota is not None:
             self._quota.count_handshake(address, monotonic())
             self._quota.check(address)
@@ -264,8 +276,7 @@ class Registry:
         Raises:
             ServerClosing, Forbidden: as :meth:`check_handshake`; something has changed since.
         """
-        if self.closing:
-            raise ServerClosing(random.randint(*RETRY_PERIODS))
+        self.check_open()
         if self._quota is not None:
             self._quota.take(session.remote_address)
         self._sessions[session.id] = session
@@ -285,8 +296,9 @@ class Registry:
     def _describe_opening(self, transport: str, may_upgrade: bool) -> str:
         """What open packets say behind the session id, up to the end of the object. It is made once for each transport."""
         options = self.options
+        names = self.upgrades(transport) if may_upgrade or self._offered else []
         data = json.dumps({
-            "upgrades": self.upgrades(transport) if may_upgrade else [],
+            "upgrades": [name for name in names if may_upgrade or name in BESIDE_HTTP],
             "pingInterval": round(options.ping_interval * 1000),
             "pingTimeout": round(options.ping_timeout * 1000),
             "maxPayload": options.max_http_buffer_size,
@@ -298,7 +310,18 @@ class Registry:
         """The names of the transports that a session may upgrade to from ``transport``."""
         if not self.options.allow_upgrades:
             return []
-        return [name for name in transports[transport].upgrades_to if name in self.options.transports]
+        return [name for name in transports[transport].upgrades_to if name in self.options.transports
+                and (name not in BESIDE_HTTP or name in self._offered)]
+
+    def offer(self, name: str) -> None:
+        """Offer upgrades to a transport from now on, because what serves it has started."""
+        self._offered.add(name)
+        self._open_data.clear()
+
+    def withdraw(self, name: str) -> None:
+        """Do not offer them any more."""
+        self._offered.discard(name)
+        self._open_data.clear()
 
     def _connected(self, session: Session) -> None:
         """Call the ``connection`` listeners, in the first turn of the session."""
@@ -399,6 +422,18 @@ class Registry:
             self.hub.loop.run_callback_threadsafe(self._deliver, message, delivery)
         else:
             self._deliver(message, delivery)
+
+    def deliver_to_some(self, data: Outgoing, delivery: Delivery, belongs: Callable[[str], bool]) -> int:
+        """As :meth:`deliver`, to those sessions only whose id ``belongs``. Returns their number. For the hub's thread only.
+
+        Raises:
+            BundleTooLarge: the bundle is larger than ``max_buffered``.
+        """
+        check_fits(data, self.options.max_buffered)
+        receivers = [session for session in self.receivers(delivery.to) if belongs(session.id)]
+        if receivers:
+            self._broadcasts.deliver(prepare(data, delivery.compress, delivery.key), delivery, receivers)
+        return len(receivers)
 
     def check_not_forked(self) -> None:
         """Refuse to send from a forked child to sessions of its parent: the message would be lost without a notice.

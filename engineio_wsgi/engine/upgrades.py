@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from wsgiref.types import StartResponse, WSGIEnvironment
 
@@ -29,7 +30,7 @@ from engineio_wsgi.handoff.accepted_websocket import (
 from engineio_wsgi.http.response import Response
 from engineio_wsgi.http.subprotocols import SUBPROTOCOL, choose_subprotocol, take_subprotocol
 from engineio_wsgi.log import log_violation
-from engineio_wsgi.protocol.websocket.deflate import Deflater, Inflater
+from engineio_wsgi.protocol.websocket.deflate import Deflater, DeflateSettings, Inflater
 from engineio_wsgi.protocol.websocket.frames import FrameDecoder
 from engineio_wsgi.session.session import Session
 from engineio_wsgi.transports import transports
@@ -96,8 +97,7 @@ class Upgrades:
         if headers:
             headers, subprotocol = take_subprotocol(headers, offered_subprotocols(websocket))
         try:
-            connection = detach_websocket(websocket, headers, self._registry.options.per_message_deflate, subprotocol,
-                                          more=checked.session is None)
+            connection = detach_websocket(websocket, headers, self._deflate, subprotocol, more=checked.session is None)
         except (OSError, WebSocketError) as error:
             address = environ.get("REMOTE_ADDR")
             log_violation(logger, address, "left", "< a client left during its WebSocket handshake: %s", error)
@@ -109,6 +109,13 @@ class Upgrades:
             transport.refuse(RequestRefused(ErrorCode.BAD_REQUEST))
         if connection.wait is not None:
             connection.wait()
+
+    @property
+    def _deflate(self) -> DeflateSettings | None:
+        """How messages are compressed. What zlib keeps of earlier ones cannot move to another process."""
+        options = self._registry.options
+        settings = options.per_message_deflate
+        return replace(settings, context_takeover=False) if settings is not None and options.handover else settings
 
     def _open(self, session: Session, transport: WebSocketTransport) -> None:
         try:

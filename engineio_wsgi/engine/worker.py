@@ -21,15 +21,18 @@ from engineio_wsgi.engine.gate import Gate
 from engineio_wsgi.engine.hooks import Hooks
 from engineio_wsgi.engine.lane import HandshakeOnly
 from engineio_wsgi.engine.moves import Carrier, move_all
+from engineio_wsgi.engine.refusals import UNREACHED
 from engineio_wsgi.engine.registry import Registry, new_worker_id
 from engineio_wsgi.engine.resumption import PreparedSession
 from engineio_wsgi.handoff.client_socket import client_socket
+from engineio_wsgi.handoff.relayed_stream import RelayedStream, handshake_for
 from engineio_wsgi.handoff.server_loops import THREAD_LOOP
 from engineio_wsgi.handoff.thread_loops import ThreadLoop, kind_of_thread_loop
 from engineio_wsgi.handoff.upgrades import WEBSOCKETS, can_upgrade
 from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.http.hub_thread import call_in_hub, in_plain_thread, start_hub, wait_for_hub
 from engineio_wsgi.http.wsgi_call import call
+from engineio_wsgi.http3.ports import PacketStream, WebTransportSession
 from engineio_wsgi.options.options import Options
 from engineio_wsgi.protocol.websocket.handshake import asks_for_websocket
 from engineio_wsgi.runtime.forks import serve
@@ -42,7 +45,7 @@ from engineio_wsgi.session.movable import SessionSnapshot
 from engineio_wsgi.session.outgoing import Outgoing
 from engineio_wsgi.session.socket import Socket
 
-__all__ = ["Front", "Reach", "Router", "Worker", "set_default_cluster"]
+__all__ = ["Front", "Reach", "Router", "Worker", "note_front", "set_default_cluster"]
 
 logger = logging.getLogger("engine")
 
@@ -86,7 +89,7 @@ class Router(Reach, Protocol):
 
 
 class Front(Protocol):
-    """A server in front of an application."""
+    """A server, or something that passes requests on to one, in front of an application."""
 
     @property
     def application(self) -> WSGIApplication:
@@ -100,12 +103,17 @@ class Front(Protocol):
 
     @property
     def server(self) -> object:
-        """The server."""
+        """The server; ``None`` if it is none."""
         ...
 
 
 #: the fronts of this process by their identity: an application need not be hashable
 _fronts: WeakValueDictionary[int, Front] = WeakValueDictionary()
+
+
+def note_front(front: Front) -> None:
+    """Remember something in front of an application that passes the requests of sessions on."""
+    _fronts[id(front)] = front
 
 
 class Worker:
@@ -131,6 +139,7 @@ class Worker:
         #: the sessions of this process, as the application sees them
         self.clients: Mapping[str, Socket] = registry.clients
         self._router: Router | None = None
+        engine.webtransports.relay_by(self._relay)
         #: guards `start_hub`: one thread starts the hub, the others wait
         self._starting = Lock()
         #: the outcome of :meth:`enter_hub`, while it is under way
@@ -330,6 +339,28 @@ class Worker:
         if self._router is None or self._router.route(environ, None, handler) is None:
             self._engine.handle_upgrade(environ, None)
 
+    def handle_webtransport(self, session: WebTransportSession) -> None:
+        """Serve a WebTransport session that was accepted. Blocks as long as the middlewares do."""
+        self.enter_hub()
+        self._engine.handle_webtransport(session)
+
+    def _relay(self, environ: WSGIEnvironment, sid: str, stream: PacketStream) -> bool:
+        """Pass an upgrade to WebTransport on to the worker of its session, which sees a WebSocket. Returns whether it did.
+
+        Blocks until that worker has taken it.
+        """
+        if self._router is None:
+            return False
+        address = (environ.get("REMOTE_ADDR", ""), int(environ.get("REMOTE_PORT") or 0))
+        relayed = RelayedStream(stream, address, self.options.max_http_buffer_size)
+        handshake = handshake_for(environ, sid, relayed)
+        if self._router.route(handshake, None, None) is not None:
+            return True
+        relayed.abandon()
+        if UNREACHED in handshake:
+            environ[UNREACHED] = handshake[UNREACHED]
+        return False
+
     def note_listener(self, environ: WSGIEnvironment) -> None:
         """Note that this process serves the listener of a request; a process that is forked from it must not."""
         self.port = environ.get("SERVER_PORT")
@@ -366,10 +397,23 @@ class Worker:
 
     # -- what other workers ask for
 
-    def deliver(self, data: Outgoing, delivery: Delivery) -> int:
-        """Send a message or a bundle to sessions of this process. Returns their number."""
+    def deliver(self, data: Outgoing, delivery: Delivery, belongs: Callable[[str], bool] | None = None) -> int:
+        """Send a message or a bundle to sessions of this process. Returns their number.
+
+        Args:
+            data: the message or bundle.
+            delivery: to which sessions, and how.
+            belongs: whether a session with an id gets it, if not all do. For the hub's thread only.
+        """
+        if belongs is not None:
+            return self._registry.deliver_to_some(data, delivery, belongs)
         self._registry.deliver(data, delivery)
         return len(self._registry.receivers(delivery.to))
+
+    @property
+    def resumes(self) -> bool:
+        """Whether the application goes on with sessions of other processes: it has a listener of ``resume``."""
+        return self.options.handover and bool(self._registry.listeners_of("resume"))
 
     def announce(self, event: str, argument: object) -> None:
         """Have the server's listeners of an event called. Does not block."""
@@ -383,7 +427,7 @@ class Worker:
             self._wrapped = front.application
         elif self._wrapped is not front.application:
             self.has_one_application = False
-        _fronts[id(front)] = front
+        note_front(front)
 
     def is_outermost(self, application: WSGIApplication | None) -> bool:
         """Whether a request to ``application`` reaches this server first; other servers in between do not count.

@@ -24,12 +24,12 @@ except ModuleNotFoundError as missing:
 
 from engineio_wsgi.gunicorn.client_pool import ClientPool
 from engineio_wsgi.gunicorn.handler import GunicornHandler
-from engineio_wsgi.gunicorn.hooks import post_worker_init, worker_exit
+from engineio_wsgi.gunicorn.hooks import post_worker_init, pre_fork, worker_exit
 from engineio_wsgi.gunicorn.limits import LimitWatch
 from engineio_wsgi.gunicorn.worker import GunicornServer, Worker
 
-__all__ = ["ClientPool", "GunicornHandler", "GunicornServer", "LimitWatch", "Worker", "post_worker_init", "setup",
-           "worker_exit"]
+__all__ = ["ClientPool", "GunicornHandler", "GunicornServer", "LimitWatch", "Worker", "post_worker_init", "pre_fork",
+           "setup", "worker_exit"]
 
 
 def setup() -> None:

@@ -1,4 +1,4 @@
-"""The places of a gunicorn worker's clients."""
+"""The pool that limits the clients of a gunicorn worker."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["ClientPool"]
 class ClientPool(PlacePool):
     """The greenlets of a worker's connections. A connection that became a session's WebSocket keeps its place.
 
-    gunicorn's ``worker_connections`` is the number of clients, and a session's WebSocket is one that has no greenlet.
+    gunicorn's ``worker_connections`` limits the number of clients. A session's WebSocket counts, although it has no greenlet.
     """
 
     def keep_place(self, connection: Connection) -> None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from types import MappingProxyType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Protocol
 from wsgiref.types import WSGIEnvironment
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.gunicorn.heads import HeadReader, Reading, is_in, preface_size
 from engineio_wsgi.http.connection import HttpConnection
 from engineio_wsgi.http.lane_ports import LaneEngine
 from engineio_wsgi.http.request_head import InvalidRequest, RequestHead
 from engineio_wsgi.http.response_writer import ExceptionInfo
 from engineio_wsgi.http.roster import RosteredHandler
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.vendors.gunicorn_workers import GunicornSettings, writes_access_log
 
 __all__ = ["GunicornHandler", "ServingWorker"]
@@ -57,9 +57,6 @@ class GunicornHandler(RosteredHandler):
 
     #: key in an environ: the address of the proxy that has named its client; ``UNIX`` if it is connected to a Unix socket
     PEER, UNIX = "engineio.peer", "unix"
-
-    #: values that the environs of an adopted connection have; of another connection none
-    origin: Mapping[str, object] = MappingProxyType({})
 
     #: what the connection's last request said, and what its proxy said of the client
     _reading: Reading | None = None
@@ -184,6 +181,11 @@ class GunicornHandler(RosteredHandler):
         if self._proxied is not None:
             environ.update(self._proxied)
         return environ
+
+    @property
+    def lasting_values(self) -> dict[str, object]:
+        """What the environs of all requests of this connection have in common, with what a PROXY header has said."""
+        return {**super().lasting_values, **(self._proxied or {})}
 
     # -- the log
 

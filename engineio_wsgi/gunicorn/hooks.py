@@ -1,28 +1,57 @@
-"""gunicorn's hooks by which its unchanged gevent workers close the engine's sessions when they stop."""
+"""gunicorn's hooks by which its unchanged gevent workers move or close the engine's sessions when they stop."""
 
 from __future__ import annotations
 
 import os
-from weakref import WeakKeyDictionary
 
 import gevent
 from gevent.event import Event
+from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.gunicorn.limits import LimitWatch
-from engineio_wsgi.gunicorn.process import LOOK_PERIOD, join_workers, note_worker, warn_of_max_requests
+from engineio_wsgi.gunicorn.process import (
+    LOOK_PERIOD,
+    count_worker,
+    join_workers,
+    new_handover,
+    note_worker,
+    warn_of_max_requests,
+)
 from engineio_wsgi.gunicorn.worker import NOTIFY_PERIOD, RESERVE, Worker
+from engineio_wsgi.handover import Handover
+from engineio_wsgi.runtime.clock import monotonic
+from engineio_wsgi.runtime.deadline import Deadline
 from engineio_wsgi.server import close_servers
-from engineio_wsgi.vendors.gunicorn_workers import GunicornSettings, GunicornWorker
+from engineio_wsgi.vendors.gunicorn_workers import GunicornSettings, GunicornWorker, running_servers
 
-__all__ = ["post_worker_init", "worker_exit"]
+__all__ = ["post_worker_init", "pre_fork", "worker_exit"]
+
+#: seconds that a worker has to start its servers
+START_TIMEOUT = 10.0
+#: what ends the sessions of this worker
+_watches: list[gevent.Greenlet] = []
+#: set when this worker accepts no more connections
+_accepts_nothing = Event()
+
+
+def pre_fork(server: object, worker: GunicornWorker) -> None:
+    """gunicorn's hook of this name, in its master: a worker is about to be started.
+
+    By it, a worker that stops knows whether another one takes its place, to which its sessions can move.
+
+    Args:
+        server: gunicorn's.
+        worker: gunicorn's.
+    """
+    count_worker(worker.cfg)
 
 
 def post_worker_init(worker: GunicornWorker) -> None:
-    """gunicorn's hook of this name: sessions under its own gevent workers are closed when the worker is asked to stop.
+    """gunicorn's hook of this name: sessions under its own gevent workers move or are closed when the worker is asked to stop.
 
-    Set it, and :func:`worker_exit`, by ``-c python:engineio_wsgi.gunicorn``, or import both into a configuration file.
+    Set it, :func:`pre_fork` and :func:`worker_exit`, by ``-c python:engineio_wsgi.gunicorn``, or import them into a configuration
+    file.
 
     Args:
         worker: gunicorn's.
@@ -32,63 +61,38 @@ def post_worker_init(worker: GunicornWorker) -> None:
         if isinstance(worker, GeventWorker):
             note_worker(worker)
             join_workers(worker)
-        gevent.spawn(_watch_worker, worker)
+        _watches[:] = [gevent.spawn(_watch_worker, worker, new_handover(worker.cfg))]
 
 
-def _watch_worker(worker: GunicornWorker) -> None:
+def _watch_worker(worker: GunicornWorker, handover: Handover) -> None:
+    handover.ready(_await_servers(len(list(worker.sockets))))
     watch = LimitWatch(None)
     while worker.alive:
         if os.getpid() != worker.pid:
             return
         watch.look(0)
         gevent.sleep(LOOK_PERIOD)
-    _drains[worker] = drain = Drain(worker.cfg)
-    drain.start()
+    began = monotonic()
+    deadline = began + worker.cfg.graceful_timeout - RESERVE
+    handover.leave(deadline, [])
+    # for so long it may still accept connections, whose sessions must not be refused
+    _accepts_nothing.wait(max(0.0, NOTIFY_PERIOD - (monotonic() - began)))
+    close_servers(deadline - monotonic())
 
 
-class Drain:
-    """The end of the sessions of one of gunicorn's own workers, which begins when the worker has been asked to stop.
-
-    Args:
-        cfg: gunicorn's settings.
-    """
-
-    def __init__(self, cfg: GunicornSettings) -> None:
-        self._cfg = cfg
-        self._ends = monotonic() + cfg.graceful_timeout - RESERVE
-        self._greenlet = gevent.Greenlet(self._run)
-        self._accepts_nothing = Event()
-
-    def start(self) -> None:
-        """Begin to close the sessions. Does not block."""
-        self._greenlet.start()
-
-    def _run(self) -> None:
-        # for so long the worker may still accept connections, whose sessions must not be refused
-        self._accepts_nothing.wait(NOTIFY_PERIOD)
-        close_servers(self._ends - monotonic())
-
-    def wait(self) -> None:
-        """Block until the sessions are closed. The worker accepts nothing, and shows the master no more signs of life.
-
-        The master kills a worker that has shown none for its setting ``timeout``. If that is shorter than ``graceful_timeout``,
-        the sessions that are left are closed before.
-        """
-        self._accepts_nothing.set()
-        left = self._ends - monotonic()
-        silent = self._cfg.timeout - RESERVE - NOTIFY_PERIOD
-        self._greenlet.join(min(left, silent) if self._cfg.timeout else left)
-        close_servers(RESERVE)
-
-
-#: the drains of this process' worker
-_drains: WeakKeyDictionary[GunicornWorker, Drain] = WeakKeyDictionary()
+def _await_servers(count: int) -> list[StreamServer]:
+    """Wait until the worker's main greenlet has started so many servers. Returns them, or none if that takes too long."""
+    deadline = Deadline(START_TIMEOUT)
+    while not deadline.has_passed():
+        servers = running_servers(gevent.get_hub().parent)
+        if len(servers) == count and all(server.started for server in servers):
+            return servers
+        gevent.sleep(LOOK_PERIOD)
+    return []
 
 
 def worker_exit(server: object, worker: GunicornWorker) -> None:
-    """gunicorn's hook of this name: waits until the sessions are closed that have no request under way.
-
-    gunicorn's own workers do not wait for these.
+    """gunicorn's hook of this name: waits for sessions that move or have no request under way. gunicorn's workers do not.
 
     Args:
         server: gunicorn's.
@@ -96,8 +100,13 @@ def worker_exit(server: object, worker: GunicornWorker) -> None:
     """
     if isinstance(worker, Worker):
         return
-    drain = _drains.get(worker)
-    if drain is not None:
-        drain.wait()
-    else:
-        close_servers(RESERVE)
+    if not worker.alive:
+        _accepts_nothing.set()
+        gevent.joinall(_watches, timeout=_silence(worker.cfg))
+    close_servers(RESERVE)
+
+
+def _silence(cfg: GunicornSettings) -> float:
+    """The seconds for which a worker that shows no signs of life any more is not killed by the master."""
+    seconds = min(cfg.graceful_timeout, cfg.timeout - NOTIFY_PERIOD) if cfg.timeout else cfg.graceful_timeout
+    return max(0.0, seconds - RESERVE)

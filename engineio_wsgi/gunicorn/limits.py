@@ -1,4 +1,4 @@
-"""Warnings of a worker that comes near a limit beyond which new clients wait and get no answer."""
+"""Warns when a worker is close to a limit beyond which new clients get no answer."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import os
 import resource
 import sys
 
-from engineio_wsgi.clock import monotonic
-from engineio_wsgi.throttle import Throttle
+from engineio_wsgi.log import Throttle
+from engineio_wsgi.runtime.clock import monotonic
 
 __all__ = ["LimitWatch"]
 
@@ -27,7 +27,7 @@ class LimitWatch:
 
     def __init__(self, clients: int | None) -> None:
         self._clients = clients
-        self._said = Throttle()
+        self._throttle = Throttle()
 
     def look(self, clients: int) -> None:
         """Log a warning if there are nearly too many clients or open files. Does not block.
@@ -40,7 +40,7 @@ class LimitWatch:
         self._compare("open files (ulimit -n)", _count_files(), soft_limit)
 
     def _compare(self, name: str, used: int, limit: int | None) -> None:
-        if limit is None or limit < 0 or used < NEAR * limit or not self._said.passes(name, monotonic()):
+        if limit is None or limit < 0 or used < NEAR * limit or not self._throttle.passes(name, monotonic()):
             return
         logger.warning("%d of %d %s are in use: raise the limit, or start more workers; beyond it new clients get no answer",
                        used, limit, name)

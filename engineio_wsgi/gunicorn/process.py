@@ -5,26 +5,30 @@ from __future__ import annotations
 import logging
 import sys
 from functools import partial
-from hashlib import sha256
 
 import gevent
 from greenlet import getcurrent, greenlet
 from gunicorn.errors import AppImportError
 
-from engineio_wsgi.cluster.local.running import AUTOMATIC
+from engineio_wsgi.cluster.local.running import automatic_cluster
 from engineio_wsgi.engine.worker import set_default_cluster
 from engineio_wsgi.errors import ConfigurationError
+from engineio_wsgi.handover import Generations, Handover
 from engineio_wsgi.runtime.forks import call_in_child, serve
-from engineio_wsgi.server import join_clusters
+from engineio_wsgi.server import join_clusters, servers
 from engineio_wsgi.vendors.gunicorn_workers import GunicornSettings, GunicornWorker, forget_signals, replace_notify
 
-__all__ = ["LOOK_PERIOD", "join_workers", "note_worker", "warn_of_max_requests"]
+__all__ = ["LOOK_PERIOD", "count_worker", "join_workers", "new_handover", "note_worker", "warn_of_max_requests"]
 
 logger = logging.getLogger("engine")
 
-#: seconds between two looks at what ends at some time
+#: seconds between two checks of a condition
 LOOK_PERIOD = 0.1
 
+#: how often this gunicorn has been reloaded; its master and its workers share it
+_generations = Generations()
+#: gunicorn's settings with which the last worker was made
+_settings: list[GunicornSettings] = []
 #: the worker that this process is
 _workers: list[GunicornWorker] = []
 
@@ -40,15 +44,32 @@ def join_workers(worker: GunicornWorker) -> None:
     Raises:
         AppImportError: the cluster cannot be joined. gunicorn logs it in one line, and stops.
     """
-    if worker.cfg.workers > 1:
-        # not the settings' addresses: with port 0, several gunicorns would have the same
-        addresses = sorted(repr(listener.getsockname()) for listener in worker.sockets)
-        mark = sha256("".join(addresses).encode()).hexdigest()[:12]
-        set_default_cluster(f"{AUTOMATIC}{mark}")
+    if worker.cfg.workers > 1 or any(server.options.handover for server in list(servers)):
+        set_default_cluster(automatic_cluster(worker.sockets))
     try:
         join_clusters()
     except ConfigurationError as error:
         raise AppImportError(str(error)) from error
+
+
+def count_worker(cfg: GunicornSettings) -> None:
+    """In the master, before the fork: a worker with these settings is about to be started. Each reload makes new settings.
+
+    Args:
+        cfg: gunicorn's settings.
+    """
+    if not _settings or _settings[0] is not cfg:
+        _settings[:] = [cfg]
+        _generations.begin()
+
+
+def new_handover(cfg: GunicornSettings) -> Handover:
+    """In a new worker: how it takes the place of another one, and is replaced later.
+
+    Args:
+        cfg: gunicorn's settings.
+    """
+    return Handover(_generations, _generations.latest if _settings else 0, cfg.workers)
 
 
 def warn_of_max_requests(cfg: GunicornSettings) -> None:

@@ -23,7 +23,7 @@ REFUSED = {
     "protocol": "only HTTP is served; have the proxy speak HTTP instead of uWSGI's protocol",
     "root_path": f"{_ASGI}; set SCRIPT_NAME with raw_env",
     "sendfile": "files are read and sent; leave it out, or set it to False",
-    "suppress_ragged_eofs": "a client that leaves without TLS's goodbye has left; leave it out",
+    "suppress_ragged_eofs": "a client may end a TLS connection without close_notify; leave it out",
     "threads": "each request has a greenlet instead; leave it out, and set worker_connections",
     "uwsgi_allow_ips": "uWSGI's protocol is not served; leave it out",
     "websocket_max_message_size": f"{_ASGI}; set max_http_buffer_size of the engine's Server(...)",

@@ -1,4 +1,4 @@
-"""gunicorn's gevent worker with our own handler. Owns the translation of its settings and of its life to ours."""
+"""gunicorn's gevent worker with our own handler. Owns the translation of its settings, and when its servers start and stop."""
 
 from __future__ import annotations
 
@@ -14,17 +14,25 @@ from gunicorn.errors import HaltServer
 from gunicorn.http.wsgi import base_environ
 from gunicorn.workers.ggevent import GeventWorker
 
-from engineio_wsgi.clock import monotonic
-from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.gunicorn.client_pool import ClientPool
 from engineio_wsgi.gunicorn.handler import GunicornHandler
 from engineio_wsgi.gunicorn.heads import HeadReader
 from engineio_wsgi.gunicorn.limits import LimitWatch
-from engineio_wsgi.gunicorn.process import LOOK_PERIOD, join_workers, note_worker, warn_of_max_requests
+from engineio_wsgi.gunicorn.process import (
+    LOOK_PERIOD,
+    count_worker,
+    join_workers,
+    new_handover,
+    note_worker,
+    warn_of_max_requests,
+)
 from engineio_wsgi.gunicorn.settings import refusal
+from engineio_wsgi.handover import Handover
 from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.http.http_server import HttpServer
 from engineio_wsgi.http.roster import ConnectionRoster
+from engineio_wsgi.runtime.clock import monotonic
+from engineio_wsgi.runtime.deadline import Deadline
 from engineio_wsgi.server import close_servers
 from engineio_wsgi.version import __version__
 
@@ -32,7 +40,7 @@ __all__ = ["GunicornServer", "Worker"]
 
 #: seconds between two signs of life to gunicorn's master; gunicorn's own workers take so long to see that they have to stop
 NOTIFY_PERIOD = 1.0
-#: seconds of ``graceful_timeout`` that are kept for what comes after the sessions: the last responses, and clients' FINs
+#: seconds of ``graceful_timeout`` that are kept for the time after the sessions: for the last responses, and clients' FINs
 RESERVE = 1.0
 
 
@@ -72,6 +80,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         refused = refusal(self.cfg)
         if refused is not None:
             raise HaltServer(refused)
+        # this is still the master
+        count_worker(self.cfg)
         #: whether the worker goes on; gunicorn's
         self.alive: bool = True
         self._woken: Event | None = None
@@ -114,13 +124,15 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         #: reads the requests' heads
         self.heads = HeadReader(self.cfg)
         warn_of_max_requests(self.cfg)
+        handover = new_handover(self.cfg)
         servers = [self._serve(listener) for listener in self.sockets]
+        handover.ready(servers)
         watch = LimitWatch(self.worker_connections)
         while self.alive:
             self.notify()
             watch.look(max(server.pool.size - server.pool.free_count() for server in servers))
             self._woken.wait(NOTIFY_PERIOD)
-        self._shut_down(servers)
+        self._shut_down(servers, handover)
 
     def _serve(self, listener: socket) -> GunicornServer:
         listener.setblocking(1)
@@ -137,10 +149,11 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         server.start()
         return server
 
-    def _shut_down(self, servers: list[GunicornServer]) -> None:
-        """Accept nothing more, close the sessions, and let the requests that are under way be answered."""
+    def _shut_down(self, servers: list[GunicornServer], handover: Handover) -> None:
+        """Move the sessions, or close them; accept nothing more, and let the requests that are under way be answered."""
         deadline = monotonic() + self.cfg.graceful_timeout
         signs_of_life = gevent.spawn(self._keep_notifying)
+        handover.leave(deadline, servers)
         for server in servers:
             server.close()
         # while polling clients fetch what waits for them, their connections are served as before

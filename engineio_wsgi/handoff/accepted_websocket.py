@@ -55,7 +55,7 @@ class DetachedWebSocket(NamedTuple):
         wire: the connection.
         deflate: how messages are compressed; ``None`` if they are not.
         masked: whether its frames are masked, as a client's are.
-        wait: blocks until the connection is closed, before which the former owner must not go on; ``None`` if it may.
+        wait: blocks until the connection is closed; the former owner must not go on before. ``None`` if it may.
         subprotocol: the sub-protocol that was agreed on, if that is known.
     """
 
@@ -85,7 +85,7 @@ def offered_subprotocols(websocket: object) -> tuple[str, ...]:
 
 def detach_websocket(websocket: AnyWebSocket, headers: list[tuple[str, str]], deflate: DeflateSettings | None,
                      subprotocol: str | None = None, more: bool = False) -> DetachedWebSocket:
-    """Take the connection out of a WebSocket, which is of no use afterwards. Does not block.
+    """Detach the connection of a WebSocket, which cannot be used afterwards. Does not block.
 
     Args:
         headers: more headers for the handshake's response, if it has not been sent yet.

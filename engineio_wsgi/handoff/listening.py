@@ -82,7 +82,8 @@ def accepted_by(environ: WSGIEnvironment) -> Accepted | None:
 def application_of(server: BaseServer) -> WSGIApplication | None:
     """The WSGI application that a server calls; ``None`` if that is not known."""
     application: WSGIApplication | None = (
-        server.application if isinstance(server, WSGIServer) else application_behind(server.handle))
+        # a server that was closed has no handler any more
+        server.application if isinstance(server, WSGIServer) else application_behind(getattr(server, "handle", None)))
     return application
 
 

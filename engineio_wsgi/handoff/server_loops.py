@@ -87,7 +87,7 @@ class OwnLoop:
 
 
 class ServerLoop:
-    """A loop that keeps nothing of a request's head but its environ.
+    """A loop that keeps only the environ of a request's head.
 
     Args:
         environ: of the request.
@@ -111,7 +111,7 @@ class ServerLoop:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the request can be given away: its head can be written anew, and its body has not been read."""
+        """Whether the request can be handed over: its head can be rebuilt, and its body has not been read."""
         return self._is_untouched() and self._head is not None
 
     @cached_property
@@ -197,7 +197,7 @@ class PlainWebSocketLoop:
 
     accepted = True
     listener = NO_NAMES
-    #: gevent-websocket's handler does not tell it
+    #: gevent-websocket's handler does not pass it on
     address = ""
 
     def __init__(self, websocket: PlainWebSocket) -> None:
@@ -224,7 +224,7 @@ class PlainWebSocketLoop:
 
 
 def loop_of(environ: WSGIEnvironment, names: tuple[str, str] = NO_NAMES) -> ServerLoop | None:
-    """The loop that a request of a server without WebSockets came through; ``None`` if it cannot let go of a connection."""
+    """The loop that a request of a server without WebSockets came through; ``None`` if it cannot detach a connection."""
     if THREAD_LOOP in environ:
         loop: ServerLoop = environ[THREAD_LOOP]
         return loop

@@ -1,8 +1,8 @@
 """The loops of servers that answer each request in a plain thread, and whose connections can become WebSockets nevertheless.
 
 Owns the knowledge of these servers: werkzeug's (``flask run``), wsgiref's, Django's ``runserver``, and gunicorn's ``sync`` and
-``gthread`` workers. The connection is duplicated for the hub. The server keeps its own descriptor, behind which is a socket of
-which nobody reads: what it still does with the connection, such as a shutdown, has no effect.
+``gthread`` workers. The connection's descriptor is duplicated for the hub. The server keeps its own descriptor, which then
+refers to a socket without another end: what the server still does with it, such as a shutdown, has no effect.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""WebSockets for the requests of servers that know none: the handshake is answered on the connection behind the request."""
+"""WebSockets on servers that do not support them: the handshake is answered on the connection behind the request."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from engineio_wsgi.websocket.websocket import WebSocket
 
 __all__ = ["WEBSOCKETS", "LoopUpgrade", "can_upgrade", "upgrade_of"]
 
-#: in the environ of a request whose WebSockets come another way, by ``handle_upgrade``: whether they do
+#: in the environ of a request whose server passes WebSockets to ``handle_upgrade`` by itself: whether it does
 WEBSOCKETS = "engineio.websockets"
 SWITCHING_PROTOCOLS = "101 Switching Protocols"
 
@@ -29,13 +29,13 @@ def can_upgrade(environ: WSGIEnvironment) -> bool:
 
 
 def upgrade_of(environ: WSGIEnvironment) -> LoopUpgrade | None:
-    """The upgrade that a request asks for, where its server offers no WebSocket and its loop can let go of the connection."""
+    """The upgrade that a request asks for, where its server offers no WebSocket and its loop can detach the connection."""
     loop = loop_of(environ) if asks_for_websocket(environ) else None
     return None if loop is None else LoopUpgrade(environ, loop)
 
 
 class LoopUpgrade:
-    """A handshake for a WebSocket that the server does not know as one.
+    """A WebSocket handshake that the server treats as an ordinary request.
 
     Args:
         environ: of the request.

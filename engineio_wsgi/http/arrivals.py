@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 from gevent.hub import Hub
 
-from engineio_wsgi.clock import Loop
+from engineio_wsgi.runtime.loop import Loop
 
 __all__ = ["Arrivals", "arrivals_of"]
 

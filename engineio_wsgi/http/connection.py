@@ -7,6 +7,7 @@ belongs to the server that accepted it, until it is detached.
 from __future__ import annotations
 
 import _socket
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from math import inf
@@ -17,11 +18,11 @@ from gevent.hub import Hub
 from gevent.socket import socket as GeventSocket
 from greenlet import getcurrent, greenlet
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.http.arrivals import Arrivals, arrivals_of
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.connection import Connection, detach
 from engineio_wsgi.runtime.loop import READ, WRITE, IoLoop, Stream, Watcher
-from engineio_wsgi.vendors.gevent_sockets import c_socket, is_tls, tls_object
+from engineio_wsgi.vendors.gevent_sockets import c_socket, forget_descriptor, is_tls, tls_object
 
 __all__ = ["HttpConnection"]
 
@@ -29,6 +30,11 @@ __all__ = ["HttpConnection"]
 RECV_SIZE = 65_536
 
 _switch = greenlet.switch
+
+
+def _receive_nothing(size: int) -> bytes:
+    """In the place of the ``recv`` of a connection that another process has."""
+    return b""
 
 
 class HttpConnection:
@@ -354,6 +360,26 @@ class HttpConnection:
         self._owner = None
         self.buffer = b""
         return Connection(detach(sock), pending)
+
+    def give_away(self) -> int | None:
+        """Give the connection to another process, if nothing of a request has been read. Does not block.
+
+        What has arrived and was not read stays with the kernel, for the other process. Here the connection ends soon, as if the
+        client had closed it.
+
+        Returns:
+            A descriptor, which is the caller's; ``None`` if the connection has to stay.
+        """
+        is_waiting = self._parked or self._on_ready is not None
+        if self.buffer or self.lost or not is_waiting or is_tls(self._owner):
+            return None
+        number = os.dup(self.raw.fileno())
+        forget_descriptor(self.raw.fileno())
+        self.unwatch()
+        self.recv = _receive_nothing
+        self.lost = True
+        self._hub.loop.run_callback(self._end_wait)
+        return number
 
     def has_input(self) -> bool:
         """Whether the client has sent bytes that were not used."""

@@ -18,7 +18,6 @@ from geventwebsocket.exceptions import WebSocketError
 from geventwebsocket.handler import Client
 from geventwebsocket.handler import WebSocketHandler as PlainWebSocketHandler
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.http.access_log import is_silent
 from engineio_wsgi.http.body import NO_BODY, open_body
 from engineio_wsgi.http.connection import HttpConnection
@@ -29,6 +28,7 @@ from engineio_wsgi.log import log_violation
 from engineio_wsgi.options.values import Deflate
 from engineio_wsgi.protocol.websocket.deflate import DeflateSettings
 from engineio_wsgi.protocol.websocket.handshake import HandshakeRefused, asks_for_websocket
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.connection import Connection
 from engineio_wsgi.websocket.websocket import WebSocket
 

@@ -6,20 +6,20 @@ Knows nothing of the engine: what closes the sessions is passed in.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 from wsgiref.types import WSGIApplication
 
 from gevent.pywsgi import WSGIServer
 from gevent.socket import socket as GeventSocket
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.errors import CannotListen
 from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.http.roster import ConnectionRoster, RosteredHandler
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.forks import serve
 
-__all__ = ["Address", "HttpServer", "StoppableServer", "TlsGate"]
+__all__ = ["Address", "HttpServer", "StoppableServer", "TlsGate", "stop_all"]
 
 logger = logging.getLogger("engine")
 
@@ -89,10 +89,18 @@ class StoppableServer(HttpServer):
             timeout: seconds for all of it.
             close_sessions: called with the seconds that sessions have to fetch what waits for them.
         """
-        deadline = monotonic() + timeout
-        # clients that poll may have to connect again before it is their session's turn
-        close_sessions(timeout)
-        self.close()
-        left = max(0.0, deadline - monotonic())
-        self.roster.stop(left)
-        self.roster.wait(left)
+        stop_all([self], timeout, close_sessions)
+
+
+def stop_all(servers: Sequence[StoppableServer], timeout: float, close_sessions: Callable[[float], None]) -> None:
+    """As :meth:`StoppableServer.stop_gracefully`, for several servers of the same sessions. Blocks."""
+    deadline = monotonic() + timeout
+    # clients that poll may have to connect again before it is their session's turn
+    close_sessions(timeout)
+    for server in servers:
+        server.close()
+    left = max(0.0, deadline - monotonic())
+    for server in servers:
+        server.roster.stop(left)
+    for server in servers:
+        server.roster.wait(max(0.0, deadline - monotonic()))

@@ -177,7 +177,7 @@ class Lane:
     def _post(self, begin: int, size: int, transport: LaneTransport, binary: bool) -> bool:
         body = self._connection.buffer[begin:begin + size]
         packets = transport.decode(body, binary) if len(body) == size else None
-        if packets is None or (self.is_released and any(packet.type is PacketType.CLOSE for packet in packets)):
+        if packets is None or (self.is_released and PacketType.CLOSE in [packet.type for packet in packets]):
             return False
         self._begin(begin + size)
         if transport.receive(packets, size):
@@ -409,13 +409,11 @@ class Lane:
         """In the hub: serve the requests that have come, until a GET waits. Returns whether something is left for a greenlet."""
         handler, connection = self._handler, self._connection
         while connection.buffer and not handler.close_connection and self._transport is None:
-            if not self.serve() or self._is_unfinished:
+            if not self.serve():
                 return True
-        return self._is_unfinished
-
-    @property
-    def _is_unfinished(self) -> bool:
-        """Whether an answer is left for a greenlet: to be sent, or until a session's inbox has room."""
+            if self._unsent is not None or self._posted_to is not None:
+                break
+        # an answer is to be sent, or has to wait until a session's inbox has room
         return self._unsent is not None or self._posted_to is not None
 
     def _watch_waiting(self) -> None:

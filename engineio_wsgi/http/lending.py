@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from engineio_wsgi.clock import monotonic
+from engineio_wsgi.log import Throttle
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.connection import Connection
 from engineio_wsgi.runtime.reader import ReadWaiter
 from engineio_wsgi.runtime.threads import current_thread
-from engineio_wsgi.throttle import Throttle
 
 __all__ = ["SOCKET_KEYS", "LentSocket"]
 
@@ -23,7 +23,7 @@ logger = logging.getLogger("engine.http")
 SOCKET_KEYS = ("werkzeug.socket", "gunicorn.socket")
 UNPATCHED = ("a WebSocket library of the application reads in a thread, which cannot be: call gevent.monkey.patch_all() first of "
              "all, or serve with gunicorn")
-_complaints = Throttle()
+_throttle = Throttle()
 
 
 class LentSocket:
@@ -56,7 +56,7 @@ class LentSocket:
 
     def _open(self) -> Connection:
         if current_thread() != self._thread:
-            if _complaints.passes(UNPATCHED, monotonic()):
+            if _throttle.passes(UNPATCHED, monotonic()):
                 logger.error(UNPATCHED)
             raise OSError(UNPATCHED)
         if self._connection is None:

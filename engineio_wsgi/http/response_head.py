@@ -81,8 +81,8 @@ class ResponseHead:
         bodiless = self.bodiless
         if self.left is None and not bodiless:
             extra += self._delimit(length, version, is_head)
-        if self.close is None and (close or version == "HTTP/1.0"):
-            extra += b"Connection: close\r\n" if close else b"Connection: keep-alive\r\n"
+        if close or version == "HTTP/1.0":
+            extra += self._connection(close)
         self.close = self.close or close
         if is_head or bodiless:
             self.left = 0
@@ -98,6 +98,12 @@ class ResponseHead:
             data = data[:left]
         self.left = left - len(data)
         return data
+
+    def _connection(self, close: bool) -> bytes:
+        """The line of the Connection header, unless the application has set one."""
+        if self.close is not None:
+            return b""
+        return b"Connection: close\r\n" if close else b"Connection: keep-alive\r\n"
 
     def _delimit(self, length: int | None, version: str, is_head: bool) -> bytes:
         if length is not None:

@@ -91,18 +91,23 @@ class Responder:
         if isinstance(result, (list, tuple)) and not self.headers_sent:
             data = result[0] if len(result) == 1 else b"".join(result)
             self._send_first(data, len(data))
-        else:
-            for data in result:
-                if data:
-                    self.write(data)
-            if self._detached is not None:
-                return
-            if not self.headers_sent:
-                self._send_first(b"", 0)
+        elif not self._write_each(result):
+            return
         head = self._head
         assert head is not None
         if head.chunked or head.left:
             self._finish_response(head)
+
+    def _write_each(self, result: Iterable[bytes]) -> bool:
+        """Send each part of the body. Returns ``False`` if the connection was detached meanwhile."""
+        for data in result:
+            if data:
+                self.write(data)
+        if self._detached is not None:
+            return False
+        if not self.headers_sent:
+            self._send_first(b"", 0)
+        return True
 
     def _finish_response(self, head: ResponseHead) -> None:
         if head.chunked:

@@ -5,22 +5,42 @@ Knows nothing of the engine, and nothing of where a connection comes from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
 
 import gevent
 from gevent.event import Event
 
-from engineio_wsgi.clock import monotonic
-from engineio_wsgi.deadline import Deadline, DeadlineTimer
 from engineio_wsgi.http.connection import HttpConnection
 from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.http.response_writer import ExceptionInfo
+from engineio_wsgi.runtime.clock import monotonic
+from engineio_wsgi.runtime.deadline import Deadline, DeadlineTimer
 
-__all__ = ["ConnectionRoster", "RosteredHandler"]
+__all__ = ["ConnectionRoster", "GivenConnection", "RosteredHandler"]
 
 #: seconds for which an idle connection is kept when its server stops: a client that sends a request so soon after connecting,
 #: or after the last response, cannot know yet that the connection ends
 KEPT_PERIOD = 1.0
+
+
+#: keys of an environ that a server sets
+LASTING = ("wsgi.url_scheme", "SERVER_NAME", "SERVER_PORT")
+
+
+class GivenConnection(NamedTuple):
+    """A connection that was taken out of its server.
+
+    Attributes:
+        descriptor: belongs to whoever gets this.
+        address: the client's, as ``accept`` has returned it.
+        values: what the environs of its requests have in common.
+    """
+
+    descriptor: int
+    address: object
+    values: dict[str, object]
 
 
 class ConnectionRoster:
@@ -80,6 +100,14 @@ class ConnectionRoster:
     def _end(self, handler: RosteredHandler) -> None:
         if handler in self._idle:
             handler.hang_up()
+
+    def give_away(self) -> Iterator[GivenConnection]:
+        """Take out the connections that wait for a request and can go on in another process, one after the other."""
+        for handler in list(self._idle):
+            # others had their turn since the list was made
+            given = handler.give_away() if handler in self._idle else None
+            if given is not None:
+                yield given
 
     def wait(self, timeout: float) -> bool:
         """Block until no connection is left; ``False`` when ``timeout`` seconds passed first."""
@@ -146,6 +174,20 @@ class RosteredHandler(WebSocketHandler):
             super()._end_connection(connection)
         finally:
             self.server.roster.leave(self)
+
+    #: values that the environs of an adopted connection have; of another connection none
+    origin: Mapping[str, object] = MappingProxyType({})
+
+    @property
+    def lasting_values(self) -> dict[str, object]:
+        """What the environs of all requests of this connection have in common, beside what is the server's own."""
+        environ = self.server.get_environ()
+        return {**{key: environ[key] for key in LASTING if key in environ}, **self.origin}
+
+    def give_away(self) -> GivenConnection | None:
+        """Give the connection away, if it can go on in another process. It waits for a request."""
+        number = self._connection.give_away()
+        return None if number is None else GivenConnection(number, self.client_address, self.lasting_values)
 
     def hang_up(self) -> None:
         """End the wait for a request. A request that has arrived, even in part, is still answered."""

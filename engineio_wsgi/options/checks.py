@@ -21,8 +21,7 @@ __all__ = ["LONGEST", "SHORTEST", "check_bytes", "check_callable", "check_cluste
            "check_count", "check_deflate", "check_flag", "check_hosts", "check_http_compression", "check_message",
            "check_path", "check_seconds", "check_subprotocols", "check_transports"]
 
-#: without ``webtransport``, which needs HTTP/3: WSGI servers speak HTTP/1.1
-TRANSPORTS = ("polling", "websocket", "flashsocket")
+TRANSPORTS = ("polling", "websocket", "webtransport", "flashsocket")
 #: how ``PATH_INFO`` can begin, without characters that a client sends percent-encoded
 PATH = re.compile(r"(?=.*[^/])[^\x00-\x20?#%\x7f-\U0010ffff]+")
 #: the workers of one machine; the name is in every message between them
@@ -94,8 +93,6 @@ def check_transports(name: str, value: object) -> tuple[str, ...]:
     if isinstance(value, str) or not hasattr(value, "__iter__"):
         raise wrong(name, value, f"a list of {', '.join(TRANSPORTS)}")
     names = tuple(value)
-    if "webtransport" in names:
-        raise wrong(name, names, "no webtransport: it needs HTTP/3, which WSGI servers do not speak")
     if not names or any(transport not in TRANSPORTS for transport in names):
         raise wrong(name, names, f"a list of {', '.join(TRANSPORTS)}")
     return tuple(dict.fromkeys(names))

@@ -5,14 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from types import FunctionType
-from typing import Any
 
 from engineio_wsgi.errors import ConfigurationError
 
 __all__ = ["check_function"]
 
 #: for each kind of function whose body a call does not run: what it is
-_NEVER_RUN: tuple[tuple[Callable[[Any], bool], str], ...] = (
+_NEVER_RUN: tuple[tuple[Callable[[object], bool], str], ...] = (
     (inspect.iscoroutinefunction, "a coroutine function (async def), and nothing awaits it"),
     (inspect.isasyncgenfunction, "an asynchronous generator function, and nothing iterates over it"),
     (inspect.isgeneratorfunction, "a generator function (it has a yield), and nothing iterates over it"),

@@ -63,7 +63,8 @@ class Options:
     path: str = _option("/engine.io", check_path, "the path of the engine's requests", str)
     add_trailing_slash: bool = _option(True, check_flag, "whether that path ends with a slash", parse_flag)
     transports: tuple[str, ...] = _option(("polling", "websocket"), check_transports,
-                                          "the transports that are served: polling, websocket, flashsocket", parse_names)
+                                          "the transports that are served: polling, websocket, webtransport, flashsocket",
+                                          parse_names)
     ping_interval: float = _option(25.0, check_seconds, f"seconds between two pings; {SHORTEST} to {LONGEST}", float)
     ping_timeout: float = _option(
         20.0, check_seconds, f"seconds within which a ping has to be answered; {SHORTEST} to {LONGEST}", float)

@@ -1,6 +1,6 @@
 """Remembers which function has blocked the event loop, for the warning about it.
 
-Costs nothing as long as nothing blocks. A function that blocks after it has waited for something of gevent's is not found.
+Costs nothing as long as nothing blocks. A function that blocks after it has waited for the event loop is not found.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import Any
 
 from gevent import monkey
 
-from engineio_wsgi.clock import TimedLoop, monotonic
+from engineio_wsgi.runtime.clock import monotonic
+from engineio_wsgi.runtime.loop import TimedLoop
 
 __all__ = ["LONG", "Blame", "calling_function", "describe_function", "stood_still"]
 

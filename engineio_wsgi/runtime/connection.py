@@ -19,7 +19,7 @@ import gevent
 from gevent.event import Event
 from gevent.socket import socket as GeventSocket
 
-from engineio_wsgi.deadline import Deadline, DeadlineTimer
+from engineio_wsgi.runtime.deadline import Deadline, DeadlineTimer
 from engineio_wsgi.runtime.forks import hold
 from engineio_wsgi.runtime.loop import READ, WRITE, IoLoop, Stream, Watcher
 from engineio_wsgi.runtime.sends import send_to_all

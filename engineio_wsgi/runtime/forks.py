@@ -95,7 +95,7 @@ def _after_fork_in_child() -> None:
         try:
             reset(served)
         except Exception:
-            logger.exception("a forked process could not give up what its parent serves")
+            logger.exception("a forked process could not give up the sockets of its parent")
 
 
 def _let_go(served: bool) -> None:

@@ -17,8 +17,8 @@ import gevent
 from gevent.hub import Hub
 from greenlet import GreenletExit, greenlet
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.runtime.blame import LONG, Blame, describe_function
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.loop import IoLoop
 
 __all__ = ["GreenletPool"]

@@ -1,6 +1,6 @@
-"""gevent's patches that came too late: modules that have taken functions of the standard library before they were patched.
+"""Finds modules that have imported functions of the standard library before gevent patched them.
 
-``from time import sleep`` above ``monkey.patch_all()`` is the sleep that blocks every greenlet, for good.
+After ``from time import sleep`` above ``monkey.patch_all()``, the module's ``sleep`` blocks every greenlet.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ __all__ = ["early_users", "warn_of_late_patching"]
 
 logger = logging.getLogger("engine")
 
-#: what blocks for long, and is commonly imported by its name
+#: functions and classes that block, and that are commonly imported by name
 BLOCKING = {
     "time": ("sleep",), "socket": ("socket", "create_connection"), "ssl": ("SSLContext", "SSLSocket"),
     "select": ("select", "poll"), "subprocess": ("Popen",), "queue": ("SimpleQueue",),
 }  # fmt: skip
-#: packages that have the original functions on purpose, or use them only before the server serves
+#: packages that use the original functions on purpose, or only before the server starts
 KNOWING = frozenset({
     "gevent", "greenlet", "engineio_wsgi", "gunicorn", "pytest", "_pytest", "pluggy", "pydevd", "debugpy", "coverage",
 })
@@ -74,5 +74,5 @@ def _originals() -> Iterator[tuple[int, str]]:
 
 def _on_event(event: object) -> None:
     if isinstance(event, events.GeventDidPatchAllEvent):
-        logger.warning("gevent has patched the standard library after the server had begun to serve: what was made before blocks "
-                       "every session; call monkey.patch_all() before any other import")
+        logger.warning("gevent has patched the standard library after the server had begun to serve: what was created before "
+                       "blocks every session; call monkey.patch_all() before any other import")

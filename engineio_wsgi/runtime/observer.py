@@ -12,8 +12,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import ClassVar, Protocol
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.packet import Packet, PacketType
+from engineio_wsgi.runtime.clock import monotonic
 
 __all__ = ["TURN_BOUNDS", "EngineCall", "Listener", "Meter", "ObservedSession", "ObservedTransport", "Observer", "SessionMeter"]
 

@@ -1,6 +1,6 @@
-"""Random ids, made many at a time: of one call of the system and one of base64 each, an id costs a twentieth.
+"""Random ids, made in batches: an id then costs a twentieth of one system call and one base64 encoding.
 
-Owns the ids of this process that nobody has yet. A forked child drops them, or parent and child would give the same ids.
+Owns the unused ids of this process. A forked child drops them: parent and child must not give out the same ids.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The same bytes to many connections: one system call for each, and nothing else in between.
+"""Sends the same bytes to many connections, with one system call for each.
 
-What is written here in Python is the reference for the part in C, which takes its place where that was built.
+The function in Python is the reference for the one in C, which is used where it was built.
 """
 
 from __future__ import annotations

@@ -15,11 +15,12 @@ import gevent
 from gevent.hub import Waiter
 from greenlet import greenlet
 
-from engineio_wsgi.clock import TimedLoop, monotonic
 from engineio_wsgi.errors import SocketClosed, UsageError
 from engineio_wsgi.log import shorten
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.runtime.blame import LONG, calling_function, describe_function, stood_still
+from engineio_wsgi.runtime.clock import monotonic
+from engineio_wsgi.runtime.loop import TimedLoop
 from engineio_wsgi.runtime.observer import Meter, ObservedSession
 from engineio_wsgi.session.events import Events, Listener
 from engineio_wsgi.session.first_message import is_connect_packet, warn_of_socket_io

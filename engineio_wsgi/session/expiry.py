@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from engineio_wsgi.clock import Loop
-from engineio_wsgi.deadline import TURN, DeadlineTimer
+from engineio_wsgi.runtime.deadline import TURN, DeadlineTimer
+from engineio_wsgi.runtime.loop import Loop
 from engineio_wsgi.session.ports import SessionRegistry
 from engineio_wsgi.transports.base import CloseReason
 

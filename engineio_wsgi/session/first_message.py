@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from engineio_wsgi.clock import monotonic
-from engineio_wsgi.throttle import Throttle
+from engineio_wsgi.log import Throttle
+from engineio_wsgi.runtime.clock import monotonic
 
 __all__ = ["is_connect_packet", "warn_of_socket_io"]
 
@@ -14,7 +14,7 @@ logger = logging.getLogger("engine")
 #: the end of the path under which a Socket.IO server is usually served
 SOCKET_IO = "socket.io"
 
-_told = Throttle()
+_throttle = Throttle()
 
 
 def is_connect_packet(data: str | bytes) -> bool:
@@ -28,7 +28,7 @@ def warn_of_socket_io(path: str) -> None:
     Args:
         path: the engine's. Under one that ends with ``socket.io``, a Socket.IO server of the application's own may be on top.
     """
-    if not path.endswith(SOCKET_IO) and _told.passes("Socket.IO", monotonic()):
+    if not path.endswith(SOCKET_IO) and _throttle.passes("Socket.IO", monotonic()):
         logger.warning("the one message of a session was that with which Socket.IO clients connect: this is an Engine.IO server "
                        "at %s, the transport below Socket.IO, and such a client reports a parse error; use engine.io-client, or "
                        "serve Socket.IO on top", path)

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from math import ceil
 from typing import Any, NamedTuple, Protocol
 
-from engineio_wsgi.clock import Loop, Timer, monotonic
 from engineio_wsgi.runtime.blame import Blame
+from engineio_wsgi.runtime.clock import monotonic
+from engineio_wsgi.runtime.loop import Loop, Timer
 from engineio_wsgi.transports.base import CloseReason
 
 __all__ = ["Heartbeat", "HeartbeatSnapshot", "HeartbeatTimer", "ping_each"]

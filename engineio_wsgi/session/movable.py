@@ -189,13 +189,13 @@ class MovableSession(Sink):
         for cause in (Cause.OPEN, Cause.UPGRADE, Cause.SWITCH) if snapshot.upgraded else (Cause.OPEN,):
             self._move(cause)
         self._use(transport)
+        if snapshot.websocket is not None and isinstance(transport, WebSocketTransport):
+            transport.resume_sending(snapshot.websocket.connection.unsent)
         self.stalled_since = snapshot.stalled_since
         self.heartbeat.restore(snapshot.heartbeat)
         self.inbox.restore(snapshot.messages, snapshot.heartbeat.last_seen)
         self.outbox.restore(entries, transport.unsent_entries())
         transport.open()
-        if snapshot.websocket is not None and isinstance(transport, WebSocketTransport):
-            transport.resume_sending(snapshot.websocket.connection.unsent)
         if self.inbox.reading_paused:
             transport.pause()
         if entries:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gevent
 
 from engineio_wsgi.session.dispatcher import LISTENER_ERRORS, DispatchedSession, Dispatcher
+from engineio_wsgi.session.events import Listener
 
 __all__ = ["OverlappingDispatcher"]
 
@@ -61,14 +62,11 @@ class OverlappingDispatcher(Dispatcher):
         self.busy = True
         turn = self._turn = self._turn + 1
         try:
-            for listener in listeners:
-                listener(data)
-        except LISTENER_ERRORS as error:
-            self._on_listener_failed("message", error)
+            self._call(listeners, data)
         finally:
             if turn == self._turn:
                 self.busy = False
-        if (self.messages or self.calls or self.closed) and not self.busy:
+        if self.messages or self.calls or self.closed:
             self.run_turn()
 
     def run_turn(self) -> None:
@@ -112,8 +110,11 @@ class OverlappingDispatcher(Dispatcher):
         data = self.messages.popleft()
         if not self.messages:
             self._on_emptied()
+        self._call(self.message_listeners, data)
+
+    def _call(self, listeners: tuple[Listener, ...], data: str | bytes) -> None:
         try:
-            for listener in self.message_listeners:
+            for listener in listeners:
                 listener(data)
         except LISTENER_ERRORS as error:
             self._on_listener_failed("message", error)

@@ -9,9 +9,10 @@ import logging
 from collections.abc import Callable, Sequence
 from math import inf
 
-from engineio_wsgi.clock import Loop, Timer, monotonic
 from engineio_wsgi.log import shorten
 from engineio_wsgi.options.options import Options
+from engineio_wsgi.runtime.clock import monotonic
+from engineio_wsgi.runtime.loop import Loop, Timer
 from engineio_wsgi.session.dispatcher import DispatchedSession, Dispatcher
 from engineio_wsgi.session.overlap import OverlappingDispatcher
 from engineio_wsgi.transports.base import CloseReason, size_of

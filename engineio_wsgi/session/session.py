@@ -14,11 +14,12 @@ import gevent
 from gevent.event import Event
 from gevent.hub import Hub
 
-from engineio_wsgi.clock import TimedLoop, monotonic
-from engineio_wsgi.deadline import DeadlineTimer
 from engineio_wsgi.errors import SocketClosed
 from engineio_wsgi.log import shorten
 from engineio_wsgi.packet import Packet, PacketType
+from engineio_wsgi.runtime.clock import monotonic
+from engineio_wsgi.runtime.deadline import DeadlineTimer
+from engineio_wsgi.runtime.loop import TimedLoop
 from engineio_wsgi.session.delivery import OnSlow
 from engineio_wsgi.session.dispatcher import Dispatcher
 from engineio_wsgi.session.expiry import Expiry
@@ -31,6 +32,7 @@ from engineio_wsgi.session.upgrade import Upgrade, UpgradeState
 from engineio_wsgi.session.write_buffer import OVERHEAD, WriteBuffer
 from engineio_wsgi.transports.base import (
     GOODBYE,
+    Candidate,
     CloseReason,
     Entry,
     Prepared,
@@ -40,7 +42,6 @@ from engineio_wsgi.transports.base import (
     as_packets,
     size_of,
 )
-from engineio_wsgi.transports.websocket import WebSocketTransport
 
 if TYPE_CHECKING:
     from engineio_wsgi.session.socket import Socket
@@ -70,7 +71,7 @@ class Session(MovableSession):
 
     __slots__ = (
         "_close_reason", "_expiry", "_progress", "_timer", "_upgrade", "close_description", "creation_watched", "heartbeat", "id",
-        "inbox", "loop", "outbox", "protocol", "registry", "remote_address", "sends_plainly", "state", "thread", "transport",
+        "inbox", "loop", "outbox", "protocol", "registry", "remote_address", "state", "thread", "transport",
     )
 
     transport: Transport
@@ -94,8 +95,8 @@ class Session(MovableSession):
         self.stalled_since = 0.0
         #: whether there are listeners of ``packet_create``
         self.creation_watched = False
-        #: whether a message that needs nothing else may be queued at once: nobody has to be told of it
-        self.sends_plainly = not registry.observers.of_sends
+        if registry.observers.of_sends:
+            self.outbox.announce(True)
         if registry.listeners_of("flush") or registry.listeners_of("drain"):
             self.outbox.watch()
         self._progress: Event | None = None
@@ -159,7 +160,7 @@ class Session(MovableSession):
         """Listeners of ``event``, which is not about messages, were added or removed."""
         if event == "packet_create":
             self.creation_watched = present
-            self.sends_plainly = not (present or self.registry.observers.of_sends)
+            self.outbox.announce(present or bool(self.registry.observers.of_sends))
         elif event in ("flush", "drain") and present:
             self.outbox.watch()
 
@@ -338,7 +339,7 @@ class Session(MovableSession):
 
     # -- the upgrade
 
-    def start_upgrade(self, candidate: WebSocketTransport, on_started: Callable[[], Callable[[bool], object] | None]) -> bool:
+    def start_upgrade(self, candidate: Candidate, on_started: Callable[[], Callable[[bool], object] | None]) -> bool:
         """Start an upgrade to ``candidate``. Returns ``False`` if the session cannot be upgraded now.
 
         Args:

@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from werkzeug.wrappers import Request
 
-from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.errors import SocketClosed, WriteTimeout
 from engineio_wsgi.log import shorten
 from engineio_wsgi.options.functions import check_function
 from engineio_wsgi.packet import Packet, PacketType
+from engineio_wsgi.runtime.deadline import Deadline
 from engineio_wsgi.runtime.threads import current_thread, wait_in_thread
+from engineio_wsgi.session.environs import keep_environ
 from engineio_wsgi.session.event_names import SESSION_EVENTS, check_event
 from engineio_wsgi.session.events import HasListeners, Listener
 from engineio_wsgi.session.expiry import check_time
 from engineio_wsgi.session.groups import check_group
 from engineio_wsgi.session.outgoing import Bundle, Data, as_message, check_fits, prepare
+from engineio_wsgi.session.plain_messages import MessageSender, plain_first
 from engineio_wsgi.session.session import Session
 from engineio_wsgi.transports.base import CloseReason, Entry, TrackedPacket, Transport, as_packets, size_of
 
@@ -31,14 +33,7 @@ __all__ = ["Socket", "as_message"]
 
 logger = logging.getLogger("engine.socket")
 
-#: keys of an environ that are not kept after the request: their values would keep the connection's buffers alive
-TRANSIENT = frozenset({
-    "wsgi.input", "wsgi.errors", "wsgi.file_wrapper", "wsgi.websocket", "wsgi.input_terminated", "engineio.socket",
-    "gunicorn.socket", "gunicorn.sock", "werkzeug.socket", "wsgi.early_hints", "werkzeug.request",
-})
-
-
-class Socket(HasListeners):
+class Socket(HasListeners, MessageSender):
     """One client's session, over whichever transport.
 
     Its listeners run one after the other, in the order of the messages; each may block. All methods may be called from any
@@ -63,7 +58,8 @@ class Socket(HasListeners):
 
     def __init__(self, session: Session, environ: WSGIEnvironment) -> None:
         self._session = session
-        self._environ = {key: value for key, value in environ.items() if key not in TRANSIENT}
+        self._queue = session.outbox
+        self._environ = keep_environ(environ, self)
         self._request: Request | None = None
         self._data: dict[Any, Any] | None = None  # as of `data`, below
 
@@ -203,6 +199,7 @@ class Socket(HasListeners):
 
     # -- sending
 
+    @plain_first
     def send(self, data: Data | Bundle, *, compress: bool = True,
              callback: Callable[[], object] | None = None, timeout: float | None = None, volatile: bool = False) -> Socket:
         """Send one message: ``str`` is text, bytes-like is binary. Or several that stay adjacent: a :class:`Bundle`.
@@ -223,10 +220,10 @@ class Socket(HasListeners):
             TypeError: ``data`` has another type.
             BundleTooLarge: the bundle is larger than ``max_buffered``.
         """
-        session = self._session
-        if compress and callback is None and session.sends_plainly and session.outbox.put_message(data, session.thread):
+        if compress and callback is None and self._queue.put_message(data):
             # nearly always: what follows is for all other messages
             return self
+        session = self._session
         if session.registry.observers.of_sends:
             size = data.size if isinstance(data, Bundle) else size_of(as_message(data))
             with session.registry.observers.sending(session, size):
@@ -239,14 +236,14 @@ class Socket(HasListeners):
               volatile: bool) -> Socket:
         """Send a message of any kind, or a bundle."""
         if isinstance(data, Bundle):
-            self._queue(self._bundle_entry(data, compress, callback), data.size, timeout, volatile)
+            self._put(self._bundle_entry(data, compress, callback), data.size, timeout, volatile)
             return self
         message = data if type(data) is str or type(data) is bytes else as_message(data)
         entry = message if compress and callback is None else self._special_entry(message, compress, callback)
-        self._queue(entry, size_of(message), timeout, volatile)
+        self._put(entry, size_of(message), timeout, volatile)
         return self
 
-    def _queue(self, entry: Entry, size: int, timeout: float | None, volatile: bool) -> None:
+    def _put(self, entry: Entry, size: int, timeout: float | None, volatile: bool) -> None:
         """Queue an entry of ``size`` bytes: see :meth:`send`."""
         session = self._session
         outbox = session.outbox

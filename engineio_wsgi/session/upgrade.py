@@ -11,14 +11,13 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
-from engineio_wsgi.clock import Loop, Timer
-from engineio_wsgi.deadline import DeadlineTimer
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.protocol.websocket.items import Item
 from engineio_wsgi.runtime.connection import RECV_SIZE
+from engineio_wsgi.runtime.deadline import DeadlineTimer
+from engineio_wsgi.runtime.loop import Loop, Timer
 from engineio_wsgi.session.write_buffer import WriteBuffer
-from engineio_wsgi.transports.base import CloseReason, Inbox, Sink, Transport
-from engineio_wsgi.transports.websocket import WebSocketTransport
+from engineio_wsgi.transports.base import Candidate, CloseReason, Inbox, Sink, Transport
 
 __all__ = ["CandidateSink", "Upgrade", "UpgradeState", "UpgradingSession"]
 
@@ -96,7 +95,7 @@ class Upgrade:
 
     __slots__ = ("_candidate", "_loop", "_noop_timer", "_on_ended", "_session", "_timer", "state")
 
-    def __init__(self, session: UpgradingSession, candidate: WebSocketTransport, loop: Loop, timeout: float,
+    def __init__(self, session: UpgradingSession, candidate: Candidate, loop: Loop, timeout: float,
                  on_ended: Callable[[bool], object] | None = None) -> None:
         self._session = session
         self._on_ended = on_ended

@@ -6,9 +6,11 @@ Does no I/O and never blocks; the session wakes senders that wait for room. For 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from sys import maxsize
 
 from engineio_wsgi.packet import Packet, PacketType
-from engineio_wsgi.session.plain_messages import append_message
+from engineio_wsgi.runtime.threads import current_thread
+from engineio_wsgi.session.plain_messages import MessageQueue
 from engineio_wsgi.transports.base import Entry, Prepared, Transport, as_packet, size_of
 
 __all__ = ["OVERHEAD", "WriteBuffer", "entry_size"]
@@ -19,23 +21,21 @@ OVERHEAD = 64
 UNLIMITED = 1 << 62
 
 
-class WriteBuffer:
+class WriteBuffer(MessageQueue):
     """The entries that wait for a session's transport.
 
     Args:
         limit: the size at which the buffer is full, in bytes.
     """
 
-    __slots__ = ("_transport", "entries", "limit", "size", "watched")
-
-    _transport: Transport
+    __slots__ = ("watched",)
 
     def __init__(self, limit: int) -> None:
-        self.entries: list[Entry] = []
-        #: bytes of the entries, and those that the kernel has not accepted
+        self.entries = []
         self.size = 0
-        #: 0 once the buffer is closed, so that a sender has one number to check
-        self.limit = limit
+        self.limit = min(limit, maxsize)
+        self._thread = current_thread()
+        self._is_announced = False
         #: whether the session is to be told which entries were written, and not only how many bytes wait
         self.watched = False
 
@@ -59,21 +59,9 @@ class WriteBuffer:
         if not self._transport.corked:
             self._transport.wake()
 
-    def put_message(self, message: object, thread: int) -> bool:
-        """The same for a message that needs nothing else: exactly a ``bytes`` or an ASCII ``str``, sent in this ``thread``.
-
-        Returns:
-            ``False``, and nothing was done, if it is anything else or the buffer is full.
-        """
-        if self.size >= self.limit:
-            return False
-        size = append_message(self.entries, message, thread)
-        if size < 0:
-            return False
-        self.size += size
-        if not self._transport.corked:
-            self._transport.wake()
-        return True
+    def announce(self, announced: bool) -> None:
+        """Whether listeners or observers have to see each message before it is queued: ``put_message`` then queues none."""
+        self._is_announced = announced
 
     def withdraw(self, key: str) -> None:
         """Drop the message of a broadcast with this key that still waits, if there is one."""

@@ -13,10 +13,12 @@ from typing import ClassVar, Protocol, Self
 from gevent.hub import Waiter
 
 from engineio_wsgi.packet import Packet, PacketType
+from engineio_wsgi.protocol.websocket.items import Item
 from engineio_wsgi.runtime.observer import Meter
 
 __all__ = [
     "GOODBYE",
+    "Candidate",
     "ClientClose",
     "CloseReason",
     "Entry",
@@ -284,6 +286,8 @@ class Transport:
     upgrades_to: ClassVar[tuple[str, ...]] = ()
     #: whether it has a connection of its own, which a WebSocket handshake opens
     handles_upgrades: ClassVar[bool] = False
+    #: whether its handshakes come through the HTTP server that polls come through
+    over_http: ClassVar[bool] = True
 
     #: what it reports to; see :meth:`bind`
     sink: Sink
@@ -357,3 +361,40 @@ class Transport:
             is_local: whether it stays in this process, and only its server changes.
         """
         return None
+
+
+class Wire(Protocol):
+    """What an upgrade needs of a candidate's connection."""
+
+    def recv(self, size: int, /) -> bytes:
+        """Up to ``size`` bytes; ``b""`` at the end. Raises ``BlockingIOError`` instead of waiting, ``OSError`` if it is lost."""
+        ...
+
+    def watch(self, on_readable: Callable[[], object], /) -> None:
+        """Call ``on_readable()`` in the hub, repeatedly, as long as there is something to read."""
+        ...
+
+
+class Candidate(Transport):
+    """A transport with a connection of its own, to which a session that polls may be upgraded."""
+
+    __slots__ = ()
+
+    #: its connection, which the upgrade reads until the session uses the transport
+    wire: Wire
+
+    def feed(self, data: bytes) -> list[Item]:
+        """Decode what was received."""
+        raise NotImplementedError
+
+    def decode(self, item: str | bytes) -> Packet | None:
+        """The packet in an item that was decoded; ``None`` if there is none."""
+        raise NotImplementedError
+
+    def take(self, items: list[Item]) -> None:
+        """Queue the messages among decoded ``items``, and process the others, in order. Runs no listener."""
+        raise NotImplementedError
+
+    def send_now(self, packet: Packet) -> None:
+        """Write one packet without the write buffer."""
+        raise NotImplementedError

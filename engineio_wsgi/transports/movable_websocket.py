@@ -8,7 +8,7 @@ from engineio_wsgi.protocol.websocket.deflate import DeflateParameters, Deflater
 from engineio_wsgi.protocol.websocket.frames import DecoderSnapshot, FrameDecoder
 from engineio_wsgi.runtime.connection import Connection, ConnectionSnapshot
 from engineio_wsgi.runtime.loop import Stream
-from engineio_wsgi.transports.base import Entry, Transport
+from engineio_wsgi.transports.base import Candidate, Entry
 from engineio_wsgi.transports.entries import EntrySnapshot, has_callback, restore_entries, snapshots_of
 
 __all__ = ["MovableWebSocket", "WebSocketSnapshot"]
@@ -38,7 +38,7 @@ class WebSocketSnapshot(NamedTuple):
     in_flight: tuple[EntrySnapshot, ...]
 
 
-class MovableWebSocket(Transport):
+class MovableWebSocket(Candidate):
     """See the module."""
 
     __slots__ = ("_in_flight",)
@@ -90,7 +90,7 @@ class MovableWebSocket(Transport):
             self._in_flight = (entries, self._frames(entries))
 
     def resume_sending(self, unsent: bytes) -> None:
-        """Send what the other process has written, and its kernel has not taken. After :meth:`open`."""
+        """Send what the other process has written, and the kernel has not taken. Before :meth:`open`."""
         if unsent:
             self.wire.keep(unsent)
 

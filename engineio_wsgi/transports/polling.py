@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import gevent
 from gevent.hub import Waiter
 
-from engineio_wsgi.clock import Timer
 from engineio_wsgi.errors import ErrorCode, PayloadTooLarge, ProtocolError, RequestRefused
 from engineio_wsgi.handoff.client_socket import EndWatch
 from engineio_wsgi.http.body import read_body
@@ -22,6 +21,7 @@ from engineio_wsgi.log import shorten
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.protocol.engineio.codec import codec_of
 from engineio_wsgi.protocol.engineio.v4 import encode_text
+from engineio_wsgi.runtime.loop import Timer
 from engineio_wsgi.runtime.observer import Meter
 from engineio_wsgi.transports.base import CloseReason, Entry, Transport, as_packets, count_beyond
 
@@ -75,7 +75,7 @@ class PollingTransport(Transport):
     name = "polling"
     #: whether responses are scripts
     is_jsonp = False
-    upgrades_to = ("websocket", "flashsocket")
+    upgrades_to = ("websocket", "webtransport", "flashsocket")
 
     def __init__(self, protocol: int, limit: int, binary: bool = True, meter: Meter | None = None) -> None:
         super().__init__(meter)

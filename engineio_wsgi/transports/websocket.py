@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 
 import gevent
 
@@ -41,7 +42,7 @@ from engineio_wsgi.runtime.connection import RECV_SIZE, Connection
 from engineio_wsgi.runtime.greenlet_pool import GreenletPool
 from engineio_wsgi.runtime.observer import Meter
 from engineio_wsgi.transports.base import ClientClose, CloseReason, Entry, Prepared, as_packets, count_beyond
-from engineio_wsgi.transports.frame_forms import PING_FRAME, SHORT_HEADS, is_pong, message_head, shared_form
+from engineio_wsgi.transports.frame_forms import PING_FRAME, count_taken, is_pong, shared_form, text_parts
 from engineio_wsgi.transports.movable_websocket import MovableWebSocket
 
 __all__ = ["WebSocketTransport"]
@@ -89,14 +90,12 @@ class WebSocketTransport(MovableWebSocket):
         super().__init__(meter)
         self.wire = wire
         self.subprotocol = subprotocol
-        self._greenlets = greenlets
-        self._loop = gevent.get_hub().loop
+        self._greenlets, self._loop = greenlets, gevent.get_hub().loop
         self._decoder = decoder
         self._takes_batches = accelerated and protocol == 4
         self._writes_batches = self._takes_batches and binary and deflater is None
         self._codec = codec_of(protocol)
-        self._binary = binary
-        self._binary_prefix = 0 if protocol == 4 else 1
+        self._binary, self._binary_prefix = binary, 0 if protocol == 4 else 1
         self._deflater = deflater
         self._deflate_threshold = deflate_threshold
         #: the key of the frame of a broadcast that other transports can write as well; ``None`` if there is none
@@ -146,10 +145,11 @@ class WebSocketTransport(MovableWebSocket):
     def read(self, now: float) -> None:
         """Read once and deliver the packets. Called in a greenlet of the pool, or in the one that called ``receive``."""
         messages: list[str | bytes] = []
+        decoder = self._decoder
         try:
             fd = self.wire.recv_fd
             if fd >= 0 and self._takes_batches:
-                size, rest = receive_messages(fd, self._decoder.plain_limit, messages)
+                size, rest = receive_messages(fd, decoder.plain_limit, messages, decoder.begun)
             else:
                 size, rest = self._receive(messages)
         except BlockingIOError:
@@ -162,7 +162,7 @@ class WebSocketTransport(MovableWebSocket):
             return
         if self.meter is not None:
             self.meter.on_bytes_in(size)
-        if len(messages) == 1 and not rest:
+        if len(messages) == 1 and not rest and not decoder.begun:
             # most traffic: one message, which need not be queued
             self.inbox.deliver(messages[0], now)
         else:
@@ -170,6 +170,8 @@ class WebSocketTransport(MovableWebSocket):
 
     def _take_received(self, messages: list[str | bytes], rest: bytes, now: float) -> None:
         """Deliver plain ``messages``, and then what is in the frames behind them."""
+        if (rest or self._decoder.begun) and self._takes_batches:
+            rest = self._decoder.hold(rest, bool(messages))
         if messages:
             self.inbox.hear()
             self.inbox.enqueue(messages)
@@ -187,22 +189,23 @@ class WebSocketTransport(MovableWebSocket):
 
     def _read_items(self, items: list[Item], now: float) -> None:
         """Deliver decoded ``items``."""
-        if len(items) == 1:
-            # most traffic: one message, which need not be queued
-            item = items[0]
-            if type(item) is str and item[:1] == "4":
-                self.inbox.deliver(item[1:], now)
-                return
-            if type(item) is bytes and not self._binary_prefix:
-                self.inbox.deliver(item, now)
-                return
-        self._read_batch(items)
+        # most traffic: one message, which need not be queued
+        item = items[0] if len(items) == 1 else None
+        if type(item) is str and item[:1] == "4":
+            self.inbox.deliver(item[1:], now)
+        elif type(item) is bytes and not self._binary_prefix:
+            self.inbox.deliver(item, now)
+        else:
+            self._read_batch(items)
 
     def _receive(self, messages: list[str | bytes]) -> tuple[int, bytes]:
         """As ``receive_messages``, over TLS, without the part in C, and of other revisions."""
         data = self.wire.recv(RECV_SIZE)
-        position = decode_messages(data, self._decoder.plain_limit, messages) if self._takes_batches else 0
-        return len(data), data[position:]
+        size = len(data)
+        if self._takes_batches:
+            data = self._decoder.begun + data
+            data = data[decode_messages(data, self._decoder.plain_limit, messages):]
+        return size, data
 
     def describe(self) -> str:
         """The names of the listeners that reading calls."""
@@ -274,10 +277,9 @@ class WebSocketTransport(MovableWebSocket):
 
     def decode(self, item: str | bytes) -> Packet | None:
         """The packet in a frame; ``None`` if there is none."""
-        try:
+        with suppress(ProtocolError):
             return self._codec.decode_packet(item)
-        except ProtocolError:
-            return None
+        return None
 
     def _on_lost(self, error: OSError | None) -> None:
         """The connection was lost without a closing handshake."""
@@ -354,15 +356,7 @@ class WebSocketTransport(MovableWebSocket):
             return [part for entry in entries for part in (b"", self._frame(entry))]
         parts: list[bytes] = []
         for entry in entries:
-            if type(entry) is str:
-                payload = entry.encode() if entry.isascii() else to_utf8(entry)
-                size = len(payload)
-                # from a table: batches of 16 messages take a fifth less time
-                parts.append(SHORT_HEADS[size] if size < len(SHORT_HEADS) else message_head(size))
-                parts.append(payload)
-            else:
-                parts.append(b"")
-                parts.append(self._frame(entry))
+            parts += text_parts(entry) if type(entry) is str else (b"", self._frame(entry))
         return parts
 
     @staticmethod
@@ -449,12 +443,7 @@ class WebSocketTransport(MovableWebSocket):
         if self._in_flight is None:
             return []
         entries, frames = self._in_flight
-        taken = sum(map(len, frames)) - self.wire.unsent
-        for index in range(len(entries)):
-            taken -= len(frames[2 * index]) + len(frames[2 * index + 1])
-            if taken < 0:
-                return entries[index:]
-        return []
+        return entries[count_taken(frames, sum(map(len, frames)) - self.wire.unsent):]
 
     def _frame(self, entry: Entry) -> bytes:
         """The frame of an entry that is not plain text."""

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import gevent
 from gevent.event import Event
 
-from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.runtime.connection import Connection
+from engineio_wsgi.runtime.deadline import Deadline
 from engineio_wsgi.runtime.loop import IoLoop
 
 __all__ = ["FrameWriter"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from support.redis import RedisServer
@@ -25,6 +26,15 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Workers]]:
     yield begin
     for group in groups:
         group.stop()
+
+
+@pytest.fixture(params=["local", "redis"])
+def name(request: pytest.FixtureRequest) -> str:
+    """The option ``cluster`` of a cluster that no other test uses: one on this machine, and one over Redis."""
+    if request.param == "local":
+        return f"local:{uuid4()}"
+    redis: RedisServer = request.getfixturevalue("shared_redis")
+    return f"{redis.url}?group={uuid4()}"
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from support.clients import open_session
 from support.rawhttp import Headers
 from support.rawwebsocket import Closed, Refused, WebSocketClient
 
+from engineio_wsgi.log import Throttle
 from engineio_wsgi.session import first_message
-from engineio_wsgi.throttle import Throttle
 
 pytestmark = pytest.mark.ours
 
@@ -143,7 +143,7 @@ def test_a_plain_websocket(serve: Any, caplog: Any) -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_told_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(first_message, "_told", Throttle(60.0))
+    monkeypatch.setattr(first_message, "_throttle", Throttle())
 
 
 @pytest.mark.parametrize("sent", ["0", '0{"token":"secret"}', "0/admin,"])

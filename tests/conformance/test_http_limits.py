@@ -10,7 +10,7 @@ import pytest
 from support.plain import PlainServer, records_of, serving
 
 from engineio_wsgi import log
-from engineio_wsgi.throttle import Throttle
+from engineio_wsgi.log import Throttle
 
 pytestmark = pytest.mark.ours
 

@@ -47,6 +47,37 @@ def test_many_in_one_segment(serve: Any, eio: int) -> None:
     assert session.hear_many(2000) == [str(i) for i in range(2000)]
 
 
+@pytest.mark.parametrize("size", [1_000, 16_000, 40_000])
+def test_many_large_messages(serve: Any, eio: int, size: int) -> None:
+    """Most of them are received in two or more pieces."""
+    session = websocket(serve(), eio)
+    texts = [f"{number:05}" * (size // 5) for number in range(30)]
+    data = b"".join(frame_bytes(TEXT, b"4" + text.encode()) for text in texts)
+    heard: list[str | bytes] = []
+    for start in range(0, len(data), 150_000):
+        session.ws.http.send(data[start:start + 150_000])
+        heard += session.hear_many((min(start + 150_000, len(data)) * 30) // len(data) - len(heard))
+    assert heard == texts
+
+
+def test_a_large_message_in_pieces(serve: Any) -> None:
+    session = websocket(serve())
+    frame = frame_bytes(TEXT, b"4" + "äx".encode() * 2_000)
+    for start, end in ((0, 100), (100, 101), (101, 3_000), (3_000, len(frame))):
+        session.ws.http.send(frame[start:end])
+        session.served.settle()
+    assert session.hear() == "äx" * 2_000
+
+
+def test_a_large_message_is_closed_in_its_middle(serve: Any) -> None:
+    served = serve()
+    session = websocket(served)
+    session.ws.http.send(frame_bytes(TEXT, b"4" + b"x" * 2_000)[:1_000])
+    served.settle()
+    session.ws.http.close()
+    assert served.events.wait("close")["reason"] == "transport close"
+
+
 def test_a_message_in_one_segment_with_a_pong(serve: Any) -> None:
     session = websocket(serve())
     session.ws.http.send(frame_bytes(TEXT, b"4hello") + frame_bytes(TEXT, b"3"))

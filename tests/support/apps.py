@@ -1,4 +1,4 @@
-"""What the applications of the tests do with a session. The reference server has the same under the same names."""
+"""The applications of the tests: what each does with a session. The script of the reference server has the same names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def echo(server: Any) -> None:
-    """Every message comes back."""
+    """Sends every message back."""
 
     @server.on("connection")
     def connection(socket: Any) -> None:
@@ -18,7 +18,7 @@ def echo(server: Any) -> None:
 
 
 def hello(server: Any) -> None:
-    """Two messages wait for the client that connects."""
+    """Sends two messages when a client connects."""
 
     @server.on("connection")
     def connection(socket: Any) -> None:
@@ -27,7 +27,7 @@ def hello(server: Any) -> None:
 
 
 def told(server: Any) -> None:
-    """The client says in JSON what to do: ``["send", [data…]]``, ``["then_close", [data…]]``, ``["discard"]``…"""
+    """Does what the client's messages say, in JSON: ``["send", [data…]]``, ``["then_close", [data…]]``, ``["discard"]``…"""
 
     @server.on("connection")
     def connection(socket: Any) -> None:
@@ -43,7 +43,7 @@ def told(server: Any) -> None:
 
 
 def silent(server: Any) -> None:
-    """Listens, and says nothing."""
+    """Receives messages, and sends nothing."""
 
     @server.on("connection")
     def connection(socket: Any) -> None:

@@ -34,7 +34,7 @@ APART = 0.0002
 
 
 class BadNetwork:
-    """The way to a server. It is a good one until it is told otherwise.
+    """The network in front of a server. Without arguments and until a method is called, it has no faults.
 
     Args:
         served: the server at its end.
@@ -72,29 +72,29 @@ class BadNetwork:
         self._links.append(_Link(self, near, far))
 
     def stall(self, *, up: bool = True, down: bool = True) -> None:
-        """Nothing gets to the server (``up``) or back from it (``down``) any more."""
+        """Hold up all bytes to the server (``up``), or from it (``down``)."""
         if up:
             self.up.clear()
         if down:
             self.down.clear()
 
     def recover(self) -> None:
-        """All that has been held up comes at once."""
+        """Pass on at once what has been held up."""
         self.up.set()
         self.down.set()
 
     def vanish(self) -> None:
-        """Nothing that is connected gets anything through ever again, and nobody is told."""
+        """Drop everything on the connections that are open now, without closing them."""
         for link in self._links:
             link.vanish()
 
     def rebind(self, source: str) -> None:
-        """The NAT has forgotten everybody: new connections come from another address, and the old ones are dead."""
+        """Do as a NAT that has lost its table: drop everything on the open connections; new ones come from another address."""
         self.vanish()
         self.source = source
 
     def reset(self) -> None:
-        """Both ends of every connection are told that it never was."""
+        """Reset every connection at both ends."""
         for link in self._links:
             link.reset()
 
@@ -105,7 +105,7 @@ class BadNetwork:
                 link.wait_left()
 
     def stop(self) -> None:
-        """End everything."""
+        """Close all connections and the listener."""
         self._server.stop()
         for link in self._links:
             link.vanish()
@@ -157,7 +157,7 @@ class _Way:
         self._something = Event()
 
     def carry(self) -> None:
-        """Until the end, which is passed on: one direction can be closed without the other."""
+        """Copy until the end, and pass the end on: one direction can be closed without the other."""
         reader = gevent.spawn(self._read)
         try:
             with contextlib.suppress(OSError):

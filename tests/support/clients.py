@@ -24,7 +24,7 @@ def packet_of(data: str | bytes) -> Packet:
 
 
 def data_of(packet: Packet) -> str | bytes:
-    """What a message packet carries."""
+    """The data of a message packet."""
     if isinstance(packet, bytes):
         return packet
     assert packet[:1] == "4", f"expected a message, got the packet {packet[:80]!r}"
@@ -32,7 +32,7 @@ def data_of(packet: Packet) -> str | bytes:
 
 
 class Session:
-    """What both kinds of client have in common."""
+    """The base class of both kinds of client."""
 
     transport = ""
 
@@ -57,7 +57,7 @@ class Session:
         return f"{self.served.path}?{urlencode(query)}"
 
     def opened(self, packet: Packet) -> None:
-        """Take the open packet in."""
+        """Note what the open packet says."""
         assert isinstance(packet, str)
         assert packet[:1] == "0"
         self.info = json.loads(packet[1:])
@@ -71,7 +71,7 @@ class Session:
         raise NotImplementedError
 
     def vanish(self) -> None:
-        """Close the TCP connection without a word, the server waiting for something from it."""
+        """Close the TCP connection without a close packet or frame, while the server waits for data on it."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -238,7 +238,7 @@ def upgrade(polling: PollingSession) -> WebSocketSession:
 
 
 def drain(session: Session) -> list[Any]:
-    """Everything that still comes; polling clients go on until they are told to stop."""
+    """All packets that still arrive; polling clients poll until the session ends."""
     if isinstance(session, PollingSession):
         received = list(session.inbox)
         while "1" not in received:

@@ -1,6 +1,6 @@
 """A server whose clients' requests all arrive at another worker than their session's. The conformance suite runs over it.
 
-The engine that the test has in its hands owns all sessions; whatever connection begins with a request that names a session is
+The engine in the test's process has all sessions; whatever connection begins with a request that names a session is
 accepted by one of two other workers, in processes of their own.
 """
 
@@ -55,13 +55,13 @@ class CrossingServer(LocalServer):
         return None
 
     def stop(self) -> None:
-        """Stop it; the other workers have never had a session."""
+        """Stop it, and check that the other workers have never had a session."""
         super().stop()
         self._outposts.end()
 
 
 class _Crossed(Served):
-    """What is sent takes a longer way here."""
+    """A server for which :meth:`settle` waits for all workers."""
 
     def __init__(self, served: Served, outposts: Outposts) -> None:
         super().__init__(served.address, served.events, handler=served.handler, server=served.server, path=served.path)
@@ -77,7 +77,7 @@ class _Crossed(Served):
 
 @contextmanager
 def _on_a_machine_of_its_own() -> Iterator[None]:
-    """Nobody finds the sockets of workers that join meanwhile."""
+    """Workers that join meanwhile get socket names that no other worker finds, as on another machine."""
     choose_names = routing.choose_names
     routing.choose_names = lambda group: AbstractNames(f"{group} of {os.getpid()}")
     try:

@@ -25,7 +25,7 @@ DEPLOY = ROOT / "examples" / "deploy"
 UNIX_SOCKET = "/run/engineio/gunicorn.sock"
 #: seconds that a minute of a hurried proxy takes: a ping that is this late on a slow machine would be too late
 HURRIED = 3
-#: what nginx says of a client of ours that has earned it
+#: what nginx logs about clients that misbehave, as some tests' clients do on purpose
 TOO_LARGE = "client intended to send too large body: 2000000 bytes"
 #: an address of this machine that no proxy here has
 CLIENT = "127.0.0.2"
@@ -47,7 +47,7 @@ WSGIServer(listener, app, handler_class=WebSocketHandler, log=None).serve_foreve
 
 
 def free_port() -> int:
-    """A port of the loopback address that nobody listens on."""
+    """A port of the loopback address on which no process listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -62,7 +62,7 @@ def replaced(text: str, replacements: dict[str, str]) -> str:
 
 
 def is_reachable(address: str) -> bool:
-    """Whether somebody listens on ``unix:PATH`` or ``HOST:PORT``."""
+    """Whether a process listens on ``unix:PATH`` or ``HOST:PORT``."""
     host, _, port = address.removeprefix("unix:").partition(":")
     with socket.socket(socket.AF_INET if port else socket.AF_UNIX) as probe:
         try:
@@ -156,12 +156,12 @@ class Proxy(Program):
     def _arguments(self, folder: Path) -> list[str]:
         if self.kind == "haproxy":
             return ["-db", "-f", str(self.configuration)]
-        # its processes could not enter the test's folders if they became somebody else
+        # under another user, its processes could not enter the test's folders
         user = " user root;" if os.geteuid() == 0 else ""
         return ["-e", str(folder / "error.log"), "-c", str(self.configuration), "-g", f"daemon off;{user}"]
 
     def complaints(self) -> list[str]:
-        """Lines of the logs that tell of something that went wrong."""
+        """The lines of the logs that report a failure."""
         return [line for line in self.logs().splitlines()
                 if re.search(r"\[(warn|warning|error|crit|alert|emerg)\]|DOWN", line, re.IGNORECASE) and TOO_LARGE not in line]
 
@@ -196,7 +196,7 @@ def haproxy_configuration(folder: Path, backend: str, plain: int, secure: int, c
 
 
 class Site(Served):
-    """What the world sees: the proxy. Whoever connects has the address `CLIENT`."""
+    """The deployed site, as a client sees it: its proxy. Clients connect from the address `CLIENT`."""
 
     def __init__(self, address: tuple[str, int], tls: Any = None) -> None:
         super().__init__(address, EventLog(), handler="proxied")
@@ -227,7 +227,7 @@ class Site(Served):
             assert self.is_up()
 
     def ask(self) -> dict[str, Any]:
-        """What the application tells of itself and of the request: ``url``, ``address``, ``sessions``."""
+        """The state of the application, and what it sees of the request: ``url``, ``address``, ``sessions``."""
         connection = self.connect()
         content: dict[str, Any] = json.loads(connection.get("/").body)
         connection.close()
@@ -238,7 +238,7 @@ class _ConnectionFrom(HttpConnection):
     """A connection from an address of the test's choice."""
 
     def __init__(self, source: str, address: tuple[str, int], *, tls: Any = None, receive_buffer: int | None = None) -> None:
-        # not what the base class does: it connects, and a connection that says nothing is what a server tells of in its log
+        # the base class connects and sends nothing, which some servers log
         self.address, self.buffer, self.method = address, b"", "GET"
         self.sock = socket.socket()
         self.opened.append(self)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import gevent
 from werkzeug.wrappers import Request
@@ -15,6 +15,8 @@ from engineio_wsgi.engine.registry import Registry
 from engineio_wsgi.engine.server_events import ServerEvents
 from engineio_wsgi.options.options import Options
 from engineio_wsgi.session.socket import Socket
+
+T = TypeVar("T")
 
 ADDRESS = "192.0.2.7"
 #: a request for a session over polling
@@ -40,3 +42,12 @@ def fake_hooks(**replaced: Any) -> Hooks:
     hooks = Hooks(admit=lambda environ: "abcd1", generate_id=lambda request: "abcd1", has_own_ids=lambda: False,
                   request_of=Request, make_socket=Socket, unwrap=lambda application: application, on_start=lambda: None)
     return replace(hooks, **replaced)
+
+
+def made_with_registries(kind: Callable[..., T]) -> Iterator[Callable[..., T]]:
+    """The body of a fixture: a factory that calls ``kind(registry, **hooks)``. The registries' sessions end with the test."""
+    with ExitStack() as stack:
+        def make(*, in_cluster: bool = False, options: dict[str, Any] | None = None, **hooks: Any) -> T:
+            return kind(stack.enter_context(serving_registry(in_cluster, **(options or {}))), **hooks)
+
+        yield make

@@ -7,7 +7,7 @@ from typing import Any
 
 
 class FakeTimer:
-    """What `FakeLoop.timer` returns; of libev's, what the package uses."""
+    """A timer of `FakeLoop`, with the methods of libev's that the package uses."""
 
     def __init__(self, loop: FakeLoop, after: float, repeat: float) -> None:
         self._loop = loop
@@ -22,7 +22,7 @@ class FakeTimer:
         return self._call is not None
 
     def start(self, callback: Callable[..., Any], *args: Any) -> None:
-        """Fire after the time that it was made with."""
+        """Fire after the number of seconds for which it was made."""
         self._call = lambda: callback(*args)
         self.due = self._loop.now + self._after
         self._loop.timers.append(self)
@@ -60,7 +60,7 @@ class FakeLoop:
         return FakeTimer(self, after, repeat)
 
     def advance(self, seconds: float) -> None:
-        """Let time pass; what is due fires when it is due."""
+        """Let time pass, and fire each timer when it is due."""
         end = self.now + seconds
         while (timer := min(self.timers, key=lambda timer: timer.due, default=None)) and timer.due <= end:
             self.now = max(self.now, timer.due)
@@ -68,7 +68,7 @@ class FakeLoop:
         self.now = end
 
     def block(self, seconds: float) -> None:
-        """Let time pass while nothing can fire, as if somebody computed; then what is due fires once."""
+        """Let time pass without firing, as if a listener computed; then fire once what is due."""
         self.now += seconds
         for timer in [timer for timer in self.timers if timer.due <= self.now]:
             if timer.active:

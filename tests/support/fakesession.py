@@ -26,7 +26,7 @@ CONNECTIONS = ["wsgi.input", "wsgi.websocket", "engineio.socket", "gunicorn.sock
 
 
 class FakeTransport(Transport):
-    """Its client takes what there is when ``take`` is called."""
+    """A transport whose client takes all packets when ``take`` is called."""
 
     name = "fake"
 
@@ -38,7 +38,7 @@ class FakeTransport(Transport):
         self.under_way: list[Entry] = []
 
     def wake(self) -> None:
-        """There is something to write."""
+        """Note that there is something to write."""
         self.wakes += 1
 
     def wake_to_close(self) -> bool:
@@ -46,7 +46,7 @@ class FakeTransport(Transport):
         return bool(self.outbox.entries)
 
     def take(self) -> list[Entry]:
-        """Everything that waits is written."""
+        """Write everything that waits."""
         entries = self.outbox.take()
         self.sink.on_written(entries)
         return entries
@@ -75,7 +75,7 @@ class FakeTransport(Transport):
 
 
 class FakeHost:
-    """What a session needs of its server."""
+    """The part of a server that a session needs."""
 
     def __init__(self, **options: Any) -> None:
         self.options = Options.create(**options)
@@ -109,7 +109,7 @@ def opened_session(**options: Any) -> tuple[Any, Any]:
 
 
 def opened(**options: Any) -> tuple[Any, Any]:
-    """What the application sees of a session, and its transport."""
+    """A session's `Socket`, and its transport."""
     session, transport = opened_session(**options)
     return session.socket, transport
 
@@ -122,7 +122,7 @@ def outcome(greenlet: gevent.Greenlet) -> Any:
 
 
 def started(function: Callable[..., Any], *args: Any, **kwargs: Any) -> gevent.Greenlet:
-    """A greenlet that has got as far as it gets for now, which is not its end."""
+    """Start a greenlet, and check that it blocks before its end."""
     greenlet = gevent.spawn(function, *args, **kwargs)
     gevent.sleep(0)
     assert not greenlet.ready()

@@ -42,7 +42,7 @@ class FakeSink:
         return receiver
 
     def wait_for_room(self) -> None:
-        """What the test says."""
+        """Returns what the test has set."""
         self.log.append("room")
         self.room()
 
@@ -104,35 +104,35 @@ class FakeConnection:
         self.readable: Callable[[], object] = int
 
     def recv(self, size: int) -> bytes:
-        """What arrived; raises what is to be raised."""
+        """The next bytes that the test has queued, or the error in their place."""
         data = self.arriving.pop(0)
         if isinstance(data, OSError):
             raise data
         return data
 
     def write(self, data: bytes) -> None:
-        """Take as much as the kernel does."""
+        """Take as many bytes as the test allows."""
         if self.lost is not None:
             raise self.lost
         self.written.append(data)
         self.unsent = max(0, len(data) - self.takes)
 
     def lose(self, error: OSError) -> None:
-        """Writing has failed."""
+        """Let writing fail."""
         self.lost = error
 
     def drain(self) -> None:
-        """The kernel takes the rest."""
+        """Let the kernel take the rest."""
         self.takes, self.unsent = 1 << 30, 0
         self.drained()
 
     def watch(self, on_readable: Callable[[], object]) -> None:
-        """Somebody reads."""
+        """Call back when something is readable."""
         self.readable = on_readable
         self.calls.append("watch")
 
     def unwatch(self) -> None:
-        """Nobody reads."""
+        """Stop calling back."""
         self.calls.append("unwatch")
 
     def call_when_drained(self, callback: Callable[[], object]) -> None:
@@ -140,11 +140,11 @@ class FakeConnection:
         self.drained = callback
 
     def linger(self) -> None:
-        """The polite end."""
+        """Close after everything was sent."""
         self.closed = True
         self.calls.append("linger")
 
     def close(self) -> None:
-        """The end."""
+        """Close at once."""
         self.closed = True
         self.calls.append("close")

@@ -41,6 +41,6 @@ class Site:
 
 
 def logged_in(served: Served, user: str) -> list[tuple[str, str]]:
-    """The cookie of somebody who has logged in."""
+    """The cookie of a user who has logged in."""
     response = served.connect().get(f"/login/{user}")
     return [("Cookie", (response.header("Set-Cookie") or "").split(";")[0])]

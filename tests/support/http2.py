@@ -1,4 +1,4 @@
-"""An HTTP/2 client that sends one request after the other, over TCP without TLS: the other side is known to speak it."""
+"""An HTTP/2 client that sends one request after the other, over TCP without TLS (RFC 9113 section 3.3)."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ class Http2Connection:
         self._connection.send(self._h2.data_to_send())
 
     def json(self, target: str) -> Any:
-        """What a GET says."""
+        """The JSON body of the response to a GET."""
         return json.loads(self.request("GET", target)[1])
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._connection.close()

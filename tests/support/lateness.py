@@ -1,4 +1,4 @@
-"""An event loop that is late because a greenlet computes."""
+"""Makes the event loop late, as a greenlet does that computes."""
 
 from __future__ import annotations
 

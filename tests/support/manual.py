@@ -97,7 +97,7 @@ def is_python(text: str) -> bool:
 
 
 def check_requirement(text: str) -> None:
-    """PyPI would be asked for this package; its extras are some of ours."""
+    """Check that a requirement names this package, and extras that it has."""
     setup = ConfigParser()
     setup.read(ROOT / "setup.cfg")
     needed = Requirement(text)
@@ -116,20 +116,20 @@ def program(command: str) -> list[str]:
 
 
 class Shown(Program):
-    """A server, started as it is shown; it says itself where it listens."""
+    """A server that was started by a command of the manual."""
 
     def __init__(self, folder: Path, command: list[str], cwd: Path, **environment: str) -> None:
         super().__init__(folder, command, lambda: self.port > 0, cwd=cwd, **environment)
 
     @property
     def port(self) -> int:
-        """Where it listens, once it has said so."""
+        """The port from its output; blocks until it has printed it."""
         match = re.search(r"https?://127\.0\.0\.1:(\d+)", self.logs())
         return int(match[1]) if match else 0
 
     @property
     def site(self) -> Served:
-        """What it serves."""
+        """Connections to it, for a test."""
         return Served(("127.0.0.1", self.port), EventLog(), handler="shown")
 
 
@@ -141,7 +141,7 @@ class Finished(NamedTuple):
 
 
 class Shell:
-    """Types a page's commands, from an empty folder on.
+    """Runs the commands of a page, beginning in an empty folder.
 
     ``pip install`` asks no index: what this Python has is made available in the environment that the page has made. Servers
     listen on any port. Nothing else is different.
@@ -156,7 +156,7 @@ class Shell:
 
     @property
     def folder(self) -> Path:
-        """Where the shell is."""
+        """The current folder."""
         return Path(self.type("pwd").output.strip())
 
     def write(self, name: str, text: str) -> None:

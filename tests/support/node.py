@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,11 @@ TESTS = Path(__file__).resolve().parent.parent
 def node_modules() -> Path:
     """The folder with the packages of npm: ``$TEST_NODE_MODULES``, or what ``tests/prepare.sh`` made."""
     return Path(os.environ.get("TEST_NODE_MODULES") or TESTS / "node_modules")
+
+
+def find_chromium() -> str:
+    """The program that runs pages: ``$CHROMIUM``, or the one on ``PATH``."""
+    return os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or "chromium"
 
 
 def node_environment() -> dict[str, str]:
@@ -55,7 +61,7 @@ class Driver:
         self.process.stdin.flush()
 
     def stop(self) -> None:
-        """Let the script end; it must have nothing to complain about."""
+        """Let the script end, and check that it has printed no errors."""
         self.process.stdin.close()
         self.process.wait(60)
         gevent.joinall(self._readers, timeout=60)

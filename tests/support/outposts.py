@@ -1,7 +1,7 @@
 """Two more workers, in processes of their own and under any server: they accept connections for the engine of a test.
 
-The test's own engine is the third worker, and owns all sessions. Each connection is passed to one of the others directly after it
-was accepted, so that the loop of that worker's server reads its requests.
+The engine in the test's process is the third worker, and has all sessions. Each connection is passed to one of the others
+directly after it was accepted, so that the loop of that worker's server reads its requests.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from engineio_wsgi.cluster.local import names as addresses
 from engineio_wsgi.cluster import router as routing
 
 if os.environ.get("APART"):
-    # nobody finds its socket, as on another machine
+    # no other worker finds its socket, as on another machine
     routing.choose_names = lambda group: addresses.AbstractNames(f"{group} of {os.getpid()}")
 
 engine = None
@@ -85,7 +85,7 @@ def settle(owner):
         assert not engine.send(owner + "no session", "")
 
 def obey():
-    # what serves comes some time after this module
+    # the server is started some time after this module was imported
     while not (servers := [one for one in gc.get_objects() if isinstance(one, BaseServer) and one.started]):
         gevent.sleep(0.01)
     [server] = servers
@@ -162,18 +162,18 @@ class Outposts:
         self._logged = 0
 
     def begin(self, options: dict[str, Any]) -> None:
-        """Have engines with these options, as far as they can be told to other processes."""
+        """Create an engine with these options in each, as far as options can be sent to another process."""
         self._order(["begin", {name: value for name, value in options.items() if _can_be_told(value)}])
 
     def end(self) -> None:
-        """The test is over: no session may be there, and nobody may have complained."""
+        """Check at the end of a test that they have no sessions, and that nothing was logged about a failure."""
         self._order(["end", None])
         complaints = self._process.complaints()
         new, self._logged = complaints[self._logged:], len(complaints)
         assert not new, self._process.logs()[-4000:]
 
     def settle(self, owner: str) -> None:
-        """Return when they have passed on to a worker what they had been given before."""
+        """Return when they have passed on everything that they received before."""
         self._order(["settle", owner])
 
     def crossed(self) -> int:

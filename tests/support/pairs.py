@@ -31,7 +31,7 @@ KINDS: dict[str, tuple[str, list[str]]] = {
     "gevent-websocket": ("PlainWebSocketHandler", []),
 }
 
-#: those that are no worker classes
+#: the kinds that are not worker classes
 HANDLERS = ("WebSocketHandler", "WSGIHandler", "PlainWebSocketHandler")
 
 #: what is around the engine is in VARIANT; "seen" in the engine's responses is what of the environ has come to it
@@ -164,26 +164,26 @@ class Pair(ServerProcess):
         return self.accepted_beside(self.owner)
 
     def seen_of_upgrade(self) -> dict[str, Any]:
-        """What of the environ of the one upgrade has come to the engine."""
+        """The part of the environ that the engine has got with the only upgrade."""
         [line] = [line for line in self.output.read_text().splitlines() if line.startswith("upgrade ")]
         told: dict[str, Any] = json.loads(line.removeprefix("upgrade "))
         return told
 
     def open(self) -> str:
-        """A session of the owner's: the target of its requests."""
+        """Open a session of the owner. Returns the target of its requests."""
         response = self.at_owner().get(self.target)
         return f"{self.target}&sid={json.loads(response.body[1:])['sid']}"
 
 
 def seen(response: Any) -> dict[str, Any]:
-    """What of the environ has come to the engine."""
+    """The part of the environ that the engine has got."""
     told: dict[str, Any] = json.loads(response.header("X-Seen"))
     return told
 
 
 @contextmanager
 def stopped(pid: int) -> Iterator[None]:
-    """A process stands still meanwhile."""
+    """Stop a process (SIGSTOP) while the block runs."""
     os.kill(pid, signal.SIGSTOP)
     try:
         wait(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")

@@ -52,7 +52,7 @@ def records_of(name: str) -> Iterator[list[logging.LogRecord]]:
 
 
 def server_side(tls: dict[str, str] | None) -> dict[str, Any]:
-    """What a gevent server is told about TLS, given the files."""
+    """The TLS arguments of a gevent server."""
     if tls is None:
         return {}
     context = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -61,7 +61,7 @@ def server_side(tls: dict[str, str] | None) -> dict[str, Any]:
 
 
 def client_side(tls: dict[str, str]) -> gevent.ssl.SSLContext:
-    """What makes a client trust the server."""
+    """The context of a client that trusts the server."""
     context = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(tls["certfile"])
     return context

@@ -70,8 +70,8 @@ class ServerProcess:
 
     Args:
         folder: an empty one.
-        kind: one of ``MAINS``, or a worker class of gunicorn's.
-        arguments: gunicorn's.
+        kind: one of ``MAINS``, ``"serve"`` for the command of this package, or a worker class of gunicorn's.
+        arguments: gunicorn's, or the command's.
         options: the engine's.
         tls: the client's context, if the server speaks TLS.
         application: the text of the module ``app``.
@@ -89,10 +89,12 @@ class ServerProcess:
         for path in (self.error_log, self.access_log):
             path.touch()
         programs = {**MAINS, **(mains or {})}
-        command = [sys.executable, "-c", programs[kind]] if kind in programs else [
-            sys.executable, "-m", "gunicorn", "-k", kind, "-b", bind, "--error-logfile", str(self.error_log),
-            *(("--access-logfile", str(self.access_log)) if has_access_log else ()),
-            "--graceful-timeout", "20", "--no-control-socket", *arguments, "app:app"]
+        gunicorn = ["gunicorn", "-k", kind, "-b", bind, "--error-logfile", str(self.error_log),
+                    *(("--access-logfile", str(self.access_log)) if has_access_log else ()),
+                    "--graceful-timeout", "20", "--no-control-socket", *arguments, "app:app"]
+        serve = ["engineio_wsgi", "serve", "app:app", "--bind", bind, "--graceful-timeout", "20", *arguments]
+        program = ["-c", programs[kind]] if kind in programs else ["-m", *(serve if kind == "serve" else gunicorn)]
+        command = [sys.executable, *program]
         environ = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(folder), "OPTIONS": json.dumps(options or {}),
                    **(environment or {})}
         with self.output.open("wb") as output:
@@ -100,17 +102,17 @@ class ServerProcess:
                                             start_new_session=True)
         where = r"\w+://127.0.0.1:(\d+)" if bind.startswith("127") else r"(\w+):"
         match = self.wait_for(f"(?:Listening at:|listens on) {where}")
-        if kind not in programs:
+        if kind not in programs and kind != "serve":
             self.wait_for("Booting worker")
         port = int(match[1]) if match[1].isdigit() else 0
         self.served = _Served(("127.0.0.1", port), tls, kind)
 
     def logs(self) -> str:
-        """All that was logged, but for the access log."""
+        """The log without the access log."""
         return self.error_log.read_text() + self.output.read_text()
 
     def wait_for(self, pattern: str) -> re.Match[str]:
-        """What a line of the logs says, once it is there."""
+        """Wait until a line of the log matches. Returns the match."""
         found: list[re.Match[str] | None] = []
 
         def look() -> bool:
@@ -130,14 +132,14 @@ class ServerProcess:
             gevent.sleep(0.02)
 
     def ask(self) -> dict[str, Any]:
-        """What the wrapped application tells: ``clients``, ``pid``, ``scheme``, ``address``."""
+        """The state that the wrapped application reports: ``clients``, ``pid``, ``scheme``, ``address``."""
         connection = self.served.connect()
         content: dict[str, Any] = connection.get("/").json()
         connection.close()
         return content
 
     def complaints(self) -> list[str]:
-        """Lines of the logs that tell of something that went wrong."""
+        """The lines of the logs that report a failure."""
         return [line for line in self.logs().splitlines()
                 if re.search(r"^(WARNING|ERROR|CRITICAL)|\[(WARNING|ERROR|CRITICAL)\]|Traceback|Invalid", line)]
 
@@ -153,7 +155,7 @@ class ServerProcess:
         return int(self.process.returncode)
 
     def stop(self) -> None:
-        """End the server and its workers, whatever they do."""
+        """Kill the server and its workers."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()

@@ -1,4 +1,4 @@
-"""A small HTTP client on a gevent socket, which can also stop in the middle of things.
+"""A small HTTP client on a gevent socket, which can also send parts of requests.
 
 The tests' process is not patched: the servers run in its hub, and the tests block on sockets in its main greenlet.
 """
@@ -58,7 +58,7 @@ class Response:
 
 
 class HttpConnection:
-    """One connection to a server; requests go out and responses come in as the test says."""
+    """One connection to a server. The test decides when something is sent and read."""
 
     #: those of the running test, which are closed when it ends
     opened: ClassVar[list[HttpConnection]] = []
@@ -178,7 +178,7 @@ class HttpConnection:
         return data
 
     def read_to_end(self) -> bytes:
-        """Everything until the server closes the connection, be it with a reset."""
+        """Everything until the server closes or resets the connection."""
         parts = [self.buffer]
         self.buffer = b""
         try:
@@ -191,7 +191,7 @@ class HttpConnection:
     # -- the end
 
     def finish(self) -> None:
-        """Say that nothing more follows (FIN), and go on reading."""
+        """Close the sending side (FIN); the other side can still be read."""
         self.sock.shutdown(socket.SHUT_WR)
 
     def reset(self) -> None:

@@ -1,4 +1,4 @@
-"""A WebSocket client that writes its frames itself, so that it can also write wrong ones."""
+"""A WebSocket client that writes its frames itself, so that it can also send invalid ones."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Closed(Exception):
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame as it came."""
+    """One frame, as it was received."""
 
     opcode: int
     payload: bytes
@@ -103,7 +103,7 @@ class WebSocketClient:
             self.send_frame(BINARY, data)
 
     def send_frame(self, opcode: int, payload: bytes = b"", **bits: Any) -> None:
-        """Send one frame, right or wrong; see `frame_bytes` for the bits."""
+        """Send one frame, valid or not; see `frame_bytes` for the bits."""
         self.http.send(frame_bytes(opcode, payload, **bits))
 
     def close(self, code: int | None = 1000, reason: str = "") -> None:
@@ -156,7 +156,7 @@ class WebSocketClient:
         return Closed(struct.unpack("!H", payload[:2])[0], payload[2:].decode())
 
     def wait_closed(self) -> Closed:
-        """Read until the server closes; what comes before is dropped."""
+        """Read and drop everything until the server closes."""
         while True:
             try:
                 self.recv()

@@ -19,7 +19,7 @@ PATIENCE = 60.0
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A port on which no process listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -67,14 +67,14 @@ class RedisServer:
             return client.execute_command(*command)
 
     def kill(self) -> None:
-        """As if the machine had lost its power."""
+        """Kill it (SIGKILL), as if its machine lost power."""
         self.process.kill()
         self.process.wait()
 
     def pause(self) -> None:
-        """It says nothing any more, and its connections stay."""
+        """Stop it (SIGSTOP): it does not answer, and its connections stay open."""
         self.process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """It goes on."""
+        """Let it continue after :meth:`pause`."""
         self.process.send_signal(signal.SIGCONT)

@@ -1,6 +1,6 @@
 """The server under test, with one interface: ours in this process and its hub, or the reference server in another process.
 
-``Served`` is what a test gets; ``EventLog`` tells it what happened on the server's side, so that no test has to sleep.
+``Served`` is what a test gets; ``EventLog`` has what happened on the server's side, so that no test has to sleep.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class EventLog:
         self._changed = gevent.event.Event()
 
     def add(self, name: str, **fields: Any) -> None:
-        """Write one event down."""
+        """Add an event."""
         self.entries.append((name, fields))
         self._changed.set()
 
     def of(self, name: str) -> list[dict[str, Any]]:
-        """All events of one name so far."""
+        """The events with a name, until now."""
         return [fields for entry, fields in self.entries if entry == name]
 
     def wait(self, name: str, count: int = 1) -> dict[str, Any]:
@@ -50,7 +50,7 @@ class EventLog:
 class Served:
     """A running server.
 
-    ``server`` is the engine itself (``None`` if it runs in another process), ``handler`` the name of what carries it.
+    ``server`` is the engine itself (``None`` if it runs in another process), ``handler`` the name of its HTTP handler.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class ErrorText:
         self.parts: list[str] = []
 
     def write(self, text: str) -> None:
-        """What pywsgi writes tracebacks with."""
+        """Called by pywsgi with a traceback."""
         self.parts.append(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -95,7 +95,7 @@ class ErrorText:
         self.parts.extend(lines)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Does nothing: nothing is buffered."""
 
     @property
     def text(self) -> str:
@@ -104,7 +104,7 @@ class ErrorText:
 
 
 def record_events(server: Any, events: EventLog) -> None:
-    """Write down what happens on one of our servers."""
+    """Record what happens on a server."""
 
     @server.on("connection")
     def connection(socket: Any) -> None:
@@ -145,7 +145,7 @@ def handler_class(name: str) -> type:
 
 
 def server_context(certfile: str, keyfile: str) -> Any:
-    """What a TLS server needs."""
+    """The TLS context of a server."""
     context = gevent.ssl.SSLContext(gevent.ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certfile, keyfile)
     return context
@@ -194,7 +194,7 @@ class LocalServer:
         self.served = Served(self.http.address, self.events, handler=handler, server=self.engine, path=path)
 
     def stop(self) -> None:
-        """Close the sessions first, then the server; every session must have ended once, and nobody complained."""
+        """Close the sessions, then the server. Check that every session has ended once, and that no failure was logged."""
         self.engine.close(timeout=0)
         for _ in self.events.of("connection"):
             self.events.wait("close", len(self.events.of("connection")))

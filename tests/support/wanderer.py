@@ -44,7 +44,7 @@ class Talker:
         self._send = send
 
     def start(self) -> None:
-        """Let several greenlets send until all is sent."""
+        """Send all messages from several greenlets."""
         for _ in range(self.rng.randint(1, 4)):
             gevent.spawn(self._talk)
 
@@ -74,19 +74,19 @@ class Ledger:
             self.complete.set()
 
     def take(self, data: str | bytes) -> None:
-        """Write one message down."""
+        """Add a message."""
         self.numbers.append(number_of(data))
         if len(self.numbers) >= self.total:
             self.complete.set()
 
     @property
     def in_order(self) -> bool:
-        """Whether what has come so far is a beginning of what was sent: nothing lost, doubled or reordered."""
+        """Whether the messages until now are the first ones that were sent: none lost, doubled or reordered."""
         return self.numbers == list(range(len(self.numbers)))
 
 
 class Wanderer:
-    """The client of one seed. ``run`` returns when the conversation is over; ``received`` is what it heard."""
+    """The client for one seed. ``run`` returns when both sides have sent everything; ``received`` is what it got."""
 
     def __init__(self, served: Any, seed: int, eio: int) -> None:
         self.rng = random.Random(seed)
@@ -116,7 +116,7 @@ class Wanderer:
     # -- the life of the client
 
     def run(self) -> None:
-        """Open, talk, upgrade, talk, end."""
+        """Open a session, exchange messages, upgrade, exchange messages, and end it."""
         self.polling.open()
         for packet in self.polling.inbox:
             self._take(packet)
@@ -173,7 +173,7 @@ class Wanderer:
     # -- the upgrade
 
     def _upgrade(self, cycles: list[Any]) -> bool:
-        """One attempt; sometimes one that is meant to fail."""
+        """Try to upgrade once; some attempts fail on purpose."""
         fails = self.rng.random() < 0.2
         try:
             candidate = WebSocketSession(self.served, self.polling.eio, sid=self.polling.sid)

@@ -51,11 +51,11 @@ addresses.BACKLOG = options.pop("backlog", addresses.BACKLOG)
 patience = options.pop("patience", channel.PATIENCE)
 channel.PATIENCE = unix_listener.PATIENCE = forwarder.PATIENCE = patience
 if options.pop("apart", False):
-    # nobody finds the others' sockets, as on another machine
+    # no worker finds the others' sockets, as on another machine
     routing.choose_names = lambda group: addresses.AbstractNames(f"{group} of {os.getpid()}")
 sockets = options.pop("sockets", None)
 if sockets:
-    # as where there are no abstract names, and the kernel does not say who knocks
+    # as where there are no abstract names, and the kernel does not tell the user at the other end
     del socket.SO_PEERCRED
     routing.choose_names = lambda group: addresses.Folder(pathlib.Path(sockets))
 if str(options.get("cluster")).startswith("redis"):
@@ -214,7 +214,7 @@ def work(shared):
     os.write(1, f"worker {os.getpid()} {servers[1].server_port}\\n".encode())
     servers[0].serve_forever()
 
-# with SO_REUSEPORT it is only there to keep the port: it never listens
+# with SO_REUSEPORT, this socket only reserves the port: it never listens
 first = bound()
 port = first.getsockname()[1]
 os.write(1, f"shared {port}\\n".encode())
@@ -240,7 +240,7 @@ class Worker(Served):
         return super().connect(**({"tls": self._tls} if self._tls is not None else {}), **options)
 
     def ask(self) -> dict[str, Any]:
-        """What the worker says of itself: ``pid``, ``clients``, ``id``, ``counters``, ``adopted``, ``connected``, ``files``."""
+        """The state of the worker: ``pid``, ``clients``, ``id``, ``counters``, ``adopted``, ``connected``, ``files``."""
         connection = self.connect()
         content: dict[str, Any] = connection.get("/").json()
         connection.close()
@@ -298,7 +298,7 @@ class Workers:
         return self._log.read_text()
 
     def wait_for_log(self, text: str, count: int = 1) -> None:
-        """Wait until a text has been written so often."""
+        """Wait until the log has a text so many times."""
         deadline = monotonic() + PATIENCE
         while self.log().count(text) < count:
             assert monotonic() < deadline, f"no {text!r} in {self.log()}"
@@ -309,11 +309,11 @@ class Workers:
         return sum(worker.ask()["counters"].get(name, 0) for worker in self.workers)
 
     def complaints(self) -> list[str]:
-        """Lines that tell of something that went wrong."""
+        """The lines of the log that report a failure."""
         return [line for line in self.log().splitlines() if line.startswith(("WARNING", "ERROR", "Traceback"))]
 
     def stop(self) -> None:
-        """End all of them."""
+        """Stop all workers."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -355,7 +355,7 @@ def settled(condition: Callable[[], bool]) -> None:
 
 
 def knock(worker_id: str, group: str = "local/engine.io") -> Any:
-    """A connection to a worker's Unix socket."""
+    """Connect to a worker's Unix socket."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     sock.settimeout(PATIENCE)
     sock.connect(AbstractNames(group).address(worker_id))

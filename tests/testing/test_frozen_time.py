@@ -116,4 +116,4 @@ def test_there_is_one_clock() -> None:
     """What a module takes from ``time`` itself is frozen."""
     others = re.compile(r"^ *(from time import .*\b(monotonic|perf_counter)|import time\b)", re.MULTILINE)
     found = [str(path) for path in (ROOT / "engineio_wsgi").rglob("*.py") if others.search(path.read_text())]
-    assert found == [str(ROOT / "engineio_wsgi/clock.py")]
+    assert found == [str(ROOT / "engineio_wsgi/runtime/clock.py")]

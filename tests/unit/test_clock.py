@@ -6,7 +6,7 @@ import time
 
 from freezegun import freeze_time
 
-from engineio_wsgi.clock import monotonic
+from engineio_wsgi.runtime.clock import monotonic
 
 
 def test_it_is_the_monotonic_clock() -> None:

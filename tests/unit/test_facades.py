@@ -13,14 +13,15 @@ PROPERTIES = {
     "remote_address", "request", "server", "transport", "upgraded", "upgrading", "write_buffer",
 }  # fmt: skip
 METHODS = {
-    "close", "emit", "flush", "join", "leave", "listeners", "off", "on", "once", "receive", "send", "spawn", "wait_closed",
+    "close", "emit", "expire_at", "flush", "join", "leave", "listeners", "off", "on", "once", "receive", "send", "spawn", "wait_closed",
     "write",
 }  # fmt: skip
 
 SERVER_PROPERTIES = {"address", "clients", "clients_count", "cluster", "options"}
 SERVER_METHODS = {
     "attach", "broadcast", "close", "disconnect", "emit", "from_environ", "generate_id", "handle_request", "handle_socket",
-    "handle_upgrade", "listen", "listeners", "members", "off", "on", "once", "send", "serve_forever", "upgrades", "use", "wrap",
+    "handle_upgrade", "handle_webtransport", "listen", "listeners", "members", "off", "on", "once", "send", "serve_forever",
+    "upgrades", "use", "wrap",
 }  # fmt: skip
 #: what a framework's integration overrides
 SERVER_HOOKS = {"_admit", "_on_start", "_request_of", "_socket_class", "_stand_in", "_unwrap"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -57,3 +58,11 @@ def test_the_engine_does_not_know_that_there_are_other_workers() -> None:
 def test_every_room_says_what_it_owns() -> None:
     silent = [module for module, path in MODULES.items() if not ast.get_docstring(ast.parse(path.read_text()))]
     assert silent == []
+
+
+def test_the_files_that_the_architecture_names_exist() -> None:
+    text = (PACKAGE.parent / "docs/architecture.rst").read_text()
+    exist = {path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*")}
+    # where a sentence is about a room, it names the files without it
+    named = {name.rstrip("/") for name in re.findall(r"``((?!tests/)[a-z_0-9]+/[a-z_0-9/]*)``", text)}
+    assert {name for name in named if not any(path == name or path.endswith(f"/{name}") for path in exist)} == set()

@@ -6,20 +6,20 @@ Owns the calls that wait for a worker, and their order.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import suppress
 
 import gevent
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.bounded_queue import BoundedQueue
-from engineio_wsgi.cluster.local.channel import Channel, connect
-from engineio_wsgi.cluster.local.names import Names, is_worker_id
-from engineio_wsgi.cluster.messages import Kind, Message, read_result
+from engineio_wsgi.cluster.local.channel import Channel, connect, pause
+from engineio_wsgi.cluster.local.names import FORMER, Names, is_worker_id
+from engineio_wsgi.cluster.messages import Kind, Message, Refusal, read_result
 from engineio_wsgi.cluster.rpc import CALL_TIMEOUT
 from engineio_wsgi.errors import BadMessage, OwnerGone
 from engineio_wsgi.http.hub_thread import has_hub
-from engineio_wsgi.throttle import Throttle
+from engineio_wsgi.log import Throttle
+from engineio_wsgi.runtime.clock import monotonic
 
 __all__ = ["LocalCaller"]
 
@@ -27,6 +27,8 @@ logger = logging.getLogger("engine.cluster")
 
 #: bytes of calls that may wait for one worker; calls beyond them are dropped
 MAX_WAITING = 16_000_000
+#: seconds until a call for a session that moves is repeated
+RETRY_PERIOD = 0.005
 
 
 class LocalCaller:
@@ -34,31 +36,51 @@ class LocalCaller:
 
     Args:
         names: of their sockets.
-        worker_id: this one's; empty for a process that is no worker.
+        own: the ids of this worker; none for a process that is no worker.
     """
 
-    def __init__(self, names: Names, worker_id: str = "") -> None:
+    def __init__(self, names: Names, own: Container[str] = ()) -> None:
         self._names = names
-        self._worker_id = worker_id
+        self._own = own
         #: the calls that wait for each worker
         self._waiting: dict[str, BoundedQueue[Message]] = {}
-        self._complaints = Throttle()
+        self._throttle = Throttle()
 
     def others(self) -> list[str]:
         """See :class:`Caller`."""
-        return [worker for worker in self._names.workers() if worker != self._worker_id]
+        return [worker for worker in self._names.workers() if worker not in self._own]
 
     def ask(self, worker: str, message: Message) -> int:
         """See :class:`Caller`."""
-        deadline = monotonic() + CALL_TIMEOUT
-        channel = connect(self._names.address(worker), deadline)
         try:
-            reply = channel.ask(message, deadline)
+            channel, reply = self._exchange(worker, message)
+            channel.close()
             return read_result(reply) if reply.kind is Kind.RESULT else 0
         except (OSError, BadMessage) as error:
             raise OwnerGone(str(error)) from error
-        finally:
+
+    def _exchange(self, worker: str, message: Message, channel: Channel | None = None) -> tuple[Channel, Message]:
+        """Send a call, and follow the session or the name that it is for if that moves. Returns the channel, and the reply.
+
+        Args:
+            channel: to the worker, if there is one. It is closed if another one is returned, and after an error.
+        """
+        deadline = monotonic() + CALL_TIMEOUT
+        name = worker
+        while True:
+            channel = channel or connect(self._names.address(name), deadline)
+            try:
+                reply = channel.ask(message, deadline)
+                refusal = Refusal.of(reply) if reply.kind is Kind.REFUSED else None
+            except BaseException:
+                channel.close()
+                raise
+            if refusal not in (Refusal.MOVED, Refusal.FORMER) or monotonic() > deadline:
+                return channel, reply
             channel.close()
+            channel = None
+            name = worker + FORMER if refusal is Refusal.FORMER else worker
+            pause(RETRY_PERIOD)
 
     def ask_all(self, message: Message) -> dict[str, int]:
         """See :class:`Caller`. One after the other where there is no hub."""
@@ -99,7 +121,7 @@ class LocalCaller:
         if queue is None:
             queue = self._waiting[worker] = BoundedQueue(MAX_WAITING)
             gevent.spawn(self._work_off, worker, queue)
-        if not queue.append(message, len(message.body)) and self._complaints.passes(worker, monotonic()):
+        if not queue.append(message, len(message.body)) and self._throttle.passes(worker, monotonic()):
             logger.warning("messages to the worker %s are dropped: it does not answer, and %d bytes wait for it", worker,
                            queue.size)
 
@@ -113,12 +135,14 @@ class LocalCaller:
         channel: Channel | None = None
         try:
             while queue:
-                message, deadline = queue.popleft(), monotonic() + CALL_TIMEOUT
-                channel = channel or connect(self._names.address(worker), deadline)
-                channel.ask(message, deadline)
+                channel, _ = self._exchange(worker, queue.popleft(), channel)
+            if channel is not None:
+                channel.close()
         except (OwnerGone, OSError, BadMessage) as error:
             logger.debug("= dropped %d calls to the worker %s: %s", 1 + len(queue), worker, error)
         finally:
-            if channel is not None:
-                channel.close()
             del self._waiting[worker]
+
+    def tell_former(self, worker: str, message: Message) -> None:
+        """Have the process that had a worker's id before carry out a call later, in the order of the calls. Does not block."""
+        self._enqueue(worker + FORMER, message)

@@ -18,13 +18,13 @@ import gevent
 from gevent import monkey
 from gevent.socket import wait_read, wait_write
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.local.names import belongs_to_us
 from engineio_wsgi.cluster.messages import Kind, Message
 from engineio_wsgi.errors import BadMessage, OwnerGone
 from engineio_wsgi.http.hub_thread import has_hub
+from engineio_wsgi.runtime.clock import monotonic
 
-__all__ = ["PATIENCE", "Channel", "connect"]
+__all__ = ["PATIENCE", "Channel", "connect", "pause"]
 
 #: seconds that another worker has for everything but the application's answer
 PATIENCE = 5.0
@@ -38,7 +38,7 @@ _BESIDE_SIZE = _socket.CMSG_SPACE(MAX_DESCRIPTORS * _INT_SIZE)
 FIRST_RETRY, LAST_RETRY = 0.001, 0.05
 
 READ, WRITE = 1, 2
-#: what a :class:`TimeoutError` says
+#: the text of a :class:`TimeoutError`
 SILENT = "the other worker does not answer"
 _POLL_EVENTS = {READ: select.POLLIN, WRITE: select.POLLOUT}
 _poll: Callable[[], select.poll] = monkey.get_original("select", "poll")
@@ -57,7 +57,7 @@ class Channel:
     def __init__(self, sock: _socket.socket) -> None:
         self._sock = sock
         self._descriptors: list[int] = []
-        #: whether a file descriptor was lost since this process has too many (unix(7), MSG_CTRUNC)
+        #: whether the kernel dropped a file descriptor, because this process has too many (unix(7), MSG_CTRUNC)
         self._cut_short = False
 
     def send(self, message: Message, deadline: float | None = None, descriptor: int | None = None) -> None:
@@ -89,7 +89,7 @@ class Channel:
 
         Raises:
             OSError: the other side has closed the channel (``ConnectionError``), or sends nothing (``TimeoutError``).
-            BadMessage: what has arrived is no message.
+            BadMessage: what has arrived is not a message.
         """
         return self._receive_rest(self._receive_record(deadline), deadline)
 
@@ -101,7 +101,7 @@ class Channel:
 
         Raises:
             OSError: the other side has closed the channel in the middle of the message, or stopped sending (``TimeoutError``).
-            BadMessage: what has arrived is no message.
+            BadMessage: what has arrived is not a message.
         """
         try:
             first = self._receive_record(None)
@@ -137,7 +137,7 @@ class Channel:
             raise ConnectionResetError("the other worker has closed the channel")
         self._cut_short |= bool(flags & _socket.MSG_CTRUNC)
         if flags & _socket.MSG_TRUNC:
-            raise BadMessage(f"a record that is longer than {RECORD_SIZE} bytes")
+            raise BadMessage(f"a record is longer than {RECORD_SIZE} bytes")
         return bytes(data)
 
     def ask(self, message: Message, deadline: float, descriptor: int | None = None) -> Message:
@@ -183,16 +183,41 @@ class Channel:
 
         Raises:
             OSError: the other worker does not wait any longer, and may have answered the client itself.
-            BadMessage: no file descriptor has come, or more than one, or it is no socket's.
+            BadMessage: there is not exactly one file descriptor, or it is not that of a socket.
         """
         if self._cut_short:
             return None
         if len(self._descriptors) != 1:
-            raise BadMessage(f"{len(self._descriptors)} file descriptors came, and not one")
+            raise BadMessage(f"expected one file descriptor, got {len(self._descriptors)}")
         if not stat.S_ISSOCK(os.fstat(self._descriptors[0]).st_mode):
-            raise BadMessage("the file descriptor that came is no socket's")
+            raise BadMessage("the file descriptor is not that of a socket")
         self.confirm()
         return self._descriptors.pop()
+
+    # -- what moves
+
+    def take_descriptor(self) -> int | None:
+        """The file descriptor that came beside the last message; ``None`` if there was none, or this process has too many.
+
+        Raises:
+            BadMessage: more than one has come, or it is no socket's.
+        """
+        if len(self._descriptors) != 1:
+            if self._descriptors:
+                raise BadMessage(f"{len(self._descriptors)} file descriptors came, and not one")
+            return None
+        if not stat.S_ISSOCK(os.fstat(self._descriptors[0]).st_mode):
+            raise BadMessage("the file descriptor that came is no socket's")
+        return self._descriptors.pop()
+
+    def last_messages(self) -> list[Message]:
+        """Receive no more. Returns the messages that have arrived, each in one record. The other side can send nothing more."""
+        messages: list[Message] = []
+        with suppress(OSError, BadMessage):
+            self._sock.shutdown(_socket.SHUT_RD)
+            while data := self._sock.recv(RECORD_SIZE):
+                messages.append(Message.parse(data))
+        return messages
 
     # -- the end
 
@@ -232,6 +257,11 @@ def _wait(sock: _socket.socket, event: int, deadline: float | None) -> bool:
     return True
 
 
+def pause(seconds: float) -> None:
+    """Block for so long. A thread without a hub is blocked, and gets no hub for this."""
+    (gevent.sleep if has_hub() else _sleep_thread)(seconds)
+
+
 def connect(address: str, deadline: float) -> Channel:
     """Connect to the worker that listens on ``address``. Blocks while its queue is full.
 
@@ -252,15 +282,15 @@ def connect(address: str, deadline: float) -> Channel:
 
 def _connect(sock: _socket.socket, address: str, deadline: float) -> None:
     """Retry with pauses: an unconnected Unix socket counts as writable, so one cannot wait for it."""
-    pause = FIRST_RETRY
+    seconds = FIRST_RETRY
     while True:
         try:
             sock.connect(address)
         except BlockingIOError as error:
-            if monotonic() + pause > deadline:
+            if monotonic() + seconds > deadline:
                 raise OwnerGone("its queue is full") from error
-            (gevent.sleep if has_hub() else _sleep_thread)(pause)
-            pause = min(2 * pause, LAST_RETRY)
+            pause(seconds)
+            seconds = min(2 * seconds, LAST_RETRY)
         except OSError as error:
             raise OwnerGone(f"no process listens on its socket: {error.strerror}") from error
         else:

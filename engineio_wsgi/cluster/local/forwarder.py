@@ -11,16 +11,16 @@ from weakref import WeakSet
 
 from gevent import socket
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.forwarder import ClientWatch, RequestCopy
 from engineio_wsgi.cluster.local.channel import PATIENCE, Channel, connect
 from engineio_wsgi.cluster.local.channel_pool import ChannelPool
 from engineio_wsgi.cluster.local.names import Names
 from engineio_wsgi.cluster.messages import Kind, Message, MovedConnection, Refusal, read_answer
 from engineio_wsgi.cluster.pump import Pump
-from engineio_wsgi.errors import BadMessage, OwnerGone
+from engineio_wsgi.errors import BadMessage, OwnerGone, SessionMoves
 from engineio_wsgi.handoff.detachable import Detachable
 from engineio_wsgi.http.response import Response
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.connection import Connection, detach
 from engineio_wsgi.vendors.gevent_sockets import forget_descriptor
 
@@ -67,8 +67,9 @@ class LocalForwarder:
         try:
             channel = self._channels.take(owner)
             if channel is not None:
-                # if that worker has closed it meanwhile, it has taken nothing: it would have replied
-                with suppress(ConnectionError):
+                # if that worker has closed it meanwhile, it has taken nothing: it would have replied. If its name has moved, the
+                # process behind a new channel is another one
+                with suppress(ConnectionError, SessionMoves):
                     return self._offer(owner, channel, message, deadline, descriptor)
             channel = connect(self._names.address(owner), deadline)
             return self._offer(owner, channel, message, deadline, descriptor)
@@ -84,6 +85,9 @@ class LocalForwarder:
         except BaseException:
             channel.close()
             raise
+        if refusal is Refusal.MOVED:
+            channel.close()
+            raise refusal.error
         if refusal is not None:
             self._channels.keep(owner, channel)
             raise refusal.error

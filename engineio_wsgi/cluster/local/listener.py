@@ -15,12 +15,12 @@ import gevent
 from gevent.pool import Pool
 from gevent.socket import wait_read
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.local.channel import PATIENCE, Channel
 from engineio_wsgi.cluster.local.names import Names, belongs_to_us
 from engineio_wsgi.cluster.messages import Message
 from engineio_wsgi.errors import BadMessage, ConfigurationError
-from engineio_wsgi.throttle import Throttle
+from engineio_wsgi.log import Throttle
+from engineio_wsgi.runtime.clock import monotonic
 
 __all__ = ["UnixListener"]
 
@@ -29,7 +29,7 @@ logger = logging.getLogger("engine.cluster")
 #: channels at a time; further ones wait in the kernel's queue. Each carries a request that counts in another worker, too, or is
 #: one of the few idle ones
 MAX_CHANNELS = 10_000
-#: seconds until the next attempt to accept, after no file descriptor was left
+#: seconds until the next attempt to accept, if no file descriptor was left
 ACCEPT_PAUSE = 0.1
 
 
@@ -41,22 +41,26 @@ class UnixListener:
         worker_id: this worker's.
         receive: called in the channel's greenlet with each request's first message. May raise ``OSError`` and
             ``BadMessage``, which close the channel.
+        listener: the socket, if it comes from another process.
 
     Raises:
         ConfigurationError: such sockets cannot be made here.
         FileExistsError: the id is taken.
     """
 
-    def __init__(self, names: Names, worker_id: str, receive: Callable[[Channel, Message], object]) -> None:
+    def __init__(self, names: Names, worker_id: str, receive: Callable[[Channel, Message], object],
+                 listener: _socket.socket | None = None) -> None:
         self._names = names
         self._worker_id = worker_id
         self._receive = receive
         #: channels between two requests
         self._idle: set[Channel] = set()
-        self._complaints = Throttle()
+        self._throttle = Throttle()
         self._closed = False
+        #: whether requests over channels are not served any more, either
+        self._released = False
         # Any: the stub of C sockets does not know `_accept`
-        self._listener: Any = _listen(names, worker_id)
+        self._listener: Any = _listen(names, worker_id) if listener is None else listener
         #: the greenlets of the channels
         self._channels = Pool(MAX_CHANNELS)
         self._greenlet = gevent.spawn(self._accept)
@@ -71,7 +75,7 @@ class UnixListener:
                 continue
             except OSError as error:
                 # too many files are open
-                self._complain("a worker's connection cannot be accepted: %s", error)
+                self._warn("a connection from another worker cannot be accepted: %s", error)
                 gevent.sleep(ACCEPT_PAUSE)
                 continue
             sock = _socket.socket(fileno=number)
@@ -79,7 +83,7 @@ class UnixListener:
                 sock.setblocking(False)
                 self._channels.spawn(self._serve, Channel(sock))
             else:
-                self._complain("a connection of another user's process was closed%s", "")
+                self._warn("a connection of another user's process was closed%s", "")
                 sock.close()
 
     def _serve(self, channel: Channel) -> None:
@@ -88,7 +92,7 @@ class UnixListener:
                 self._receive(channel, message)
                 channel.close_descriptors()
         except BadMessage as error:
-            self._complain("a message of another process was refused: %s", error)
+            self._warn("a message of another process was refused: %s", error)
         except OSError as error:
             logger.debug("= another worker closed its channel: %s", error)
         finally:
@@ -96,7 +100,7 @@ class UnixListener:
 
     def _next(self, channel: Channel) -> Message | None:
         """The first message of the next request; ``None`` if there is none."""
-        if self._closed:
+        if self._released:
             return None
         self._idle.add(channel)
         try:
@@ -104,20 +108,39 @@ class UnixListener:
         finally:
             self._idle.discard(channel)
 
-    def _complain(self, text: str, detail: object) -> None:
-        if self._complaints.passes((text, str(detail)), monotonic()):
+    def _warn(self, text: str, detail: object) -> None:
+        if self._throttle.passes((text, str(detail)), monotonic()):
             logger.warning(text, detail)
 
     def close(self) -> None:
         """Accept no more channels; requests under way may finish. Harmless if repeated."""
         if self._closed:
             return
-        self._closed = True
+        self._closed = self._released = True
         self._greenlet.kill()
         self._listener.close()
         self._names.release(self._worker_id)
         for channel in self._idle:
             channel.shut_down()
+
+    def fileno(self) -> int:
+        """The descriptor of the listening socket."""
+        number: int = self._listener.fileno()
+        return number
+
+    def pause(self) -> None:
+        """Accept no more channels: they wait in the kernel's queue. Those that were accepted are served."""
+        self._greenlet.kill()
+
+    def resume(self) -> None:
+        """Accept again."""
+        self._greenlet = gevent.spawn(self._accept)
+
+    def give_away(self) -> None:
+        """Another process accepts under this name now. Channels that were accepted here are served as long as they are open."""
+        self._closed = True
+        self._greenlet.kill()
+        self._listener.close()
 
     def after_fork(self) -> None:
         """In a forked child: the socket and its name are the parent's."""

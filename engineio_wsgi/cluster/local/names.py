@@ -22,8 +22,8 @@ from typing import Protocol
 
 from engineio_wsgi.runtime.forks import reserve_names
 
-__all__ = ["AbstractNames", "Folder", "Names", "belongs_to_us", "choose_names", "is_worker_id", "listening_names", "short_mark",
-           "user_prefix"]
+__all__ = ["FORMER", "AbstractNames", "Folder", "Names", "belongs_to_us", "choose_names", "is_worker_id", "listening_names",
+           "short_mark", "user_prefix"]
 
 #: the beginning of a session id, which becomes a part of a file's name
 _WORKER_ID = re.compile(r"[0-9A-Za-z_-]{4}")
@@ -31,6 +31,8 @@ _WORKER_ID = re.compile(r"[0-9A-Za-z_-]{4}")
 _NAMED = re.compile(r"local:([0-9A-Za-z._-]{1,64})/")
 #: process, user, group (unix(7), SO_PEERCRED)
 _CREDENTIALS = struct.Struct("3i")
+#: behind a worker's id: the name of the socket of the process that had this id before, as long as it has sessions
+FORMER = ".former"
 #: connections that wait to be accepted
 BACKLOG = 1024
 
@@ -100,7 +102,7 @@ class AbstractNames:
 
     def workers(self) -> list[str]:
         """See :class:`Names`. The kernel keeps the list."""
-        return listening_names(self._prefix)
+        return [name for name in listening_names(self._prefix) if is_worker_id(name)]
 
 
 class Folder:
@@ -128,7 +130,7 @@ class Folder:
         with suppress(FileExistsError):
             self._path.mkdir(mode=0o700)
         if not _is_private(self._path):
-            raise PermissionError(f"{self._path} has to be a directory of this user's with mode 0700; remove it")
+            raise PermissionError(f"{self._path} is not a directory of this user with mode 0700; remove it")
         for path in self._sockets():
             if not _is_alive(str(path)):
                 path.unlink(missing_ok=True)
@@ -206,7 +208,7 @@ def short_mark(group: str) -> str:
 
 
 def _mark(group: str) -> str:
-    """The short name after the ``NAME`` of ``local:NAME``, so that `running_clusters` can tell it: 77 bytes at most."""
+    """The ``NAME`` of ``local:NAME``, by which `running_clusters` finds it, and the short name: 77 bytes at most."""
     name = _NAMED.match(group)
     return f"{name[1]}~{short_mark(group)}" if name else short_mark(group)
 

@@ -5,16 +5,30 @@ Knows the abstract names of Linux only; on other platforms, it finds nothing.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
+from collections.abc import Iterable
+from hashlib import sha256
+from socket import socket as Socket
 from typing import NamedTuple
 
 from engineio_wsgi.cluster.local.names import listening_names, short_mark, user_prefix
 
-__all__ = ["AUTOMATIC", "Running", "running_clusters"]
+__all__ = ["AUTOMATIC", "Running", "automatic_cluster", "running_clusters"]
 
-#: the beginning of the name of the cluster that gunicorn's workers make by themselves
+#: the beginning of the name of the cluster that the workers of one server make by themselves
 AUTOMATIC = "local:gunicorn-"
+
+
+def automatic_cluster(listeners: Iterable[Socket]) -> str:
+    """The cluster of the workers that accept connections on the same sockets.
+
+    Their addresses are compared, and not those of the settings: with port 0, several servers have the same setting.
+    """
+    names = [listener.getsockname() for listener in listeners]
+    addresses = sorted(repr(os.path.abspath(name) if name and isinstance(name, str) else name) for name in names)
+    return f"{AUTOMATIC}{sha256(''.join(addresses).encode()).hexdigest()[:12]}"
 
 
 class Running(NamedTuple):
@@ -23,7 +37,7 @@ class Running(NamedTuple):
     Attributes:
         cluster: the option ``cluster`` of its servers.
         workers: their number.
-        here: whether it has the path that was asked for.
+        here: whether its servers have the given path.
     """
 
     cluster: str

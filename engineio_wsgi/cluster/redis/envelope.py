@@ -15,7 +15,7 @@ __all__ = ["NO_LINK", "Envelope"]
 
 #: the version, and the fields of an :class:`Envelope`
 _ENVELOPE = Struct("!B12sIQQIQq")
-#: a number that no conversation may have: it has no opposite of 8 bytes
+#: the one number that no conversation may have: its negative does not fit into 8 bytes
 NO_CONVERSATION = -(1 << 63)
 #: the mark of a message on no link: it may be lost, and is not acknowledged
 NO_LINK = 0
@@ -51,16 +51,16 @@ class Envelope(NamedTuple):
         """Read an envelope, and its message if there is one.
 
         Raises:
-            BadMessage: the bytes are no envelope.
+            BadMessage: the bytes are not an envelope.
         """
         if len(data) < _ENVELOPE.size:
-            raise BadMessage(f"{len(data)} bytes are no envelope")
+            raise BadMessage(f"expected an envelope, got {len(data)} bytes")
         version, origin, *numbers = _ENVELOPE.unpack_from(data)
         check_version(version)
         try:
             envelope = cls(origin.rstrip(b"\0").decode("ascii"), *numbers)
         except UnicodeDecodeError:
-            raise BadMessage("an envelope whose sender is no name") from None
+            raise BadMessage("the sender of an envelope is not ASCII") from None
         if not envelope.first or envelope.conversation == NO_CONVERSATION:
             raise BadMessage("an envelope with invalid numbers")
         content = data[_ENVELOPE.size:]

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import gevent
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.local.channel import PATIENCE
 from engineio_wsgi.cluster.local.names import is_worker_id
 from engineio_wsgi.cluster.messages import Action, Call, Kind, Message, read_result, write_result
@@ -23,27 +22,28 @@ from engineio_wsgi.cluster.redis.pubsub import Outgoing, PubSub
 from engineio_wsgi.cluster.redis.reliable_link import Conversation, ReliableLink
 from engineio_wsgi.cluster.rpc import CALL_TIMEOUT, Answers
 from engineio_wsgi.errors import BadMessage, ConfigurationError, OwnerGone, Unreachable
+from engineio_wsgi.log import Throttle
 from engineio_wsgi.options.redis_url import RedisLocation
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.loop import Watcher
-from engineio_wsgi.throttle import Throttle
 
 __all__ = ["LinkFigures", "RedisLinks"]
 
 logger = logging.getLogger("engine.cluster")
 
-#: seconds after Redis was reached in which a worker that does not listen may just not have reconnected yet
+#: seconds after Redis was reached within which other workers may not have reconnected yet
 GRACE = 3.0
 #: seconds until messages to it are repeated
 GRACE_PAUSE = 0.1
-#: seconds in which a worker reconnects that has only lost its connection
+#: seconds that a worker has to reconnect, if it has only lost its connection
 RETURN_GRACE = 0.3
-#: seconds for which a worker may not listen before its link is forgotten: longer than a request may wait to be repeated
+#: seconds that a worker may be unreachable before its link is forgotten: longer than a request waits to be repeated
 LINK_GRACE = PATIENCE + 1.0
 #: seconds of delay after which the loop counts as having been blocked, and seconds in which it then receives what it missed
 STANDSTILL, CATCH_UP = 1.0, 0.25
 #: seconds between two checks of each link
 CHECK_PERIOD = 2.0
-#: seconds that Redis has to receive a withdrawal; if it does not, it has not received the withdrawn message either
+#: seconds that Redis has to receive a withdrawal. If it does not, it has not received the withdrawn message either
 FLUSH_TIMEOUT = 1.0
 #: links after which idle ones are closed
 MAX_IDLE = 256
@@ -93,7 +93,7 @@ class RedisLinks(RedisCaller):
         self._retransmitted = 0
         self._numbers = count(1)
         self._asked: dict[int, Answers[int]] = {}
-        self._complaints = Throttle()
+        self._throttle = Throttle()
         self._connector = RedisConnector(location, self._channels.slot_key)
         #: of the monotonic clock: when the loop last ran, as far as it is known, and until when new conversations wait
         self._awake_at = self._held_until = monotonic()
@@ -228,14 +228,14 @@ class RedisLinks(RedisCaller):
             else:
                 self._link_to(envelope.origin).receive(envelope, message)
         except BadMessage as error:
-            if self._complaints.passes(str(error), monotonic()):
+            if self._throttle.passes(str(error), monotonic()):
                 logger.warning("a message on Redis was refused: %s", error)
 
     def _receive_call(self, envelope: Envelope, message: Message | None) -> None:
         if message is not None and message.kind is Kind.CALL:
             call = Call.of(message)
             if call.group != self._group:
-                raise BadMessage(f"it is for the group {call.group!r}")
+                raise BadMessage(f"a call for the group {call.group!r}")
             if call.action is Action.BROADCAST or call.action is Action.PUBLISH:
                 # in their order
                 self._answer(envelope, self._perform(call, message.body))
@@ -256,7 +256,7 @@ class RedisLinks(RedisCaller):
         if envelope.conversation:
             self._post_call(self._channels.of(envelope.origin), -envelope.conversation, write_result(sessions))
 
-    # -- calls: each is carried out once; or not at all, if Redis goes away meanwhile
+    # -- calls: each is carried out once, or not at all if Redis is disconnected meanwhile
 
     def _post_call(self, channel: bytes, number: int, message: Message, heard: Callable[[int], object] | None = None) -> bool:
         envelope = Envelope(self.name, conversation=number)
@@ -287,7 +287,7 @@ class RedisLinks(RedisCaller):
 
     def _tell(self, channel: bytes, message: Message, heard: Callable[[int], object] | None) -> bool:
         posted = self._post_call(channel, 0, message, heard)
-        if not posted and heard is None and self._complaints.passes("full", monotonic()):
+        if not posted and heard is None and self._throttle.passes("full", monotonic()):
             logger.warning("broadcasts to other machines are dropped: too many bytes wait for Redis")
         return posted
 

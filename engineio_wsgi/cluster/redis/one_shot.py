@@ -9,7 +9,6 @@ import secrets
 
 from redis.exceptions import NoPermissionError
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.messages import Message, read_result
 from engineio_wsgi.cluster.redis.calls import RedisCaller
 from engineio_wsgi.cluster.redis.envelope import Envelope
@@ -17,6 +16,7 @@ from engineio_wsgi.cluster.redis.login import LOST, RedisConnector, RedisPyConne
 from engineio_wsgi.cluster.rpc import CALL_TIMEOUT
 from engineio_wsgi.errors import BadMessage, Unreachable
 from engineio_wsgi.options.redis_url import RedisLocation
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.vendors.redis_connections import set_timeout
 
 __all__ = ["OneShotClient"]
@@ -62,7 +62,7 @@ class OneShotClient(RedisCaller):
         except NoPermissionError as error:
             raise ConnectionError(self._connector.refused(error)) from error
         except LOST as error:
-            raise ConnectionError(f"Redis was lost, and nobody knows what was done: {error}") from error
+            raise ConnectionError(f"the connection to Redis was lost, and the call may have been carried out: {error}") from error
         finally:
             for connection in connections:
                 connection.disconnect()

@@ -16,13 +16,13 @@ import gevent
 from gevent.event import AsyncResult, Event
 from hiredis import PushNotification
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.redis.login import TIMEOUT, RedisConnector
 from engineio_wsgi.cluster.redis.resp import RedisConnection, pack_command
-from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.errors import Unreachable
+from engineio_wsgi.log import Throttle
+from engineio_wsgi.runtime.clock import monotonic
+from engineio_wsgi.runtime.deadline import Deadline
 from engineio_wsgi.runtime.loop import IoLoop, Watcher
-from engineio_wsgi.throttle import Throttle
 
 __all__ = ["Outgoing", "PubSub"]
 
@@ -96,7 +96,7 @@ class PubSub:
         #: of the monotonic clock: since when
         self.connected_since = 0.0
         self._publish, self._subscribe = ("SPUBLISH", "SSUBSCRIBE") if connector.sharded else ("PUBLISH", "SUBSCRIBE")
-        self._complaints = Throttle()
+        self._throttle = Throttle()
         self._greenlet = gevent.Greenlet(self._keep_connected)
 
     # -- the connection
@@ -119,7 +119,7 @@ class PubSub:
         self._connection = RedisConnection(connection, TIMEOUT, self._on_reply, self._lose)
         try:
             if first and listeners:
-                raise FileExistsError(f"somebody listens to {self._channels[0].decode()} already")
+                raise FileExistsError(f"another connection has subscribed to {self._channels[0].decode()} already")
             # each subscription by itself: in a Redis Cluster, too, all have the same slot
             self._connection.send(HELLO + b"".join([pack_command(self._subscribe, each) for each in self._channels]))
             Deadline(TIMEOUT).wait(self._settled)
@@ -145,22 +145,22 @@ class PubSub:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-        # what was sent may have been received: its sender knows how to find out, and nothing else is sent twice
+        # what was sent may have been received: a link finds out and repeats it, and nothing else is sent twice
         self._sent.clear()
         self._queue = deque(each for each in self._queue if each.lasting)
         self._waiting = sum(len(each.data) for each in self._queue)
 
     def _keep_connected(self) -> None:
-        """Reconnect for ever."""
+        """Reconnect whenever the connection is lost."""
         pause = FIRST_RETRY
         while True:
             lost = self._lost.get()
             lost_at = monotonic()
             self._disconnect()
             self._on_down(lost)
-            if self._complaints.passes(str(lost), monotonic()):
+            if self._throttle.passes(str(lost), monotonic()):
                 logger.warning("Redis is disconnected (%s): requests for sessions of other machines wait for it", lost)
-            # a Redis that is there and refuses everything is not asked all the time
+            # a Redis that accepts connections and refuses everything else is not tried all the time
             pause = FIRST_RETRY if monotonic() - self.connected_since > LAST_RETRY else min(2 * pause, LAST_RETRY)
             self._reconnect(pause)
             logger.info("Redis is connected again")

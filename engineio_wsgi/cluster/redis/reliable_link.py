@@ -16,11 +16,11 @@ import gevent
 from gevent.event import Event
 from gevent.hub import Waiter
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.messages import Kind, Message
 from engineio_wsgi.cluster.redis.envelope import NO_LINK, Envelope
-from engineio_wsgi.deadline import Deadline
 from engineio_wsgi.errors import BadMessage, OwnerGone
+from engineio_wsgi.runtime.clock import monotonic
+from engineio_wsgi.runtime.deadline import Deadline
 from engineio_wsgi.runtime.loop import Watcher
 
 __all__ = ["Conversation", "EnvelopeSender", "ReliableLink"]

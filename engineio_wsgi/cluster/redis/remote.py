@@ -14,7 +14,6 @@ from typing import ClassVar
 
 from gevent import socket
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.cluster.forwarder import ClientWatch, RequestCopy
 from engineio_wsgi.cluster.local.channel import PATIENCE
 from engineio_wsgi.cluster.messages import Kind, Message, MovedConnection, Refusal, read_answer
@@ -26,6 +25,7 @@ from engineio_wsgi.errors import BadMessage, OwnerGone
 from engineio_wsgi.handoff.client_socket import ENDED
 from engineio_wsgi.handoff.detachable import Detachable
 from engineio_wsgi.http.response import Response
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.connection import Connection, detach
 from engineio_wsgi.runtime.greenlet_pool import GreenletPool
 
@@ -33,7 +33,7 @@ __all__ = ["RedisForwarder", "RedisReceiver"]
 
 logger = logging.getLogger("engine.cluster")
 
-#: seconds in which most answers come. Only then does the client's connection get a watcher, which costs 5 % of a request
+#: seconds within which most answers arrive. The client's connection is watched only after them: a watcher costs 5 % of a request
 SOON = 0.05
 
 

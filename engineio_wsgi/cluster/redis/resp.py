@@ -1,4 +1,4 @@
-"""One connection to Redis without a greenlet: sends commands, parses replies, and checks that the server still lives.
+"""One connection to Redis without a greenlet: sends commands, parses replies, and checks that the server still answers.
 
 hiredis writes the commands and parses the replies; it knows no sockets. redis-py has opened the connection and logged in.
 """
@@ -62,7 +62,7 @@ class RedisConnection:
             self._lose(error)
 
     def _read(self) -> None:
-        """Read everything that is there: after a pause, what takes a request back may be far behind the request."""
+        """Read everything that has arrived: after a pause, the withdrawal of a request may be far behind the request."""
         connection = self._connection
         try:
             for _ in range(MAX_READS):

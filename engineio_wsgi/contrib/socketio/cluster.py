@@ -12,13 +12,13 @@ from typing import Protocol
 
 from socketio.pubsub_manager import PubSubManager
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.contrib.socketio.manager import EmitOnce, PassesVolatile, with_volatile
 from engineio_wsgi.contrib.socketio.options import PATH
 from engineio_wsgi.contrib.socketio.packets import dumps, loads
 from engineio_wsgi.contrib.socketio.untyped import Value
 from engineio_wsgi.emitter import Emitter
 from engineio_wsgi.engine.registry import WORKER_ID_SIZE
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.random_ids import ID_SIZE as RANDOM_SIZE
 
 __all__ = ["ClusterManager", "RoomCluster"]

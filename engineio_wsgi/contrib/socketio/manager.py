@@ -54,13 +54,15 @@ class EmitOnce(socketio.Manager):  # type: ignore[misc]  # no types
             super().emit(event, data, namespace, room=room, skip_sid=skip_sid, callback=callback)
             return
         message = self.message_of(event, data, namespace)
+        # the room that is named after a client: most events that handlers emit
         eio_sid = rooms[None].get(room) if skip_sid is None and type(room) is str and None in rooms else None
         if eio_sid is not None:
-            # the room that is named after a client: most events that handlers emit
             server.eio.send(eio_sid, message, volatile)
         else:
-            sockets = self._sockets(namespace, room, _skipped(skip_sid))
-            server.eio.broadcast(sockets, Bundle(message) if isinstance(message, str) else message, volatile)
+            self._broadcast(self._sockets(namespace, room, _skipped(skip_sid)), message, volatile)
+
+    def _broadcast(self, sockets: list[SocketIOSession], message: str | Bundle, volatile: bool) -> None:
+        self.server.eio.broadcast(sockets, Bundle(message) if isinstance(message, str) else message, volatile)
 
     def own_session(self, namespace: str, room: str) -> SocketIOSession | None:
         """The session of the client that a room is named after; ``None`` for other rooms, and for clients of other processes."""

@@ -10,27 +10,25 @@ from wsgiref.types import WSGIEnvironment
 
 from werkzeug.wrappers import Request
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.contrib.socketio.options import Translated
 from engineio_wsgi.contrib.socketio.origins import ORIGIN, forwarded_origin
 from engineio_wsgi.contrib.socketio.untyped import Value
 from engineio_wsgi.engine.hooks import ADDED_HEADERS
 from engineio_wsgi.errors import RequestRefused
 from engineio_wsgi.http.hub_thread import in_plain_thread
+from engineio_wsgi.log import Throttle
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.threads import current_thread
 from engineio_wsgi.server import Server
 from engineio_wsgi.session.delivery import OnSlow
 from engineio_wsgi.session.outgoing import Bundle, prepare
 from engineio_wsgi.session.session import Session
 from engineio_wsgi.session.socket import Socket
-from engineio_wsgi.throttle import Throttle
 
 __all__ = ["SocketIOEngine", "SocketIOSession"]
 
 logger = logging.getLogger("engine.socketio")
 
-#: seconds for which the advice about refused origins is not repeated
-ADVICE_PERIOD = 60.0
 
 
 class SocketIOSession(Socket):
@@ -98,7 +96,7 @@ class SocketIOEngine(Server):
         self._new_id = new_id
         self._started = on_start
         self._cookie = translated.cookie
-        self._advised = Throttle(ADVICE_PERIOD)
+        self._throttle = Throttle()
         for middleware in translated.middlewares:
             self.use(middleware)
         if not translated.trust_forwarded:
@@ -144,7 +142,7 @@ class SocketIOEngine(Server):
         origin = refusal.context.get("origin")
         environ = refusal.request.environ
         if refusal.context.get("name") == "ORIGIN" and origin == forwarded_origin(environ) \
-                and self._advised.passes("origin", monotonic()):
+                and self._throttle.passes("origin", monotonic()):
             logger.warning("a page of %s was refused, which is this server's origin as its proxy names it: python-engineio "
                            "trusts X-Forwarded-Proto and X-Forwarded-Host, and this engine does not. Set trust_forwarded=True if "
                            "clients reach this server through the proxy only, or wrap the application in werkzeug's ProxyFix",

@@ -15,7 +15,7 @@ from socketio.exceptions import ConnectionError as NotConnected
 
 from engineio_wsgi import testing
 from engineio_wsgi.contrib.socketio.untyped import Foreign, Value
-from engineio_wsgi.deadline import Deadline
+from engineio_wsgi.runtime.deadline import Deadline
 
 __all__ = ["Client", "Event"]
 

@@ -95,22 +95,24 @@ def _has_utf8(text: str) -> bool:
     return True
 
 
-def receive_in_python(fd: int, limit: int, messages: list[str | bytes]) -> tuple[int, bytes]:
+def receive_in_python(fd: int, limit: int, messages: list[str | bytes], begun: bytes) -> tuple[int, bytes]:
     """Receive once from a socket, and do with the bytes what ``decode_messages`` does.
 
     Args:
         fd: the descriptor of a socket.
         limit, messages: as of ``decode_messages``.
+        begun: what was received before, and comes before these bytes: less than 64 KiB.
 
     Returns:
-        How many bytes were received (0 at the end of the stream), and those from the first frame on that was not taken.
+        How many bytes were received (0 at the end of the stream), and those of all from the first frame on that was not taken.
 
     Raises:
         BlockingIOError: there is nothing to read now.
         OSError: the connection is lost.
     """
-    data = _borrow(fd, lambda sock: sock.recv(RECV_SIZE, socket.MSG_DONTWAIT))
-    return len(data), data[decode_in_python(data, limit, messages) :]
+    received = _borrow(fd, lambda sock: sock.recv(RECV_SIZE - len(begun), socket.MSG_DONTWAIT))
+    data = begun + received
+    return len(received), data[decode_in_python(data, limit, messages) :]
 
 
 def send_in_python(fd: int, messages: Sequence[object]) -> tuple[int, bytes] | None:

@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 
 #define FINAL_TEXT 0x81
 #define FINAL_BINARY 0x82
@@ -18,7 +19,8 @@
 #define MAX_HEAD 10
 #define MESSAGE '4' /* the packet type of a message */
 #define RECV_SIZE 65536 /* as connection.py */
-#define SEND_SIZE 16384 /* frames up to this size need no bytes object */
+#define SEND_SIZE 16384 /* frames up to this size are copied before they are sent */
+#define MAX_GATHERED 32 /* messages that are sent from where they are */
 #ifndef MSG_NOSIGNAL
 #define MSG_NOSIGNAL 0
 #endif
@@ -161,21 +163,27 @@ static PyObject *
 receive_messages(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
 {
     uint8_t data[RECV_SIZE];
-    if (count != 3 || !PyLong_CheckExact(arguments[0]) || !PyList_CheckExact(arguments[2])) {
-        PyErr_SetString(PyExc_TypeError, "receive_messages(fd: int, limit: int, messages: list)");
+    if (count != 4 || !PyLong_CheckExact(arguments[0]) || !PyList_CheckExact(arguments[2]) || !PyBytes_CheckExact(arguments[3])) {
+        PyErr_SetString(PyExc_TypeError, "receive_messages(fd: int, limit: int, messages: list, begun: bytes)");
         return NULL;
     }
     int fd = (int)PyLong_AsLong(arguments[0]);
     if (fd == -1 && PyErr_Occurred())
         return NULL;
+    Py_ssize_t begun = PyBytes_GET_SIZE(arguments[3]);
+    if (begun >= RECV_SIZE) {
+        PyErr_SetString(PyExc_ValueError, "what has begun leaves no room");
+        return NULL;
+    }
+    memcpy(data, PyBytes_AS_STRING(arguments[3]), (size_t)begun);
     ssize_t size;
     do
-        size = recv(fd, data, sizeof data, MSG_DONTWAIT);
+        size = recv(fd, data + begun, (size_t)(RECV_SIZE - begun), MSG_DONTWAIT);
     while (size < 0 && errno == EINTR);
     if (size < 0)
         return PyErr_SetFromErrno(PyExc_OSError);
-    Py_ssize_t position = take_messages(data, size, arguments[1], arguments[2]);
-    return position < 0 ? NULL : size_and_rest(size, data + position, size - position);
+    Py_ssize_t position = take_messages(data, begun + size, arguments[1], arguments[2]);
+    return position < 0 ? NULL : size_and_rest(size, data + position, begun + size - position);
 }
 
 /* ---- encoding */
@@ -344,6 +352,65 @@ send_to_all(PyObject *module, PyObject *const *arguments, Py_ssize_t given)
     return exceptions;
 }
 
+/* Frames in pieces, which the kernel puts together: for messages so large that a copy costs more. */
+struct gathered {
+    struct iovec pieces[2 * MAX_GATHERED];
+    uint8_t heads[MAX_GATHERED][MAX_HEAD + 1];
+    Py_ssize_t size;
+};
+
+/* Gathers the frames of messages that need no encoding. Returns 0 if there is another message, or too many. */
+static int
+gather_frames(PyObject *messages, struct gathered *frames)
+{
+    frames->size = 0;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(messages); i++) {
+        PyObject *message = PyList_GET_ITEM(messages, i);
+        if (i == MAX_GATHERED || !is_copied_as_it_is(message))
+            return 0;
+        int is_text = PyUnicode_CheckExact(message);
+        Py_ssize_t size;
+        const void *source = bytes_of(message, &size);
+        uint8_t *end = put_head(frames->heads[i], is_text ? FINAL_TEXT : FINAL_BINARY, size + is_text);
+        if (is_text)
+            *end++ = MESSAGE;
+        frames->pieces[2 * i] = (struct iovec){frames->heads[i], (size_t)(end - frames->heads[i])};
+        frames->pieces[2 * i + 1] = (struct iovec){(void *)source, (size_t)size};
+        frames->size += end - frames->heads[i] + size;
+    }
+    return 1;
+}
+
+/* Sends what was gathered of `count` messages, with one system call. */
+static PyObject *
+send_gathered(int fd, struct gathered *frames, Py_ssize_t count)
+{
+    struct msghdr parts = {.msg_iov = frames->pieces, .msg_iovlen = (size_t)(2 * count)};
+    ssize_t sent;
+    do
+        sent = sendmsg(fd, &parts, MSG_DONTWAIT | MSG_NOSIGNAL);
+    while (sent < 0 && errno == EINTR);
+    if (sent < 0 && errno != EAGAIN && errno != EWOULDBLOCK)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    Py_ssize_t skipped = sent < 0 ? 0 : sent;
+    PyObject *rest = PyBytes_FromStringAndSize(NULL, frames->size - skipped), *result = NULL;
+    if (rest == NULL)
+        return NULL;
+    char *target = PyBytes_AS_STRING(rest);
+    for (Py_ssize_t i = 0; i < 2 * count; i++) {
+        Py_ssize_t size = (Py_ssize_t)frames->pieces[i].iov_len, taken = skipped < size ? skipped : size;
+        memcpy(target, (char *)frames->pieces[i].iov_base + taken, (size_t)(size - taken));
+        target += size - taken;
+        skipped -= taken;
+    }
+    PyObject *whole = PyLong_FromSsize_t(frames->size);
+    if (whole != NULL)
+        result = PyTuple_Pack(2, whole, rest);
+    Py_XDECREF(whole);
+    Py_DECREF(rest);
+    return result;
+}
+
 /* Writes the frames of messages that need no encoding to `target`. Returns their size; -1: there is another message, or no room. */
 static Py_ssize_t
 put_plain_frames(PyObject *messages, uint8_t *target, Py_ssize_t room)
@@ -362,10 +429,27 @@ put_plain_frames(PyObject *messages, uint8_t *target, Py_ssize_t room)
     return target - start;
 }
 
+/* The same for messages that were copied into one piece. */
+static PyObject *
+send_copied(int fd, const uint8_t *data, Py_ssize_t size)
+{
+    Py_ssize_t sent = send_once(fd, (const char *)data, size);
+    if (sent == -EAGAIN || sent == -EWOULDBLOCK)
+        sent = 0;
+    if (sent < 0) {
+        errno = (int)-sent;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    return size_and_rest(size, data + sent, size - sent);
+}
+
 static PyObject *
 send_messages(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
 {
-    uint8_t buffer[SEND_SIZE];
+    union {
+        uint8_t copied[SEND_SIZE];
+        struct gathered gathered;
+    } frames;
     if (count != 2 || !PyLong_CheckExact(arguments[0]) || !PyList_CheckExact(arguments[1])) {
         PyErr_SetString(PyExc_TypeError, "send_messages(fd: int, messages: list)");
         return NULL;
@@ -373,50 +457,23 @@ send_messages(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_
     int fd = (int)PyLong_AsLong(arguments[0]);
     if (fd == -1 && PyErr_Occurred())
         return NULL;
-    const uint8_t *data = buffer;
-    PyObject *frames = NULL, *result = NULL;
-    Py_ssize_t size = put_plain_frames(arguments[1], buffer, sizeof buffer);
-    if (size < 0) {
-        frames = encode_messages(NULL, arguments[1]);
-        if (frames == NULL || frames == Py_None)
-            return frames;
-        data = (const uint8_t *)PyBytes_AS_STRING(frames);
-        size = PyBytes_GET_SIZE(frames);
-    }
-    ssize_t sent;
-    do
-        sent = send(fd, data, (size_t)size, MSG_DONTWAIT | MSG_NOSIGNAL);
-    while (sent < 0 && errno == EINTR);
-    if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
-        sent = 0;
-    result = sent < 0 ? PyErr_SetFromErrno(PyExc_OSError) : size_and_rest(size, data + sent, size - sent);
-    Py_XDECREF(frames);
+    Py_ssize_t size = put_plain_frames(arguments[1], frames.copied, sizeof frames.copied);
+    if (size >= 0)
+        return send_copied(fd, frames.copied, size);
+    /* sendmsg calls no code of others: the list keeps the messages meanwhile */
+    if (gather_frames(arguments[1], &frames.gathered))
+        return send_gathered(fd, &frames.gathered, PyList_GET_SIZE(arguments[1]));
+    PyObject *encoded = encode_messages(NULL, arguments[1]);
+    if (encoded == NULL || encoded == Py_None)
+        return encoded;
+    PyObject *result = send_copied(fd, (const uint8_t *)PyBytes_AS_STRING(encoded), PyBytes_GET_SIZE(encoded));
+    Py_DECREF(encoded);
     return result;
-}
-
-/* ---- queueing */
-
-static PyObject *
-append_message(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
-{
-    if (count != 3 || !PyList_CheckExact(arguments[0]) || !PyLong_CheckExact(arguments[2])) {
-        PyErr_SetString(PyExc_TypeError, "append_message(entries: list, message, thread: int)");
-        return NULL;
-    }
-    PyObject *message = arguments[1];
-    Py_ssize_t size = -1;
-    if (is_copied_as_it_is(message) && PyLong_AsUnsignedLong(arguments[2]) == PyThread_get_thread_ident()) {
-        bytes_of(message, &size);
-        if (PyList_Append(arguments[0], message))
-            return NULL;
-    }
-    return PyErr_Occurred() ? NULL : PyLong_FromSsize_t(size);
 }
 
 /* ---- the module */
 
 static PyMethodDef functions[] = {
-    {"append_message", (PyCFunction)(void (*)(void))append_message, METH_FASTCALL, NULL},
     {"decode_messages", (PyCFunction)(void (*)(void))decode_messages, METH_FASTCALL, NULL},
     {"encode_messages", encode_messages, METH_O, NULL},
     {"send_to_all", (PyCFunction)(void (*)(void))send_to_all, METH_FASTCALL, NULL},

@@ -82,7 +82,7 @@ class DeflateParameters:
 
     def as_tuple(self) -> tuple[int, ...]:
         """The parameters as numbers, for another process."""
-        return astuple(self)
+        return tuple(map(int, astuple(self)))
 
     @classmethod
     def of_tuple(cls, values: tuple[int, ...]) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,13 +11,18 @@ from typing import Any
 import pytest
 import socketio
 from gevent.pywsgi import WSGIServer
-from support.node import Driver
+from support.factories import stopped_afterwards
+from support.node import Driver, find_chromium, node_modules
 from support.serving import EventLog
 
 import engineio_wsgi
 from engineio_wsgi.contrib.socketio import Server
 
 HERE = Path(__file__).parent
+BROWSER = HERE.parents[1] / "interop" / "drivers" / "browser.js"
+#: what a browser loads, from each site
+FILES = {"/page.html": str(HERE / "page.html"), "/client_core.js": str(HERE / "client_core.js"),
+         "/socket.io.min.js": str(node_modules() / "socket.io-client" / "dist" / "socket.io.min.js")}
 
 
 class Site:
@@ -32,7 +38,7 @@ class Site:
         self.events = EventLog()
         self.sio = server_class(**options)
         add_handlers(self.sio, self.events)
-        app = socketio.WSGIApp(self.sio, socketio_path=options.get("path", "socket.io").strip("/"))
+        app = socketio.WSGIApp(self.sio, socketio_path=options.get("path", "socket.io").strip("/"), static_files=FILES)
         self.http = WSGIServer(("127.0.0.1", 0), app, handler_class=engineio_wsgi.WebSocketHandler, log=None)
         self.http.start()
         self.address: tuple[str, int] = self.http.address
@@ -106,23 +112,46 @@ def _add_events(sio: Server, nsp: str) -> None:
 @pytest.fixture
 def site() -> Iterator[Callable[..., Site]]:
     """A factory of sites, which are stopped when the test ends."""
-    made: list[Site] = []
+    yield from stopped_afterwards(Site)
 
-    def start(**options: Any) -> Site:
-        made.append(Site(**options))
-        return made[-1]
 
-    yield start
-    for each in made:
-        each.stop()
+class Page(Driver):
+    """The official client in a page of Chromium, driven as `node_client.js`.
+
+    Args:
+        url: of a site.
+        options: the client's, in JSON.
+    """
+
+    def __init__(self, url: str, options: str) -> None:
+        super().__init__(str(BROWSER), find_chromium())
+        self.events.wait("ready")
+        super().tell("goto", url=f"{url}/page.html")
+        self.events.wait("loaded")
+        super().tell("run", script=f"start({options})")
+
+    def tell(self, op: str, **fields: Any) -> None:
+        """Send one command."""
+        super().tell("run", script=f"client.{op}({json.dumps(fields)})")
+
+    def stop(self) -> None:
+        """End the browser; the page must have nothing to complain about."""
+        super().stop()
+        assert self.events.of("page_error") == []
 
 
 @pytest.fixture
 def drive() -> Iterator[Callable[..., Driver]]:
-    """A factory of clients in processes of their own: ``drive("socket.io-client", url, options)``, or ``"python"``."""
+    """A factory of clients in processes of their own: ``drive("socket.io-client", url, options)``.
+
+    In place of the package of npm: ``"python"``, ``"chromium"``.
+    """
     running: list[Driver] = []
 
     def start(client: str, *arguments: str) -> Driver:
+        if client == "chromium":
+            running.append(Page(*arguments))
+            return running[-1]
         command = ([sys.executable, str(HERE / "python_client.py")] if client == "python"
                    else [str(HERE / "node_client.js"), client])
         running.append(Driver(*command, *arguments))

@@ -1,4 +1,4 @@
-"""Real Socket.IO clients: the official ones of four versions in Node, and python-socketio's."""
+"""Real Socket.IO clients: the official ones of four versions in Node, the current one in Chromium, and python-socketio's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 #: by the name of the package: Socket.IO 4.8, 4.0, 3.1 and 2.5
 NODE = ["socket.io-client", "sio40", "sio3", "sio2"]
-CLIENTS = [*NODE, "python"]
+CLIENTS = [*NODE, "chromium", "python"]
 TRANSPORTS = [["polling", "websocket"], ["polling"], ["websocket"]]
 BYTES = {"bytes": "000102ff"}
 
@@ -90,7 +90,7 @@ def test_volatile_events_both_ways(site: Any, drive: Any, transports: list[str])
     assert driver.events.wait("volatile", 2)["args"] == [3]
 
 
-@pytest.mark.parametrize("client", NODE)
+@pytest.mark.parametrize("client", [*NODE, "chromium"])
 def test_a_client_learns_why_it_was_disconnected(site: Any, drive: Any, client: str) -> None:
     made = site(allow_eio3=True)
     driver = connect(drive, made, client, ["websocket"])
@@ -99,7 +99,7 @@ def test_a_client_learns_why_it_was_disconnected(site: Any, drive: Any, client: 
     assert made.events.wait("disconnect")["reason"] == "server disconnect"
 
 
-@pytest.mark.parametrize("client", ["socket.io-client", "sio40", "sio3"])
+@pytest.mark.parametrize("client", ["socket.io-client", "sio40", "sio3", "chromium"])
 def test_a_client_reads_why_it_was_refused(site: Any, drive: Any, client: str) -> None:
     made = site()
     driver = drive(client, made.url, json.dumps({"transports": ["websocket"], "auth": {"token": "wrong"}}))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 from support.deployment import Program, free_port, is_reachable
-from support.node import Driver, node_modules
+from support.node import Driver, find_chromium, node_modules
 
 pytestmark = pytest.mark.ours
 
@@ -112,8 +111,7 @@ def test_an_example_in_one_process(name: str, tmp_path: Path, drive: Any) -> Non
 
 def test_the_chat_in_a_browser(example: Any, tmp_path: Path) -> None:
     site = example("socketio_flask")
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or "chromium"
-    browser = Driver(str(BROWSER), chromium)
+    browser = Driver(str(BROWSER), find_chromium())
     try:
         browser.events.wait("ready")
         bundle = node_modules() / "socket.io-client" / "dist" / "socket.io.min.js"

@@ -14,6 +14,7 @@ import gevent.event
 import pytest
 from gevent.pywsgi import WSGIServer
 from support.deployment import Program, free_port, is_reachable
+from support.factories import stopped_afterwards
 
 import engineio_wsgi
 from engineio_wsgi.contrib.socketio import SocketIO
@@ -81,15 +82,7 @@ class FlaskSite:
 @pytest.fixture
 def flask_site() -> Iterator[Callable[..., FlaskSite]]:
     """A factory."""
-    made: list[FlaskSite] = []
-
-    def start(**options: Any) -> FlaskSite:
-        made.append(FlaskSite(**options))
-        return made[-1]
-
-    yield start
-    for each in made:
-        each.stop()
+    yield from stopped_afterwards(FlaskSite)
 
 
 def connect(drive: Any, url: str, transport: str = "websocket") -> Any:
@@ -171,6 +164,33 @@ def test_ways_to_run_it(tmp_path: Path, drive: Any, how: str) -> None:
         if how != "flask":
             assert driver.events.wait("upgrade")["transport"] == "websocket"
         assert "Traceback" not in program.output.read_text()
+    finally:
+        program.stop()
+
+
+RELOADED = """
+import sys
+from flask import Flask
+from engineio_wsgi.contrib.socketio import SocketIO
+app = Flask(__name__)
+socketio = SocketIO(app)
+socketio.on("version")(lambda: "one")
+socketio.run(app, port=int(sys.argv[1]), debug=True)
+"""
+
+
+def test_the_reloader(tmp_path: Path, drive: Any) -> None:
+    (tmp_path / "app.py").write_text(RELOADED)
+    port = str(free_port())
+    address = f"127.0.0.1:{port}"
+    program = Program(tmp_path / "logs", [sys.executable, "app.py", port], lambda: is_reachable(address), cwd=tmp_path)
+    try:
+        driver = connect(drive, f"http://{address}")
+        assert ask(driver, "version") == "one"
+        (tmp_path / "app.py").write_text(RELOADED.replace("one", "two"))
+        driver.events.wait("disconnect")
+        program.until(lambda: "Restarting" in program.output.read_text() and is_reachable(address), program.output.read_text)
+        assert ask(connect(drive, f"http://{address}"), "version") == "two"
     finally:
         program.stop()
 

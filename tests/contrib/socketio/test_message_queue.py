@@ -96,6 +96,4 @@ def test_a_process_without_gevents_patches_says_so(shared_redis: Any, tmp_path: 
         assert "RedisManager" in line
         assert "call gevent.monkey.patch_all() before any other import" in line
     finally:
-        # it hears no signal
-        program.process.kill()
         program.stop()

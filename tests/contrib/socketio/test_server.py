@@ -8,6 +8,7 @@ from typing import Any
 
 import gevent
 import gevent.event
+import msgpack
 import pytest
 from support.clients import open_session
 from support.serving import EventLog, Served
@@ -328,3 +329,26 @@ def test_the_session_of_a_client_can_be_read_when_it_disconnects(site: Any) -> N
     gevent.sleep(0)
     assert made.sio.environ == {}
     assert made.sio.eio.sockets == {}
+
+
+def test_packets_in_msgpack(site: Any) -> None:
+    """python-socketio's other form of packets, with events and acknowledgements both ways."""
+    made = site(serializer="msgpack")
+    session = open_session(Served(made.address, EventLog(), handler="ours", path="/socket.io/"), "websocket")
+
+    def say(kind: int, data: Any, **fields: Any) -> None:
+        session.say(msgpack.dumps({"type": kind, "nsp": "/", "data": data, **fields}))
+
+    def hear() -> tuple[int, Any]:
+        packet = msgpack.loads(session.hear())
+        return packet["type"], packet["data"]
+
+    say(0, {"token": "right"})
+    assert hear() == (2, ["welcome", {"token": "right"}])
+    assert hear() == (0, {"sid": made.events.of("connect")[0]["sid"]})
+    say(2, ["echo", b"\x00\xff", {"n": [1, "ü"]}])
+    assert hear() == (2, ["echo", b"\x00\xff", {"n": [1, "ü"]}])
+    say(2, ["back", 1.5], id=7)
+    assert hear() == (3, [1.5])
+    session.say(b"no packet")
+    assert made.events.wait("disconnect")["reason"] == "transport error"

@@ -1,6 +1,7 @@
 // Headless Chromium, driven over JSON lines: node browser.js CHROMIUM
 // Commands: {"op": "goto", "url": …}, {"op": "run", "script": …}. {"op": "route", "url": …, "path": …} answers a
-// request with a file, {"op": "cookies", "cookies": …} sets cookies. A page tells what happens with report(event, fields).
+// request with a file, {"op": "cookies", "cookies": …} sets cookies, {"op": "login", …} answers a site that asks for a
+// password. A page tells what happens with report(event, fields).
 const { chromium } = require("playwright-core");
 const report = (event, fields = {}) => process.stdout.write(JSON.stringify({ event, ...fields }) + "\n");
 const args = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
@@ -16,6 +17,7 @@ const main = async () => {
     goto: async ({ url }) => report("loaded", { status: (await page.goto(url))?.status() ?? null }),
     run: async ({ script }) => report("result", { value: (await page.evaluate(script)) ?? null }),
     route: async ({ url, path }) => page.route(url, (route) => route.fulfill({ path })),
+    login: async (credentials) => page.context().setHTTPCredentials(credentials),
     cookies: async ({ cookies }) => page.context().addCookies(cookies),
     screenshot: async ({ path }) => report("result", { value: (await page.screenshot({ path })) && path }),
   };

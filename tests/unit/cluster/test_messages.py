@@ -100,7 +100,7 @@ def test_result_comes_back(sessions: int) -> None:
 
 
 @given(st.binary())
-def test_bytes_that_are_no_message(data: bytes) -> None:
+def test_bytes_that_are_not_a_message(data: bytes) -> None:
     with pytest.raises(BadMessage):
         Message.parse(data[:messages._PREFIX.size - 1])
 
@@ -139,12 +139,12 @@ def test_a_message_that_is_too_large_is_not_sent(message: Message, why: str) -> 
 
 
 @pytest.mark.parametrize(("data", "why"), [
-    (messages._PREFIX.pack(VERSION - 1, b"D", 0, 0), "run one version"),
-    (messages._PREFIX.pack(VERSION, b"?", 0, 0), "no kind"),
+    (messages._PREFIX.pack(VERSION - 1, b"D", 0, 0), "run the same version"),
+    (messages._PREFIX.pack(VERSION, b"?", 0, 0), "unknown kind"),
     (messages._PREFIX.pack(VERSION, b"D", messages.MAX_HEAD + 1, 0), "too large"),
     (messages._PREFIX.pack(VERSION, b"D", 0, messages.MAX_BODY + 1), "too large"),
-    (messages._PREFIX.pack(VERSION, b"D", 0, 1), "longer or shorter"),
-    (messages._PREFIX.pack(VERSION, b"D", 2, 0) + b"\0\xff", "no text"),
+    (messages._PREFIX.pack(VERSION, b"D", 0, 1), "not as long as"),
+    (messages._PREFIX.pack(VERSION, b"D", 2, 0) + b"\0\xff", "not UTF-8"),
 ])
 def test_why_bytes_are_refused(data: bytes, why: str) -> None:
     with pytest.raises(BadMessage, match=why):

@@ -11,8 +11,8 @@ from gevent import socket
 from support.fakeloop import FakeLoop
 from support.fakesession import outcome, started
 
-from engineio_wsgi import deadline
 from engineio_wsgi.engine.policy_requests import POLICY_TIMEOUT, PolicyGate, answer_policy_request
+from engineio_wsgi.runtime import deadline
 from engineio_wsgi.transports.flashsocket import POLICY_FILE, POLICY_REQUEST
 
 ADDRESS = ("192.0.2.7", 50_000)

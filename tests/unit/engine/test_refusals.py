@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from support.fakehooks import ADDRESS, ENVIRON, fake_hooks, serving_registry
+from support.fakehooks import ADDRESS, ENVIRON, fake_hooks, made_with_registries
 from support.fakeloop import FakeLoop
 from werkzeug.wrappers import Request
 
@@ -45,11 +44,7 @@ class Made:
 @pytest.fixture
 def make() -> Iterator[Callable[..., Made]]:
     """Makes the refusals of a server with some hooks and ``options``."""
-    with ExitStack() as stack:
-        def made(*, in_cluster: bool = False, options: dict[str, Any] | None = None, **hooks: Any) -> Made:
-            return Made(stack.enter_context(serving_registry(in_cluster, **(options or {}))), **hooks)
-
-        yield made
+    yield from made_with_registries(Made)
 
 
 @pytest.fixture

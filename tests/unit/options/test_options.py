@@ -35,12 +35,14 @@ DEFAULTS = {
     "max_inbox": 1_000_000,
     "max_sessions_per_address": None,
     "max_handshakes_per_address": None,
+    "drain_rate": 50,
     "max_messages_per_second": None,
     "max_bytes_per_second": None,
     "rate_limit_timeout": 10.0,
     "generate_id": None,
     "policy_file": False,
     "cluster": None,
+    "handover": False,
 }
 
 

@@ -17,7 +17,7 @@ server = engineio_wsgi.Server().listen(("127.0.0.1", 0))
 PATCH = "from gevent import monkey; monkey.patch_all()\n"
 LATE = "gevent has patched the standard library too late for {}: what was imported before blocks every session; " \
        "call monkey.patch_all() before any other import"
-LATER = "gevent has patched the standard library after the server had begun to serve: what was made before blocks every " \
+LATER = "gevent has patched the standard library after the server had begun to serve: what was created before blocks every " \
         "session; call monkey.patch_all() before any other import"
 #: the program, and what it says on stderr
 PROGRAMS: dict[str, tuple[str, list[str]]] = {

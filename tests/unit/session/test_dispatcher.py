@@ -10,9 +10,9 @@ import pytest
 from gevent.event import Event
 from support.fakesession import FakeHost, FakeTransport, opened_session, outcome, started
 
-from engineio_wsgi.clock import monotonic
 from engineio_wsgi.errors import SocketClosed, UsageError
 from engineio_wsgi.packet import Packet, PacketType
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.observer import Meter
 from engineio_wsgi.session.session import Session
 

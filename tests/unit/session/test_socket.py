@@ -41,8 +41,8 @@ def test_the_request_is_the_handshakes_without_its_connection() -> None:
 def test_the_environ_of_the_handshake_is_not_changed() -> None:
     environ = {**ENVIRON, "wsgi.input": object()}
     before = dict(environ)
-    session: Any = None
-    assert Socket(session, environ).request.path == "/engine.io/"
+    host: Any = FakeHost()
+    assert Socket(Session(host, "a", 4), environ).request.path == "/engine.io/"
     assert environ == before
 
 

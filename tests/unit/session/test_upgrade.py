@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.fakeloop import FakeLoop
 
-from engineio_wsgi import deadline
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.protocol.websocket.frames import FrameDecoder, Opcode, encode_binary, encode_close, encode_frame, encode_text
+from engineio_wsgi.runtime import deadline
 from engineio_wsgi.session.upgrade import MOVES, CandidateSink, Upgrade, UpgradeState
 from engineio_wsgi.transports.websocket import WebSocketTransport
 

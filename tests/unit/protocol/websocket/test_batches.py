@@ -18,7 +18,7 @@ from engineio_wsgi.protocol.websocket.frames import FrameDecoder, apply_mask
 
 Decode = Callable[[bytes, int, list[Any]], int]
 Encode = Callable[[list[Any]], bytes | None]
-Receive = Callable[[int, int, list[Any]], tuple[int, bytes]]
+Receive = Callable[[int, int, list[Any], bytes], tuple[int, bytes]]
 Send = Callable[[int, list[Any]], tuple[int, bytes] | None]
 
 #: tox's `sanitize` asks for more than the usual
@@ -125,7 +125,7 @@ def received(receive: Receive, data: bytes, limit: int) -> tuple[int, bytes, lis
         far.send(data[: 2 * batches.RECV_SIZE], socket.MSG_DONTWAIT)
         if not data:
             far.close()
-        return (*receive(near.fileno(), limit, messages), messages)
+        return (*receive(near.fileno(), limit, messages, b""), messages)
 
 
 @MANY
@@ -144,13 +144,38 @@ def test_receiving_decodes_as_decoding_does() -> None:
         assert received(receive, data, 100) == (len(data), client_frame(b"2") + client_frame(b"4three"), ["one", b"two"])
 
 
+@MANY
+@given(streams, st.integers(1, 60_000), st.integers(0, 70_000))
+def test_what_has_begun_comes_first(data: bytes, begun: int, limit: int) -> None:
+    """Bytes that are held until the next ones come are decoded as if all had come at once."""
+    first, second = data[:begun], data[begun:][: batches.RECV_SIZE - begun]
+    for receive in RECEIVERS:
+        near, far = socket.socketpair()
+        messages: list[Any] = []
+        with near, far:
+            far.send(second) if second else far.close()
+            size, rest = receive(near.fileno(), limit, messages, first)
+        expected: list[Any] = []
+        position = batches.decode_in_python(first + second, limit, expected)
+        assert (size, rest, messages) == (len(second), (first + second)[position:], expected)
+
+
+def test_a_recv_takes_less_if_something_has_begun() -> None:
+    for receive in RECEIVERS:
+        near, far = socket.socketpair()
+        with near, far:
+            far.sendall(bytes(batches.RECV_SIZE))
+            size, rest = receive(near.fileno(), 100, [], b"\x82\xfe\x10")
+            assert (size, rest[:3], len(rest)) == (batches.RECV_SIZE - 3, b"\x82\xfe\x10", batches.RECV_SIZE)
+
+
 @pytest.mark.parametrize("receive", RECEIVERS)
 def test_receiving_does_not_wait_and_tells_of_errors(receive: Receive) -> None:
     near, far = socket.socketpair()
     with near, far, pytest.raises(BlockingIOError):
-        receive(near.fileno(), 100, [])
+        receive(near.fileno(), 100, [], b"")
     with open(os.devnull) as no_socket, pytest.raises(OSError, match="non-socket"):
-        receive(no_socket.fileno(), 100, [])
+        receive(no_socket.fileno(), 100, [], b"")
 
 
 def sent(send: Send, given_messages: list[Any]) -> tuple[int, bytes, bytes] | None:
@@ -173,6 +198,9 @@ def sent(send: Send, given_messages: list[Any]) -> tuple[int, bytes, bytes] | No
 @example(["x" * 16_373])
 @example(["x" * 16_374, b""])
 @example([b"x" * 8_000, b"y" * 8_373])
+@example([b"x" * 20_000, "", "y", b"z" * 20_000])
+@example([b"x" * 1_000] * 33)
+@example(["x" * 20_000, "ä"])
 @example([])
 def test_sending_is_that_of_the_reference(given_messages: list[Any]) -> None:
     frames = batches.encode_in_python(given_messages)
@@ -230,8 +258,8 @@ def test_wrong_arguments_are_refused() -> None:
     for arguments in [(), (b"", 1), ("", 1, []), (b"", "1", []), (b"", 1, ())]:
         with pytest.raises(TypeError):
             batches.decode_messages(*arguments)
-    for wrong in [(), ("0", 1, []), (0, "1", []), (0, 1, ())]:
-        with pytest.raises((TypeError, OSError)):
+    for wrong in [(), ("0", 1, [], b""), (0, "1", [], b""), (0, 1, (), b""), (0, 1, [], ""), (0, 1, [], bytes(65_536))]:
+        with pytest.raises((TypeError, ValueError, OSError)):
             batches.receive_messages(*wrong)
     for wrong in [(), ("0", []), (0, ())]:
         with pytest.raises(TypeError):

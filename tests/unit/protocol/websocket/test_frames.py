@@ -75,6 +75,41 @@ def test_nothing() -> None:
     assert decoder.feed(frame_bytes(TEXT, b"a")) == ["a"]
 
 
+@pytest.mark.parametrize(("size", "taken", "held"), [
+    (200, 8, True), (200, 207, True), (200, 208, False), (200, 7, False), (32_768, 9000, True), (32_769, 9000, False),
+    (100, 50, False), (70_000, 20, False),
+])
+def test_the_beginning_of_a_plain_frame_is_held(size: int, taken: int, held: bool) -> None:
+    decoder = FrameDecoder(LIMIT)
+    data = frame_bytes(BINARY, bytes(size))[:taken]
+    assert decoder.hold(data, True) == (b"" if held else data)
+    assert decoder.begun == (data if held else b"")
+
+
+def test_a_frame_is_held_once_and_then_fed() -> None:
+    decoder = FrameDecoder(LIMIT)
+    frame = frame_bytes(TEXT, b"x" * 3000)
+    assert decoder.hold(frame[:1000], False) == b""
+    assert decoder.hold(frame[:1000], True) == b"", "it is another frame"
+    assert decoder.hold(frame[:2000], False) == frame[:2000]
+    assert (decoder.begun, decoder.feed(frame[:2000]), decoder.hold(frame[2000:], False)) == (b"", [], frame[2000:])
+    assert decoder.feed(frame[2000:]) == ["x" * 3000]
+
+
+@pytest.mark.parametrize("data", [
+    frame_bytes(CONTINUATION, bytes(200))[:50], frame_bytes(TEXT, bytes(200), fin=False)[:50], encode_binary(bytes(200))[:50],
+    b"", frame_bytes(TEXT, bytes(200), rsv=4)[:50],
+], ids=["continuation", "fragment", "unmasked", "nothing", "compressed"])
+def test_nothing_else_is_held(data: bytes) -> None:
+    assert FrameDecoder(LIMIT).hold(data, True) == data
+
+
+def test_a_frame_that_is_too_large_is_not_held() -> None:
+    data = frame_bytes(TEXT, bytes(200))[:50]
+    assert FrameDecoder(199).hold(data, True) == data
+    assert FrameDecoder(200).hold(data, True) == b""
+
+
 @pytest.mark.parametrize("step", [1, 2, 3, 7, 64, 65_536])
 def test_in_pieces(step: int) -> None:
     data = (

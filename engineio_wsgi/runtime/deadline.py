@@ -11,7 +11,8 @@ from math import inf
 
 from gevent.event import Event
 
-from engineio_wsgi.clock import Loop, Timer, monotonic
+from engineio_wsgi.runtime.clock import monotonic
+from engineio_wsgi.runtime.loop import Loop, Timer
 
 __all__ = ["Deadline", "DeadlineTimer"]
 

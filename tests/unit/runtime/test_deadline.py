@@ -11,8 +11,8 @@ from gevent import socket
 from support.fakeloop import FakeLoop
 from support.lateness import block_loop
 
-from engineio_wsgi import deadline
-from engineio_wsgi.deadline import TURN, Deadline, DeadlineTimer
+from engineio_wsgi.runtime import deadline
+from engineio_wsgi.runtime.deadline import TURN, Deadline, DeadlineTimer
 
 
 @pytest.fixture

@@ -1,0 +1,343 @@
+"""The hand-over of one server's sessions between two workers of a machine: the search for an heir, the claim, and the move.
+
+Owns the names of this process, and the listeners under those that it has taken from other workers.
+"""
+
+from __future__ import annotations
+
+import _socket
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import NamedTuple, Protocol
+
+import gevent
+
+from engineio_wsgi.cluster.handover.format import FORMAT
+from engineio_wsgi.cluster.handover.heir import Heir
+from engineio_wsgi.cluster.handover.idle import idle_connections
+from engineio_wsgi.cluster.handover.leaving import HEIR_GONE, Passage, close_descriptor
+from engineio_wsgi.cluster.handover.messages import Candidate, Claim
+from engineio_wsgi.cluster.handover.worker_names import WorkerNames
+from engineio_wsgi.cluster.listeners import Listeners
+from engineio_wsgi.cluster.local.calls import LocalCaller
+from engineio_wsgi.cluster.local.channel import PATIENCE, Channel, connect
+from engineio_wsgi.cluster.local.listener import UnixListener
+from engineio_wsgi.cluster.local.names import FORMER, Names
+from engineio_wsgi.cluster.messages import Action, Call, Kind, Message, MovedConnection, Refusal
+from engineio_wsgi.engine.worker import Worker
+from engineio_wsgi.errors import BadMessage, OwnerGone
+from engineio_wsgi.runtime.clock import monotonic
+
+__all__ = ["Heirs", "Plan", "Succession"]
+
+logger = logging.getLogger("engine.cluster")
+
+#: seconds that a worker has to say whether it can be an heir
+SEARCH_TIMEOUT = 1.0
+#: seconds between two searches for an heir
+SEARCH_PERIOD = 0.05
+#: seconds between two looks for names that no session has any more
+DROP_PERIOD = 10.0
+
+#: given the workers that could take the sessions, those that may be claimed now
+Heirs = Callable[[list[Candidate]], list[Candidate]]
+
+
+class Plan(NamedTuple):
+    """How a worker leaves.
+
+    Attributes:
+        heirs: decides which workers may be claimed.
+        workers: if so many answer that can take no sessions, the search ends.
+        search_deadline: of the monotonic clock, for an heir to be found.
+        deadline: the same, for everything.
+        close: called when an heir is there: accept no more connections.
+    """
+
+    heirs: Heirs
+    workers: int
+    search_deadline: float
+    deadline: float
+    close: Callable[[], object]
+
+
+class Neighbourhood(Protocol):
+    """What a succession needs of its cluster."""
+
+    @property
+    def fingerprint(self) -> str:
+        """The configuration that workers must share to send each other requests."""
+        ...
+
+    #: the servers of this process
+    listeners: Listeners
+
+    def receive(self, channel: Channel, message: Message, name: str) -> None:
+        """Take a connection, request or call that was sent to a name of this process."""
+        ...
+
+    def take_idle(self, connection: MovedConnection, number: int, read_ahead: bytes) -> bool:
+        """Serve a connection. Returns whether it is served; the descriptor belongs to it then."""
+        ...
+
+
+class Succession:
+    """See the module.
+
+    Args:
+        worker: this process as a worker.
+        sockets: the names of the workers' sockets.
+        names: those of this process.
+        caller: of the other workers.
+        neighbourhood: the rest of the cluster.
+    """
+
+    def __init__(self, worker: Worker, sockets: Names, names: WorkerNames, caller: LocalCaller,
+                 neighbourhood: Neighbourhood) -> None:
+        self._worker = worker
+        self._sockets = sockets
+        self._names = names
+        self._caller = caller
+        self._neighbourhood = neighbourhood
+        self.heir = Heir(worker, names, caller, self)
+        #: by name, without the first one's
+        self._listeners: dict[str, UnixListener] = {}
+        #: of the sessions that stay here, when the names have been given away
+        self._former: list[UnixListener] = []
+        self._passage: Passage | None = None
+        #: the processes of workers that serve, and can take no sessions
+        self._unsuitable: set[int] = set()
+        self._sweeper: gevent.Greenlet | None = None
+
+    # -- as an heir
+
+    @property
+    def fingerprint(self) -> str:
+        """The configuration that workers must share to send each other requests."""
+        return self._neighbourhood.fingerprint
+
+    def listen_under(self, name: str, listener: _socket.socket) -> None:
+        """Serve the requests of other workers that are sent to another worker's name."""
+        self._listeners[name] = UnixListener(self._sockets, name, partial(self.receive, name), listener)
+        if not self._sweeper:
+            self._sweeper = gevent.spawn(self._sweep)
+
+    def take_idle(self, connection: MovedConnection, number: int, read_ahead: bytes) -> bool:
+        """See `Neighbourhood`."""
+        return self._neighbourhood.take_idle(connection, number, read_ahead)
+
+    def receive(self, name: str, channel: Channel, message: Message) -> None:
+        """Take what another worker has sent to a name of this process. Blocks until it is done."""
+        if message.kind is Kind.SEARCH or message.kind is Kind.CLAIM:
+            self.heir.answer(channel, message)
+        else:
+            self._neighbourhood.receive(channel, message, name)
+
+    def _sweep(self) -> None:
+        """Drop the names that no session has any more, as long as there are any."""
+        while self._listeners and self._passage is None:
+            gevent.sleep(DROP_PERIOD)
+            for name in self._names.drop_unused(self._worker.clients):
+                self.heir.forget(name)
+                listener = self._listeners.pop(name, None)
+                if listener is not None:
+                    listener.close()
+
+    # -- calls
+
+    def perform(self, call: Call, body: bytes, name: str, perform: Callable[[Call, bytes], int]) -> int | Refusal:
+        """Carry out a call that was sent to a name of this process. May block while a client's write buffer is full.
+
+        Args:
+            call: of another worker.
+            body: what is to be sent.
+            name: of this process.
+            perform: carries it out, whatever the name.
+
+        Returns:
+            How many sessions it concerned; a refusal if they are elsewhere.
+        """
+        if call.action is Action.SEND or call.action is Action.DISCONNECT:
+            sid = call.sids[0]
+            return perform(call, body) if sid in self._worker.clients else self._elsewhere(sid)
+        if call.action is Action.PUBLISH:
+            return perform(call, body)
+        if name.endswith(FORMER):
+            return perform(call, body)
+        if not self._names.is_own(name):
+            return Refusal.MOVED
+        if call.action is Action.COUNT:
+            return sum(self._names.belongs(sid, name) for sid in self._worker.clients)
+        number = self._worker.deliver(call.data(body), call.delivery, self._filter_of(name))
+        self.heir.on_broadcast(name, call, body)
+        return number
+
+    def _elsewhere(self, sid: str) -> int | Refusal:
+        refusal = self._names.whereabouts(sid)
+        return 0 if refusal is Refusal.UNKNOWN else refusal
+
+    def _filter_of(self, name: str) -> Callable[[str], bool] | None:
+        """Which sessions get what is sent to all sessions of a name; ``None`` if all do."""
+        return partial(self._names.belongs, name=name) if len(self._names.own) > 1 else None
+
+    def on_own_broadcast(self, message: Message) -> None:
+        """A broadcast of this process is sent to all workers."""
+        if self._passage is not None and not self._passage.is_broken:
+            self._passage.tell(message)
+        call = Call.of(message)
+        if call.action is Action.BROADCAST:
+            self.heir.on_own_broadcast(call, message.body)
+
+    # -- the search
+
+    def _found(self) -> list[tuple[Candidate, str]]:
+        """The workers that can take the sessions, each with one of its names, those first that the fewest have claimed."""
+        found: dict[int, tuple[Candidate, str]] = {}
+
+        def ask(name: str) -> None:
+            with suppress(OSError, OwnerGone, BadMessage):
+                candidate = self._ask(name)
+                if candidate.ready and not candidate.leaving and self._is_suitable(candidate):
+                    found.setdefault(candidate.process, (candidate, name))
+
+        gevent.joinall([gevent.spawn(ask, name) for name in self._caller.others()])
+        return sorted(found.values(), key=lambda each: (each[0].claims, each[0].process))
+
+    def _ask(self, name: str) -> Candidate:
+        deadline = monotonic() + SEARCH_TIMEOUT
+        channel = connect(self._sockets.address(name), deadline)
+        try:
+            return Candidate.of(channel.ask(Message(Kind.SEARCH), deadline))
+        finally:
+            channel.close()
+
+    def _is_suitable(self, candidate: Candidate) -> bool:
+        """Whether a worker that serves can take the sessions. If not, this is logged once."""
+        if candidate.format != FORMAT:
+            reason = f"its format of them is {candidate.format}, and this one's {FORMAT}"
+        elif candidate.fingerprint != self.fingerprint:
+            reason = f"it has other options: {candidate.fingerprint[:300]!r}, and this one {self.fingerprint[:300]!r}"
+        elif not candidate.resumes:
+            reason = "it has no listener of 'resume', or not the option handover"
+        else:
+            return True
+        if candidate.process not in self._unsuitable:
+            self._unsuitable.add(candidate.process)
+            logger.warning("the worker %d cannot take sessions of this one: %s", candidate.process, reason)
+        return False
+
+    def _claim(self, plan: Plan) -> Channel | None:
+        """Search until a worker has accepted the claim. Returns the channel to it; ``None`` if there is none in time."""
+        while monotonic() < plan.search_deadline:
+            found = self._found()
+            chosen = plan.heirs([candidate for candidate, _ in found])
+            for candidate, name in found:
+                if candidate in chosen and (channel := self._claim_one(candidate, name)) is not None:
+                    return channel
+            if not found and len(self._unsuitable) >= plan.workers:
+                return None
+            gevent.sleep(SEARCH_PERIOD)
+        return None
+
+    def _claim_one(self, candidate: Candidate, name: str) -> Channel | None:
+        deadline = monotonic() + PATIENCE
+        try:
+            channel = connect(self._sockets.address(name), deadline)
+        except OwnerGone:
+            return None
+        try:
+            if channel.ask(Claim.on(candidate, self._names.own).message(), deadline).kind is Kind.TAKEN:
+                return channel
+        except (OSError, BadMessage) as error:
+            logger.debug("= a worker could not be claimed: %s", error)
+        channel.close()
+        return None
+
+    # -- the move
+
+    def leave(self, plan: Plan, first: UnixListener) -> bool:
+        """Move the sessions to an heir. Blocks until all have moved, or stay.
+
+        Args:
+            plan: how.
+            first: the listener of this process under its first name.
+
+        Returns:
+            Whether there was an heir.
+        """
+        channel = self._claim(plan)
+        if channel is None:
+            return False
+        began = monotonic()
+        plan.close()
+        reasons = self._move(channel, plan.deadline, first)
+        while HEIR_GONE in reasons.values() and (channel := self._claim(plan)) is not None:
+            reasons = self._move(channel, plan.deadline, first)
+        _report(reasons, monotonic() - began)
+        return True
+
+    def _move(self, channel: Channel, deadline: float, first: UnixListener) -> dict[str, str]:
+        passage = self._passage = Passage(self._worker, channel)
+        given = self._give_names(passage, first)
+        reasons = self._worker.move_sessions(passage, deadline)
+        if not passage.is_broken:
+            self._give_idle(passage)
+            passage.ask(Message(Kind.END, () if self._worker.clients else ("complete",)))
+        if passage.is_broken:
+            for name, listener in given:
+                self._names.take_back(name)
+                listener.resume()
+        else:
+            for _, listener in given:
+                listener.give_away()
+            self._listeners.clear()
+        passage.close()
+        return reasons
+
+    def _give_names(self, passage: Passage, first: UnixListener) -> list[tuple[str, UnixListener]]:
+        """Give the names away, and listen for requests of the sessions that have not moved. Returns the names' listeners."""
+        given: list[tuple[str, UnixListener]] = []
+        for name in self._names.own:
+            listener = first if name == self._names.first else self._listeners[name]
+            listener.pause()
+            with suppress(FileExistsError):
+                self._former.append(UnixListener(self._sockets, name + FORMER, partial(self.receive, name + FORMER)))
+            if passage.ask(Message(Kind.NAME, (name,)), listener.fileno()):
+                self._names.give_away(name)
+                given.append((name, listener))
+            else:
+                listener.resume()
+        return given
+
+    def _give_idle(self, passage: Passage) -> None:
+        """Give the connections away that wait for their next request. Those that the heir does not take are served here again."""
+        for connection, descriptor in idle_connections(self._neighbourhood.listeners.rosters(), self.fingerprint):
+            if passage.ask(Message(Kind.IDLE, connection.message(b"").fields), descriptor):
+                close_descriptor(descriptor)
+            elif not self._neighbourhood.take_idle(connection, descriptor, b""):
+                os.close(descriptor)
+
+    def close(self) -> None:
+        """Stop listening under all names but the first one. Harmless if repeated."""
+        for listener in [*self._listeners.values(), *self._former]:
+            listener.close()
+        self._listeners.clear()
+        self._former.clear()
+        if self._sweeper is not None:
+            self._sweeper.kill(block=False)
+
+    def after_fork(self) -> None:
+        """In a forked child: the sockets are the parent's."""
+        for listener in [*self._listeners.values(), *self._former]:
+            listener.after_fork()
+
+
+def _report(reasons: dict[str, str], seconds: float) -> None:
+    """Log why sessions stay: one line for each reason."""
+    for reason, count in Counter(reasons.values()).items():
+        logger.warning("%d sessions do not move, and will be closed: %s", count, reason)
+    logger.info("the sessions have moved to another worker, after %.2f s; %d stay", seconds, len(reasons))

@@ -1,0 +1,148 @@
+"""The packets of the sessions that somebody watches, while they go by.
+
+A watch ends a few seconds after the last look at it, so a page that is closed leaves nothing behind. For the hub's thread only.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+import gevent
+
+from engineio_wsgi.packet import Packet
+from engineio_wsgi.runtime.clock import monotonic
+from engineio_wsgi.runtime.loop import Watcher
+from engineio_wsgi.session.session import Session
+from engineio_wsgi.transports.base import size_of
+
+__all__ = ["Watches"]
+
+#: packets of a session that are kept for the next look
+KEPT = 300
+#: seconds without a look after which a watch ends
+PATIENCE = 10.0
+#: characters of a payload that are shown; bytes of a binary one, as hexadecimal digits
+MAX_PAYLOAD = 400
+MAX_BINARY = 64
+
+
+class Seen(NamedTuple):
+    """A packet that went by.
+
+    Attributes:
+        number: of this session's packets since the watch began.
+        at: when its listener was called, on the monotonic clock.
+        is_out: whether the server has sent it.
+        size: bytes of its data.
+        payload: the beginning of its data; ``None`` unless payloads are shown.
+    """
+
+    number: int
+    at: float
+    is_out: bool
+    type: str
+    is_binary: bool
+    size: int
+    payload: str | None
+
+
+class Watch:
+    """The packets of one session. Adds listeners to the session, which :meth:`stop` removes."""
+
+    def __init__(self, session: Session, shows_payloads: bool) -> None:
+        self.session = session
+        self._shows_payloads = shows_payloads
+        self._seen: deque[Seen] = deque(maxlen=KEPT)
+        self._count = 0
+        self.looked_at = monotonic()
+        #: kept, because a listener is removed by its identity
+        self._listeners: dict[str, Callable[..., object]] = {"packet": self._on_received, "flush": self._on_written}
+        for event, listener in self._listeners.items():
+            session.inbox.add(event, listener, False)
+
+    def stop(self) -> None:
+        """Watch no more."""
+        for event, listener in self._listeners.items():
+            self.session.inbox.off(event, listener)
+
+    def _on_received(self, packet: Packet) -> None:
+        self._add(packet, False)
+
+    def _on_written(self, packets: list[Packet]) -> None:
+        for packet in packets:
+            self._add(packet, True)
+
+    def _add(self, packet: Packet, is_out: bool) -> None:
+        self._count += 1
+        data = packet.data
+        payload = _shown(data) if self._shows_payloads else None
+        self._seen.append(Seen(self._count, monotonic(), is_out, packet.type.name.lower(), isinstance(data, bytes), size_of(data),
+                               payload))
+
+    def look(self, number: int, now: float) -> dict[str, object]:
+        """The packets behind the one with a number, as the page gets them."""
+        self.looked_at = now
+        packets = [seen for seen in self._seen if seen.number > number]
+        return {
+            "reason": self.session.close_reason,
+            "missed": self._count - max(number, 0) - len(packets),
+            "packets": [[seen.number, round(now - seen.at, 2), seen.is_out, seen.type, seen.is_binary, seen.size, seen.payload]
+                        for seen in packets],
+        }
+
+
+class Watches:
+    """The watches of one worker, by the number of the session."""
+
+    def __init__(self, shows_payloads: bool) -> None:
+        self._shows_payloads = shows_payloads
+        self._watches: dict[int, Watch] = {}
+        self._timer: Watcher | None = None
+
+    def look(self, number: int, session: Session | None, packet: int) -> dict[str, object] | None:
+        """What went by behind the packet with a number. The first look begins a watch.
+
+        Args:
+            number: the session's.
+            session: the session, if it is open.
+
+        Returns:
+            As :meth:`Watch.look`; ``None`` if there is no such session any more.
+        """
+        watch = self._watches.get(number)
+        if watch is None:
+            if session is None:
+                return None
+            watch = self._watches[number] = Watch(session, self._shows_payloads)
+            packet = 0
+            if self._timer is None:
+                self._timer = gevent.get_hub().loop.timer(PATIENCE / 2, PATIENCE / 2, ref=False)
+                self._timer.start(self._expire)
+        return watch.look(packet, monotonic())
+
+    def _expire(self) -> None:
+        now = monotonic()
+        for number, watch in list(self._watches.items()):
+            if now - watch.looked_at > PATIENCE:
+                watch.stop()
+                del self._watches[number]
+        if not self._watches:
+            self._stop_timer()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.close()
+            self._timer = None
+
+    def after_fork(self) -> None:
+        """In a forked child: forget the parent's sessions."""
+        self._watches.clear()
+        self._stop_timer()
+
+
+def _shown(data: str | bytes) -> str:
+    if isinstance(data, str):
+        return data[:MAX_PAYLOAD]
+    return data[:MAX_BINARY].hex(" ")

@@ -1,0 +1,247 @@
+"""The inspector as an operator meets it: sessions of real clients, looked at in headless Chromium."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from support.clients import PollingSession
+from support.serving import LocalServer
+from werkzeug.wrappers import Response
+
+import engineio_wsgi
+from engineio_wsgi.inspector import Inspector, Password
+from engineio_wsgi.testing import Client
+
+pytestmark = [pytest.mark.ours, pytest.mark.deadline(600)]
+
+
+class Site:
+    """A served engine with an inspector, and a browser that shows it."""
+
+    def __init__(self, browser: Any, allow: Any, payloads: bool, **options: Any) -> None:
+        self.browser = browser
+        self.server = engineio_wsgi.Server(**options)
+        self.inspector = Inspector(self.server, allow=allow, payloads=payloads)
+        self.app = self.inspector.mount(self.server.wrap(Response("a page")))
+        self.local = LocalServer("echo", "ours", server=self.server, wsgi=lambda engine: self.app)
+        self.served = self.local.served
+        self._results = 0
+
+    def show(self) -> None:
+        """Open the page, and wait for its first answer."""
+        self.browser.tell("goto", url=f"{self.served.origin}/inspector")
+        assert self.browser.events.wait("loaded")["status"] == 200
+        self.until("document.getElementById('status').dataset.value === 'open'")
+
+    def evaluate(self, script: str) -> Any:
+        """The value of an expression in the page."""
+        self._results += 1
+        self.browser.tell("run", script=script)
+        return self.browser.events.wait("result", self._results)["value"]
+
+    def until(self, condition: str) -> None:
+        """Return when the expression has become true."""
+        look = f"const look = () => ({condition}) ? done(true) : setTimeout(look, 10); look();"
+        assert self.evaluate(f"new Promise((done) => {{ {look} }})")
+
+    def text(self, selector: str) -> str:
+        """What an element shows."""
+        return str(self.evaluate(f"document.querySelector({json.dumps(selector)})?.textContent ?? 'nothing'"))
+
+    def until_text(self, selector: str, text: str) -> None:
+        """Return when an element shows a text."""
+        self.until(f"document.querySelector({json.dumps(selector)})?.textContent.includes({json.dumps(text)})")
+
+    def click(self, selector: str) -> None:
+        """Press a button."""
+        self.evaluate(f"document.querySelector({json.dumps(selector)}).click()")
+
+    def complaints(self) -> list[Any]:
+        """What went wrong in the page, refusals by its policy included."""
+        return self.browser.events.of("page_error") + [
+            entry for entry in self.browser.events.of("console") if entry["level"] == "error"]
+
+    def stop(self) -> None:
+        """Close everything."""
+        self.browser.tell("goto", url="about:blank")
+        self.browser.events.wait("loaded", len(self.browser.events.of("loaded")) + 1)
+        self.local.stop()
+
+
+@pytest.fixture
+def make_site(browser: Any) -> Iterator[Callable[..., Site]]:
+    """A factory of sites; none of their pages may have complained at the end."""
+    sites: list[Site] = []
+
+    def make(allow: Any = lambda request: True, payloads: bool = False, **options: Any) -> Site:
+        sites.append(Site(browser, allow, payloads, **options))
+        return sites[-1]
+
+    yield make
+    for site in sites:
+        site.stop()
+        assert site.complaints() == []
+
+
+@pytest.fixture
+def site(make_site: Callable[..., Site]) -> Site:
+    """One whose inspector lets everybody in."""
+    return make_site()
+
+
+ROW = "#sessions tbody tr"
+
+
+def test_sessions_come_and_go(site: Site) -> None:
+    site.show()
+    site.until_text("#status", "live over WebSocket")
+    site.until_text("#sessions-hint", "No session is open.")
+    with Client(site.app, transport="websocket", remote_address="10.9.8.7") as client:
+        client.socket.data["user"] = "tobi"  # type: ignore[union-attr]
+        site.until_text(ROW, "tobi")
+        cells = site.evaluate(f"[...document.querySelectorAll('{ROW} td')].map((cell) => cell.textContent)")
+        assert cells[0] == f"{client.sid[:6]}… #1"
+        assert cells[1:4] == ["tobi", "10.9.8.7", "websocket"]
+        client.send("hello")
+        site.until(f"document.querySelector('{ROW} td:last-child').textContent === '1'")
+        assert site.text("#now-transports") == "1 websocket"
+    site.until_text("#sessions-hint", "No session is open.")
+    site.until_text("#closes", "transport close")
+    assert client.sid not in str(site.evaluate("document.documentElement.outerHTML"))
+
+
+def test_the_search_and_the_order(site: Site) -> None:
+    site.show()
+    with Client(site.app, remote_address="10.0.0.1"), Client(site.app, transport="websocket", remote_address="10.0.0.2"):
+        site.until(f"document.querySelectorAll('{ROW}').length === 2")
+        site.evaluate("(() => { search.value = '0.0.1'; search.dispatchEvent(new Event('input')); })()")
+        site.until(f"document.querySelectorAll('{ROW}').length === 1")
+        assert "10.0.0.1" in site.text(ROW)
+        site.evaluate("(() => { search.value = ''; order.value = 'oldest'; order.dispatchEvent(new Event('change')); })()")
+        site.until(f"document.querySelectorAll('{ROW}').length === 2")
+        site.until_text(ROW, "10.0.0.1")
+
+
+DRAWN = """(() => {
+    const canvas = document.getElementById("chart-sessions");
+    const style = getComputedStyle(document.documentElement).getPropertyValue("--accent").trim();
+    const wanted = [1, 3, 5].map((at) => parseInt(style.slice(at, at + 2), 16));
+    const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+    for (let at = 0; at < pixels.length; at += 4)
+        if (wanted.every((part, index) => Math.abs(pixels[at + index] - part) < 3) && pixels[at + 3] > 250) return true;
+    return false;
+})()"""
+
+
+def test_the_charts_are_drawn(site: Site) -> None:
+    site.show()
+    with Client(site.app, transport="websocket"):
+        site.until(DRAWN)
+        site.until("document.querySelector('section.chart output b').textContent === '1'")
+
+
+def test_a_session_is_watched_and_closed(site: Site) -> None:
+    site.show()
+    with Client(site.app, transport="websocket") as client:
+        site.until(f"document.querySelector('{ROW}')")
+        site.click(f"{ROW} button")
+        site.until_text("#facts", "websocket")
+        client.send("hello")
+        client.receive()
+        site.until("document.querySelectorAll('#packets li').length === 2")
+        lines = site.evaluate("[...document.querySelectorAll('#packets li')].map((line) => line.className + line.textContent)")
+        assert sorted(line[:2] for line in lines) == ["in", "ou"]
+        assert all("message" in line and "5 B" in line and "hello" not in line for line in lines)
+        site.click("#close")
+        assert client.connected
+        site.until_text("#close", "Really close it?")
+        site.click("#close")
+        assert client.wait_closed(60)
+        site.until_text("#packets-hint", "The session is closed: closed by the inspector.")
+        assert site.evaluate("document.getElementById('close').disabled")
+    site.click("#unwatch")
+    assert site.evaluate("document.getElementById('watched').hidden")
+
+
+def test_payloads_are_shown_if_they_are_switched_on(make_site: Callable[..., Site]) -> None:
+    site = make_site(payloads=True)
+    site.show()
+    with Client(site.app, transport="websocket") as client:
+        site.until(f"document.querySelector('{ROW}')")
+        site.click(f"{ROW} button")
+        site.until_text("#facts", "websocket")
+        client.send("<b>hello</b>")
+        site.until_text("#packets code", "<b>hello</b>")
+
+
+EVIL = "<img src=x onerror=\"report('hacked')\"><script>report('hacked')</script>"
+
+
+def test_what_clients_send_is_never_html(make_site: Callable[..., Site]) -> None:
+    site = make_site(payloads=True)
+    site.show()
+    clean = "document.querySelectorAll('img, script:not([src$=\".js\"]), [onerror]').length === 0"
+    with Client(site.app, transport="websocket", remote_address=EVIL, headers={"User-Agent": EVIL}) as client:
+        client.socket.data["user"] = EVIL  # type: ignore[union-attr]
+        connection = site.served.connect()
+        connection.get("/engine.io/?EIO=4&transport=polling", [("Origin", f"https://{EVIL.replace(' ', '')}")])
+        connection.get("/engine.io/?EIO=4&transport=" + quote(EVIL))
+        site.until_text(ROW, EVIL)
+        site.until_text("#refusals", "Transport unknown")
+        site.click(f"{ROW} button")
+        site.until_text("#facts", EVIL)
+        client.send(EVIL)
+        site.until_text("#packets code", EVIL)
+        client.socket.close(reason=EVIL)  # type: ignore[union-attr]
+        assert client.wait_closed(60)
+        site.until_text("#closes", EVIL)
+        site.until_text("#packets-hint", EVIL)
+    assert site.evaluate(clean)
+    assert site.browser.events.of("hacked") == []
+
+
+def test_a_refusal_says_what_to_do(site: Site) -> None:
+    site.show()
+    site.served.connect().get("/engine.io/?EIO=3&transport=polling")
+    site.until_text("#refusals", "1 ×")
+    assert "allow_eio3=True" in site.text("#refusals .advice")
+
+
+def test_an_upgrade_is_counted(site: Site) -> None:
+    site.show()
+    with Client(site.app) as client:
+        client.upgrade()
+        site.until_text("#upgrade-count", "1 done, 0 abandoned")
+        site.until_text("#upgrade-hint", "median")
+
+
+def test_a_page_that_nobody_sees_asks_nothing(site: Site) -> None:
+    site.show()
+    site.evaluate("""(() => {
+        Object.defineProperty(document, "hidden", { get: () => window.isHidden, configurable: true });
+        window.isHidden = true;
+        document.dispatchEvent(new Event("visibilitychange"));
+    })()""")
+    site.until_text("#status", "paused")
+    site.evaluate("(() => { window.isHidden = false; document.dispatchEvent(new Event('visibilitychange')); })()")
+    site.until_text("#status", "live")
+
+
+def test_the_page_connects_anew(site: Site) -> None:
+    site.show()
+    for socket in list(site.inspector._live.clients.values()):
+        socket.close()
+    site.until_text("#status", "not connected")
+    site.until_text("#status", "live")
+
+
+def test_the_browser_asks_for_the_password(make_site: Callable[..., Site]) -> None:
+    site = make_site(allow=Password("sesam"))
+    site.browser.tell("login", username="anybody", password="sesam")
+    site.show()
+    PollingSession(site.served).open()
+    site.until_text(ROW, "polling")

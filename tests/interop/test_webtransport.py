@@ -1,0 +1,88 @@
+"""The official client in headless Chromium over WebTransport, directly and by upgrade."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from corpus import corpus, shortened, undescribed
+from support.webtransport import digest, make_certificate
+from test_browser import send_all, with_page
+
+from engineio_wsgi import WebTransportServer
+
+pytestmark = pytest.mark.ours
+
+TRANSPORTS = ("polling", "websocket", "webtransport")
+
+
+@pytest.fixture(scope="module")
+def short_lived(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A certificate that a browser accepts by its hash."""
+    return make_certificate(tmp_path_factory.mktemp("webtransport"))
+
+
+@pytest.fixture
+def serve_both(serve: Any, short_lived: dict[str, str]) -> Iterator[Any]:
+    """A factory of servers over HTTP, and over WebTransport on the UDP port with the same number."""
+    running: list[WebTransportServer] = []
+
+    def start(**options: Any) -> Any:
+        served = serve(wsgi=with_page, transports=TRANSPORTS, allow_eio3=False, **{"cors": "*", **options})
+        running.append(WebTransportServer(served.address, served.server, **short_lived))
+        running[-1].start()
+        return served
+
+    yield start
+    for server in running:
+        server.stop(timeout=0)
+
+
+def connect(browser: Any, served: Any, certificate: dict[str, str], *transports: str) -> None:
+    """Load the page, and connect with the official client."""
+    browser.tell("goto", url=f"{served.origin}/page.html")
+    browser.events.wait("loaded")
+    options = {"transports": transports}
+    known = f"Uint8Array.from({list(bytes.fromhex(digest(certificate['certfile'])))}).buffer"
+    script = (f"connect({{...{json.dumps(options)}, transportOptions: {{webtransport: {{serverCertificateHashes: "
+              f"[{{algorithm: 'sha-256', value: {known}}}]}}}}}})")  # fmt: skip
+    browser.tell("run", script=script)
+
+
+def check_echo(browser: Any, messages: list[str | bytes]) -> None:
+    """Every message has come back."""
+    browser.events.wait("message", len(messages))
+    received = [undescribed(fields) for fields in browser.events.of("message")]
+    assert shortened(received) == shortened(messages)
+    assert received == messages
+
+
+@pytest.mark.deadline(600)
+@pytest.mark.parametrize("transports", [("webtransport",), ("polling", "webtransport"), TRANSPORTS], ids="-".join)
+def test_chromium(serve_both: Any, browser: Any, short_lived: dict[str, str], transports: tuple[str, ...]) -> None:
+    served = serve_both(max_http_buffer_size=10_000_000)
+    messages = corpus(separator=True)
+    connect(browser, served, short_lived, *transports)
+    assert browser.events.wait("open")["transport"] == transports[0]
+    send_all(browser, messages)
+    if len(transports) > 1:
+        assert served.events.wait("upgrade")["transport"] == "webtransport"
+        assert browser.events.wait("upgrade")["transport"] == "webtransport"
+    send_all(browser, messages)
+    check_echo(browser, messages * 2)
+    browser.tell("run", script="void socket.close()")
+    browser.events.wait("close")
+    assert served.events.wait("close")["reason"] == "transport close"
+    # the client does not catch what its own streams say when it closes the session
+    assert [error for error in browser.events.of("page_error") if "The session is closed" not in error["message"]] == []
+
+
+def test_leaving_the_page_ends_the_session(serve_both: Any, browser: Any, short_lived: dict[str, str]) -> None:
+    served = serve_both()
+    connect(browser, served, short_lived, "webtransport")
+    browser.events.wait("open")
+    browser.tell("goto", url="about:blank")
+    assert served.events.wait("close")["reason"] == "transport close"
+    print(served.events.entries)
