@@ -1,7 +1,6 @@
 """The WebSocket transport: converts between the bytes of a connection, frames and packets, one batch at a time.
 
-Owns the connection of a session that uses WebSocket. The greenlet that reads then runs the listeners; entries are written only in
-``flush``. Does not know handshakes, and how sessions are found.
+Owns the connection of a session. The greenlet that reads then runs the listeners; only ``flush`` writes. Knows no handshakes.
 """
 
 from __future__ import annotations
