@@ -27,6 +27,8 @@ PYTHON = sys.executable
 GRACEFUL = 10
 #: seconds after which all processes of a server have started, and not only the first
 SETTLING = 8
+#: seconds that a restart may take
+PATIENCE = 300
 GUNICORN = [PYTHON, "-m", "gunicorn", "-b", "127.0.0.1:{port}", "--graceful-timeout", str(GRACEFUL), "--no-control-socket",
             "--log-level", "critical"]
 OURS = [*GUNICORN, "-k", "engineio_wsgi.gunicorn.Worker", "-w", "{workers}", "reload_ours:app"]
@@ -81,18 +83,29 @@ class RunningPeer:
         return subprocess.Popen(self._command, env=self._environment, start_new_session=True)
 
     def restart(self) -> None:
-        """Deploy."""
+        """Deploy. Returns when all processes of before have ended."""
         if self._peer.is_one_process:
             self._process.terminate()
             self._process.wait()
             self._process = self._start()
-        else:
-            self._process.send_signal(signal.SIGHUP)
+            return
+        old = children(self._process.pid)
+        self._process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + PATIENCE
+        while old & children(self._process.pid):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{self._command} keeps old processes")
+            time.sleep(0.1)
 
     def stop(self) -> None:
         """End all its processes."""
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+
+
+def children(pid: int) -> set[str]:
+    """The processes that a process has started."""
+    return set(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
 
 
 @contextmanager
@@ -110,7 +123,7 @@ def measure(peer: Peer, clients: int, workers: int, modules: str, period: int) -
     """One restart of one peer: what its clients have seen."""
     with running(peer, workers, modules) as (server, port):
         load = subprocess.Popen(
-            ["node", str(HERE / "reload_client.js"), *map(str, (port, clients, period, GRACEFUL + 5)), peer.transports],
+            ["node", str(HERE / "reload_client.js"), *map(str, (port, clients, period)), peer.transports],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "NODE_PATH": modules})
         assert load.stdin is not None
         assert load.stdout is not None
@@ -118,9 +131,11 @@ def measure(peer: Peer, clients: int, workers: int, modules: str, period: int) -
             if load.stdout.readline() != "ready\n":
                 raise RuntimeError(f"the clients of {peer.command} have not got through")
             time.sleep(SETTLING)
-            load.stdin.write("restart\n")
+            load.stdin.write("it begins\n")
             load.stdin.flush()
             server.restart()
+            load.stdin.write("it is over\n")
+            load.stdin.flush()
             result: dict[str, Any] = json.loads(load.stdout.readline())
             return result
         finally:
