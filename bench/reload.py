@@ -183,7 +183,7 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Run, print, write the files."""
     given = arguments()
-    modules = bring_node_packages()
+    modules = bring_node_packages("engine.io", "engine.io-client")
     results: dict[str, dict[str, Any]] = {}
     for name, peer in PEERS.items():
         if given.peer and not any(part.lower() in name.lower() for part in given.peer):

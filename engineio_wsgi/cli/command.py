@@ -236,6 +236,7 @@ def _run_master(chosen: argparse.Namespace, arguments: Sequence[str] | None) -> 
 
     master = Master(spawn, chosen.workers or 1, chosen.graceful_timeout, lambda: _print_urls(bounds, chosen),
                     WatchedFiles() if chosen.reload else None)
+    master.watch_signals()
     try:
         return master.run()
     finally:

@@ -88,17 +88,23 @@ class Master:
 
     # -- what happens
 
+    def watch_signals(self) -> None:
+        """Let the signals of this process do what they are for."""
+        for number in SIGNALS:
+            gevent.signal_handler(number, self.on_signal, number)
+
+    def on_signal(self, number: int) -> None:
+        """A signal has arrived. Does not block."""
+        self._put(Kind.SIGNAL, number)
+
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT. Blocks. Returns the exit status of the command."""
-        watchers = [gevent.signal_handler(number, self._put, Kind.SIGNAL, number) for number in SIGNALS]
         if self._files is not None:
             gevent.spawn(self._files.watch, lambda name: self._put(Kind.CHANGED, name))
         self._begin_generation()
         while self._status is None or self._workers():
             event = self._events.get()
             _HANDLERS[event.kind](self, event)
-        for watcher in watchers:
-            watcher.cancel()
         return self._status
 
     def _put(self, kind: Kind, subject: object = None, message: dict[str, object] | None = None) -> None:

@@ -46,6 +46,8 @@ class CloseReason(enum.StrEnum):
     SERVER_SHUTTING_DOWN = "server shutting down"
     CLIENT_TOO_SLOW = "client too slow"
     APPLICATION_ERROR = "application error"
+    RATE_LIMIT = "rate limit exceeded"
+    EXPIRED = "authentication expired"
 
 
 class ClientClose(str):
