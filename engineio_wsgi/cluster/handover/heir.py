@@ -26,7 +26,7 @@ from engineio_wsgi.engine.registry import WORKER_ID_SIZE
 from engineio_wsgi.engine.resumption import PreparedSession
 from engineio_wsgi.engine.worker import Worker
 from engineio_wsgi.errors import BadMessage
-from engineio_wsgi.runtime.connection import detach
+from engineio_wsgi.runtime.connection import Connection, detach
 from engineio_wsgi.runtime.forks import serve
 from engineio_wsgi.runtime.loop import Stream
 
@@ -47,6 +47,10 @@ class Neighbourhood(Protocol):
 
     def listen_under(self, name: str, listener: _socket.socket) -> None:
         """Serve the requests of other workers that are sent to another worker's name."""
+        ...
+
+    def count_websocket(self, connection: Connection) -> None:
+        """Count the WebSocket of a session that has come."""
         ...
 
     def take_idle(self, connection: MovedConnection, number: int, read_ahead: bytes) -> bool:
@@ -159,6 +163,8 @@ class Heir:
             prepared.discard()
             raise
         prepared.resume()
+        if prepared.connection is not None:
+            self._neighbourhood.count_websocket(prepared.connection)
         for call, body in self._missed.get(prepared.sid[:WORKER_ID_SIZE], ()):
             self._worker.deliver(call.data(body), call.delivery, lambda sid: sid == prepared.sid)
 

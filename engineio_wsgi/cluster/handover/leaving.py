@@ -27,13 +27,15 @@ from engineio_wsgi.runtime.loop import Stream
 from engineio_wsgi.session.movable import SessionSnapshot
 from engineio_wsgi.vendors.gevent_sockets import forget_descriptor
 
-__all__ = ["HEIR_GONE", "Passage", "close_descriptor"]
+__all__ = ["HEIR_GONE", "NOT_TAKEN", "Passage", "close_descriptor"]
 
 logger = logging.getLogger("engine.cluster")
 
 
 #: why a session stays whose heir has failed
 HEIR_GONE = "the other worker is gone"
+#: why a session stays that its heir has refused
+NOT_TAKEN = "the other worker does not take it"
 
 
 class _Parcel(NamedTuple):
@@ -84,7 +86,7 @@ class Passage:
                 arrival.set(None)
             else:
                 self._take_back(parcel, stream)
-                arrival.set(HEIR_GONE if is_taken is None else "the other worker does not take it")
+                arrival.set(HEIR_GONE if is_taken is None else NOT_TAKEN)
 
         fields = () if stream is None else ("connection",)
         self._send(Message(Kind.SESSION, fields, parcel), None if stream is None else stream.fileno(), on_reply)
