@@ -22,7 +22,6 @@ from engineio_wsgi.cluster.handover.worker_names import WorkerNames
 from engineio_wsgi.cluster.local.calls import LocalCaller
 from engineio_wsgi.cluster.local.channel import PATIENCE, Channel
 from engineio_wsgi.cluster.messages import Call, Kind, Message, MovedConnection, Refusal
-from engineio_wsgi.engine.registry import WORKER_ID_SIZE
 from engineio_wsgi.engine.resumption import PreparedSession
 from engineio_wsgi.engine.worker import Worker
 from engineio_wsgi.errors import BadMessage
@@ -152,7 +151,8 @@ class Heir:
 
     def _take_session(self, channel: Channel, message: Message) -> None:
         try:
-            prepared = self._prepare(channel, message)
+            name, kind = message.fields
+            prepared = self._prepare(channel, message, has_connection=bool(kind))
         except (BadMessage, ValueError, OSError) as error:
             logger.warning("a session of another worker cannot go on here: %s", error)
             channel.send(Refusal.NOT_TAKEN.message())
@@ -165,16 +165,16 @@ class Heir:
         prepared.resume()
         if prepared.connection is not None:
             self._neighbourhood.count_websocket(prepared.connection)
-        for call, body in self._missed.get(prepared.sid[:WORKER_ID_SIZE], ()):
+        for call, body in self._missed.get(name, ()):
             self._worker.deliver(call.data(body), call.delivery, lambda sid: sid == prepared.sid)
 
-    def _prepare(self, channel: Channel, message: Message) -> PreparedSession:
+    def _prepare(self, channel: Channel, message: Message, has_connection: bool) -> PreparedSession:
         """A session that does nothing yet. Its descriptor stays open if it is not valid, and belongs to the channel then."""
         if process.leaving:
             raise ValueError("this worker is leaving itself")
         snapshot = decode(message.body)
         stream: Stream | None = None
-        if message.fields:
+        if has_connection:
             number = channel.take_descriptor()
             if number is None:
                 raise OSError("too many open files")

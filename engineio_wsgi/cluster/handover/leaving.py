@@ -55,10 +55,12 @@ class Passage:
     Args:
         worker: the one that leaves, where sessions go on that the heir does not take.
         channel: to the heir, which has accepted the claim.
+        name_of: returns the name that a session belongs to.
     """
 
-    def __init__(self, worker: Worker, channel: Channel) -> None:
+    def __init__(self, worker: Worker, channel: Channel, name_of: Callable[[str], str]) -> None:
         self._worker = worker
+        self._name_of = name_of
         self._channel = channel
         self._outgoing = Queue()
         self._unacknowledged: deque[_Parcel] = deque()
@@ -76,7 +78,7 @@ class Passage:
             raise BadMessage(f"it has {len(parcel)} bytes")
         return parcel
 
-    def take(self, parcel: bytes, stream: Stream | None) -> AsyncResult:
+    def take(self, sid: str, parcel: bytes, stream: Stream | None) -> AsyncResult:
         """See `Carrier`."""
         arrival = AsyncResult()
 
@@ -88,7 +90,7 @@ class Passage:
                 self._take_back(parcel, stream)
                 arrival.set(HEIR_GONE if is_taken is None else NOT_TAKEN)
 
-        fields = () if stream is None else ("connection",)
+        fields = (self._name_of(sid), "" if stream is None else "connection")
         self._send(Message(Kind.SESSION, fields, parcel), None if stream is None else stream.fileno(), on_reply)
         return arrival
 

@@ -59,14 +59,14 @@ class Plan(NamedTuple):
     Attributes:
         heirs: decides which workers may be claimed.
         workers: if so many answer that can take no sessions, the search ends.
-        search_deadline: of the monotonic clock, for an heir to be found.
-        deadline: the same, for everything.
+        search_deadline: returns the time of the monotonic clock until which to search, given the time at which that began.
+        deadline: of the monotonic clock, for everything.
         close: called when an heir is there: accept no more connections.
     """
 
     heirs: Heirs
     workers: int
-    search_deadline: float
+    search_deadline: Callable[[float], float]
     deadline: float
     close: Callable[[], object]
 
@@ -176,12 +176,14 @@ class Succession:
         if call.action is Action.SEND or call.action is Action.DISCONNECT:
             sid = call.sids[0]
             return perform(call, body) if sid in self._worker.clients else self._elsewhere(sid)
-        if name.endswith(FORMER):
-            return perform(call, body)
-        if not self._names.is_own(name):
+        is_former = name.endswith(FORMER)
+        name = name.removesuffix(FORMER)
+        if not is_former and not self._names.is_own(name):
             return Refusal.MOVED
         if call.action is Action.COUNT:
             return sum(self._names.belongs(sid, name) for sid in self._worker.clients)
+        if is_former:
+            return self._worker.deliver(call.data(body), call.delivery, partial(self._names.belongs, name=name))
         number = self._worker.deliver(call.data(body), call.delivery, self._filter_of(name))
         self.heir.on_broadcast(name, call, body)
         return number
@@ -214,7 +216,7 @@ class Succession:
 
     def _filter_of(self, name: str) -> Callable[[str], bool] | None:
         """Which sessions get what is sent to all sessions of a name; ``None`` if all do."""
-        return partial(self._names.belongs, name=name) if len(self._names.own) > 1 else None
+        return partial(self._names.belongs, name=name) if len(self._names.all) > 1 else None
 
     def on_own_broadcast(self, message: Message) -> None:
         """A broadcast of this process is sent to all workers."""
@@ -264,7 +266,8 @@ class Succession:
 
     def _claim(self, plan: Plan) -> Channel | None:
         """Search until a worker has accepted the claim. Returns the channel to it; ``None`` if there is none in time."""
-        while monotonic() < plan.search_deadline:
+        began = monotonic()
+        while monotonic() < plan.search_deadline(began):
             found = self._found()
             chosen = plan.heirs([candidate for candidate, _ in found])
             for candidate, name in found:
@@ -314,7 +317,7 @@ class Succession:
         return True
 
     def _move(self, channel: Channel, deadline: float) -> dict[str, str]:
-        passage = self._passage = Passage(self._worker, channel)
+        passage = self._passage = Passage(self._worker, channel, self._names.name_of)
         given = self._give_names(passage)
         reasons = self._worker.move_sessions(passage, deadline)
         if not passage.is_broken:

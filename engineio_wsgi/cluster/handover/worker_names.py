@@ -97,14 +97,16 @@ class WorkerNames:
     # -- sessions
 
     def belongs(self, sid: str, name: str) -> bool:
-        """Whether a session of this process gets what is sent to all sessions of ``name``.
+        """Whether a session of this process gets what is sent to all sessions of ``name``: see :meth:`name_of`."""
+        return self.name_of(sid) == name
+
+    def name_of(self, sid: str) -> str:
+        """The name that a session of this process belongs to, whether it leads here or was given away.
 
         A broadcast is sent to each name, so each session belongs to exactly one of them.
         """
         owner = sid[:WORKER_ID_SIZE]
-        if name != self.first:
-            return owner == name
-        return owner == name or owner not in self._own
+        return owner if owner in self else self.first
 
     def whereabouts(self, sid: str) -> Refusal:
         """What to tell a worker that asks for a session which is not here."""
