@@ -117,10 +117,10 @@ def compile_tools(folder: Path) -> dict[str, str]:
     return {name: str(folder / name) for name in ("load", "echo")}
 
 
-def bring_node_packages() -> str:
-    """Install the npm peers next to this file if they are not there; returns the folder."""
+def bring_node_packages(*needed: str) -> str:
+    """Install the npm peers next to this file if one that is needed is not there; returns the folder."""
     folder = Path(os.environ.get("TEST_NODE_MODULES", HERE / "node_modules"))
-    present = all((folder / name).exists() for name in ("engine.io", "@socket.io/bun-engine"))
+    present = all((folder / name).exists() for name in needed)
     if not present and shutil.which("npm"):
         subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--no-package-lock"], cwd=HERE, check=True)
     return str(folder)
@@ -365,7 +365,7 @@ def main() -> int:
     results: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         tools = compile_tools(Path(folder))
-        tools["node_modules"] = bring_node_packages()
+        tools["node_modules"] = bring_node_packages("engine.io", "@socket.io/bun-engine")
         tools["bun"] = find_bun(tools["node_modules"])
         for scenario, peers in chosen(given, tools):
             results[scenario.name] = run_scenario(scenario, peers, tools, rounds, seconds)

@@ -6,6 +6,7 @@ Owns the moment at which a process counts as ready, and the order of what happen
 
 from __future__ import annotations
 
+import logging
 import mmap
 from collections.abc import Sequence
 from struct import Struct
@@ -15,12 +16,14 @@ from gevent.server import StreamServer
 
 from engineio_wsgi.cluster.handover.messages import Candidate
 from engineio_wsgi.cluster.handover.process import process
-from engineio_wsgi.cluster.handover.succession import Plan
+from engineio_wsgi.cluster.handover.succession import Plan, Succession
 from engineio_wsgi.cluster.router import Cluster
 from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.server import servers as servers_here
 
 __all__ = ["Generations", "Handover"]
+
+logger = logging.getLogger("engine.cluster")
 
 #: seconds before the deadline at which the move ends, so that what stays can be closed
 MARGIN = 1.0
@@ -96,7 +99,8 @@ class Handover:
             servers: the HTTP servers of this process. Connections to the same addresses may move here.
         """
         for cluster in _clusters():
-            cluster._learn(servers)
+            for server in servers:
+                cluster._receiver.listeners.learn(server)
         process.become_ready()
 
     def leave(self, deadline: float, servers: Sequence[StreamServer]) -> None:
@@ -113,11 +117,11 @@ class Handover:
             servers: the HTTP servers of this process.
         """
         process.begin_to_leave()
-        clusters = [cluster for cluster in _clusters() if cluster._can_hand_over]
-        if not clusters or not (self._is_replaced or any(len(server.clients) for server in list(servers_here))):
+        movable = _movable()
+        if not movable or not (self._is_replaced or any(len(server.clients) for server in list(servers_here))):
             return
         plan = self._plan(deadline, servers)
-        gevent.joinall([gevent.spawn(cluster._hand_over, plan) for cluster in clusters])
+        gevent.joinall([gevent.spawn(succession.leave, plan) for succession in movable])
 
     def _plan(self, deadline: float, servers: Sequence[StreamServer]) -> Plan:
         def close() -> None:
@@ -161,6 +165,22 @@ class _Replacements:
         self._first_seen = self._first_seen or monotonic()
         are_all = len(later) >= self._workers
         return later if are_all or monotonic() - self._first_seen > PATIENCE else []
+
+
+def _movable() -> list[Succession]:
+    """By what sessions of this process can move, one for each server. Logs why others cannot, although they have the option."""
+    movable: list[Succession] = []
+    for server in list(servers_here):
+        router = server._worker.router
+        succession = router._succession if isinstance(router, Cluster) else None
+        if not server.options.handover:
+            continue
+        if succession is not None and server._worker.resumes:
+            movable.append(succession)
+        elif server.clients:
+            reason = "there is no listener of 'resume'" if succession is not None else "the workers are in no local cluster"
+            logger.warning("%d sessions do not move, and will be closed: %s", len(server.clients), reason)
+    return movable
 
 
 def _clusters() -> list[Cluster]:

@@ -153,6 +153,10 @@ class _Tracing(Observer):
     def on_closed(self, session: ObservedSession) -> None:
         self._handshakes.pop(session.id, None)
 
+    def on_moved(self, session: ObservedSession, direction: str) -> None:
+        # where it goes on, its spans have no links to the handshake
+        self._handshakes.pop(session.id, None)
+
     def _of_session(self, session: ObservedSession) -> dict[str, str | int]:
         # the whole id is a credential
         return {"session.id": shorten(session.id), f"{SYSTEM}.transport": session.transport.name,

@@ -57,6 +57,8 @@ CLOSE_CODES: dict[str | None, int] = {
     CloseReason.SERVER_SHUTTING_DOWN: 1001,
     CloseReason.APPLICATION_ERROR: 1011,
     CloseReason.CLIENT_TOO_SLOW: 1008,
+    CloseReason.RATE_LIMIT: 1008,
+    CloseReason.EXPIRED: 1008,
     CloseReason.TRANSPORT_ERROR: 1002,
     CloseReason.PARSE_ERROR: 1002,
 }

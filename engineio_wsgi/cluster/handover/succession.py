@@ -94,11 +94,13 @@ class Succession:
         names: those of this process.
         caller: of the other workers.
         neighbourhood: the rest of the cluster.
+        first: returns the listener of this process under its first name.
     """
 
     def __init__(self, worker: Worker, sockets: Names, names: WorkerNames, caller: LocalCaller,
-                 neighbourhood: Neighbourhood) -> None:
+                 neighbourhood: Neighbourhood, first: Callable[[], UnixListener]) -> None:
         self._worker = worker
+        self._first = first
         self._sockets = sockets
         self._names = names
         self._caller = caller
@@ -259,12 +261,11 @@ class Succession:
 
     # -- the move
 
-    def leave(self, plan: Plan, first: UnixListener) -> bool:
+    def leave(self, plan: Plan) -> bool:
         """Move the sessions to an heir. Blocks until all have moved, or stay.
 
         Args:
             plan: how.
-            first: the listener of this process under its first name.
 
         Returns:
             Whether there was an heir.
@@ -274,15 +275,15 @@ class Succession:
             return False
         began = monotonic()
         plan.close()
-        reasons = self._move(channel, plan.deadline, first)
+        reasons = self._move(channel, plan.deadline)
         while HEIR_GONE in reasons.values() and (channel := self._claim(plan)) is not None:
-            reasons = self._move(channel, plan.deadline, first)
+            reasons = self._move(channel, plan.deadline)
         _report(reasons, monotonic() - began)
         return True
 
-    def _move(self, channel: Channel, deadline: float, first: UnixListener) -> dict[str, str]:
+    def _move(self, channel: Channel, deadline: float) -> dict[str, str]:
         passage = self._passage = Passage(self._worker, channel)
-        given = self._give_names(passage, first)
+        given = self._give_names(passage)
         reasons = self._worker.move_sessions(passage, deadline)
         if not passage.is_broken:
             self._give_idle(passage)
@@ -298,11 +299,11 @@ class Succession:
         passage.close()
         return reasons
 
-    def _give_names(self, passage: Passage, first: UnixListener) -> list[tuple[str, UnixListener]]:
+    def _give_names(self, passage: Passage) -> list[tuple[str, UnixListener]]:
         """Give the names away, and listen for requests of the sessions that have not moved. Returns the names' listeners."""
         given: list[tuple[str, UnixListener]] = []
         for name in self._names.own:
-            listener = first if name == self._names.first else self._listeners[name]
+            listener = self._first() if name == self._names.first else self._listeners[name]
             listener.pause()
             with suppress(FileExistsError):
                 self._former.append(UnixListener(self._sockets, name + FORMER, partial(self.receive, name + FORMER)))
