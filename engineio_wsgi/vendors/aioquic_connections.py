@@ -2,8 +2,8 @@
 
 Relies on: ``_buffer.Buffer``, which ``aioquic.buffer`` exports without saying so; ``QuicConnection._streams``, ``_close_event``,
 ``_logger``, ``_host_cids``, ``_local_initial_source_connection_id``, ``_replenish_connection_ids``, ``_local_max_data``,
-``_local_max_streams_bidi`` and ``_local_max_streams_uni``; that ``_write_stream_limits`` and ``_write_connection_limits`` double a
-limit of which more than half is used, and send one whose value has changed; ``QuicStreamSender._buffer``, which has the bytes
+``_local_max_streams_bidi`` and ``_local_max_streams_uni``; that ``_write_stream_limits`` and ``_write_connection_limits`` double
+a limit of which more than half is used, and send one whose value has changed; ``QuicStreamSender._buffer``, which has the bytes
 that are not acknowledged, and ``_reset_error_code``; ``H3Connection._stream``, and the ``buffer`` of its streams.
 """
 
