@@ -55,6 +55,8 @@ class WebTransportServer:
         certfile: the file of the certificate and its chain, in PEM.
         keyfile: the file of its key; ``None`` if ``certfile`` has the key, too.
         max_connections: clients that may be connected at a time.
+        shared: whether other processes of this user serve the same port, as gunicorn's workers do. Each client keeps its process,
+            also when its address changes.
 
     Raises:
         ConfigurationError: aioquic is not installed, a file cannot be used, or no server has the transport.
@@ -68,14 +70,14 @@ class WebTransportServer:
     """
 
     def __init__(self, address: UdpAddress, application: Server | WSGIApplication, *, certfile: str, keyfile: str | None = None,
-                 max_connections: int = 10_000) -> None:
+                 max_connections: int = 10_000, shared: bool = False) -> None:
         self._servers = [application] if isinstance(application, Server) else list(servers)
         self._servers = [server for server in self._servers if NAME in server.options.transports]
         if not self._servers:
             raise ConfigurationError(NO_SERVER)
         self._application = _under_path(application) if isinstance(application, Server) else application
         self._ended = Event()
-        self._listener = _make_listener(address, certfile, keyfile, max_connections, self._on_request)
+        self._listener = _make_listener(address, certfile, keyfile, max_connections, self._on_request, shared)
 
     @property
     def address(self) -> Any:  # its form depends on the family of the socket
@@ -138,7 +140,7 @@ def _under_path(server: Server) -> WSGIApplication:
 
 
 def _make_listener(address: object, certfile: str, keyfile: str | None, connections: int,
-                   on_request: Callable[[Session], object]) -> Http3Listener:
+                   on_request: Callable[[Session], object], shared: bool) -> Http3Listener:
     try:
         from engineio_wsgi.http3.listener import Http3Listener, Limits, configuration_of
     except ModuleNotFoundError as error:
@@ -147,4 +149,4 @@ def _make_listener(address: object, certfile: str, keyfile: str | None, connecti
         configuration = configuration_of(certfile, keyfile)
     except (OSError, ValueError, IndexError) as error:
         raise ConfigurationError(f"the certificate of a WebTransportServer cannot be used: {error}") from error
-    return Http3Listener(address, configuration, Limits(connections), on_request)
+    return Http3Listener(address, configuration, Limits(connections), on_request, shared)

@@ -20,6 +20,7 @@ from gevent import ssl
 
 from engineio_wsgi.cli.binds import Bound, bind_text, inherited_binds, open_binds
 from engineio_wsgi.cli.hints import argument_hint
+from engineio_wsgi.cli.inspecting import choose_password, with_inspector
 from engineio_wsgi.cli.link import WorkerEnd, inherit
 from engineio_wsgi.cli.loading import load_application
 from engineio_wsgi.cli.logs import access_log, add_logging_flags, set_up_logging
@@ -27,6 +28,7 @@ from engineio_wsgi.cli.master import Master
 from engineio_wsgi.cli.patching import patch_standard_library
 from engineio_wsgi.cli.serving import Serving, ignore_terminal
 from engineio_wsgi.cli.watching import WatchedFiles
+from engineio_wsgi.cli.webtransports import TRANSPORTS, check_webtransport, webtransport_served
 from engineio_wsgi.cli.worker_process import WorkerProcess
 from engineio_wsgi.cluster.local.running import automatic_cluster
 from engineio_wsgi.demo import demo_application
@@ -79,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen = _parser().parse_args(arguments)
         if chosen.keyfile and not chosen.certfile:
             raise _Failure("--keyfile is of no use without --certfile", 2)
+        check_webtransport(chosen)
         if link is not None:
             _run_worker(chosen, link)
         elif chosen.workers is not None or chosen.reload:
@@ -110,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     _add_flags(parser, None)
-    parser.set_defaults(load=_load_demo, workers=None, reload=False)
+    parser.set_defaults(load=_load_demo, workers=None, reload=False, inspector=None, webtransport=False)
     commands = parser.add_subparsers(metavar="command", parser_class=_Parser)
     serve = commands.add_parser("serve", help="serve a WSGI application that was wrapped", description=_SERVE, allow_abbrev=False)
     serve.add_argument("application", help="module:app, or a call that makes it: 'module:create_app()'")
@@ -122,6 +125,12 @@ def _parser() -> argparse.ArgumentParser:
                             "with the code of the moment (one process without a master)")
     serve.add_argument("--reload", action="store_true",
                        help="replace the workers when a file of the application changes; for development")
+    serve.add_argument("--inspector", metavar="PATH", default=None,
+                       help="show the sessions of all workers on a page under PATH, such as /inspector; its password is printed, "
+                            "unless the environment has ENGINEIO_INSPECTOR_PASSWORD")
+    serve.add_argument("--webtransport", action="store_true",
+                       help="serve WebTransport as well, on the UDP ports with the same numbers; needs --certfile, and the extra "
+                            "webtransport")
     _add_flags(serve, argparse.SUPPRESS)
     serve.set_defaults(load=_load_application)
     return parser
@@ -166,6 +175,8 @@ def _seconds(text: str) -> float:
 
 def _given_options(chosen: argparse.Namespace) -> dict[str, object]:
     """The options that the environment and the flags set. Flags become variables, for ``Server.from_environ()``."""
+    if chosen.webtransport and ENVIRONMENT + "TRANSPORTS" not in os.environ:
+        os.environ[ENVIRONMENT + "TRANSPORTS"] = TRANSPORTS
     for name in simple_options():
         text = getattr(chosen, name, None)
         if text is not None:
@@ -199,11 +210,12 @@ def _load(chosen: argparse.Namespace) -> WSGIApplication:
     with option_defaults(given):
         application: WSGIApplication = chosen.load(chosen)
     _tell_what_is_overridden(given)
-    return application
+    return application if chosen.inspector is None else with_inspector(application, chosen.inspector)
 
 
 def _run_alone(chosen: argparse.Namespace) -> None:
     """Serve in this process. Blocks."""
+    _choose_password(chosen)
     application = _load(chosen)
     join_clusters()
     set_up_logging(chosen.log_level)
@@ -212,14 +224,16 @@ def _run_alone(chosen: argparse.Namespace) -> None:
     serving = Serving(application, [bound.listener for bound in bounds], access_log(chosen.access_log), context, False)
     serving.start()
     serving.watch_signals()
-    _print_urls(bounds, chosen)
-    serving.run(chosen.graceful_timeout)
+    with webtransport_served(application, [bound.listener for bound in bounds], chosen, False):
+        _print_urls(bounds, chosen)
+        serving.run(chosen.graceful_timeout)
     for bound in bounds:
         bound.close()
 
 
 def _run_master(chosen: argparse.Namespace, arguments: Sequence[str] | None) -> int:
     """Have workers serve. Blocks. Returns the exit status."""
+    _choose_password(chosen)
     set_up_logging(chosen.log_level)
     bounds = _bind(chosen)
     command = _own_command(arguments)
@@ -230,6 +244,7 @@ def _run_master(chosen: argparse.Namespace, arguments: Sequence[str] | None) -> 
 
     master = Master(spawn, chosen.workers or 1, chosen.graceful_timeout, lambda: _print_urls(bounds, chosen),
                     WatchedFiles() if chosen.reload else None)
+    master.watch_signals()
     try:
         return master.run()
     finally:
@@ -263,8 +278,9 @@ def _run_worker(chosen: argparse.Namespace, link: WorkerEnd) -> None:
     serving = Serving(application, link.listeners, access_log(chosen.access_log), _ssl_context(chosen), count > 1)
     serving.start()
     serving.watch_master(link, count, tells_files=chosen.reload)
-    link.ready()
-    serving.run(chosen.graceful_timeout)
+    with webtransport_served(application, link.listeners, chosen, True):
+        link.ready()
+        serving.run(chosen.graceful_timeout)
 
 
 def _describe(error: Exception) -> str:
@@ -281,6 +297,12 @@ def _bind(chosen: argparse.Namespace) -> list[Bound]:
         return open_binds(chosen.bind or inherited_binds(os.environ) or [DEFAULT_BIND])
     except CannotListen as error:
         raise _Failure(error.strerror, 1) from None
+
+
+def _choose_password(chosen: argparse.Namespace) -> None:
+    """The password of the inspector, if there is one, for this process and its workers."""
+    if chosen.inspector is not None and (password := choose_password()) is not None:
+        print(f"engineio-wsgi: the password of the inspector at {chosen.inspector}/ is {password}", flush=True)
 
 
 def _print_urls(bounds: Sequence[Bound], chosen: argparse.Namespace) -> None:

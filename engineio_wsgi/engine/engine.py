@@ -56,7 +56,7 @@ class Engine:
         self.handshakes = Handshakes(registry, hooks, advice)
         self._upgrades = Upgrades(registry, self.handshakes, hooks)
         self._refusals = Refusals(registry, hooks, advice)
-        self._webtransports = WebTransports(registry, self.handshakes, self._refusals)
+        self.webtransports = WebTransports(registry, self.handshakes, self._refusals)
         #: makes sessions of those that come from other processes
         self.resumption = Resumption(registry, hooks)
         self._middlewares: list[WSGIMiddleware] = []
@@ -162,7 +162,7 @@ class Engine:
         self._origins.check(environ)
         offer = offer_in(environ)
         if offer is not None:
-            return self._webtransports.admit(environ, offer)
+            return self.webtransports.admit(environ, offer)
         websocket: object = environ.get("wsgi.websocket")
         checked = check_request(environ, self._registry.options, self._registry.sessions, websocket is not None)
         if checked.kind is RequestKind.POLL:

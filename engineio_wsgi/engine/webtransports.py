@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Callable
 from functools import partial
+from typing import TypeAlias
 from wsgiref.types import WSGIEnvironment
 
 from engineio_wsgi.engine.admission import WEBTRANSPORT, CheckedRequest, check_packet
@@ -29,9 +30,12 @@ from engineio_wsgi.runtime.loop import Loop
 from engineio_wsgi.session.session import Session
 from engineio_wsgi.transports.webtransport import REFUSED, WebTransportTransport
 
-__all__ = ["WebTransports", "add_query"]
+__all__ = ["Relay", "WebTransports", "add_query"]
 
 logger = logging.getLogger("engine.webtransport")
+
+#: passes an upgrade on to the worker of a session, given the request, the session's id and the stream. Returns whether it did
+Relay: TypeAlias = Callable[[WSGIEnvironment, str, PacketStream], bool]
 
 #: the query that the request of any other transport has; clients send none over WebTransport
 QUERY = "EIO=4&transport=webtransport"
@@ -49,9 +53,14 @@ class WebTransports:
     """The WebTransport sessions of one server."""
 
     def __init__(self, registry: Registry, handshakes: Handshakes, refusals: Refusals) -> None:
+        self._relay: Relay | None = None
         self._registry = registry
         self._handshakes = handshakes
         self._refusals = refusals
+
+    def relay_by(self, relay: Relay) -> None:
+        """Have upgrades of sessions that are not here passed on by ``relay``."""
+        self._relay = relay
 
     def admit(self, environ: WSGIEnvironment, offer: SessionOffer) -> Response:
         """Take the session of a request. Returns the response that the middlewares see.
@@ -76,6 +85,8 @@ class WebTransports:
 
     def _greet(self, environ: WSGIEnvironment, session: WebTransportSession, stream: PacketStream, sid: str) -> None:
         """Open a session, or upgrade one. Blocks as long as the application does."""
+        if sid and sid not in self._registry.sessions and self._relay is not None and self._relay(environ, sid, stream):
+            return
         try:
             checked = check_packet(sid, self._registry.options, self._registry.sessions)
             if checked.session is None:

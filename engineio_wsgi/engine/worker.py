@@ -21,16 +21,18 @@ from engineio_wsgi.engine.gate import Gate
 from engineio_wsgi.engine.hooks import Hooks
 from engineio_wsgi.engine.lane import HandshakeOnly
 from engineio_wsgi.engine.moves import Carrier, move_all
+from engineio_wsgi.engine.refusals import UNREACHED
 from engineio_wsgi.engine.registry import Registry, new_worker_id
 from engineio_wsgi.engine.resumption import PreparedSession
 from engineio_wsgi.handoff.client_socket import client_socket
+from engineio_wsgi.handoff.relayed_stream import RelayedStream, handshake_for
 from engineio_wsgi.handoff.server_loops import THREAD_LOOP
 from engineio_wsgi.handoff.thread_loops import ThreadLoop, kind_of_thread_loop
 from engineio_wsgi.handoff.upgrades import WEBSOCKETS, can_upgrade
 from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.http.hub_thread import call_in_hub, in_plain_thread, start_hub, wait_for_hub
 from engineio_wsgi.http.wsgi_call import call
-from engineio_wsgi.http3.ports import WebTransportSession
+from engineio_wsgi.http3.ports import PacketStream, WebTransportSession
 from engineio_wsgi.options.options import Options
 from engineio_wsgi.protocol.websocket.handshake import asks_for_websocket
 from engineio_wsgi.runtime.forks import serve
@@ -137,6 +139,7 @@ class Worker:
         #: the sessions of this process, as the application sees them
         self.clients: Mapping[str, Socket] = registry.clients
         self._router: Router | None = None
+        engine.webtransports.relay_by(self._relay)
         #: guards `start_hub`: one thread starts the hub, the others wait
         self._starting = Lock()
         #: the outcome of :meth:`enter_hub`, while it is under way
@@ -340,6 +343,23 @@ class Worker:
         """Serve a WebTransport session that was accepted. Blocks as long as the middlewares do."""
         self.enter_hub()
         self._engine.handle_webtransport(session)
+
+    def _relay(self, environ: WSGIEnvironment, sid: str, stream: PacketStream) -> bool:
+        """Pass an upgrade to WebTransport on to the worker of its session, which sees a WebSocket. Returns whether it did.
+
+        Blocks until that worker has taken it.
+        """
+        if self._router is None:
+            return False
+        address = (environ.get("REMOTE_ADDR", ""), int(environ.get("REMOTE_PORT") or 0))
+        relayed = RelayedStream(stream, address, self.options.max_http_buffer_size)
+        handshake = handshake_for(environ, sid, relayed)
+        if self._router.route(handshake, None, None) is not None:
+            return True
+        relayed.abandon()
+        if UNREACHED in handshake:
+            environ[UNREACHED] = handshake[UNREACHED]
+        return False
 
     def note_listener(self, environ: WSGIEnvironment) -> None:
         """Note that this process serves the listener of a request; a process that is forked from it must not."""

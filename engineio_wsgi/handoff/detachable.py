@@ -11,6 +11,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 from gevent.socket import socket as GeventSocket
 
+from engineio_wsgi.handoff.relayed_stream import RelayedStream
 from engineio_wsgi.handoff.server_loops import OwnLoop, PlainWebSocketLoop, loop_of
 from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.runtime.connection import Connection
@@ -82,6 +83,8 @@ def detachable_of(environ: WSGIEnvironment, handler: WebSocketHandler | None, na
         return None if request is None else OwnLoop(handler, request, names)
     websocket = environ.get("wsgi.websocket")
     if websocket is not None:
+        if isinstance(websocket, RelayedStream):
+            return websocket
         return PlainWebSocketLoop(websocket) if is_plain(websocket) else None
     loop = loop_of(environ, names)
     return loop if loop is not None and loop.is_whole else None

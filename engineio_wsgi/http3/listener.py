@@ -26,6 +26,7 @@ from gevent.socket import socket as GeventSocket
 
 from engineio_wsgi.errors import CannotListen
 from engineio_wsgi.http3.connection import CONNECTION_WINDOW, FIRST_WINDOW, MAX_STREAMS, Http3Connection
+from engineio_wsgi.http3.neighbours import Neighbours
 from engineio_wsgi.http3.session import Session
 from engineio_wsgi.log import log_violation
 from engineio_wsgi.runtime.clock import monotonic
@@ -95,11 +96,13 @@ class Http3Listener(DatagramServer):  # type: ignore[misc]
         configuration: of the connections.
         limits: how many there may be.
         on_request: called in the hub with each session that a client asks for; its request has to be answered.
+        shared: whether other processes receive on the same port.
     """
 
     def __init__(self, address: object, configuration: QuicConfiguration, limits: Limits,
-                 on_request: Callable[[Session], object]) -> None:
+                 on_request: Callable[[Session], object], shared: bool = False) -> None:
         self._given_address = address
+        self._shared = shared
         # gevent wants a function for each datagram, and does not call it: `do_read` returns none
         super().__init__(("", address) if isinstance(address, int) else address, self.do_read)
         self._configuration = configuration
@@ -113,6 +116,7 @@ class Http3Listener(DatagramServer):  # type: ignore[misc]
         #: whether new connections are ignored, because the server is about to end
         self.closing = False
         self._raw: CSocket | None = None
+        self._neighbours: Neighbours | None = None
 
     def listen(self) -> None:
         """Bind the address, and start to receive. Does not block.
@@ -128,12 +132,15 @@ class Http3Listener(DatagramServer):  # type: ignore[misc]
         self._raw.setblocking(False)
         self._raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         hold(self._raw)
+        if self._shared:
+            self._neighbours = Neighbours(self.address[1], self._on_passed_on)
 
-    @classmethod
-    def get_listener(cls, address: tuple[str, int], family: int | None = None) -> GeventSocket:
+    def get_listener(self, address: tuple[str, int], family: int | None = None) -> GeventSocket:
         """Called by gevent to bind the socket: gevent's own would let two servers bind a port, and leave it open if it cannot."""
         sock = GeventSocket(family or socket.AF_INET, socket.SOCK_DGRAM)
         try:
+            if self._shared:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             sock.bind(address)
         except OSError:
             sock.close()
@@ -149,6 +156,16 @@ class Http3Listener(DatagramServer):  # type: ignore[misc]
     def handshakes(self) -> int:
         """How many of them have not completed their handshake."""
         return len(self._handshakes)
+
+    @property
+    def _mark(self) -> bytes:
+        """What the ids of this process' connections begin with."""
+        return b"" if self._neighbours is None else self._neighbours.mark
+
+    @property
+    def passed_on(self) -> int:
+        """Datagrams of other processes' connections that were passed on to them."""
+        return 0 if self._neighbours is None else self._neighbours.passed_on
 
     # -- datagrams
 
@@ -172,6 +189,14 @@ class Http3Listener(DatagramServer):  # type: ignore[misc]
         for connection in touched:
             connection.settle()
 
+    def _on_passed_on(self, data: bytes, address: NetworkAddress) -> None:
+        """Another process has passed a datagram on."""
+        now = monotonic()
+        connection = self._connection_of(data, address, now, passed_on=True)
+        if connection is not None:
+            self._pass_on(connection, data, address, now)
+            connection.settle()
+
     @staticmethod
     def _pass_on(connection: Http3Connection, data: bytes, address: NetworkAddress, now: float) -> None:
         try:
@@ -189,8 +214,8 @@ class Http3Listener(DatagramServer):  # type: ignore[misc]
         except OSError as error:
             logger.debug("= sending a datagram failed: %s", error)
 
-    def _connection_of(self, data: bytes, address: NetworkAddress, now: float) -> Http3Connection | None:
-        """The connection of a datagram, which may be new; ``None`` if the datagram is to be ignored, or was answered."""
+    def _connection_of(self, data: bytes, address: NetworkAddress, now: float, passed_on: bool = False) -> Http3Connection | None:
+        """The connection of a datagram, which may be new; ``None`` if the datagram was ignored, answered or passed on."""
         try:
             header = header_of(data, ID_SIZE)
         except ValueError:
@@ -198,6 +223,8 @@ class Http3Listener(DatagramServer):  # type: ignore[misc]
         connection = self._by_id.get(header.destination_cid)
         if connection is not None:
             return connection
+        if not passed_on and self._neighbours is not None and self._neighbours.pass_on(header.destination_cid, data, address):
+            return None
         if header.packet_type is QuicPacketType.ONE_RTT or len(data) < SMALLEST_MAX_DATAGRAM_SIZE:
             return None
         if header.version not in self._configuration.supported_versions:
@@ -229,7 +256,7 @@ class Http3Listener(DatagramServer):  # type: ignore[misc]
         elif len(self._handshakes) >= limits.retry_above:
             self._ask_again(header, address, now)
             return None
-        quic = PacedConnection(self._configuration, original, retried, MAX_STREAMS)
+        quic = PacedConnection(self._configuration, original, retried, MAX_STREAMS, self._mark)
         connection = Http3Connection(self, quic, self.loop, self.address[:2], limits.timeout)
         self._ids[connection] = set()
         self._handshakes.add(connection)
@@ -286,4 +313,6 @@ class Http3Listener(DatagramServer):  # type: ignore[misc]
             connection.settle()
             connection.abort()
         self._raw = None
+        if self._neighbours is not None:
+            self._neighbours.close()
         self.stop()

@@ -1,10 +1,10 @@
 """What is inside aioquic's QUIC and HTTP/3 connections.
 
 Relies on: ``_buffer.Buffer``, which ``aioquic.buffer`` exports without saying so; ``QuicConnection._streams``, ``_close_event``,
-``_logger``, ``_local_max_data``, ``_local_max_streams_bidi`` and ``_local_max_streams_uni``; that ``_write_stream_limits`` and
-``_write_connection_limits`` double a limit of which more than half is used, and send one whose value has changed;
-``QuicStreamSender._buffer``, which has the bytes that are not acknowledged, and ``_reset_error_code``; ``H3Connection._stream``,
-and the ``buffer`` of its streams.
+``_logger``, ``_host_cids``, ``_local_initial_source_connection_id``, ``_replenish_connection_ids``, ``_local_max_data``,
+``_local_max_streams_bidi`` and ``_local_max_streams_uni``; that ``_write_stream_limits`` and ``_write_connection_limits`` double
+a limit of which more than half is used, and send one whose value has changed; ``QuicStreamSender._buffer``, which has the bytes
+that are not acknowledged, and ``_reset_error_code``; ``H3Connection._stream``, and the ``buffer`` of its streams.
 """
 
 from __future__ import annotations
@@ -38,11 +38,16 @@ class PacedConnection(QuicConnection):
 
     Args:
         max_streams: bidirectional streams that the client may have open, and as many unidirectional ones.
+        mark: what the ids of the connection begin with.
     """
 
-    def __init__(self, configuration: QuicConfiguration, original_id: bytes, retry_id: bytes | None, max_streams: int) -> None:
+    def __init__(self, configuration: QuicConfiguration, original_id: bytes, retry_id: bytes | None, max_streams: int,
+                 mark: bytes = b"") -> None:
         super().__init__(configuration=configuration, original_destination_connection_id=original_id,
                          retry_source_connection_id=retry_id)
+        self._mark = mark
+        first = self._host_cids[0]
+        first.cid = self.host_cid = self._local_initial_source_connection_id = self._marked(first.cid)
         self._logger = _DebugLogger(logging.getLogger("quic"), {})  # type: ignore[assignment]  # it has the same methods
         for limit in (self._local_max_streams_bidi, self._local_max_streams_uni):
             limit.value = limit.sent = max_streams
@@ -51,6 +56,15 @@ class PacedConnection(QuicConnection):
     def ending(self) -> ConnectionTerminated | None:
         """Why the connection is about to end, as soon as this is known; ``None`` if it is not. The event comes later."""
         return self._close_event
+
+    def _marked(self, identifier: bytes) -> bytes:
+        return self._mark + identifier[len(self._mark):]
+
+    def _replenish_connection_ids(self) -> None:
+        count = len(self._host_cids)
+        super()._replenish_connection_ids()
+        for made in self._host_cids[count:]:
+            made.cid = self._marked(made.cid)
 
     # -- windows
 

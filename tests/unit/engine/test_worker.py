@@ -45,6 +45,7 @@ def worker(cluster: str | None = None, join: Callable[..., Any] | None = None) -
     registry = Registry("the server", ServerEvents(lambda listener: listener, lambda: None), Options.create(cluster=cluster))
     started: list[str] = []
     engine: Any = SimpleNamespace(handle_request=lambda environ, start: [b"engine"], answer=lambda environ, start: [b"answer"],
+                                  webtransports=SimpleNamespace(relay_by=lambda relay: None),
                                   handle_upgrade=lambda environ, start: started.append("upgrade"))
     hooks: Any = SimpleNamespace(unwrap=lambda application: getattr(application, "inner", application),
                                  on_start=lambda: started.append("start"))

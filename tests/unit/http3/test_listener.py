@@ -80,10 +80,10 @@ def listen(certificate: dict[str, str]) -> Iterator[Callable[..., Any]]:
     """A factory of listeners with an `Echo`: ``listen(**limits)``."""
     running: list[Http3Listener] = []
 
-    def start(**limits: Any) -> Any:
+    def start(shared: bool = False, **limits: Any) -> Any:
         echo = Echo()
         configuration = configuration_of(certificate["certfile"], certificate["keyfile"])
-        listener = Http3Listener(("127.0.0.1", 0), configuration, Limits(**{"connections": 1000, **limits}), echo.answer)
+        listener = Http3Listener(("127.0.0.1", 0), configuration, Limits(**{"connections": 1000, **limits}), echo.answer, shared)
         listener.listen()
         running.append(listener)
         return listener, echo
@@ -374,3 +374,63 @@ def test_a_file_with_the_certificate_and_the_key(certificate: dict[str, str], tm
     assert configuration_of(str(both), None).private_key is not None
     with pytest.raises(ValueError, match="no private key"):
         configuration_of(certificate["certfile"], None)
+
+
+# -- several processes on one port
+
+
+@pytest.fixture
+def listen_beside(listen: Any, certificate: dict[str, str]) -> Iterator[Callable[[Http3Listener], Any]]:
+    """A factory of listeners on the port of another one, as other processes would have them."""
+    running: list[Http3Listener] = []
+
+    def start(beside: Http3Listener) -> Any:
+        echo = Echo()
+        configuration = configuration_of(certificate["certfile"], certificate["keyfile"])
+        running.append(Http3Listener(beside.address, configuration, Limits(1000), echo.answer, shared=True))
+        running[-1].listen()
+        return running[-1], echo
+
+    yield start
+    for listener in running:
+        listener.close_connections()
+
+
+def test_a_client_keeps_its_process_wherever_its_datagrams_arrive(listen: Any, listen_beside: Any) -> None:
+    first, _ = listen(shared=True)
+    listeners = [first, *(listen_beside(first)[0] for _ in range(3))]
+    clients = [Client(first.address) for _ in range(8)]
+    streams = [client.open("/") for client in clients]
+    for stream in streams:
+        assert stream.send("4hello").packet() == "4hello"
+    for _ in range(4):
+        for client, stream in zip(clients, streams, strict=True):
+            client.move()
+            assert stream.send("4from elsewhere").packet() == "4from elsewhere"
+    assert sum(listener.connections for listener in listeners) == 8
+    # of 32 new addresses, the kernel has given some to another listener, but for one case in 2 ** 60
+    assert sum(listener.passed_on for listener in listeners) > 0
+    for client in clients:
+        client.close()
+
+
+def test_a_client_keeps_its_process_when_others_begin_and_end(listen: Any, listen_beside: Any) -> None:
+    first, _ = listen(shared=True)
+    clients = [Client(first.address) for _ in range(8)]
+    streams = [client.open("/") for client in clients]
+    for _ in range(3):
+        beside, _ = listen_beside(first)
+        for stream in streams:
+            assert stream.send("4hello").packet() == "4hello"
+        beside.close_connections()
+    for stream in streams:
+        assert stream.send("4again").packet() == "4again"
+    assert first.connections == 8
+    for client in clients:
+        client.close()
+
+
+def test_two_servers_that_do_not_share_a_port(listen: Any, listen_beside: Any) -> None:
+    first, _ = listen()
+    with pytest.raises(OSError, match="cannot listen"):
+        listen_beside(first)

@@ -48,7 +48,7 @@ def test_from_environ(variable: str, text: str, name: str, value: object):
         ("PING_INTERVAL", "nan", "ping_interval: expected a number of seconds from 0.001 to 1000000; got nan"),
         ("MAX_INBOX", "1.5", "max_inbox: expected a whole number of bytes; got '1.5'"),
         ("JSONP", "maybe", "jsonp: expected true or false; got 'maybe'"),
-        ("TRANSPORTS", "", "transports: expected a list of polling, websocket, flashsocket; got ()"),
+        ("TRANSPORTS", "", "transports: expected a list of polling, websocket, webtransport, flashsocket; got ()"),
         ("PING_INTERVALL", "5",
          "ENGINEIO_PING_INTERVALL is not an option that the environment can set; did you mean ENGINEIO_PING_INTERVAL?"),
     ],
