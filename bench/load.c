@@ -395,7 +395,7 @@ static void latency(void) {
     double *took = malloc(total * sizeof *took);
     for (int i = 0; i < set.connections; i++) {
         open_websocket(&all[i], NULL);
-        if (next_frame(&all[i]) != '0') die("no open packet");
+        if (!set.raw && next_frame(&all[i]) != '0') die("no open packet");
     }
     start_watching(all);
     double start = now();

@@ -24,10 +24,9 @@ def test_anything_else_is_refused(text: str) -> None:
         bind_text(text)
 
 
-@pytest.mark.parametrize(("pid", "count", "binds"), [(os.getpid(), "2", ["fd:3", "fd:4"]), (os.getpid() + 1, "2", []),
-                                                     (os.getpid(), "", [])])
-def test_sockets_of_systemd(pid: int, count: str, binds: list[str]) -> None:
-    environ = {"LISTEN_PID": str(pid), "LISTEN_FDS": count, "LISTEN_FDNAMES": "a:b", "OTHER": "1"}
+@pytest.mark.parametrize(("other", "count", "binds"), [(0, "2", ["fd:3", "fd:4"]), (1, "2", []), (0, "", [])])
+def test_sockets_of_systemd(other: int, count: str, binds: list[str]) -> None:
+    environ = {"LISTEN_PID": str(os.getpid() + other), "LISTEN_FDS": count, "LISTEN_FDNAMES": "a:b", "OTHER": "1"}
     assert inherited_binds(environ) == binds
     assert ("LISTEN_FDS" in environ) == (not binds)
     assert environ["OTHER"] == "1"
