@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ PYTHON = sys.executable
 GRACEFUL = 10
 #: seconds after which all processes of a server have started, and not only the first
 SETTLING = 8
+#: seconds that a restart may take
+PATIENCE = 300
 GUNICORN = [PYTHON, "-m", "gunicorn", "-b", "127.0.0.1:{port}", "--graceful-timeout", str(GRACEFUL), "--no-control-socket",
             "--log-level", "critical"]
 OURS = [*GUNICORN, "-k", "engineio_wsgi.gunicorn.Worker", "-w", "{workers}", "reload_ours:app"]
@@ -72,27 +74,43 @@ class RunningPeer:
         self._peer = peer
         self._port = port
         self._command = [part.format(port=port, workers=workers) for part in peer.command]
-        self._environment = {**os.environ, "NODE_PATH": modules, "NODE_ENV": "production", "PYTHONPATH": str(HERE / "peers"),
+        path = os.pathsep.join(filter(None, [str(HERE / "peers"), os.environ.get("PYTHONPATH")]))
+        self._environment = {**os.environ, "NODE_PATH": modules, "NODE_ENV": "production", "PYTHONPATH": path,
                              **({"HANDOVER": "1"} if peer.handover else {})}
         self._process = self._start()
-        wait_for(port, self._process)
+
+    def wait(self) -> None:
+        """Return when it listens."""
+        wait_for(self._port, self._process, PATIENCE)
 
     def _start(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(self._command, env=self._environment, start_new_session=True)
 
     def restart(self) -> None:
-        """Deploy."""
+        """Deploy. Returns when all processes of before have ended."""
         if self._peer.is_one_process:
             self._process.terminate()
             self._process.wait()
             self._process = self._start()
-        else:
-            self._process.send_signal(signal.SIGHUP)
+            return
+        old = children(self._process.pid)
+        self._process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + PATIENCE
+        while old & children(self._process.pid):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{self._command} keeps old processes")
+            time.sleep(0.1)
 
     def stop(self) -> None:
         """End all its processes."""
-        os.killpg(self._process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+
+
+def children(pid: int) -> set[str]:
+    """The processes that a process has started."""
+    return set(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
 
 
 @contextmanager
@@ -101,6 +119,7 @@ def running(peer: Peer, workers: int, modules: str) -> Iterator[tuple[RunningPee
     port = free_port()
     server = RunningPeer(peer, port, workers, modules)
     try:
+        server.wait()
         yield server, port
     finally:
         server.stop()
@@ -110,7 +129,7 @@ def measure(peer: Peer, clients: int, workers: int, modules: str, period: int) -
     """One restart of one peer: what its clients have seen."""
     with running(peer, workers, modules) as (server, port):
         load = subprocess.Popen(
-            ["node", str(HERE / "reload_client.js"), *map(str, (port, clients, period, GRACEFUL + 5)), peer.transports],
+            ["node", str(HERE / "reload_client.js"), *map(str, (port, clients, period)), peer.transports],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "NODE_PATH": modules})
         assert load.stdin is not None
         assert load.stdout is not None
@@ -118,9 +137,11 @@ def measure(peer: Peer, clients: int, workers: int, modules: str, period: int) -
             if load.stdout.readline() != "ready\n":
                 raise RuntimeError(f"the clients of {peer.command} have not got through")
             time.sleep(SETTLING)
-            load.stdin.write("restart\n")
+            load.stdin.write("it begins\n")
             load.stdin.flush()
             server.restart()
+            load.stdin.write("it is over\n")
+            load.stdin.flush()
             result: dict[str, Any] = json.loads(load.stdout.readline())
             return result
         finally:
@@ -156,15 +177,14 @@ def table(results: dict[str, dict[str, Any]]) -> str:
 
 def chart(results: dict[str, dict[str, Any]]) -> str:
     """The longest gaps as an SVG of bars, with what else the clients saw."""
-    scale = 280 / max([result["max"] for result in results.values()] + [0.1])
-    parts = [SVG_HEAD.format(height=40 * len(results) + 45, clients=next(iter(results.values()))["clients"])]
+    scale = 180 / max([result["max"] for result in results.values()] + [0.1])
+    parts = [SVG_HEAD.format(height=30 * len(results) + 45, clients=next(iter(results.values()))["clients"])]
     for number, (name, result) in enumerate(results.items()):
-        y, width, colour = 36 + 40 * number, max(2.0, result["max"] * scale), "#cc3d4a" if result["closed"] else "#2f9e6e"
+        y, width, colour = 36 + 30 * number, max(2.0, result["max"] * scale), "#cc3d4a" if result["closed"] else "#2f9e6e"
         text = f"{result['max']:.2f} s; {result['closed']} closed, {result['requests']} requests"
         parts.append(f'<text x="10" y="{y + 14}">{name}</text>')
-        parts.append(f'<rect x="270" y="{y}" width="{width:.0f}" height="18" rx="3" fill="{colour}"/>')
-        parts.append(f'<text x="{276 + width:.0f}" y="{y + 14}">{text}</text>' if width < 240 else
-                     f'<text x="270" y="{y + 32}" font-size="11">{text}</text>')
+        parts.append(f'<rect x="300" y="{y}" width="{width:.0f}" height="18" rx="3" fill="{colour}"/>')
+        parts.append(f'<text x="{306 + width:.0f}" y="{y + 14}">{text}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 

@@ -1,8 +1,8 @@
-// Clients that live through a restart of their server: node reload_client.js PORT CLIENTS PERIOD SECONDS TRANSPORTS
+// Clients that live through a restart of their server: node reload_client.js PORT CLIENTS PERIOD TRANSPORTS
 // The real engine.io-client, which does not reconnect by itself; here it does so as socket.io-client does by default: after
 // 1 s, 2 s, 4 s and then 5 s, each ± 50 % at random. Every client sends a number each PERIOD ms, and the server echoes it.
-// Prints "ready" when all have got echoes; a line on stdin says that the restart begins; SECONDS later, and when all are back,
-// it prints what they saw as JSON.
+// Prints "ready" when all have got echoes. A first line on stdin says that the restart begins, a second one that it is over; when all
+// clients are back then, it prints what they saw as JSON.
 const http = require("http");
 let requests = 0;
 for (const name of ["request", "get"]) {
@@ -14,9 +14,11 @@ for (const name of ["request", "get"]) {
 }
 const { Socket } = require("engine.io-client");
 
-const [port, count, period, seconds] = process.argv.slice(2, 6).map(Number);
-const transports = process.argv[6].split(",");
+const [port, count, period] = process.argv.slice(2, 5).map(Number);
+const transports = process.argv[5].split(",");
 const DELAY = 1000, LONGEST = 5000, JITTER = 0.5;
+// ms for which the clients are watched after the restart
+const AFTERWARDS = 3000;
 const now = () => performance.now();
 let restarted = 0;
 
@@ -92,8 +94,12 @@ function begin() {
   restarted = now();
   requests = 0;
   for (const client of clients) client.closes = client.refusals = client.lost = 0;
-  const isBack = (client) => !client.closed && now() - client.heard < 2000 && (!client.closes || client.back);
-  when(() => now() - restarted > seconds * 1000 && all(isBack), report);
+}
+
+function settle() {
+  const over = now();
+  const isBack = (client) => !client.closed && now() - client.heard < 2000 + period && (!client.closes || client.back);
+  when(() => now() - over > AFTERWARDS && all(isBack), report);
 }
 
 function report() {
@@ -110,5 +116,6 @@ function report() {
 const isUp = (client) => client.heard && client.socket.transport.name === "websocket" && !client.socket.upgrading;
 when(() => all(isUp), () => {
   console.log("ready");
-  process.stdin.once("data", begin);
+  const steps = [begin, settle];
+  require("readline").createInterface({ input: process.stdin }).on("line", () => steps.shift()());
 });

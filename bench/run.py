@@ -156,9 +156,9 @@ def running(peer: str, tools: dict[str, str]) -> Iterator[tuple[int, int]]:
         process.wait()
 
 
-def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+def wait_for(port: int, process: subprocess.Popen[bytes], seconds: float = 15) -> None:
     """Return when the server listens."""
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()

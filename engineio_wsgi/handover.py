@@ -128,13 +128,19 @@ class Handover:
             for server in servers:
                 server.close()
 
-        now = monotonic()
-        if self._is_replaced:
-            heirs = _Replacements(self._generation, self._workers)
-            return Plan(heirs, self._workers, deadline - MARGIN, deadline - MARGIN, close)
-        # the others may have been told to stop as well, and not know it yet
-        gevent.sleep(MOMENT)
-        return Plan(list, 1, min(deadline - MARGIN, now + SIBLING_TIMEOUT), deadline - MARGIN, close)
+        replacements = _Replacements(self._generation, self._workers)
+        ends = deadline - MARGIN
+
+        def heirs(candidates: list[Candidate]) -> list[Candidate]:
+            return replacements.among(candidates) if self._is_replaced else candidates
+
+        def search_deadline(began: float) -> float:
+            return ends if self._is_replaced else min(ends, began + SIBLING_TIMEOUT)
+
+        if not self._is_replaced:
+            # the others may have been told to stop as well, and not know it yet
+            gevent.sleep(MOMENT)
+        return Plan(heirs, self._workers, search_deadline, ends, close)
 
     @property
     def _is_replaced(self) -> bool:
@@ -157,7 +163,7 @@ class _Replacements:
         self._workers = workers
         self._first_seen = 0.0
 
-    def __call__(self, candidates: list[Candidate]) -> list[Candidate]:
+    def among(self, candidates: list[Candidate]) -> list[Candidate]:
         """Those that may be claimed now."""
         later = [candidate for candidate in candidates if candidate.generation > self._generation]
         if not later:

@@ -28,6 +28,7 @@ from engineio_wsgi.cli.master import Master
 from engineio_wsgi.cli.patching import patch_standard_library
 from engineio_wsgi.cli.serving import Serving, ignore_terminal
 from engineio_wsgi.cli.watching import WatchedFiles
+from engineio_wsgi.cli.webtransports import TRANSPORTS, check_webtransport, webtransport_served
 from engineio_wsgi.cli.worker_process import WorkerProcess
 from engineio_wsgi.cluster.local.running import automatic_cluster
 from engineio_wsgi.demo import demo_application
@@ -80,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen = _parser().parse_args(arguments)
         if chosen.keyfile and not chosen.certfile:
             raise _Failure("--keyfile is of no use without --certfile", 2)
+        check_webtransport(chosen)
         if link is not None:
             _run_worker(chosen, link)
         elif chosen.workers is not None or chosen.reload:
@@ -111,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     _add_flags(parser, None)
-    parser.set_defaults(load=_load_demo, workers=None, reload=False, inspector=None)
+    parser.set_defaults(load=_load_demo, workers=None, reload=False, inspector=None, webtransport=False)
     commands = parser.add_subparsers(metavar="command", parser_class=_Parser)
     serve = commands.add_parser("serve", help="serve a WSGI application that was wrapped", description=_SERVE, allow_abbrev=False)
     serve.add_argument("application", help="module:app, or a call that makes it: 'module:create_app()'")
@@ -126,6 +128,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--inspector", metavar="PATH", default=None,
                        help="show the sessions of all workers on a page under PATH, such as /inspector; its password is printed, "
                             "unless the environment has ENGINEIO_INSPECTOR_PASSWORD")
+    serve.add_argument("--webtransport", action="store_true",
+                       help="serve WebTransport as well, on the UDP ports with the same numbers; needs --certfile, and the extra "
+                            "webtransport")
     _add_flags(serve, argparse.SUPPRESS)
     serve.set_defaults(load=_load_application)
     return parser
@@ -170,6 +175,8 @@ def _seconds(text: str) -> float:
 
 def _given_options(chosen: argparse.Namespace) -> dict[str, object]:
     """The options that the environment and the flags set. Flags become variables, for ``Server.from_environ()``."""
+    if chosen.webtransport and ENVIRONMENT + "TRANSPORTS" not in os.environ:
+        os.environ[ENVIRONMENT + "TRANSPORTS"] = TRANSPORTS
     for name in simple_options():
         text = getattr(chosen, name, None)
         if text is not None:
@@ -217,8 +224,9 @@ def _run_alone(chosen: argparse.Namespace) -> None:
     serving = Serving(application, [bound.listener for bound in bounds], access_log(chosen.access_log), context, False)
     serving.start()
     serving.watch_signals()
-    _print_urls(bounds, chosen)
-    serving.run(chosen.graceful_timeout)
+    with webtransport_served(application, [bound.listener for bound in bounds], chosen, False):
+        _print_urls(bounds, chosen)
+        serving.run(chosen.graceful_timeout)
     for bound in bounds:
         bound.close()
 
@@ -270,8 +278,9 @@ def _run_worker(chosen: argparse.Namespace, link: WorkerEnd) -> None:
     serving = Serving(application, link.listeners, access_log(chosen.access_log), _ssl_context(chosen), count > 1)
     serving.start()
     serving.watch_master(link, count, tells_files=chosen.reload)
-    link.ready()
-    serving.run(chosen.graceful_timeout)
+    with webtransport_served(application, link.listeners, chosen, True):
+        link.ready()
+        serving.run(chosen.graceful_timeout)
 
 
 def _describe(error: Exception) -> str:

@@ -435,6 +435,9 @@ class Cluster:
         """Carry out a call that was sent to a name of this process. Returns a refusal if its sessions are elsewhere."""
         if self._succession is None:
             return self._perform(call, body)
+        if call.action is Action.PUBLISH and self._publisher is not None:
+            publisher = self._publisher
+            return self._succession.publish(call, body, name, lambda taken: publisher.receive(call, body, taken))
         return self._succession.perform(call, body, name, self._perform)
 
     # -- the hand-over

@@ -7,6 +7,7 @@ socket. Processes of other users are not listened to.
 
 from __future__ import annotations
 
+import _socket
 import os
 import secrets
 import socket
@@ -54,11 +55,13 @@ class Neighbours:
             raise ConfigurationError("several processes on one UDP port need Linux")
         self._port = port
         self._on_datagram = on_datagram
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        # the C socket: where gevent has patched the process, the other one's methods would wait
+        self._socket = _socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         #: the beginning of this process' connection ids
         self.mark = self._bind()
-        hold(self._socket)
+        hold(self)
         #: datagrams that were passed on
         self.passed_on = 0
         loop: IoLoop = gevent.get_hub().loop
@@ -104,6 +107,10 @@ class Neighbours:
                 host, _, port = head.decode("ascii", "replace").partition(" ")
                 if port.isdigit():
                     self._on_datagram(data, (host, int(port)))
+
+    def fileno(self) -> int:
+        """The descriptor of the Unix socket; -1 once closed."""
+        return self._socket.fileno()
 
     def close(self) -> None:
         """Stop receiving."""

@@ -124,11 +124,13 @@ class Recorder(Observer):
     # -- reports of the server
 
     def after_fork(self) -> None:
+        """Forget everything: the sessions are the parent's."""
         self.history.after_fork()
         self._observers.count_sessions(False)
         self._begin()
 
     def on_open(self, session: ObservedSession) -> None:
+        """See `Observer`."""
         self._opened += 1
         self._add(session)
 
@@ -138,6 +140,7 @@ class Recorder(Observer):
         self.history.start()
 
     def on_moved(self, session: ObservedSession, direction: str) -> None:
+        """See `Observer`."""
         self.moves[direction] += 1
         if direction == "in":
             self._add(session)
@@ -145,9 +148,11 @@ class Recorder(Observer):
             self._records.pop(session, None)
 
     def on_refused(self, code: int, error: Exception, environ: WSGIEnvironment) -> None:
+        """See `Observer`."""
         self.refusals.add(error, environ, monotonic())
 
     def on_upgrade(self, session: ObservedSession, environ: WSGIEnvironment) -> Callable[[bool], object]:
+        """See `Observer`."""
         began = monotonic()
 
         def ended(won: bool) -> None:
@@ -164,17 +169,20 @@ class Recorder(Observer):
         return ended
 
     def on_closed(self, session: ObservedSession) -> None:
+        """See `Observer`."""
         self._closed += 1
         self._records.pop(session, None)
         reason = str(session.close_reason)
         self.reasons[reason if reason in self.reasons or len(self.reasons) < MAX_REASONS else OTHER_REASON] += 1
 
     def on_round_trip(self, session: ObservedSession, seconds: float) -> None:
+        """See `Observer`."""
         record = self._records.get(session)
         if record is not None:
             record.on_round_trip(seconds)
 
     def on_lag(self, seconds: float) -> None:
+        """See `Observer`."""
         self.history.on_lag(seconds)
 
     # -- counting

@@ -40,7 +40,7 @@ FLASK_SOCKETIO = {
     "host": "it is for listen((host, port), …)",
     "port": "it is for listen((host, port), …)",
     "debug": "the logger is logging.getLogger('engine')",
-    "workers": "start several with gunicorn -k engineio_wsgi.gunicorn.Worker -w NUMBER",
+    "workers": "start several with engineio-wsgi serve --workers NUMBER, or with gunicorn; see the manual's page Several workers",
 }
 REFERENCE = {
     "pingInterval": "did you mean ping_interval?", "pingTimeout": "did you mean ping_timeout?",
