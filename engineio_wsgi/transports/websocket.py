@@ -198,11 +198,10 @@ class WebSocketTransport(MovableWebSocket):
     def _receive(self, messages: list[str | bytes]) -> tuple[int, bytes]:
         """As ``receive_messages``, over TLS, without the part in C, and of other revisions."""
         data = self.wire.recv(RECV_SIZE)
-        size = len(data)
-        if self._takes_batches:
-            data = self._decoder.begun + data
-            data = data[decode_messages(data, self._decoder.plain_limit, messages):]
-        return size, data
+        if not self._takes_batches:
+            return len(data), data
+        known = self._decoder.begun + data
+        return len(data), known[decode_messages(known, self._decoder.plain_limit, messages):]
 
     def describe(self) -> str:
         """The names of the listeners that reading calls."""
