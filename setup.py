@@ -2,6 +2,7 @@
 
 from setuptools import Extension, setup
 
-PARTS_IN_C = ("engineio_wsgi/protocol/websocket/c_batches", "engineio_wsgi/session/c_plain_messages")
+PARTS_IN_C = ("engineio_wsgi/http/c_lane_requests", "engineio_wsgi/protocol/websocket/c_batches",
+              "engineio_wsgi/session/c_plain_messages")
 
 setup(ext_modules=[Extension(part.replace("/", "."), [f"{part}.c"], optional=True) for part in PARTS_IN_C])

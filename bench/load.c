@@ -395,7 +395,7 @@ static void latency(void) {
     double *took = malloc(total * sizeof *took);
     for (int i = 0; i < set.connections; i++) {
         open_websocket(&all[i], NULL);
-        if (next_frame(&all[i]) != '0') die("no open packet");
+        if (!set.raw && next_frame(&all[i]) != '0') die("no open packet");
     }
     start_watching(all);
     double start = now();
@@ -423,6 +423,26 @@ static void latency(void) {
            took[done * 99 / 100], took[done - 1]);
 }
 
+/* The size of the next response with status 200, with its body; 0 if it has not arrived. */
+static size_t next_response(struct connection *c, char **body, size_t *length) {
+    size_t whole = read_in(c) ? response_at(c->in, c->used, body, length) : 0;
+    errno = 0;
+    if (whole && strncmp(c->in, "HTTP/1.1 200", 12)) die("a request was refused");
+    return whole;
+}
+
+static void check_ok(const char *body, size_t length) {
+    if (length != 2 || strncasecmp(body, "ok", 2)) die("a POST was not answered with ok");
+}
+
+/* Whether a poll was answered with the echo of the next message, and not with a ping or noop. */
+static int is_echo(struct connection *c, const char *answer, size_t length, char *body) {
+    if (length == 1 && (answer[0] == '2' || answer[0] == '6')) return 0;
+    size_t wanted = message(body, c->received++);
+    if (length != wanted || memcmp(answer, body, wanted)) die("an echo is not what was sent");
+    return 1;
+}
+
 static void poll_echo(void) {
     struct connection *all = make(4096 + set.size);
     struct epoll_event events[256];
@@ -442,15 +462,11 @@ static void poll_echo(void) {
         int ready = epoll_wait(poller, events, 256, 100);
         for (int i = 0; i < ready; i++) {
             struct connection *c = events[i].data.ptr;
-            if (!read_in(c) || !(whole = response_at(c->in, c->used, &answer, &length))) continue;
-            errno = 0;
-            if (strncmp(c->in, "HTTP/1.1 200", 12)) die("a request was refused");
+            if (!(whole = next_response(c, &answer, &length))) continue;
             if (c->posting) {
-                if (length != 2 || strncasecmp(answer, "ok", 2)) die("a POST was not answered with ok");
+                check_ok(answer, length);
                 c->posting = 0;
-            } else if (!(length == 1 && (answer[0] == '2' || answer[0] == '6'))) {
-                size_t wanted = message(body, c->received++);
-                if (length != wanted || memcmp(answer, body, wanted)) die("an echo is not what was sent");
+            } else if (is_echo(c, answer, length, body)) {
                 done++;
                 c->posting = 1;
             }
@@ -494,15 +510,11 @@ static void poll_wait(void) {
         int ready = epoll_wait(poller, events, 256, 100);
         for (int i = 0; i < ready; i++) {
             struct connection *c = events[i].data.ptr, *posting = &all[(c - all) | 1];
-            if (!read_in(c) || !(whole = response_at(c->in, c->used, &answer, &length))) continue;
-            errno = 0;
-            if (strncmp(c->in, "HTTP/1.1 200", 12)) die("a request was refused");
+            if (!(whole = next_response(c, &answer, &length))) continue;
             if (c == posting) {
-                if (length != 2 || strncasecmp(answer, "ok", 2)) die("a POST was not answered with ok");
+                check_ok(answer, length);
                 posting->posting--;
-            } else if (!(length == 1 && (answer[0] == '2' || answer[0] == '6'))) {
-                size_t wanted = message(body, c->received++);
-                if (length != wanted || memcmp(answer, body, wanted)) die("an echo is not what was sent");
+            } else if (is_echo(c, answer, length, body)) {
                 done++;
                 posting->posting--;
             }
@@ -537,8 +549,7 @@ static void http(void) {
         int ready = epoll_wait(poller, events, 256, 100);
         for (int i = 0; i < ready; i++) {
             struct connection *c = events[i].data.ptr;
-            if (!read_in(c) || !(whole = response_at(c->in, c->used, &answer, &length))) continue;
-            if (strncmp(c->in, "HTTP/1.1 200", 12)) die("a request was refused");
+            if (!(whole = next_response(c, &answer, &length))) continue;
             memmove(c->in, c->in + whole, c->used -= whole);
             done++;
             say(c->fd, request, size);

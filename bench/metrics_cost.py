@@ -1,6 +1,6 @@
-"""What the metrics cost: the server's CPU time for one message, observed and not.
+"""What the metrics and the inspector cost: the server's CPU time for one message, observed and not.
 
-``python bench/metrics_cost.py [ROUNDS]``. Needs ``prometheus_client`` and what ``bench/run.py`` needs. Both servers live in one
+``python bench/metrics_cost.py [ROUNDS]``. Needs ``prometheus_client`` and what ``bench/run.py`` needs. All servers live in one
 process and are loaded in turn, each for half a second: between processes, and over time, the figures differ by more than
 what is looked for. Printed is the median of the rounds' ratios, with the range in which it lies by 19 in 20 chances.
 """
@@ -19,6 +19,7 @@ from pathlib import Path
 from run import SERVER_CORE, compile_tools, cpu_seconds, free_port, generate, wait_for
 
 SLICE = 0.5  #: seconds that one server is loaded
+OBSERVERS = ("metrics", "inspector")
 LOADS = {
     "WS echo, 50 × 1 × 32 B": ["ws-echo", "connections=50", "size=32"],
     "WS echo, 50 × 16 × 32 B": ["ws-echo", "connections=50", "outstanding=16", "size=32"],
@@ -26,13 +27,15 @@ LOADS = {
 }
 
 
-def serve(off: int, on: int) -> None:
-    """Two servers that echo; the second one is observed."""
+def serve(*ports: int) -> None:
+    """Servers that echo: one that is not observed, and one for each of `OBSERVERS`."""
     import engineio_wsgi
+    from engineio_wsgi.inspector import Inspector
     from engineio_wsgi.metrics import observe
 
-    servers = [engineio_wsgi.listen(("127.0.0.1", port)) for port in (off, on)]
+    servers = [engineio_wsgi.listen(("127.0.0.1", port)) for port in ports]
     observe(servers[1])
+    Inspector(servers[2], allow=lambda request: False)
     for server in servers:
         server.on("connection", lambda socket: socket.on("message", socket.send))
     servers[0].serve_forever()
@@ -53,29 +56,36 @@ def range_of_median(values: list[float]) -> tuple[float, float]:
 
 
 def main(rounds: int) -> None:
-    """Print a line for each load."""
-    off, on = free_port(), free_port()
-    command = [sys.executable, __file__, "serve", str(off), str(on)]
+    """Print a line for each load and observer."""
+    ports = [free_port() for _ in range(1 + len(OBSERVERS))]
+    command = [sys.executable, __file__, "serve", *map(str, ports)]
     with tempfile.TemporaryDirectory() as folder:
         tools = compile_tools(Path(folder))
         process = subprocess.Popen(command, preexec_fn=lambda: os.sched_setaffinity(0, {SERVER_CORE}))
         try:
-            wait_for(on, process)
+            wait_for(ports[-1], process)
             for name, load in LOADS.items():
-                pairs: list[dict[int, float]] = []
+                measured: list[dict[int, float]] = []
                 for number in range(rounds + 1):
-                    pairs.append({port: cost(load, tools, process.pid, port) for port in ((off, on), (on, off))[number % 2]})
-                ratios = [pair[on] / pair[off] for pair in pairs[1:]]  # the first one is for warming up
-                low, high = range_of_median(ratios)
-                each = statistics.median(pair[off] for pair in pairs) * 1e6
-                print(f"{name}: {each:.2f} µs, observed × {statistics.median(ratios):.3f} ({low:.3f} to {high:.3f})", flush=True)
+                    order = ports if number % 2 else ports[::-1]
+                    measured.append({port: cost(load, tools, process.pid, port) for port in order})
+                report(name, ports, measured[1:])  # the first one is for warming up
         finally:
             process.kill()
             process.wait()
 
 
+def report(name: str, ports: list[int], measured: list[dict[int, float]]) -> None:
+    """Print what one load has cost."""
+    each = statistics.median(costs[ports[0]] for costs in measured) * 1e6
+    for observer, port in zip(OBSERVERS, ports[1:], strict=True):
+        ratios = [costs[port] / costs[ports[0]] for costs in measured]
+        low, high = range_of_median(ratios)
+        print(f"{name}: {each:.2f} µs, with {observer} × {statistics.median(ratios):.3f} ({low:.3f} to {high:.3f})", flush=True)
+
+
 if __name__ == "__main__":
     if sys.argv[1:2] == ["serve"]:
-        serve(int(sys.argv[2]), int(sys.argv[3]))
+        serve(*map(int, sys.argv[2:]))
     else:
         main(int(sys.argv[1]) if len(sys.argv) > 1 else 60)

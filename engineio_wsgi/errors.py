@@ -38,6 +38,7 @@ __all__ = [
     "Refused",
     "RequestRefused",
     "ServerClosing",
+    "SessionMoves",
     "SocketClosed",
     "UnknownSession",
     "Unreachable",

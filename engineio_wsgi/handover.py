@@ -6,21 +6,24 @@ Owns the moment at which a process counts as ready, and the order of what happen
 
 from __future__ import annotations
 
+import logging
 import mmap
 from collections.abc import Sequence
 from struct import Struct
 
 import gevent
+from gevent.server import StreamServer
 
 from engineio_wsgi.cluster.handover.messages import Candidate
 from engineio_wsgi.cluster.handover.process import process
-from engineio_wsgi.cluster.handover.succession import Plan
+from engineio_wsgi.cluster.handover.succession import Plan, Succession
 from engineio_wsgi.cluster.router import Cluster
-from engineio_wsgi.http.http_server import HttpServer
 from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.server import servers as servers_here
 
 __all__ = ["Generations", "Handover"]
+
+logger = logging.getLogger("engine.cluster")
 
 #: seconds before the deadline at which the move ends, so that what stays can be closed
 MARGIN = 1.0
@@ -87,7 +90,7 @@ class Handover:
         self._workers = workers
         process.begin(generation)
 
-    def ready(self, servers: Sequence[HttpServer]) -> None:
+    def ready(self, servers: Sequence[StreamServer]) -> None:
         """This process serves: workers that leave may move their sessions here. Does not block.
 
         Call it when the application has been imported, the clusters are joined and the servers accept.
@@ -96,10 +99,11 @@ class Handover:
             servers: the HTTP servers of this process. Connections to the same addresses may move here.
         """
         for cluster in _clusters():
-            cluster._learn(servers)
+            for server in servers:
+                cluster._receiver.listeners.learn(server)
         process.become_ready()
 
-    def leave(self, deadline: float, servers: Sequence[HttpServer]) -> None:
+    def leave(self, deadline: float, servers: Sequence[StreamServer]) -> None:
         """Move the sessions of all servers with the option ``handover`` to workers that go on. Blocks until it is done.
 
         The HTTP ``servers`` accept and serve until a worker that takes the sessions is ready. Then they are closed, as by their
@@ -113,24 +117,30 @@ class Handover:
             servers: the HTTP servers of this process.
         """
         process.begin_to_leave()
-        clusters = [cluster for cluster in _clusters() if cluster._can_hand_over]
-        if not clusters or not (self._is_replaced or any(len(server.clients) for server in list(servers_here))):
+        movable = _movable()
+        if not movable or not (self._is_replaced or any(len(server.clients) for server in list(servers_here))):
             return
         plan = self._plan(deadline, servers)
-        gevent.joinall([gevent.spawn(cluster._hand_over, plan) for cluster in clusters])
+        gevent.joinall([gevent.spawn(succession.leave, plan) for succession in movable])
 
-    def _plan(self, deadline: float, servers: Sequence[HttpServer]) -> Plan:
+    def _plan(self, deadline: float, servers: Sequence[StreamServer]) -> Plan:
         def close() -> None:
             for server in servers:
                 server.close()
 
-        now = monotonic()
-        if self._is_replaced:
-            heirs = _Replacements(self._generation, self._workers)
-            return Plan(heirs, self._workers, deadline - MARGIN, deadline - MARGIN, close)
-        # the others may have been told to stop as well, and not know it yet
-        gevent.sleep(MOMENT)
-        return Plan(list, 1, min(deadline - MARGIN, now + SIBLING_TIMEOUT), deadline - MARGIN, close)
+        replacements = _Replacements(self._generation, self._workers)
+        ends = deadline - MARGIN
+
+        def heirs(candidates: list[Candidate]) -> list[Candidate]:
+            return replacements.among(candidates) if self._is_replaced else candidates
+
+        def search_deadline(began: float) -> float:
+            return ends if self._is_replaced else min(ends, began + SIBLING_TIMEOUT)
+
+        if not self._is_replaced:
+            # the others may have been told to stop as well, and not know it yet
+            gevent.sleep(MOMENT)
+        return Plan(heirs, self._workers, search_deadline, ends, close)
 
     @property
     def _is_replaced(self) -> bool:
@@ -153,7 +163,7 @@ class _Replacements:
         self._workers = workers
         self._first_seen = 0.0
 
-    def __call__(self, candidates: list[Candidate]) -> list[Candidate]:
+    def among(self, candidates: list[Candidate]) -> list[Candidate]:
         """Those that may be claimed now."""
         later = [candidate for candidate in candidates if candidate.generation > self._generation]
         if not later:
@@ -161,6 +171,22 @@ class _Replacements:
         self._first_seen = self._first_seen or monotonic()
         are_all = len(later) >= self._workers
         return later if are_all or monotonic() - self._first_seen > PATIENCE else []
+
+
+def _movable() -> list[Succession]:
+    """By what sessions of this process can move, one for each server. Logs why others cannot, although they have the option."""
+    movable: list[Succession] = []
+    for server in list(servers_here):
+        router = server._worker.router
+        succession = router._succession if isinstance(router, Cluster) else None
+        if not server.options.handover:
+            continue
+        if succession is not None and server._worker.resumes:
+            movable.append(succession)
+        elif server.clients:
+            reason = "there is no listener of 'resume'" if succession is not None else "the workers are in no local cluster"
+            logger.warning("%d sessions do not move, and will be closed: %s", len(server.clients), reason)
+    return movable
 
 
 def _clusters() -> list[Cluster]:

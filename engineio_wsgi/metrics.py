@@ -68,6 +68,7 @@ COUNTERS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("handshakes", "Sessions that were opened.", ("transport",)),
     ("refusals", "Requests that were answered with a line of the protocol's error table.", ("code",)),
     ("closes", "Sessions that have ended.", ("reason",)),
+    ("moves", "Sessions that have come from another worker (in), or have gone to one (out).", ("direction",)),
     ("drains", "How often the server has begun to close its sessions because it stops.", ()),
     ("cluster_requests", "Connections (handed_over) and requests (relayed) that were sent to the workers of their sessions, or "
      "that these did not take (failed); connections (adopted) and requests (answered) that came from other workers.",
@@ -275,6 +276,9 @@ class _Recorder(Observer):
         reason = str(session.close_reason)
         self._count("closes", reason if reason in REASONS else OTHER_REASON)
 
+    def on_moved(self, session: ObservedSession, direction: str) -> None:
+        self._count("moves", direction)
+
     def on_drain(self) -> None:
         self._count("drains")
 
@@ -358,6 +362,7 @@ def _events(transports: Iterable[str]) -> Iterator[Series]:
     yield from [("handshakes", (transport,)) for transport in transports]
     yield from [("refusals", (str(int(code)),)) for code in ErrorCode]
     yield from [("closes", (reason,)) for reason in (*map(str, CloseReason), OTHER_REASON)]
+    yield from [("moves", (direction,)) for direction in ("in", "out")]
     yield "drains", ()
     yield "upgrades_started", ()
     yield from [("upgrades_finished", (outcome,)) for outcome in ("won", "failed")]

@@ -33,7 +33,7 @@ class _Passage:
         """See `Carrier`."""
         return encode(snapshot)
 
-    def take(self, parcel: bytes, stream: Stream | None) -> AsyncResult:
+    def take(self, sid: str, parcel: bytes, stream: Stream | None) -> AsyncResult:
         """See `Carrier`."""
         arrival = AsyncResult()
         snapshot = decode(parcel)

@@ -47,7 +47,8 @@ OF_REQUEST = {
     "http.request.method": "REQUEST_METHOD", "url.path": "PATH_INFO", "url.scheme": "wsgi.url_scheme",
     "server.address": "SERVER_NAME", "client.address": "REMOTE_ADDR", "user_agent.original": "HTTP_USER_AGENT",
 }  # fmt: skip
-#: the status of a WebSocket handshake that was accepted
+#: the transports that begin with a WebSocket handshake, and the status of one that was accepted
+OF_CONNECTIONS = ("websocket", "flashsocket")
 SWITCHED = 101
 #: statuses from here on are the server's failures
 SERVER_ERROR = 500
@@ -139,7 +140,7 @@ class _Tracing(Observer):
         if not isinstance(span, Span):
             return
         span.set_attributes(self._of_session(session))
-        if session.transport.name != "polling":
+        if session.transport.name in OF_CONNECTIONS:
             # the request may stay in its greenlet for as long as the session lives
             span.set_attribute("http.response.status_code", SWITCHED)
             span.end()
@@ -151,6 +152,10 @@ class _Tracing(Observer):
             span.set_attribute("error.type", type(error).__qualname__)
 
     def on_closed(self, session: ObservedSession) -> None:
+        self._handshakes.pop(session.id, None)
+
+    def on_moved(self, session: ObservedSession, direction: str) -> None:
+        # where it goes on, its spans have no links to the handshake
         self._handshakes.pop(session.id, None)
 
     def _of_session(self, session: ObservedSession) -> dict[str, str | int]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -209,6 +211,14 @@ def outposts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str
     yield start
     for running in started.values():
         running.stop()
+
+
+@pytest.fixture(scope="session")
+def short_folder() -> Iterator[Path]:
+    """A folder whose name leaves room for a Unix socket's, which has 107 bytes at most."""
+    folder = Path(tempfile.mkdtemp(prefix="engineio"))
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,7 @@ class Bound:
         self.listener = listener
         self._host = host
         self._path = path
-        self._file = None if path is None else os.stat(path).st_ino
+        self._file = None if path is None else _identity(path)
 
     def url(self, scheme: str) -> str:
         """Where clients reach it, for people; a Unix socket has no URL."""
@@ -56,8 +56,14 @@ class Bound:
         self.listener.close()
         if self._path is not None:
             with suppress(FileNotFoundError):
-                if os.stat(self._path).st_ino == self._file:
+                if _identity(self._path) == self._file:
                     os.unlink(self._path)
+
+
+def _identity(path: str) -> tuple[int, int]:
+    """What no other file at a path has: the number of a removed file may be used again."""
+    status = os.stat(path)
+    return status.st_ino, status.st_mtime_ns
 
 
 def bind_text(text: str) -> str:

@@ -20,6 +20,7 @@ from gevent import ssl
 
 from engineio_wsgi.cli.binds import Bound, bind_text, inherited_binds, open_binds
 from engineio_wsgi.cli.hints import argument_hint
+from engineio_wsgi.cli.inspecting import choose_password, with_inspector
 from engineio_wsgi.cli.link import WorkerEnd, inherit
 from engineio_wsgi.cli.loading import load_application
 from engineio_wsgi.cli.logs import access_log, add_logging_flags, set_up_logging
@@ -112,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     _add_flags(parser, None)
-    parser.set_defaults(load=_load_demo, workers=None, reload=False, webtransport=False)
+    parser.set_defaults(load=_load_demo, workers=None, reload=False, inspector=None, webtransport=False)
     commands = parser.add_subparsers(metavar="command", parser_class=_Parser)
     serve = commands.add_parser("serve", help="serve a WSGI application that was wrapped", description=_SERVE, allow_abbrev=False)
     serve.add_argument("application", help="module:app, or a call that makes it: 'module:create_app()'")
@@ -124,6 +125,9 @@ def _parser() -> argparse.ArgumentParser:
                             "with the code of the moment (one process without a master)")
     serve.add_argument("--reload", action="store_true",
                        help="replace the workers when a file of the application changes; for development")
+    serve.add_argument("--inspector", metavar="PATH", default=None,
+                       help="show the sessions of all workers on a page under PATH, such as /inspector; its password is printed, "
+                            "unless the environment has ENGINEIO_INSPECTOR_PASSWORD")
     serve.add_argument("--webtransport", action="store_true",
                        help="serve WebTransport as well, on the UDP ports with the same numbers; needs --certfile, and the extra "
                             "webtransport")
@@ -206,11 +210,12 @@ def _load(chosen: argparse.Namespace) -> WSGIApplication:
     with option_defaults(given):
         application: WSGIApplication = chosen.load(chosen)
     _tell_what_is_overridden(given)
-    return application
+    return application if chosen.inspector is None else with_inspector(application, chosen.inspector)
 
 
 def _run_alone(chosen: argparse.Namespace) -> None:
     """Serve in this process. Blocks."""
+    _choose_password(chosen)
     application = _load(chosen)
     join_clusters()
     set_up_logging(chosen.log_level)
@@ -228,6 +233,7 @@ def _run_alone(chosen: argparse.Namespace) -> None:
 
 def _run_master(chosen: argparse.Namespace, arguments: Sequence[str] | None) -> int:
     """Have workers serve. Blocks. Returns the exit status."""
+    _choose_password(chosen)
     set_up_logging(chosen.log_level)
     bounds = _bind(chosen)
     command = _own_command(arguments)
@@ -238,6 +244,7 @@ def _run_master(chosen: argparse.Namespace, arguments: Sequence[str] | None) -> 
 
     master = Master(spawn, chosen.workers or 1, chosen.graceful_timeout, lambda: _print_urls(bounds, chosen),
                     WatchedFiles() if chosen.reload else None)
+    master.watch_signals()
     try:
         return master.run()
     finally:
@@ -290,6 +297,12 @@ def _bind(chosen: argparse.Namespace) -> list[Bound]:
         return open_binds(chosen.bind or inherited_binds(os.environ) or [DEFAULT_BIND])
     except CannotListen as error:
         raise _Failure(error.strerror, 1) from None
+
+
+def _choose_password(chosen: argparse.Namespace) -> None:
+    """The password of the inspector, if there is one, for this process and its workers."""
+    if chosen.inspector is not None and (password := choose_password()) is not None:
+        print(f"engineio-wsgi: the password of the inspector at {chosen.inspector}/ is {password}", flush=True)
 
 
 def _print_urls(bounds: Sequence[Bound], chosen: argparse.Namespace) -> None:

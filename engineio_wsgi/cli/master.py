@@ -82,23 +82,29 @@ class Master:
         #: the number of the generation that was begun last
         self._generation = 0
         self._failures = 0
-        #: whether a change or SIGHUP came while a generation was starting
-        self._again = False
+        #: why another generation has to follow the one that is starting
+        self._again: str | None = None
         self._status: int | None = None
 
     # -- what happens
 
+    def watch_signals(self) -> None:
+        """Let the signals of this process do what they are for."""
+        for number in SIGNALS:
+            gevent.signal_handler(number, self.on_signal, number)
+
+    def on_signal(self, number: int) -> None:
+        """A signal has arrived. Does not block."""
+        self._put(Kind.SIGNAL, number)
+
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT. Blocks. Returns the exit status of the command."""
-        watchers = [gevent.signal_handler(number, self._put, Kind.SIGNAL, number) for number in SIGNALS]
         if self._files is not None:
             gevent.spawn(self._files.watch, lambda name: self._put(Kind.CHANGED, name))
         self._begin_generation()
         while self._status is None or self._workers():
             event = self._events.get()
             _HANDLERS[event.kind](self, event)
-        for watcher in watchers:
-            watcher.cancel()
         return self._status
 
     def _put(self, kind: Kind, subject: object = None, message: dict[str, object] | None = None) -> None:
@@ -138,10 +144,15 @@ class Master:
         if self._status is not None:
             return
         if self._starting:
-            self._again = True
+            self._again = why
             return
         _say(f"{why}: new workers start")
         self._begin_generation()
+
+    def _replace_again(self) -> None:
+        why, self._again = self._again, None
+        if why is not None:
+            self._replace(why)
 
     def _begin_generation(self) -> None:
         self._generation += 1
@@ -162,9 +173,7 @@ class Master:
             self._on_serving()
         elif old:
             _say("the new workers serve")
-        if self._again:
-            self._again = False
-            self._replace("there were changes meanwhile")
+        self._replace_again()
 
     def _dismiss(self, workers: Iterable[WorkerProcess], how: str) -> None:
         for worker in workers:
@@ -195,9 +204,7 @@ class Master:
             return
         _say(f"the old workers go on, new ones cannot start: {worker.failure}")
         self._top_up()
-        if self._again:
-            self._again = False
-            self._replace("there were changes meanwhile")
+        self._replace_again()
 
     def _on_lost(self, worker: WorkerProcess) -> None:
         """A worker has ended that was not told to. Another one is started, after a pause that grows with each failure."""

@@ -20,6 +20,7 @@ from engineio_wsgi.handoff.adopter import ConnectionAdopter
 from engineio_wsgi.handoff.listening import PrimedSocket, accepted_by, adopt, application_of
 from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.http.roster import ConnectionRoster
+from engineio_wsgi.runtime.connection import Connection
 
 __all__ = ["HOPS", "Listener", "Listeners", "OwnListener", "hops_of"]
 
@@ -105,6 +106,10 @@ class Listener:
         """Whether the WebSockets of sessions count towards the limit of connections."""
         return hasattr(self.server.pool, "keep_place")
 
+    def count_websocket(self, connection: Connection) -> None:
+        """Count the WebSocket of a session that has come from another worker, until it is closed."""
+        self.server.pool.take_place(connection)
+
     def adopt(self, number: int, connection: MovedConnection, read_ahead: bytes) -> None:
         """Serve a connection. Its file descriptor belongs to the server now. Blocks only while the server's pool is full."""
         adopt(self.server, PrimedSocket(number, read_ahead, connection.hops + 1), connection.address)
@@ -179,6 +184,13 @@ class Listeners:
             if kind and listener.kind == kind and self._worker.has_one_application:
                 by_kind = listener
         return by_kind
+
+    def count_websocket(self, connection: Connection) -> None:
+        """Count the WebSocket of a session that has come from another worker, if a server counts them."""
+        for listener in self._known.values():
+            if listener.counts_websockets and not listener.over:
+                listener.count_websocket(connection)
+                return
 
     def rosters(self) -> list[tuple[Listener, ConnectionRoster]]:
         """The open connections of the servers with our handler: those that they have accepted, and those of other workers."""

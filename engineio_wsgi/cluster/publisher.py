@@ -180,13 +180,22 @@ class Publisher:
 
     # -- received messages
 
-    def receive(self, call: Call, body: bytes) -> int:
+    def receive(self, call: Call, body: bytes, name: str = "") -> int:
         """Take a message of another worker. Does not block. Returns the number of workers that have taken it: 0 or 1.
+
+        Args:
+            call, body: the message.
+            name: a name that this process has taken from another worker, if it was sent to that.
 
         Raises:
             BadMessage: it is not a message of a topic.
         """
-        return int(self._receive(Post.of(call, body)))
+        post = Post.of(call, body)
+        is_taken = self._receive(post)
+        if not is_taken and name and post.kind is PostKind.ASK and not post.session:
+            # it was sent to each of this process's names, and each has to answer
+            self._send(post.origin, Post(PostKind.SILENCE, post.topic, b"", name, post.number))
+        return int(is_taken)
 
     def _receive(self, post: Post) -> bool:
         if post.kind is PostKind.PUBLISH or post.kind is PostKind.ASK:

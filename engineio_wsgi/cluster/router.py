@@ -16,15 +16,16 @@ import gevent
 
 from engineio_wsgi.cluster.carriers import pack_headers, unpack_headers
 from engineio_wsgi.cluster.forwarder import Forwarder, RequestCopy
-from engineio_wsgi.cluster.handover.succession import Plan, Succession
+from engineio_wsgi.cluster.handover.following import follow
+from engineio_wsgi.cluster.handover.succession import Succession
 from engineio_wsgi.cluster.handover.worker_names import WorkerNames
 from engineio_wsgi.cluster.incoming import TRACE, Counters, Receiver
 from engineio_wsgi.cluster.listeners import Listener, hops_of
 from engineio_wsgi.cluster.local.calls import LocalCaller
-from engineio_wsgi.cluster.local.channel import PATIENCE, Channel
+from engineio_wsgi.cluster.local.channel import Channel
 from engineio_wsgi.cluster.local.forwarder import LocalForwarder
 from engineio_wsgi.cluster.local.listener import UnixListener
-from engineio_wsgi.cluster.local.names import FORMER, choose_names, is_worker_id
+from engineio_wsgi.cluster.local.names import choose_names, is_worker_id
 from engineio_wsgi.cluster.messages import Action, Call, Message, MovedConnection, Refusal
 from engineio_wsgi.cluster.publisher import Publisher, check_session, check_timeout
 from engineio_wsgi.cluster.rpc import WorkerCaller, perform
@@ -32,19 +33,17 @@ from engineio_wsgi.cluster.topics import Reply, Subscriber, Topics, check_data, 
 from engineio_wsgi.engine.refusals import UNREACHED
 from engineio_wsgi.engine.registry import WORKER_ID_SIZE, new_worker_id
 from engineio_wsgi.engine.worker import Worker
-from engineio_wsgi.errors import ClientGone, ConfigurationError, OwnerGone, OwnerRefused, SessionMoves
+from engineio_wsgi.errors import ClientGone, ConfigurationError, OwnerGone, OwnerRefused
 from engineio_wsgi.handoff.client_socket import client_socket
 from engineio_wsgi.handoff.detachable import Detachable, detachable_of
 from engineio_wsgi.handoff.server_loops import NO_NAMES
 from engineio_wsgi.http.handler import WebSocketHandler
-from engineio_wsgi.http.http_server import HttpServer
 from engineio_wsgi.http.hub_thread import wait_for_hub
 from engineio_wsgi.http.query import parse_query
 from engineio_wsgi.http.request_head import PROXY_KEYS
 from engineio_wsgi.log import shorten
 from engineio_wsgi.options.redis_url import RedisLocation, group_of, names_redis
 from engineio_wsgi.runtime.clock import monotonic
-from engineio_wsgi.runtime.deadline import Deadline
 from engineio_wsgi.runtime.loop import IoLoop
 from engineio_wsgi.runtime.observers import Observers
 from engineio_wsgi.runtime.threads import current_thread
@@ -69,8 +68,6 @@ ORIGIN = ("wsgi.url_scheme", "SERVER_NAME", "SERVER_PORT", "PROXY_PROTOCOL", "PR
 MAX_HOPS = 3
 #: seconds beyond a heartbeat within which every poll is answered
 MARGIN = 10.0
-#: seconds until a request of a session that is moving is sent again
-MOVE_PERIOD = 0.002
 
 
 class Cluster:
@@ -112,6 +109,7 @@ class Cluster:
         self._publisher: Publisher | None = None
         self._unix_listener = self._open(location)
         self._publisher = Publisher(self._group, self.worker_id, topics, self._worker.clients, self._caller)
+        self._own_mark = "sid=" + self.worker_id
         self._thread = current_thread()
         self._loop: IoLoop = gevent.get_hub().loop
 
@@ -133,7 +131,8 @@ class Cluster:
         """Become a worker among those of this machine."""
         caller = LocalCaller(self._names, self._own)
         if self._worker.options.handover:
-            self._succession = Succession(self._worker, self._names, self._own, caller, self._receiver)
+            self._succession = Succession(self._worker, self._names, self._own, caller, self._receiver,
+                                          lambda: self._unix_listener)
         return caller
 
     def _receive(self, channel: Channel, message: Message) -> None:
@@ -193,7 +192,9 @@ class Cluster:
         if sid is None:
             return None
         try:
-            answer = self._follow(sid, environ, start_response, handler, listener)
+            request = RequestCopy(environ, self._receiver.fingerprint, sid, self._worker.options.max_http_buffer_size)
+            answer = follow(sid, self._own, self._worker.clients,
+                            lambda owner: self._forward(owner, request, start_response, handler, listener))
         except (OwnerGone, OwnerRefused) as error:
             reason = str(error)
         except ClientGone:
@@ -210,41 +211,14 @@ class Cluster:
     def _foreign_sid(self, environ: WSGIEnvironment) -> str | None:
         """The session id of a request, if it may be another worker's."""
         query = environ.get("QUERY_STRING", "")
-        if "sid=" not in query or environ["REQUEST_METHOD"] not in ("GET", "POST"):
+        is_own = self._own_mark in query and not self._is_leaving
+        if is_own or "sid=" not in query or environ["REQUEST_METHOD"] not in ("GET", "POST"):
             return None
         sid = parse_query(query).get("sid", "")
         owner = sid[:WORKER_ID_SIZE]
         if sid in self._worker.clients or (self._own.is_own(owner) and not self._own.expects(owner)):
             return None
         return sid if is_worker_id(owner) else None
-
-    def _follow(self, sid: str, environ: WSGIEnvironment, start_response: StartResponse | None,
-                handler: WebSocketHandler | None, listener: Listener | None) -> Iterable[bytes] | None:
-        """Forward a request to a worker; if its session is moving, follow the session.
-
-        Returns:
-            The body; ``None`` if the session has arrived here meanwhile. For the errors see :class:`Forwarder`.
-        """
-        request = RequestCopy(environ, self._receiver.fingerprint, sid, self._worker.options.max_http_buffer_size)
-        owner = sid[:WORKER_ID_SIZE]
-        deadline = Deadline(PATIENCE)
-        is_at_former = self._own.is_own(owner)
-        while True:
-            try:
-                return self._forward(owner + FORMER * is_at_former, request, start_response, handler, listener)
-            except SessionMoves as error:
-                is_at_former = error.is_at_former
-                if deadline.has_passed():
-                    raise
-            except OwnerGone:
-                # it may have arrived, and the process that has had it may have ended
-                if not is_at_former or deadline.has_passed():
-                    raise
-                is_at_former = False
-            if sid in self._worker.clients:
-                return None
-            is_at_former = is_at_former or self._own.is_own(owner)
-            gevent.sleep(MOVE_PERIOD)
 
     def _forward(self, owner: str, request: RequestCopy, start_response: StartResponse | None,
                  handler: WebSocketHandler | None, listener: Listener | None) -> Iterable[bytes]:
@@ -461,23 +435,12 @@ class Cluster:
         """Carry out a call that was sent to a name of this process. Returns a refusal if its sessions are elsewhere."""
         if self._succession is None:
             return self._perform(call, body)
+        if call.action is Action.PUBLISH and self._publisher is not None:
+            publisher = self._publisher
+            return self._succession.publish(call, body, name, lambda taken: publisher.receive(call, body, taken))
         return self._succession.perform(call, body, name, self._perform)
 
     # -- the hand-over
-
-    def _learn(self, servers: Iterable[HttpServer]) -> None:
-        """Know the HTTP servers of this process from now on."""
-        for server in servers:
-            self._receiver.listeners.learn(server)
-
-    @property
-    def _can_hand_over(self) -> bool:
-        """Whether sessions of this worker may move to another one."""
-        return self._succession is not None and self._worker.resumes
-
-    def _hand_over(self, plan: Plan) -> bool:
-        """Move the sessions to another worker of this machine. Blocks. Returns whether there was one."""
-        return self._succession is not None and self._succession.leave(plan, self._unix_listener)
 
     def _whereabouts(self, sid: str) -> Refusal:
         """What to tell a worker that asks for a session which is not here."""

@@ -47,8 +47,9 @@ from engineio_wsgi.log import Throttle
 from engineio_wsgi.options.options import Options
 from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.server import Server
+from engineio_wsgi.session.environs import TRANSIENT
 from engineio_wsgi.session.events import Listener, StandIn
-from engineio_wsgi.session.socket import TRANSIENT, Socket
+from engineio_wsgi.session.socket import Socket
 
 __all__ = ["EngineIO", "FlaskSocket"]
 

@@ -41,10 +41,11 @@ class Carrier(Protocol):
         """
         ...
 
-    def take(self, parcel: bytes, stream: Stream | None) -> AsyncResult:
+    def take(self, sid: str, parcel: bytes, stream: Stream | None) -> AsyncResult:
         """Carry a session away. Does not block and does not fail: from now on the carrier alone decides what becomes of it.
 
         Args:
+            sid: the session's id.
             parcel: what :meth:`pack` has returned.
             stream: the socket of its connection, which is the carrier's from now on; ``None`` if it polls.
 
@@ -152,7 +153,7 @@ class Move:
             return f"its data is not JSON: {error}"
         except BadMessage as error:
             return str(error)
-        self._arrival = self._carrier.take(parcel, departure.let_go())
+        self._arrival = self._carrier.take(self._session.id, parcel, departure.let_go())
         return None
 
 

@@ -472,16 +472,26 @@ class Registry:
         if self._emptied is None:
             self._emptied = Event()
         if sessions:
-            seconds = drain_seconds(len(sessions), None if at_once else self.options.drain_rate, timeout)
-            self.observers.on_drain()
-            logger.info("= the server stops: %d sessions are closed within %.1f s", len(sessions), seconds)
-            drain(sessions, seconds, lambda session: session.end_when_drained(CloseReason.SERVER_SHUTTING_DOWN))
+            self._drain(sessions, drain_seconds(len(sessions), None if at_once else self.options.drain_rate, timeout))
         if self._sessions:
             deadline.wait(self._emptied)
         for session in list(self._sessions.values()):
             session.end(CloseReason.SERVER_SHUTTING_DOWN)
-        # close listeners save what has to be saved, and may have to wait for a listener that does not return
-        deadline = Deadline(CLOSE_LISTENERS_TIMEOUT)
-        while sessions and not deadline.has_passed():
-            sessions = [session for session in sessions if not session.state.over]
-            gevent.sleep(LOOK_PERIOD if sessions else 0)
+        _await_close_listeners(sessions)
+
+    def _drain(self, sessions: list[Session], seconds: float) -> None:
+        """Close sessions within so many seconds."""
+        self.observers.on_drain()
+        logger.info("= the server stops: %d sessions are closed within %.1f s", len(sessions), seconds)
+        drain(sessions, seconds, lambda session: session.end_when_drained(CloseReason.SERVER_SHUTTING_DOWN))
+
+
+def _await_close_listeners(sessions: list[Session]) -> None:
+    """Block until the ``close`` listeners of sessions have returned, for 2 seconds at most.
+
+    They save what has to be saved, and may have to wait for a listener that does not return.
+    """
+    deadline = Deadline(CLOSE_LISTENERS_TIMEOUT)
+    while sessions and not deadline.has_passed():
+        sessions = [session for session in sessions if not session.state.over]
+        gevent.sleep(LOOK_PERIOD if sessions else 0)

@@ -39,6 +39,11 @@ class PreparedSession:
         """The session's id."""
         return self._session.id
 
+    @property
+    def connection(self) -> Connection | None:
+        """Its connection; ``None`` if it polls."""
+        return self._transport.wire if isinstance(self._transport, WebSocketTransport) else None
+
     def resume(self) -> None:
         """Go on with the session. Does not block; the ``resume`` listeners are called soon.
 

@@ -21,3 +21,7 @@ class ClientPool(PlacePool):
         greenlet = gevent.getcurrent()
         if greenlet in self:
             connection.on_closed(self.keep(greenlet))
+
+    def take_place(self, connection: Connection) -> None:
+        """Take a place for a session's WebSocket that has come from another worker, until ``connection`` is closed."""
+        connection.on_closed(self.take())

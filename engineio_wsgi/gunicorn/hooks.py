@@ -6,6 +6,7 @@ import os
 
 import gevent
 from gevent.event import Event
+from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker
 
 from engineio_wsgi.gunicorn.limits import LimitWatch
@@ -20,11 +21,14 @@ from engineio_wsgi.gunicorn.process import (
 from engineio_wsgi.gunicorn.worker import NOTIFY_PERIOD, RESERVE, Worker
 from engineio_wsgi.handover import Handover
 from engineio_wsgi.runtime.clock import monotonic
+from engineio_wsgi.runtime.deadline import Deadline
 from engineio_wsgi.server import close_servers
-from engineio_wsgi.vendors.gunicorn_workers import GunicornSettings, GunicornWorker
+from engineio_wsgi.vendors.gunicorn_workers import GunicornSettings, GunicornWorker, running_servers
 
 __all__ = ["post_worker_init", "pre_fork", "worker_exit"]
 
+#: seconds that a worker has to start its servers
+START_TIMEOUT = 10.0
 #: what ends the sessions of this worker
 _watches: list[gevent.Greenlet] = []
 #: set when this worker accepts no more connections
@@ -61,8 +65,7 @@ def post_worker_init(worker: GunicornWorker) -> None:
 
 
 def _watch_worker(worker: GunicornWorker, handover: Handover) -> None:
-    # it runs when the worker's main loop waits for the first time: the worker accepts by then
-    handover.ready([])
+    handover.ready(_await_servers(len(list(worker.sockets))))
     watch = LimitWatch(None)
     while worker.alive:
         if os.getpid() != worker.pid:
@@ -75,6 +78,17 @@ def _watch_worker(worker: GunicornWorker, handover: Handover) -> None:
     # for so long it may still accept connections, whose sessions must not be refused
     _accepts_nothing.wait(max(0.0, NOTIFY_PERIOD - (monotonic() - began)))
     close_servers(deadline - monotonic())
+
+
+def _await_servers(count: int) -> list[StreamServer]:
+    """Wait until the worker's main greenlet has started so many servers. Returns them, or none if that takes too long."""
+    deadline = Deadline(START_TIMEOUT)
+    while not deadline.has_passed():
+        servers = running_servers(gevent.get_hub().parent)
+        if len(servers) == count and all(server.started for server in servers):
+            return servers
+        gevent.sleep(LOOK_PERIOD)
+    return []
 
 
 def worker_exit(server: object, worker: GunicornWorker) -> None:

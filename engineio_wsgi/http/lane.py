@@ -177,7 +177,7 @@ class Lane:
     def _post(self, begin: int, size: int, transport: LaneTransport, binary: bool) -> bool:
         body = self._connection.buffer[begin:begin + size]
         packets = transport.decode(body, binary) if len(body) == size else None
-        if packets is None or (self.is_released and any(packet.type is PacketType.CLOSE for packet in packets)):
+        if packets is None or (self.is_released and PacketType.CLOSE in [packet.type for packet in packets]):
             return False
         self._begin(begin + size)
         if transport.receive(packets, size):

@@ -73,23 +73,24 @@ class Session:
         """Send the application's response. If it has admitted the session, what it has asked for is called with the session."""
         if self.closed:
             return
-        status = response.status[:3]
         serve = self._offer.serve
-        if status == OK and serve is None:
-            # an application that knows nothing of WebTransport has answered a GET
-            status, response = "404", Response("404 Not Found", [], b"")
-        headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in response.headers
-                   if name.lower() not in HOP_BY_HOP]
-        if status != OK or serve is None:
-            self._owner.send_headers(self.number, [(b":status", status.encode()), *headers], not response.body)
-            if response.body:
-                self._owner.send_data(self.number, response.body, True)
-            self._end()
-            return
-        headers = [header for header in headers if header[0] != b"content-length"]
-        self._owner.send_headers(self.number, [(b":status", OK.encode()), DRAFT, *headers], False)
-        self._is_open = True
-        serve(self)
+        if not response.status.startswith(OK):
+            self._refuse(response)
+        elif serve is None:
+            # an application that does not know WebTransport has answered a GET
+            self._refuse(Response("404 Not Found", [], b""))
+        else:
+            headers = [header for header in _encode(response.headers) if header[0] != b"content-length"]
+            self._owner.send_headers(self.number, [(b":status", OK.encode()), DRAFT, *headers], False)
+            self._is_open = True
+            serve(self)
+
+    def _refuse(self, response: Response) -> None:
+        headers = [(b":status", response.status[:3].encode()), *_encode(response.headers)]
+        self._owner.send_headers(self.number, headers, not response.body)
+        if response.body:
+            self._owner.send_data(self.number, response.body, True)
+        self._end()
 
     def on_stream(self, callback: Callable[[PacketStream], object]) -> None:
         """Call ``callback(stream)`` once, in the hub, with the first bidirectional stream that the client has opened or opens."""
@@ -152,3 +153,9 @@ class Session:
         self.closed = True
         self._on_stream = None
         self._owner.on_session_closed(self)
+
+
+def _encode(headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    """The headers of a response as HTTP/3 has them."""
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers
+            if name.lower() not in HOP_BY_HOP]

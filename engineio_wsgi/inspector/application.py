@@ -42,7 +42,7 @@ class Inspector:
     """A page that shows the sessions of all workers of a server as they are: a WSGI application to mount.
 
     Whoever uses it sees all clients, and can close their sessions. ``allow`` decides who may, and there is no inspector without
-    it. Make it before the server has sessions. While it exists, the server counts the messages of each session.
+    it. Make it before the server has sessions. The server counts the messages of each session while somebody looks.
 
     Args:
         server: the one that is inspected.

@@ -38,8 +38,12 @@ export class History {
     });
   }
 
+  /** Null where no worker has counted. */
   #sum(field, factor) {
-    return this.#series((samples) => samples.reduce((sum, sample) => sum + sample[field], 0) * factor);
+    return this.#series((samples) => {
+      const counted = samples.map((sample) => sample[field]).filter((value) => value !== null);
+      return counted.length ? counted.reduce((sum, value) => sum + value, 0) * factor : null;
+    });
   }
 
   sessions() {

@@ -27,14 +27,15 @@ class Totals(NamedTuple):
 
     Attributes:
         sessions: those that are open now.
+        messages_in, messages_out: ``None`` while messages are not counted.
     """
 
     sessions: int = 0
     opened: int = 0
     closed: int = 0
     refused: int = 0
-    messages_in: int = 0
-    messages_out: int = 0
+    messages_in: int | None = None
+    messages_out: int | None = None
 
 
 class Sample(NamedTuple):
@@ -43,7 +44,7 @@ class Sample(NamedTuple):
     Attributes:
         slot: the period's number since 1970: the same on all workers whose clocks agree.
         sessions: those that were open at its end.
-        opened, closed, refused, messages_in, messages_out: how many in this period.
+        opened, closed, refused, messages_in, messages_out: how many in this period; ``None`` if that was not counted.
         lag: the longest time by which the event loop was late, in milliseconds.
         cpu: the share of a core that the process has used, in percent.
     """
@@ -53,8 +54,8 @@ class Sample(NamedTuple):
     opened: int
     closed: int
     refused: int
-    messages_in: int
-    messages_out: int
+    messages_in: int | None
+    messages_out: int | None
     lag: float
     cpu: float
 
@@ -111,7 +112,8 @@ class History:
         lag = max(self._lag, at - self._due)
         self._samples.append(Sample(
             int(time.time() // PERIOD), now.sessions, now.opened - before.opened, now.closed - before.closed,
-            now.refused - before.refused, now.messages_in - before.messages_in, now.messages_out - before.messages_out,
+            now.refused - before.refused, _difference(now.messages_in, before.messages_in),
+            _difference(now.messages_out, before.messages_out),
             round(lag * 1000, 1), round((cpu - self._cpu_before) / elapsed * 100, 1)))
         self._before, self._cpu_before, self._sampled_at, self._lag = now, cpu, at, 0.0
         if self._timer is not None:
@@ -126,3 +128,7 @@ class History:
     def last(self) -> Sample | None:
         """The latest sample; ``None`` in the first seconds."""
         return self._samples[-1] if self._samples else None
+
+
+def _difference(now: int | None, before: int | None) -> int | None:
+    return None if now is None or before is None else now - before

@@ -114,8 +114,6 @@ function showNow(workers) {
   show(element("now-transports"), Object.entries(transports).map(([name, number]) => `${count(number)} ${name}`).join(", ") || "none");
   show(element("now-in"), rate(received));
   show(element("now-out"), rate(sent));
-  show(element("all-in"), `${count(total(4))} in all`);
-  show(element("all-out"), `${count(total(5))} in all`);
   show(element("now-buffered"), bytes(sum(workers.map((worker) => worker.buffered))));
   show(element("now-lag"), milliseconds(latest(history.lag())[0]));
   show(element("now-refused"), count(history.refusedInMinute()));

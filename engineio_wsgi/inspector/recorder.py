@@ -1,6 +1,7 @@
-"""What is kept of the sessions of one worker, while an inspector is installed: their beginnings, ends, upgrades and counts.
+"""What is kept of the sessions of one worker, while an inspector is installed: their beginnings, ends and upgrades.
 
-An observer like that of the metrics, beside which it may run. For the hub's thread only. Knows no pages.
+An observer like that of the metrics, beside which it may run. Messages are counted while somebody looks, because counting takes a
+tenth of the time of an echo. For the hub's thread only. Knows no pages.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ from engineio_wsgi.engine.registry import Registry
 from engineio_wsgi.inspector.history import History, Totals
 from engineio_wsgi.inspector.refusals import RefusalLog
 from engineio_wsgi.runtime.clock import monotonic
-from engineio_wsgi.runtime.observer import ObservedSession, Observer
+from engineio_wsgi.runtime.observer import ObservedSession, Observer, SessionMeter
+from engineio_wsgi.runtime.observers import Observers
 from engineio_wsgi.session.session import Session
 from engineio_wsgi.transports import transports
 
 __all__ = ["Recorder", "SessionRecord"]
 
+#: seconds without a look after which messages are not counted any more
+PATIENCE = 10.0
 #: upgrades whose durations are kept
 UPGRADES = 200
 #: close reasons that are counted by themselves: an application may make up its own
@@ -37,7 +41,7 @@ class SessionRecord:
         upgraded_in: seconds that its upgrade took; ``None`` without one.
     """
 
-    __slots__ = ("_messages_in", "_messages_out", "number", "opened_at", "round_trip", "session", "upgraded_in")
+    __slots__ = ("_left_in", "_left_out", "number", "opened_at", "round_trip", "session", "upgraded_in")
 
     def __init__(self, session: Session, number: int, now: float) -> None:
         self.session = session
@@ -45,9 +49,9 @@ class SessionRecord:
         self.opened_at = now
         self.round_trip: float | None = None
         self.upgraded_in: float | None = None
-        #: over the transports that it has left
-        self._messages_in = 0
-        self._messages_out = 0
+        #: messages over the transports that it has left
+        self._left_in = 0
+        self._left_out = 0
 
     def on_round_trip(self, seconds: float) -> None:
         """A ping was answered."""
@@ -55,20 +59,34 @@ class SessionRecord:
 
     def on_upgraded(self, seconds: float) -> None:
         """The session is about to leave its transport for another one."""
-        self._messages_in, self._messages_out = self.messages_in, self.messages_out
+        self._left_in, self._left_out = self.messages_in, self.messages_out
         self.upgraded_in = seconds
+
+    def count_with(self, observers: Observers) -> None:
+        """Count its messages as it is wanted now."""
+        transport = self.session.transport
+        transport.count_with(observers.meter(transport.name))
+
+    def forget_counts(self) -> None:
+        """Nobody looks any more."""
+        self._left_in = self._left_out = 0
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether its messages are counted."""
+        return isinstance(self.session.transport.meter, SessionMeter)
 
     @property
     def messages_in(self) -> int:
-        """Messages that the client has sent."""
+        """Messages that the client has sent since somebody looks."""
         meter = self.session.transport.meter
-        return self._messages_in + (0 if meter is None else meter.messages_in)
+        return self._left_in + (meter.messages_in if isinstance(meter, SessionMeter) else 0)
 
     @property
     def messages_out(self) -> int:
-        """Messages that were written to the client."""
+        """Messages that were written to the client since somebody looks."""
         meter = self.session.transport.meter
-        return self._messages_out + (0 if meter is None else meter.messages_out)
+        return self._left_out + (meter.messages_out if isinstance(meter, SessionMeter) else 0)
 
 
 class Recorder(Observer):
@@ -79,16 +97,17 @@ class Recorder(Observer):
     """
 
     added_by = "Inspector"
-    counts_sessions = True
 
     def __init__(self, registry: Registry) -> None:
-        self._registry = registry
-        self.history = History(self.totals)
+        self._observers = registry.observers
+        self.history = History(self._on_sample)
         self._begin()
 
     def _begin(self) -> None:
         self._records: dict[ObservedSession, SessionRecord] = {}
         self._numbers = count(1)
+        #: when somebody looked last, on the monotonic clock; ``None`` if messages are not counted
+        self._looked_at: float | None = None
         self._opened = 0
         self._closed = 0
         self.began_at = monotonic()
@@ -105,10 +124,13 @@ class Recorder(Observer):
     # -- reports of the server
 
     def after_fork(self) -> None:
+        """Forget everything: the sessions are the parent's."""
         self.history.after_fork()
+        self._observers.count_sessions(False)
         self._begin()
 
     def on_open(self, session: ObservedSession) -> None:
+        """See `Observer`."""
         self._opened += 1
         self._add(session)
 
@@ -118,6 +140,7 @@ class Recorder(Observer):
         self.history.start()
 
     def on_moved(self, session: ObservedSession, direction: str) -> None:
+        """See `Observer`."""
         self.moves[direction] += 1
         if direction == "in":
             self._add(session)
@@ -125,9 +148,11 @@ class Recorder(Observer):
             self._records.pop(session, None)
 
     def on_refused(self, code: int, error: Exception, environ: WSGIEnvironment) -> None:
+        """See `Observer`."""
         self.refusals.add(error, environ, monotonic())
 
     def on_upgrade(self, session: ObservedSession, environ: WSGIEnvironment) -> Callable[[bool], object]:
+        """See `Observer`."""
         began = monotonic()
 
         def ended(won: bool) -> None:
@@ -144,18 +169,43 @@ class Recorder(Observer):
         return ended
 
     def on_closed(self, session: ObservedSession) -> None:
+        """See `Observer`."""
         self._closed += 1
         self._records.pop(session, None)
         reason = str(session.close_reason)
         self.reasons[reason if reason in self.reasons or len(self.reasons) < MAX_REASONS else OTHER_REASON] += 1
 
     def on_round_trip(self, session: ObservedSession, seconds: float) -> None:
+        """See `Observer`."""
         record = self._records.get(session)
         if record is not None:
             record.on_round_trip(seconds)
 
     def on_lag(self, seconds: float) -> None:
+        """See `Observer`."""
         self.history.on_lag(seconds)
+
+    # -- counting
+
+    def look(self) -> None:
+        """Somebody looks: count the messages of all sessions for some seconds."""
+        self._looked_at = monotonic()
+        self._observers.count_sessions(True)
+        # each time, because an upgrade that began before the first look comes with other counters
+        for record in self._records.values():
+            if not record.is_counted:
+                record.count_with(self._observers)
+        self.history.start()
+
+    def _on_sample(self) -> Totals:
+        """The counts for a sample. Stops counting messages if nobody has looked."""
+        if self._looked_at is not None and monotonic() - self._looked_at > PATIENCE:
+            self._looked_at = None
+            self._observers.count_sessions(False)
+            for record in self._records.values():
+                record.count_with(self._observers)
+                record.forget_counts()
+        return self.totals()
 
     # -- what the page asks for
 
@@ -170,7 +220,8 @@ class Recorder(Observer):
 
     def totals(self) -> Totals:
         """The counts of this moment."""
-        meters = [self._registry.observers.total(transport) for transport in transports]
-        return Totals(len(self._records), self._opened, self._closed, self.refusals.count,
-                      sum([meter.messages_in for meter in meters]),
-                      sum([meter.messages_out for meter in meters]))
+        events = (len(self._records), self._opened, self._closed, self.refusals.count)
+        if not self._observers.is_counting:
+            return Totals(*events)
+        meters = [self._observers.total(transport) for transport in transports]
+        return Totals(*events, sum([meter.messages_in for meter in meters]), sum([meter.messages_out for meter in meters]))

@@ -90,7 +90,7 @@ class WorkerView:
 
     def _describe(self, look: Look) -> dict[str, object]:
         now = monotonic()
-        self._recorder.history.start()
+        self._recorder.look()
         records = self._recorder.records
         found = list(_matching(records, look.search)) if look.search else records
         shown = heapq.nlargest(ROWS, found, key=_SORTED[look.order])

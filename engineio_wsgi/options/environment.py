@@ -12,7 +12,7 @@ from engineio_wsgi.options.refusals import unknown, wrong
 __all__ = ["from_environ", "parse_option", "simple_options"]
 
 #: what is set in the environment for the package, and not for a server
-NO_OPTIONS = frozenset({"pure"})
+NO_OPTIONS = frozenset({"inspector_password", "pure"})
 
 
 def simple_options() -> dict[str, tuple[TextForm, str]]:

@@ -101,6 +101,13 @@ class Options:
     drain_rate: int | None = _option(
         50, check_count, "sessions of a process that are closed in a second when the server stops; more if the time to stop is "
         "too short for that; None: all at once", parse_count)
+    max_messages_per_second: int | None = _option(
+        None, check_count, "messages that a client may send in a second; None: any number. A client that sends more is read "
+        "more slowly, and closed if it goes on", parse_count)
+    max_bytes_per_second: int | None = _option(None, check_count, "the same for the bytes of its messages", parse_count)
+    rate_limit_timeout: float = _option(
+        10.0, check_seconds, "seconds for which a client may send more than these two limits allow, before it is closed; "
+        f"{SHORTEST} to {LONGEST}", float)
     generate_id: Callable[..., str] | None = _option(
         None, check_callable, "callable(request) -> str, to make the session ids yourself", shown="worker mark + 120 random bits")
     policy_file: bool = _option(False, check_flag, "whether Flash policy requests are answered", parse_flag)

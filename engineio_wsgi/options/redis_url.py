@@ -19,12 +19,14 @@ SCHEMES = {
     "redis": (False, ""), "rediss": (True, ""),
     "redis+sentinel": (False, "sentinel"), "rediss+sentinel": (True, "sentinel"),
     "redis+cluster": (False, "cluster"), "rediss+cluster": (True, "cluster"),
-    "valkey": (False, ""), "valkeys": (True, ""),
+    "valkey": (False, ""), "valkeys": (True, ""), "unix": (False, ""),
 }  # fmt: skip
 PORTS = {"": 6379, "sentinel": 26379, "cluster": 6379}
+#: characters of the path of a Unix socket
+MIN_PATH = 2
 GROUP = re.compile(r"[0-9A-Za-z._-]{1,64}")
 FLAGS = {"yes": True, "no": False}
-REDIS_URLS = ('redis://HOST:PORT/DB, rediss://… (TLS), redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB or '
+REDIS_URLS = ('redis://HOST:PORT/DB, rediss://… (TLS), unix:///PATH?db=DB, redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DB or '
             'redis+cluster://HOST:PORT,HOST:PORT')
 
 
@@ -49,7 +51,7 @@ class RedisLocation(NamedTuple):
     Attributes:
         secure: whether TLS is used.
         finder: ``"sentinel"`` or ``"cluster"``; empty if ``addresses`` is the server's own.
-        addresses: hosts and ports.
+        addresses: hosts and ports; none for a Unix socket.
         service: the name that Sentinel has for the server.
         db: the number of the database. It is only a part of the group's name: publish and subscribe do not depend on databases.
         username: empty for the default user.
@@ -58,6 +60,7 @@ class RedisLocation(NamedTuple):
         relay_websockets: whether a WebSocket that arrives at another machine than its session's is relayed; if not, the session
             keeps polling.
         settings: the other parameters of the URL, for redis-py's connection: ``ssl_ca_certs``, for example.
+        socket_path: of the server's Unix socket; empty for TCP.
     """
 
     secure: bool
@@ -70,6 +73,7 @@ class RedisLocation(NamedTuple):
     group: str
     relay_websockets: bool
     settings: tuple[tuple[str, str], ...]
+    socket_path: str = ""
 
     @classmethod
     def parse(cls, url: str) -> Self:
@@ -82,12 +86,18 @@ class RedisLocation(NamedTuple):
             parts = urlsplit(url)
             secure, finder = SCHEMES[parts.scheme]
             user, _, hosts = parts.netloc.rpartition("@")
-            addresses = tuple(_address(host, PORTS[finder]) for host in hosts.split(","))
+            is_unix = parts.scheme == "unix"
+            addresses = () if is_unix else tuple(_address(host, PORTS[finder]) for host in hosts.split(","))
         except (ValueError, KeyError) as error:
             raise _wrong(str(error)) from None
-        username, _, password = user.partition(":")
-        service, db = _path(parts, finder)
+        username, _, password = map(unquote, user.partition(":"))
         settings = dict(parse_qsl(parts.query))
+        if is_unix:
+            service, socket_path, db = "", _socket_path(hosts, parts.path), _database(settings.pop("db", "0"), finder)
+            # as redis-py reads them
+            username, password = settings.pop("username", "") or username, settings.pop("password", "") or password
+        else:
+            socket_path, (service, db) = "", _path(parts, finder)
         group = settings.pop("group", "")
         if group and not GROUP.fullmatch(group):
             raise _wrong("group may have letters, digits and ._- only")
@@ -96,8 +106,8 @@ class RedisLocation(NamedTuple):
             raise _wrong("relay_websockets is yes or no")
         if find_spec("redis") is None:
             raise ConfigurationError("cluster: redis-py is missing; pip install engineio-wsgi[redis]")
-        return cls(secure, finder, addresses, service, db, unquote(username), unquote(password), group, FLAGS[relay],
-                   tuple(settings.items()))
+        return cls(secure, finder, addresses, service, db, username, password, group, FLAGS[relay], tuple(settings.items()),
+                   socket_path)
 
     @property
     def mark(self) -> str:
@@ -106,6 +116,9 @@ class RedisLocation(NamedTuple):
 
     def __str__(self) -> str:
         """The URL without the password."""
+        if self.socket_path:
+            query = urlencode({"db": self.db} | ({"group": self.group} if self.group else {}))
+            return f"unix://{self.socket_path}?{query}"
         scheme = ("rediss" if self.secure else "redis") + (f"+{self.finder}" if self.finder else "")
         hosts = ",".join(f"{host}:{port}" for host, port in self.addresses)
         path = "/".join(["", *([self.service] if self.service else []), str(self.db)])
@@ -127,10 +140,20 @@ def _path(parts: SplitResult, finder: str) -> tuple[str, int]:
         if not names:
             raise _wrong("the service that Sentinel shall be asked for is missing")
         service = names.pop(0)
-    db = "/".join(names) or "0"
-    if not re.fullmatch("[0-9]{1,9}", db) or (finder == "cluster" and db != "0"):
+    return service, _database("/".join(names) or "0", finder)
+
+
+def _database(text: str, finder: str) -> int:
+    if not re.fullmatch("[0-9]{1,9}", text) or (finder == "cluster" and text != "0"):
         raise _wrong("a database is a number, and a Redis Cluster has only 0")
-    return service, int(db)
+    return int(text)
+
+
+def _socket_path(host: str, path: str) -> str:
+    """The path of a Unix socket. What stands where other URLs have a host is most likely its beginning."""
+    if host or len(path) < MIN_PATH or path.endswith("/"):
+        raise _wrong("the path of a Unix socket begins with a slash, and is that of a file: unix:///run/redis/redis.sock")
+    return unquote(path)
 
 
 def _wrong(why: str) -> ConfigurationError:

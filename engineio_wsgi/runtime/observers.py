@@ -23,6 +23,8 @@ class Observers:
         self._all: tuple[Observer, ...] = ()
         self._meters: dict[str, Meter] = {}
         self._counts = self._counts_sessions = False
+        #: whether sessions are counted for the time being
+        self._is_looked_at = False
         #: those that override a method; a caller need not call if there is none
         self.of_answers: tuple[Observer, ...] = ()
         self.of_listeners: tuple[Observer, ...] = ()
@@ -78,10 +80,22 @@ class Observers:
 
     def meter(self, transport: str) -> Meter | None:
         """The counters for one more session that uses ``transport``; ``None`` if nothing is counted."""
-        if not self._counts:
+        if not self.is_counting:
             return None
         total = self.total(transport)
-        return SessionMeter(total) if self._counts_sessions else total
+        return SessionMeter(total) if self._counts_sessions or self._is_looked_at else total
+
+    @property
+    def is_counting(self) -> bool:
+        """Whether the traffic is counted now."""
+        return self._counts or self._is_looked_at
+
+    def count_sessions(self, wanted: bool) -> None:
+        """Count new sessions one by one from now on, or no more than the other observers want.
+
+        The caller gives the sessions that there are other counters: :meth:`meter`, and ``Transport.count_with``.
+        """
+        self._is_looked_at = wanted
 
     # -- reports
 

@@ -67,6 +67,10 @@ class DispatchedSession(Protocol):
         """The transport, which was paused, may read again."""
         ...
 
+    def end(self, reason: str, description: object = None) -> None:
+        """End the session now."""
+        ...
+
     def on_last_turn(self) -> None:
         """A turn has ended, and the session is closing or closed."""
         ...
@@ -154,7 +158,7 @@ class Dispatcher(Events, Inbox):
         self.last_seen = now
         listeners = self.direct_listeners
         if self.busy or self.messages or not listeners:
-            self.enqueue((data,))
+            self._queue((data,))
             self.run_turn()
             return
         self.busy = True
@@ -189,6 +193,9 @@ class Dispatcher(Events, Inbox):
             self._count_in(sum(map(size_of, messages)) + OVERHEAD * len(messages))
         self.wake_receiver()
 
+    #: as `enqueue`, also where a subclass overrides that
+    _queue = enqueue
+
     def _examine(self, messages: Sequence[str | bytes]) -> None:
         """Look at the first messages. A Socket.IO client sends one, and no other before it is answered."""
         waits = self._examined is False and len(messages) == 1 and is_connect_packet(messages[0])
@@ -198,9 +205,21 @@ class Dispatcher(Events, Inbox):
     def _count_in(self, size: int) -> None:
         # counted up only, and reset when the inbox is empty: nothing is counted a second time when it is taken out
         self._size += size
-        if self._size > self._session.registry.options.max_inbox and not self.reading_paused:
+        if self._is_full:
+            self._pause_reading()
+
+    @property
+    def _is_full(self) -> bool:
+        return self._size > self._session.registry.options.max_inbox
+
+    def _pause_reading(self) -> None:
+        if not self.reading_paused:
             self.reading_paused = True
             self._transport.pause()
+
+    def _resume_reading(self) -> None:
+        self.reading_paused = False
+        self._session.on_inbox_emptied()
 
     # -- for the greenlet that receives
 
@@ -283,8 +302,7 @@ class Dispatcher(Events, Inbox):
         self.messages = _NO_MESSAGES
         self._size = 0
         if self.reading_paused:
-            self.reading_paused = False
-            self._session.on_inbox_emptied()
+            self._resume_reading()
 
     # -- turns
 

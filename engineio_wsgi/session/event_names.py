@@ -16,7 +16,8 @@ SERVER_EVENTS = frozenset({
     "leave", "resume",
 })
 SESSION_EVENTS = frozenset({
-    "close", "data", "drain", "error", "flush", "heartbeat", "message", "open", "packet", "packet_create", "upgrade", "upgrading",
+    "close", "data", "drain", "error", "expire", "flush", "heartbeat", "message", "open", "packet", "packet_create", "upgrade",
+    "upgrading",
 })
 #: what other libraries call an event, where the spelling does not give away which one is meant
 ALIASES = {

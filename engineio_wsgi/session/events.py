@@ -154,6 +154,10 @@ class Events(HasListeners):
         """The listeners of ``event``, in the order in which they are called."""
         return [list(_unwrapped(f))[-1] for f in self._listeners.get(event, ())]
 
+    def has(self, event: str) -> bool:
+        """Whether there are listeners of ``event``."""
+        return event in self._listeners
+
     def emit(self, event: str, *args: object) -> bool:
         """Call the listeners of ``event`` now, in this greenlet. Returns whether there were any.
 

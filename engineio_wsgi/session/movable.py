@@ -47,6 +47,7 @@ class SessionSnapshot(NamedTuple):
         data: the application's own, as JSON.
         polling: its transport, if that is polling.
         websocket: its transport, if that is a WebSocket. The file descriptor goes beside it.
+        expires_at: when it expires, in seconds since the epoch; ``None`` for never.
     """
 
     sid: str
@@ -62,6 +63,7 @@ class SessionSnapshot(NamedTuple):
     data: str
     polling: PollingSnapshot | None
     websocket: WebSocketSnapshot | None
+    expires_at: float | None = None
 
     def loaded_data(self) -> dict[str, object]:
         """The application's own data.
@@ -102,6 +104,18 @@ class MovableSession(Sink):
     def _tell_progress(self) -> None:
         raise NotImplementedError
 
+    @property
+    def expires_at(self) -> float | None:
+        """When it expires, in seconds since the epoch; ``None`` for never."""
+        raise NotImplementedError
+
+    def expire_at(self, at: float | None) -> None:
+        """Let it expire at another time, or never."""
+        raise NotImplementedError
+
+    def _stop_expiry(self) -> None:
+        raise NotImplementedError
+
     def obstacle(self, is_local: bool = False) -> str | None:
         """Why the session cannot go on in another process; ``None`` if it can.
 
@@ -110,6 +124,8 @@ class MovableSession(Sink):
         """
         if not self.state.is_open:
             return "it is closing"
+        if not isinstance(self.transport, (PollingTransport, WebSocketTransport)):
+            return f"the transport {self.transport.name} ends in this process"
         if has_callback(self.outbox.entries):
             return "a callback of send() is waiting for its message"
         return self.transport.obstacle(is_local)
@@ -130,7 +146,7 @@ class MovableSession(Sink):
             tuple(messages), snapshots_of(self.outbox.entries), tuple(self.registry.groups.of(self._self)),
             {key: value for key, value in socket._environ.items() if type(value) in SCALARS}, _as_json(socket._data or {}),
             transport.snapshot() if isinstance(transport, PollingTransport) else None,
-            transport.snapshot() if isinstance(transport, WebSocketTransport) else None)
+            transport.snapshot() if isinstance(transport, WebSocketTransport) else None, self.expires_at)
 
     @property
     def _self(self) -> Session:
@@ -145,6 +161,7 @@ class MovableSession(Sink):
         if not self._move(Cause.MOVE):
             return None
         self.heartbeat.stop()
+        self._stop_expiry()
         self.inbox.close()
         self.outbox.close()
         self.outbox.clear()
@@ -185,6 +202,8 @@ class MovableSession(Sink):
             transport.pause()
         if entries:
             transport.wake()
+        if snapshot.expires_at is not None:
+            self.expire_at(snapshot.expires_at)
 
 
 def _as_json(data: dict[object, object]) -> str:

@@ -56,7 +56,7 @@ class OverlappingDispatcher(Dispatcher):
         self.last_seen = now
         listeners = self.direct_listeners
         if self.busy or self.messages or not listeners or self._transport.meter is not None:
-            self.enqueue((data,))
+            self._queue((data,))
             self.run_turn()
             return
         self.busy = True

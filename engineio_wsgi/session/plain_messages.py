@@ -7,6 +7,7 @@ reference for ``c_plain_messages.c``, whose types have the same attributes, and 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from engineio_wsgi.protocol.websocket.batches import accelerated
@@ -89,7 +90,8 @@ if TYPE_CHECKING:
     MessageQueue: TypeAlias = QueueInPython
     MessageSender: TypeAlias = SenderInPython
     plain_first = first_in_python
-elif accelerated:
-    from engineio_wsgi.session.c_plain_messages import MessageQueue, MessageSender, plain_first
 else:
     MessageQueue, MessageSender, plain_first = QueueInPython, SenderInPython, first_in_python
+    if accelerated:
+        with suppress(ImportError):  # it was not built
+            from engineio_wsgi.session.c_plain_messages import MessageQueue, MessageSender, plain_first

@@ -22,10 +22,11 @@ from engineio_wsgi.runtime.deadline import DeadlineTimer
 from engineio_wsgi.runtime.loop import TimedLoop
 from engineio_wsgi.session.delivery import OnSlow
 from engineio_wsgi.session.dispatcher import Dispatcher
+from engineio_wsgi.session.expiry import Expiry
 from engineio_wsgi.session.heartbeat import Heartbeat
 from engineio_wsgi.session.movable import MovableSession
-from engineio_wsgi.session.overlap import OverlappingDispatcher
 from engineio_wsgi.session.ports import SessionRegistry
+from engineio_wsgi.session.rate_limit import make_inbox
 from engineio_wsgi.session.state import MOVES, Cause, SessionState
 from engineio_wsgi.session.upgrade import Upgrade, UpgradeState
 from engineio_wsgi.session.write_buffer import OVERHEAD, WriteBuffer
@@ -69,8 +70,8 @@ class Session(MovableSession):
     """
 
     __slots__ = (
-        "_close_reason", "_progress", "_timer", "_upgrade", "close_description", "creation_watched", "heartbeat", "id", "inbox",
-        "loop", "outbox", "protocol", "registry", "remote_address", "state", "thread", "transport",
+        "_close_reason", "_expiry", "_progress", "_timer", "_upgrade", "close_description", "creation_watched", "heartbeat", "id",
+        "inbox", "loop", "outbox", "protocol", "registry", "remote_address", "state", "thread", "transport",
     )
 
     transport: Transport
@@ -89,7 +90,7 @@ class Session(MovableSession):
         #: the id of the hub's thread
         self.thread: int = hub.thread_ident
         self.state = SessionState.OPENING
-        self.inbox = Dispatcher(self)
+        self.inbox = make_inbox(self)
         self.outbox = WriteBuffer(registry.options.max_buffered)
         self.stalled_since = 0.0
         #: whether there are listeners of ``packet_create``
@@ -99,6 +100,7 @@ class Session(MovableSession):
         if registry.listeners_of("flush") or registry.listeners_of("drain"):
             self.outbox.watch()
         self._progress: Event | None = None
+        self._expiry: Expiry | None = None
         self.heartbeat = Heartbeat(self, registry.heartbeat_timer, registry.options.ping_interval, registry.options.ping_timeout)
         self._upgrade: Upgrade | None = None
         #: why the session is closing or closed; ``None`` before that
@@ -138,7 +140,7 @@ class Session(MovableSession):
 
     def let_listeners_overlap(self) -> None:
         """Let a listener release its turn before it returns: see `OverlappingDispatcher`. Before the session is opened only."""
-        self.inbox = OverlappingDispatcher(self)
+        self.inbox = make_inbox(self, overlaps=True)
 
     def open(self, transport: Transport, first: Sequence[Packet]) -> None:
         """Open the session over ``transport``; ``first`` are the packets that it begins with."""
@@ -379,6 +381,22 @@ class Session(MovableSession):
 
     # -- the end
 
+    def expire_at(self, at: float | None) -> None:
+        """Let the session expire at a time, in seconds since the epoch; ``None``: never."""
+        if self._expiry is None:
+            self._expiry = Expiry(self)
+        if self.state.is_open or self.state is SessionState.OPENING:
+            self._expiry.set(at)
+
+    def _stop_expiry(self) -> None:
+        if self._expiry is not None:
+            self._expiry.stop()
+
+    @property
+    def expires_at(self) -> float | None:
+        """That time."""
+        return None if self._expiry is None else self._expiry.at
+
     def end_when_drained(self, reason: str, description: object = None) -> None:
         """End when the client has received what is buffered, or after ``CLOSE_TIMEOUT`` seconds."""
         if not self._move(Cause.CLOSE):
@@ -395,6 +413,7 @@ class Session(MovableSession):
     def _stop_messages(self, reason: str) -> None:
         """Accept no more messages, from the application or from the client."""
         self._close_reason = reason
+        self._stop_expiry()
         self.outbox.close()
         self.inbox.close()
 

@@ -16,8 +16,10 @@ from engineio_wsgi.options.functions import check_function
 from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.runtime.deadline import Deadline
 from engineio_wsgi.runtime.threads import current_thread, wait_in_thread
+from engineio_wsgi.session.environs import keep_environ
 from engineio_wsgi.session.event_names import SESSION_EVENTS, check_event
 from engineio_wsgi.session.events import HasListeners, Listener
+from engineio_wsgi.session.expiry import check_time
 from engineio_wsgi.session.groups import check_group
 from engineio_wsgi.session.outgoing import Bundle, Data, as_message, check_fits, prepare
 from engineio_wsgi.session.plain_messages import MessageSender, plain_first
@@ -30,13 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["Socket", "as_message"]
 
 logger = logging.getLogger("engine.socket")
-
-#: keys of an environ that are not kept after the request: their values would keep the connection's buffers alive
-TRANSIENT = frozenset({
-    "wsgi.input", "wsgi.errors", "wsgi.file_wrapper", "wsgi.websocket", "wsgi.input_terminated", "engineio.socket",
-    "gunicorn.socket", "gunicorn.sock", "werkzeug.socket", "wsgi.early_hints", "werkzeug.request",
-})
-
 
 class Socket(HasListeners, MessageSender):
     """One client's session, over whichever transport.
@@ -64,7 +59,7 @@ class Socket(HasListeners, MessageSender):
     def __init__(self, session: Session, environ: WSGIEnvironment) -> None:
         self._session = session
         self._queue = session.outbox
-        self._environ = {key: value for key, value in environ.items() if key not in TRANSIENT}
+        self._environ = keep_environ(environ, self)
         self._request: Request | None = None
         self._data: dict[Any, Any] | None = None  # as of `data`, below
 
@@ -410,6 +405,31 @@ class Socket(HasListeners, MessageSender):
                 raise
             logger.debug("= %s: a spawned greenlet found the session closed", shorten(self.id))
             return None
+
+    def expire_at(self, at: float | None) -> None:
+        """Let the session expire at a time, such as that of the token by which the client has authenticated.
+
+        The ``expire`` listeners are called then, without an argument. Unless one of them calls this method, the session is closed
+        with the reason ``"authentication expired"``, once its client has received what is buffered. Any thread may call this.
+
+        Args:
+            at: seconds since the epoch, like :func:`time.time` and the claim ``exp`` of a JSON Web Token (RFC 7519, 4.1.4). It
+                replaces an earlier one; ``None``: the session does not expire. A time that has passed is due at once. Later
+                changes of the system's clock have no effect.
+
+        Raises:
+            TypeError: it is no number.
+            ValueError: it is no time in seconds.
+            SocketClosed: the session is closing or closed.
+        """
+        time = check_time(at)
+        session = self._session
+        if session.state.closing or session.state.closed:
+            raise SocketClosed(reason=self.close_reason, sid=self.id)
+        if session.thread != current_thread():
+            session.loop.run_callback_threadsafe(session.expire_at, time)
+        else:
+            session.expire_at(time)
 
     def close(self, discard: bool = False, reason: str | None = None) -> Socket:
         """End the session. Does not block; see :meth:`wait_closed`.

@@ -46,6 +46,8 @@ class CloseReason(enum.StrEnum):
     SERVER_SHUTTING_DOWN = "server shutting down"
     CLIENT_TOO_SLOW = "client too slow"
     APPLICATION_ERROR = "application error"
+    RATE_LIMIT = "rate limit exceeded"
+    EXPIRED = "authentication expired"
 
 
 class ClientClose(str):
@@ -303,6 +305,10 @@ class Transport:
         self.sink = sink
         self.inbox = sink.inbox
         self.outbox = sink.outbox
+
+    def count_with(self, meter: Meter | None) -> None:
+        """Count its traffic with ``meter`` from now on; ``None``: do not count it."""
+        self.meter = meter
 
     def open(self) -> None:
         """Start to read, in transports that have a connection."""

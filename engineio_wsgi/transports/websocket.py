@@ -57,6 +57,8 @@ CLOSE_CODES: dict[str | None, int] = {
     CloseReason.SERVER_SHUTTING_DOWN: 1001,
     CloseReason.APPLICATION_ERROR: 1011,
     CloseReason.CLIENT_TOO_SLOW: 1008,
+    CloseReason.RATE_LIMIT: 1008,
+    CloseReason.EXPIRED: 1008,
     CloseReason.TRANSPORT_ERROR: 1002,
     CloseReason.PARSE_ERROR: 1002,
 }
@@ -168,7 +170,7 @@ class WebSocketTransport(MovableWebSocket):
 
     def _take_received(self, messages: list[str | bytes], rest: bytes, now: float) -> None:
         """Deliver plain ``messages``, and then what is in the frames behind them."""
-        if self._takes_batches:
+        if (rest or self._decoder.begun) and self._takes_batches:
             rest = self._decoder.hold(rest, bool(messages))
         if messages:
             self.inbox.hear()

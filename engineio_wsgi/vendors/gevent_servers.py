@@ -112,6 +112,18 @@ class PlacePool(Pool):  # type: ignore[misc]  # gevent has no types
 
         return give_back
 
+    def take(self) -> Callable[[], None]:
+        """Take a place without a greenlet, also if there is none. Returns the function that gives the place back."""
+        has_place = self._semaphore.acquire(blocking=False)
+        self.kept += 1
+
+        def give_back() -> None:
+            self.kept -= 1
+            if has_place:
+                self._semaphore.release()
+
+        return give_back
+
     def _discard(self, greenlet: Greenlet) -> None:
         """What gevent calls when a greenlet ends."""
         if greenlet in self._keepers:

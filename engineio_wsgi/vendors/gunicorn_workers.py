@@ -3,7 +3,7 @@
 Relies on: ``wsgi.input`` being a ``Body`` (``buf``, ``reader``) whose reader has an ``unreader`` with a ``buf``, and, for a
 body of known size, a ``length``; ``AsyncWorker.handle``, bound to a listener with ``partial``, being what a ``StreamServer``
 calls; ``Worker.notify`` and ``Worker.SIGNALS``; ``Logger.cfg``, and which settings
-make it write an access log.
+make it write an access log; the local variable ``servers`` of ``GeventWorker.run``.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any, Protocol
 from wsgiref.types import WSGIApplication
 
+from gevent.server import StreamServer
+from greenlet import greenlet
+
 if TYPE_CHECKING:
     from socket import socket as Socket
 
 __all__ = ["GunicornSettings", "GunicornWorker", "Setting", "application_behind", "forget_signals", "is_gunicorn_input",
-           "is_untouched", "read_ahead", "replace_notify", "writes_access_log"]
+           "is_untouched", "read_ahead", "replace_notify", "running_servers", "writes_access_log"]
 
 
 class Setting(Protocol):
@@ -115,6 +118,21 @@ def writes_access_log(log: Any) -> bool:  # gunicorn's `Logger`, or what a setti
         return True
     names = ("accesslog", "logconfig", "logconfig_dict", "logconfig_json", "syslog")
     return any(getattr(log.cfg, name, None) for name in names)
+
+
+def running_servers(main: greenlet) -> list[StreamServer]:
+    """The servers of a gevent worker whose ``run`` is waiting.
+
+    Args:
+        main: the greenlet that runs it.
+    """
+    frame = main.gr_frame
+    while frame is not None:
+        servers: object = frame.f_locals.get("servers")
+        if frame.f_code.co_name == "run" and isinstance(servers, list):
+            return [server for server in servers if isinstance(server, StreamServer)]
+        frame = frame.f_back
+    return []
 
 
 def replace_notify(worker: GunicornWorker, notify: Callable[[], object]) -> None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 from gevent import socket as gevent_socket
 from gevent import ssl as gevent_ssl
 from redis._parsers import _RESP2Parser as Parser
-from redis.connection import Connection, SSLConnection
+from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 
-__all__ = ["GeventConnection", "GeventSSLConnection", "Parser", "detach_socket", "set_timeout"]
+__all__ = ["GeventConnection", "GeventSSLConnection", "GeventUnixConnection", "Parser", "detach_socket", "set_timeout"]
 
 
 class GeventConnection(Connection):
@@ -54,6 +54,25 @@ class GeventSSLConnection(SSLConnection):
         if self.certfile:
             context.load_cert_chain(self.certfile, self.keyfile, self.certificate_password)
         return context
+
+
+class GeventUnixConnection(UnixDomainSocketConnection):
+    """The same over a Unix socket."""
+
+    def on_socket(self, sock: gevent_socket.socket) -> None:
+        """Called with each socket that the connection opens. For subclasses."""
+
+    def _connect(self) -> gevent_socket.socket:
+        sock = gevent_socket.socket(gevent_socket.AF_UNIX)
+        try:
+            sock.settimeout(self.socket_connect_timeout)
+            sock.connect(self.path)
+        except OSError:
+            sock.close()
+            raise
+        self.on_socket(sock)
+        sock.settimeout(self.socket_timeout)
+        return sock
 
 
 def _open(connection: Connection) -> gevent_socket.socket:

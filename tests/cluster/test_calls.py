@@ -85,7 +85,7 @@ def test_a_bundle_that_is_too_large_for_a_worker_is_refused_by_it(group: Workers
     group.wait_for_log("a bundle of 3000000 bytes is larger than max_buffered, which is 2000000 bytes")
 
 
-def test_a_local_broadcast_stays_here(group: Workers) -> None:
+def test_a_local_broadcast_reaches_this_worker_only(group: Workers) -> None:
     sessions = sessions_of(group)
     group.workers[0].call("broadcast", "here", local=True)
     group.workers[0].call("broadcast", "everywhere")
@@ -121,14 +121,14 @@ def test_an_emitter_reaches_a_group(group: Workers, name: str) -> None:
 
 
 @pytest.mark.parametrize("data", ["text", "ü€😀", ""])
-def test_send_reaches_a_session_wherever_it_lives(group: Workers, data: str) -> None:
+def test_send_reaches_a_session_of_any_worker(group: Workers, data: str) -> None:
     sessions = sessions_of(group)
     for session in sessions:
         assert group.workers[1].call("send", session.sid, data) is True
         assert session.hear() == data
 
 
-def test_send_says_whether_it_did(group: Workers) -> None:
+def test_send_returns_whether_the_message_was_queued(group: Workers) -> None:
     sessions = sessions_of(group)
     sender = group.workers[0]
     for sid in (UNKNOWN, sessions[1].sid[:4] + "forged", sessions[0].sid[:4] + "forged", "", "é" * 8, "x"):
@@ -160,7 +160,7 @@ def test_count_and_workers(group: Workers, name: str) -> None:
     assert sorted(group.workers[0].call("workers")) == sorted(session.sid[:4] for session in sessions[:2])
 
 
-def test_a_worker_that_is_stopped_holds_up_no_broadcast_to_others(group: Workers) -> None:
+def test_a_stopped_worker_delays_no_broadcast_to_others(group: Workers) -> None:
     sessions = sessions_of(group)
     os.kill(group.workers[1].pid, signal.SIGSTOP)
     group.workers[0].call("broadcast", "hello")

@@ -1,4 +1,4 @@
-"""What the conformance suite runs over in a cluster: that its requests do cross, or it would prove nothing."""
+"""Checks that the requests of the conformance suite in a cluster do reach another worker than their session's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which workers an emitter reaches whose cluster has no name, and what it says where there are none."""
+"""Which workers an emitter without a cluster name reaches, and its error where there are none."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_gunicorns_workers_are_found(gunicorn: Start, path: str, kind: str) -> N
     assert emitter.disconnect(session.sid) is True
 
 
-def test_of_two_gunicorns_one_has_to_be_named(gunicorn: Start, path: str) -> None:
+def test_with_two_gunicorns_the_cluster_must_be_named(gunicorn: Start, path: str) -> None:
     session = open_session(gunicorn().served, "websocket")
     gunicorn()
     text = refusal(lambda: Emitter("local", path).broadcast("x"))
@@ -82,7 +82,7 @@ def test_of_two_gunicorns_one_has_to_be_named(gunicorn: Start, path: str) -> Non
     assert session.hear() == "named"
 
 
-def test_a_cluster_with_a_name_is_named_and_not_taken(path: str) -> None:
+def test_a_named_cluster_is_mentioned_and_not_used(path: str) -> None:
     name = f"local:shop-{uuid4()}"
     server = engineio_wsgi.Server(cluster=name, path=path).listen(("127.0.0.1", 0))
     assert f"{name!r} (1 worker)" in refusal(lambda: Emitter("local", path).broadcast("x"))

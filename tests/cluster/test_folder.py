@@ -1,4 +1,4 @@
-"""Workers whose sockets are files in a directory: where there are no abstract names."""
+"""Workers whose sockets are files in a directory, as on systems without abstract names."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_requests_of_each_session_at_every_worker(start: Start, folder: Path, re
     assert group.total("failed") == 0
 
 
-def test_what_a_killed_worker_has_left_is_swept_out(start: Start, folder: Path, reach: Emitter) -> None:
+def test_sockets_of_killed_workers_are_removed(start: Start, folder: Path, reach: Emitter) -> None:
     group = start(2, sockets=str(folder))
     first, second = group.workers
     session = Nomad(first).open()
@@ -68,7 +68,7 @@ def test_what_a_killed_worker_has_left_is_swept_out(start: Start, folder: Path, 
     assert sorted(path.name for path in folder.iterdir()) == sorted([second.ask()["id"], third])
 
 
-def test_a_worker_that_closes_leaves_nothing(start: Start, folder: Path) -> None:
+def test_a_worker_that_closes_removes_its_socket(start: Start, folder: Path) -> None:
     worker = start(1, sockets=str(folder)).workers[0]
     Nomad(worker).open()
     assert len(list(folder.iterdir())) == 1
@@ -100,7 +100,7 @@ def test_a_directory_that_others_could_have_made_is_refused(start: Start, folder
     assert reach.workers() == []
 
 
-def test_workers_do_not_talk_through_a_directory_that_others_can_enter_since(start: Start, folder: Path) -> None:
+def test_a_directory_that_other_users_can_enter_is_not_used_any_more(start: Start, folder: Path) -> None:
     group = start(2, sockets=str(folder))
     first, second = group.workers
     session = Nomad(first).open()

@@ -121,7 +121,7 @@ def test_channel_that_ends_with_a_request_in_it(owner: Owner, forwarder: LocalFo
     assert owner.waiting == 2, "what was taken is not sent again"
 
 
-def test_answer_that_has_come_when_it_is_looked_for_too_late() -> None:
+def test_answer_that_arrived_before_a_late_check() -> None:
     """The worker that waits was busy itself: what has been taken will be answered, and it is still there to hear that."""
     near, far = (Channel(sock) for sock in plain_socket.socketpair(plain_socket.AF_UNIX, plain_socket.SOCK_SEQPACKET))
     near._sock.setblocking(False)
@@ -137,7 +137,7 @@ def test_answer_that_has_come_when_it_is_looked_for_too_late() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 100_000], ids=["short", "of several records"])
-def test_message_that_has_come_while_the_loop_was_blocked(size: int) -> None:
+def test_message_that_arrived_while_the_loop_was_blocked(size: int) -> None:
     near, far = (Channel(sock) for sock in plain_socket.socketpair(plain_socket.AF_UNIX, plain_socket.SOCK_SEQPACKET))
     near._sock.setblocking(False)
     answer = write_answer(Response("200 OK", [], b"x" * size))
@@ -147,7 +147,7 @@ def test_message_that_has_come_while_the_loop_was_blocked(size: int) -> None:
     far.close()
 
 
-def test_room_that_has_come_while_the_loop_was_blocked() -> None:
+def test_room_that_was_made_while_the_loop_was_blocked() -> None:
     near, far = plain_socket.socketpair(plain_socket.AF_UNIX, plain_socket.SOCK_SEQPACKET)
     near.setblocking(False)
     far.setblocking(False)

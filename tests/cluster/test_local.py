@@ -466,7 +466,7 @@ def test_a_moved_file_that_is_no_socket_is_refused(pair: tuple[Workers, Worker, 
     group.wait_for_log("the file descriptor is not that of a socket")
 
 
-def test_half_a_message_holds_up_nobody(start: Start) -> None:
+def test_half_a_message_delays_no_other_request(start: Start) -> None:
     owner, other = start(2, patience=3).workers
     session = Nomad(owner).open()
     visitors = [knock(session.sid[:4]) for _ in range(50)]
@@ -516,7 +516,7 @@ def test_a_worker_with_other_options(start: Start, difference: dict[str, float])
     assert session.hear() == "hello"
 
 
-def test_ids_of_ones_own(start: Start) -> None:
+def test_session_ids_of_the_application(start: Start) -> None:
     group = start(2, own_ids=True)
     owner, other = group.workers
     session = Nomad(owner).open()

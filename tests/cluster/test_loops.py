@@ -105,7 +105,7 @@ def test_gunicorn_behind_a_proxy(gunicorn: ServerProcess) -> None:
     assert not gunicorn.complaints(), gunicorn.logs()[:3500]
 
 
-def test_http2_stays_where_it_is(tmp_path: Path) -> None:
+def test_http2_connections_do_not_move(tmp_path: Path) -> None:
     """Its connection is one of many streams, and what is for another worker's session is relayed."""
     server = ServerProcess(tmp_path, "gevent", "-w", "3", "--http-protocols", "h2,h1", "--http2-cleartext", "prior-knowledge",
                            options=LOCAL, application=APPLICATION + PATIENT_WITH_PREFACES)

@@ -1,4 +1,4 @@
-"""What a connection that has changed its worker meets there: all that it would have met where it was accepted."""
+"""A connection that has moved to another worker is served as the worker that accepted it would have served it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def upgraded(connection: HttpConnection, target: str, headers: Any = ()) -> WebS
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_guard_around_the_engine_meets_every_request_once(start: Start, kind: str) -> None:
+def test_a_middleware_around_the_engine_sees_every_request_once(start: Start, kind: str) -> None:
     pair = start(kind, "guarded")
     target = pair.open()
     for _ in range(3):
@@ -71,7 +71,7 @@ def test_guard_around_the_engine_meets_every_request_once(start: Start, kind: st
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_page_on_a_moved_connection_is_as_on_any_other(start: Start, kind: str) -> None:
+def test_a_page_over_a_moved_connection_is_the_same_as_over_any_other(start: Start, kind: str) -> None:
     pair = start(kind)
     target = pair.open()
     connection = pair.at_other()
@@ -197,7 +197,7 @@ def test_prefix_of_the_process(start: Start, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_upgrade_behind_a_proxy_keeps_what_proxyfix_has_found(start: Start, kind: str) -> None:
+def test_an_upgrade_behind_a_proxy_keeps_the_environ_of_proxyfix(start: Start, kind: str) -> None:
     pair = start(kind, "proxied")
     target = pair.open()
     headers = [("X-Forwarded-For", "203.0.113.9"), ("X-Forwarded-Proto", "https"), ("X-Forwarded-Prefix", "/shop")]

@@ -1,4 +1,4 @@
-"""The pump between two connections: it waits only so long for a side that reads nothing."""
+"""The pump between two connections, and its timeout for a side that does not read."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from support.redis import RedisServer, free_port
 from support.workers import ROOT, Nomad, Worker, Workers, settled
 
 from engineio_wsgi import Emitter
-from engineio_wsgi.cluster.messages import Kind, Message
+from engineio_wsgi.cluster.messages import VERSION, Kind, Message
 from engineio_wsgi.cluster.redis.envelope import Envelope
 
 Start = Callable[..., Workers]
@@ -103,7 +103,7 @@ def test_websocket_over_another_machine(pair: tuple[Workers, Worker, Worker]) ->
     assert not group.complaints()
 
 
-def test_websocket_that_does_not_read_stops_its_session(pair: tuple[Workers, Worker, Worker]) -> None:
+def test_a_websocket_that_does_not_read_stops_its_session(pair: tuple[Workers, Worker, Worker]) -> None:
     _, owner, other = pair
     session = Nomad(owner).open()
     session.served = other
@@ -121,7 +121,7 @@ def _resident(pid: int) -> int:
     return int(status.split("VmRSS:")[1].split()[0])
 
 
-def test_websockets_can_be_left_where_they_arrive(start: Start, shared_redis: RedisServer) -> None:
+def test_websockets_are_not_relayed_if_an_option_says_so(start: Start, shared_redis: RedisServer) -> None:
     group = start(shared_redis, cluster=shared_redis.url + "?relay_websockets=no")
     owner, other = group.workers
     session = Nomad(owner).open()
@@ -155,7 +155,7 @@ def test_client_that_leaves_a_poll(pair: tuple[Workers, Worker, Worker]) -> None
     assert owner.ask()["clients"] == 0
 
 
-def test_client_that_leaves_when_it_has_said_what_it_had_to(pair: tuple[Workers, Worker, Worker]) -> None:
+def test_client_that_leaves_after_its_last_message(pair: tuple[Workers, Worker, Worker]) -> None:
     _, owner, other = pair
     session = Nomad(owner).open()
     body = b"4said in full"
@@ -166,7 +166,7 @@ def test_client_that_leaves_when_it_has_said_what_it_had_to(pair: tuple[Workers,
     assert session.hear_many(10) == ["said in full"] * 10
 
 
-def test_worker_that_dies_with_a_poll_in_its_hands(pair: tuple[Workers, Worker, Worker]) -> None:
+def test_worker_that_dies_during_a_poll(pair: tuple[Workers, Worker, Worker]) -> None:
     group, owner, other = pair
     session, neighbour = Nomad(owner).open(), Nomad(owner).open()
     session.served = other
@@ -274,7 +274,7 @@ def test_redis_that_stays_away(start: Start, redis: RedisServer) -> None:
     assert session.hear() == "in time"
 
 
-def test_redis_that_says_nothing(start: Start, redis: RedisServer) -> None:
+def test_redis_that_does_not_answer(start: Start, redis: RedisServer) -> None:
     """Its connections stay, and nothing comes of them."""
     group = start(redis)
     owner, other = group.workers
@@ -295,7 +295,7 @@ def test_redis_that_says_nothing(start: Start, redis: RedisServer) -> None:
     assert session.hear() == "in time"
 
 
-def test_listening_that_ends_again_and_again(start: Start, redis: RedisServer) -> None:
+def test_a_connection_to_redis_that_ends_again_and_again(start: Start, redis: RedisServer) -> None:
     """As when too much waits for who listens; what is said goes on to be taken."""
     group = start(redis)
     clients = talking(*group.workers, 100)
@@ -308,7 +308,7 @@ def test_listening_that_ends_again_and_again(start: Start, redis: RedisServer) -
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["the session's worker", "the other"])
-def test_listening_that_ends_at_one_worker(start: Start, redis: RedisServer, number: int) -> None:
+def test_a_connection_to_redis_that_ends_in_one_worker(start: Start, redis: RedisServer, number: int) -> None:
     """The other one sees nobody listen, and forgets nothing: each request takes effect once, and WebSockets stay."""
     group = start(redis)
     owner, other = group.workers
@@ -369,7 +369,7 @@ def test_dead_owner_of_an_idle_websocket(pair: tuple[Workers, Worker, Worker]) -
     settled(lambda: other.ask()["files"] <= files)
 
 
-def test_owner_that_stands_still_while_much_is_asked_of_it(start: Start, shared_redis: RedisServer) -> None:
+def test_owner_that_is_stopped_while_many_requests_arrive(start: Start, shared_redis: RedisServer) -> None:
     """What was refused meanwhile does not take effect, although it has all been sent there."""
     group = start(shared_redis, patience=3)
     owner, other = group.workers
@@ -385,14 +385,14 @@ def test_owner_that_stands_still_while_much_is_asked_of_it(start: Start, shared_
     assert session.hear() == "in time"
 
 
-def test_redis_that_is_not_there_at_the_start(tmp_path: Path, start: Start, redis: RedisServer) -> None:
+def test_no_redis_at_the_start(tmp_path: Path, start: Start, redis: RedisServer) -> None:
     redis.kill()
     group = start(redis)
     assert group.workers[0].connect().get("/").status == 500
     group.wait_for_log(f"cluster: {redis.url} cannot be reached")
 
 
-def test_the_first_requests_of_a_worker_come_together(start: Start, shared_redis: RedisServer) -> None:
+def test_the_first_requests_of_a_worker_arrive_together(start: Start, shared_redis: RedisServer) -> None:
     """All wait until it has joined, once."""
     group = start(shared_redis, 1, cluster=shared_redis.url + "?group=together")
     opening = [gevent.spawn(lambda: PollingSession(group.workers[0]).open().sid) for _ in range(10)]
@@ -497,6 +497,43 @@ def test_with_a_password_and_tls(tmp_path: Path, start: Start, certificate: dict
         server.kill()
 
 
+def test_over_a_unix_socket(tmp_path: Path, short_folder: Path, start: Start) -> None:
+    """With a login and a database; a restart of Redis is noticed, and no password is logged."""
+    path = short_folder / "redis"
+    server = RedisServer(tmp_path / "redis", f'unixsocket "{path}"', "user engineio on >sesame &* +@all")
+    url = f"unix://engineio:sesame@{path}?db=3&group=shop"
+    try:
+        group = start(server, cluster=url)
+        talks(group)
+        emitted(group, url)
+        emitted(group, f"unix://{path}?db=3&group=shop&username=engineio&password=sesame")
+        # whoever comes by TCP is in the same group
+        emitted(group, f"redis://engineio:sesame@127.0.0.1:{server.port}/3?group=shop")
+        server.kill()
+        server.start()
+        group.wait_for_log("Redis is connected again", 2)
+        talks(group)
+        assert "sesame" not in group.log()
+    finally:
+        server.kill()
+
+
+def refusal_of(url: str) -> str:
+    """What an emitter is told."""
+    try:
+        return str(Emitter(url).count())
+    except ConnectionError as error:
+        return str(error)
+
+
+def test_a_unix_socket_on_which_nobody_listens(short_folder: Path) -> None:
+    """A plain thread and a greenlet are told the same, in one line."""
+    url = f"unix://:sesame@{short_folder}/nobody"
+    expected = rf"unix://{short_folder}/nobody\?db=0 cannot be reached: .*No such file or directory.*"
+    for told in (refusal_of(url), gevent.spawn(refusal_of, url).get()):
+        assert re.fullmatch(expected, told), told
+
+
 def test_with_sentinel_and_a_failover(tmp_path: Path, start: Start) -> None:
     first = RedisServer(tmp_path / "first")
     second = RedisServer(tmp_path / "second", f"replicaof 127.0.0.1 {first.port}", "repl-diskless-sync-delay 0")
@@ -555,21 +592,21 @@ def test_garbage_in_the_channels(start: Start, redis: RedisServer) -> None:
     assert session.hear() == "x"
     channels = redis.ask("PUBSUB", "CHANNELS", "*")
     assert len(channels) == 3
-    origin = b"\x03" + b"evil".ljust(12, b"\0")
-    garbage = ["", "x", "GET / HTTP/1.1\r\n\r\n", b"\x01" * 100, b"\x03" + b"\xff" * 100, origin + b"\xff" * 48,
+    origin = bytes([VERSION]) + b"evil".ljust(12, b"\0")
+    garbage = ["", "x", "GET / HTTP/1.1\r\n\r\n", b"\x01" * 100, bytes([VERSION]) + b"\xff" * 100, origin + b"\xff" * 48,
                origin + bytes(48) + b"{",
-               origin + bytes(40) + struct.pack("!q", 1) + struct.pack("!BcII", 3, b"R", 2, 0) + b"{}",
-               origin + bytes(40) + struct.pack("!q", 1) + struct.pack("!BcII", 3, b"L", 2, 0) + b"{}",
+               origin + bytes(40) + struct.pack("!q", 1) + struct.pack("!BcII", VERSION, b"R", 2, 0) + b"{}",
+               origin + bytes(40) + struct.pack("!q", 1) + struct.pack("!BcII", VERSION, b"L", 2, 0) + b"{}",
                Envelope("evil", 7, 0, 9, 0, 0, 1).pack(b""),
                Envelope("evil", 7, 1, 1, 0, 0, -(1 << 63)).pack(Message(Kind.DATA, (), b"x").encode()),
-               origin + b"\1" * 40 + struct.pack("!q", 1) + struct.pack("!BcII", 3, b"R", 2, 0) + b"{}"]
+               origin + b"\1" * 40 + struct.pack("!q", 1) + struct.pack("!BcII", VERSION, b"R", 2, 0) + b"{}"]
     with real_redis.Redis(port=redis.port) as client:
         for channel in channels:
             for data in garbage:
                 assert client.publish(channel, data) >= 1
     session.say("still there")
     assert session.hear() == "still there"
-    assert "it has version 1 of the protocol between workers, and this worker has 3: run the same version" in group.log()
+    assert f"it has version 1 of the protocol between workers, and this worker has {VERSION}: run the same" in group.log()
     assert not [line for line in group.complaints() if "refused" not in line], group.complaints()
 
 

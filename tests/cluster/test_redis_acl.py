@@ -1,4 +1,4 @@
-"""Redis users that may do little: what the manual lists suffices, and a right that is missing is named."""
+"""Redis users with few rights: those that the manual lists suffice, and the error names a missing one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def url_of(server: RedisServer, *rights: str) -> str:
     return f"redis://worker:sesame@127.0.0.1:{server.port}/0"
 
 
-def test_the_rights_of_the_manual_suffice(server: RedisServer, start: Start) -> None:
+def test_the_rights_in_the_manual_suffice(server: RedisServer, start: Start) -> None:
     server.ask("ACL", "LOG", "RESET")
     url = url_of(server, *LINE)
     group = start(2, cluster=url, apart=True)

@@ -1,4 +1,4 @@
-"""Redis away for half a minute, while requests and WebSockets of sessions on the other machine come all the time."""
+"""Redis is down for half a minute, while requests and WebSocket messages for sessions on the other machine arrive."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def ids(group: Workers) -> list[str]:
     return [worker.ask()["id"] for worker in group.workers]
 
 
-def test_every_worker_hears_each_message_once_and_in_its_publisher_s_order(group: Workers) -> None:
+def test_every_worker_gets_each_message_once_and_in_the_publishers_order(group: Workers) -> None:
     def publish(worker: Worker) -> None:
         for number in range(30):
             assert worker.call("publish", "news", f"{worker.pid} {number}") is None
@@ -75,7 +75,7 @@ def test_replies_come_by_worker(group: Workers, data: str) -> None:
         assert worker.call("ask", "news", data, timeout=LONG) == dict.fromkeys(ids(group), data)
 
 
-def test_a_worker_that_has_nothing_to_say_is_told_from_one_that_does_not_answer(group: Workers) -> None:
+def test_a_reply_of_none_differs_from_no_reply(group: Workers) -> None:
     asking = group.workers[0]
     assert asking.call("ask", "news", "nothing", timeout=LONG) == dict.fromkeys(ids(group))
     assert asking.call("ask", "a topic without subscribers", "?", timeout=LONG) == {}
@@ -85,7 +85,7 @@ def test_a_worker_that_has_nothing_to_say_is_told_from_one_that_does_not_answer(
     assert asking.call("ask_in_a_thread", "news", "?", timeout=LONG) == dict.fromkeys(ids(group), "?")
 
 
-def test_what_is_for_a_session_goes_to_its_worker_alone(group: Workers) -> None:
+def test_a_message_for_a_session_reaches_its_worker_only(group: Workers) -> None:
     sessions = [WebSocketSession(worker).open() for worker in group.workers]
     for session in sessions:
         for worker in group.workers:
@@ -95,7 +95,7 @@ def test_what_is_for_a_session_goes_to_its_worker_alone(group: Workers) -> None:
         assert sorted(heard_by(worker, 6)) == sorted([session.sid, "published"] * 3)
 
 
-def test_what_is_for_a_worker_goes_to_it_alone(group: Workers) -> None:
+def test_a_message_for_a_worker_reaches_this_worker_only(group: Workers) -> None:
     names = ids(group)
     for name in [*names, "gone", "../x", "é"]:
         for worker in group.workers:
@@ -130,7 +130,7 @@ def test_what_is_refused(group: Workers, arguments: tuple[str, str], options: di
         assert group.workers[0].call(call, *arguments, **options) == error
 
 
-def test_a_blocked_subscriber_keeps_back_no_other_publisher(group: Workers) -> None:
+def test_a_blocked_subscriber_delays_no_other_publisher(group: Workers) -> None:
     blocked, other = group.workers[:2]
     blocked.call("publish", "news", "block")
     for worker in (other, group.workers[2]):
@@ -201,7 +201,7 @@ def test_a_process_that_is_no_worker_yet_publishes_and_subscribes(group: Workers
     assert heard == []
 
 
-def test_a_subscription_from_before_holds_when_the_process_is_a_worker(name: str) -> None:
+def test_a_subscription_is_kept_when_the_process_becomes_a_worker(name: str) -> None:
     servers = [engineio_wsgi.Server(cluster=name) for _ in range(2)]
     heard: list[list[object]] = [[], []]
     ends = []
@@ -222,7 +222,7 @@ def test_a_subscription_from_before_holds_when_the_process_is_a_worker(name: str
 # -- Redis away
 
 
-def test_what_is_published_while_redis_is_away_comes_when_it_is_back(start: Callable[..., Workers], redis: RedisServer) -> None:
+def test_messages_wait_for_a_redis_that_is_away(start: Callable[..., Workers], redis: RedisServer) -> None:
     group = start(2, cluster=redis.url, apart=True, topics=["news"])
     publisher, other = group.workers
     names = ids(group)

@@ -1,4 +1,4 @@
-"""What a worker concludes from Redis' answer that nobody listens to a worker, however late it reads the answer."""
+"""What a worker concludes when Redis reports that a message had no receivers, however late it reads that."""
 
 from __future__ import annotations
 

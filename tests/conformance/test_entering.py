@@ -198,6 +198,45 @@ def test_attach_of_a_server_made_before(start: Start) -> None:
     engine.close(timeout=0)
 
 
+# -- upgrades outside the engine's path
+
+def upgrade_elsewhere(address: tuple[str, int]) -> bytes:
+    """What is received until the server ends the connection."""
+    connection = HttpConnection(address)
+    connection.sock.sendall(b"GET /elsewhere HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n")
+    return connection.read_to_end()
+
+
+@pytest.mark.parametrize("is_attached", [False, True], ids=["wrapped", "attached"])
+def test_an_upgrade_that_the_application_does_not_take_is_ended_with_its_response(start: Start, is_attached: bool) -> None:
+    import engineio_wsgi
+
+    engine = engineio_wsgi.Server()
+    http = WSGIServer(("127.0.0.1", 0), fallback if is_attached else engine.wrap(fallback), log=None,
+                      handler_class=engineio_wsgi.WebSocketHandler)
+    if is_attached:
+        engine.attach(http)
+    received = upgrade_elsewhere(start(http))
+    assert received.startswith(b"HTTP/1.1 200 ")
+    assert received.endswith(b"application /elsewhere")
+    engine.close(timeout=0)
+
+
+def test_an_upgrade_that_nobody_takes_is_ended(listening: Served) -> None:
+    assert upgrade_elsewhere(listening.address).startswith(b"HTTP/1.1 501 ")
+
+
+def test_gevent_websockets_handler_closes_what_the_application_does_not_take(start: Start) -> None:
+    """It has accepted the WebSocket before the application is called."""
+    import engineio_wsgi
+
+    http = WSGIServer(("127.0.0.1", 0), engineio_wsgi.Server().wrap(fallback), log=None, handler_class=handler_class("stock"))
+    received = upgrade_elsewhere(start(http))
+    assert received.startswith(b"HTTP/1.1 101 ")
+    assert received.endswith(b"\r\n\r\n\x88\x00")
+
+
 # -- wrap
 
 

@@ -556,3 +556,40 @@ def test_an_address_that_is_taken(database: Path, more: tuple[str, ...]) -> None
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == f"CommandError: cannot listen on 127.0.0.1:{port}: Address already in use"
     assert "Traceback" not in done.stderr
+
+
+# -- reloads
+
+HAND_OVER = """
+import django
+django.setup()
+from django.contrib.auth.models import User
+from django.contrib.sessions.backends.db import SessionStore
+from engineio_wsgi.contrib.django import EngineIO
+from engineio_wsgi.testing import Client, hand_over
+
+def create():
+    engineio = EngineIO(handover=True)
+    for event in ("connection", "resume"):
+        engineio.on(event, lambda socket, event=event: socket.send(f"{event}: {socket.request.user.username}"))
+    return engineio
+
+session = SessionStore()
+user = User.objects.get(username="tobi")
+session.update({"_auth_user_id": str(user.pk), "_auth_user_backend": "django.contrib.auth.backends.ModelBackend",
+                "_auth_user_hash": user.get_session_auth_hash()})
+session.save()
+old, new = create(), create()
+new_app = new.wrap(lambda environ, start_response: [])
+with Client(old.wrap(lambda environ, start_response: []), cookies={"sessionid": session.session_key},
+            headers={"Host": "127.0.0.1"}) as client:
+    print(client.receive())
+    print(hand_over(old, new))
+    print(client.receive())
+"""
+
+
+def test_handlers_of_a_session_that_has_moved_know_who_has_logged_in(database: Path) -> None:
+    ran = subprocess.run([sys.executable, "-c", HAND_OVER], cwd=PROJECT, capture_output=True, text=True, timeout=PATIENCE,
+                         env=environment(database, DJANGO_SETTINGS_MODULE="project.settings"))
+    assert ran.stdout.splitlines() == ["connection: tobi", "{}", "resume: tobi"], ran.stderr

@@ -23,7 +23,7 @@ from support.workers import Nomad
 from engineio_wsgi import ConfigurationError, Forbidden, Server
 from engineio_wsgi.contrib.flask import EngineIO
 from engineio_wsgi.errors import UsageError
-from engineio_wsgi.testing import Client
+from engineio_wsgi.testing import Client, hand_over
 
 pytestmark = pytest.mark.ours
 ROOT = Path(__file__).resolve().parents[2]
@@ -301,3 +301,21 @@ def test_flask_run(tmp_path: Path, more: list[str]) -> None:
     assert "WARNING in" not in text
     assert "only polling" not in text
     assert "Traceback" not in text
+
+
+def test_handlers_of_a_session_that_has_moved_know_who_has_logged_in(transport: str) -> None:
+    servers = []
+    for _ in range(2):
+        app = flask.Flask("site")
+        app.secret_key = "for the tests only"
+        servers.append(engineio := EngineIO(app, handover=True))
+        for event in ("connection", "resume"):
+            engineio.on(event, lambda socket, event=event: socket.send(f"{event}: {flask.session['user']}, {flask.request.path}"))
+    with app.test_request_context():
+        serializer = app.session_interface.get_signing_serializer(app)
+        cookie = serializer.dumps({"user": "tobi"})
+    old, new = servers
+    with Client(old._app, transport=transport, cookies={"session": cookie}) as client:
+        assert client.receive() == "connection: tobi, /engine.io/"
+        assert hand_over(old, new) == {}
+        assert client.receive() == "resume: tobi, /engine.io/"

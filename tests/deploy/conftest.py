@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,14 +17,6 @@ from support.deployment import Backend, Proxy, Site, free_port
 from support.node import Driver
 
 NODE_CLIENT = Path(__file__).parent.parent / "interop" / "drivers" / "node_client.js"
-
-
-@pytest.fixture(scope="session")
-def short_folder() -> Iterator[Path]:
-    """A folder whose name leaves room for a Unix socket's, which has 107 bytes at most."""
-    folder = Path(tempfile.mkdtemp(prefix="deploy"))
-    yield folder
-    shutil.rmtree(folder)
 
 
 @dataclass

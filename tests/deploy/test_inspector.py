@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -12,24 +17,27 @@ from typing import Any
 import gevent
 import pytest
 from support.clients import PollingSession, Session, WebSocketSession, probe
-from support.processes import ServerProcess
+from support.processes import ROOT, ServerProcess
 from support.rawwebsocket import Closed
 from support.serving import Served
 
 PATIENCE = 60.0
+#: with an inspector only if the command does not make one
 APPLICATION = """
+import sys
 import engineio_wsgi
 from engineio_wsgi.inspector import Inspector, Password
 
 server = engineio_wsgi.Server()
-inspector = Inspector(server, allow=Password("sesam"))
 server.on("connection", lambda socket: socket.on("message", socket.send))
 
 def page(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "2")])
     return [b"ok"]
 
-app = inspector.mount(server.wrap(page))
+app = server.wrap(page)
+if "--inspector" not in sys.argv:
+    app = Inspector(server, allow=Password("sesam")).mount(app)
 """
 AUTHORIZATION = [("Authorization", "Basic eDpzZXNhbQ==")]
 #: the kinds of worker, their arguments, and how many there are
@@ -39,6 +47,8 @@ KINDS = {
     "gevent": (("-c", "python:engineio_wsgi.gunicorn", "-w", "2"), 2),
     "gthread": (("--threads", "8"), 1),
     "plain": ((), 1),
+    "serve": (("--workers", "2", "--inspector", "/inspector"), 2),
+    "serve, alone": (("--inspector", "/inspector"), 1),
 }
 
 
@@ -46,7 +56,8 @@ KINDS = {
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[ServerProcess, int]]:
     """A server with an inspector, and the number of its workers."""
     arguments, workers = KINDS[request.param]
-    running = ServerProcess(tmp_path, request.param.partition(",")[0], *arguments, application=APPLICATION)
+    running = ServerProcess(tmp_path, request.param.partition(",")[0], *arguments, application=APPLICATION,
+                            environment={"ENGINEIO_INSPECTOR_PASSWORD": "sesam"})
     yield running, workers
     said = running.complaints()
     running.stop()
@@ -127,6 +138,40 @@ def test_a_session_of_any_worker_is_watched_and_closed(server: tuple[ServerProce
         assert page.ask(type="close", session=handle) == {"type": "closed", "session": handle, "done": True}
         with pytest.raises(Closed, match="closed by the inspector"):
             session.recv()
+
+
+@pytest.mark.parametrize("arguments", [(), ("--workers", "2")])
+def test_the_command_prints_a_password_once(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    process = ServerProcess(tmp_path, "serve", "--inspector", "/ops", *arguments, application=APPLICATION)
+    printed = re.findall("the password of the inspector at /ops/ is (.*)", process.logs())
+    assert (len(printed), len(printed[0])) == (1, 20)
+    for password, status in ((printed[0], 200), ("sesam", 401)):
+        authorization = "Basic " + b64encode(f"x:{password}".encode()).decode()
+        assert process.served.connect().get("/ops/", [("Authorization", authorization)]).status == status
+    assert process.served.connect().get("/ops/").status == 401
+    process.stop()
+
+
+SEVERAL = "import engineio_wsgi\napp = engineio_wsgi.Server().wrap(engineio_wsgi.Server(path='/b').wrap(print))\n"
+NOT_ONE = {
+    "import engineio_wsgi\ndef app(environ, start_response): ...\n": "expects an application with one Server; this one has 0",
+    SEVERAL: "expects an application with one Server; this one has 2",
+    APPLICATION.replace('"--inspector" not in', '"--inspector" in'): "the application has an inspector of its own",
+}
+
+
+@pytest.mark.parametrize("application", NOT_ONE)
+@pytest.mark.parametrize("arguments", [(), ("--workers", "2")])
+def test_an_application_that_cannot_be_inspected(tmp_path: Path, application: str, arguments: tuple[str, ...]) -> None:
+    (tmp_path / "app.py").write_text(application)
+    command = [sys.executable, "-m", "engineio_wsgi", "serve", "app:app", "--bind", "127.0.0.1:0", "--inspector", "/ops",
+               *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("engineio-wsgi: --inspector")
+    assert NOT_ONE[application] in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_the_pages_session_moves_to_websocket(server: tuple[ServerProcess, int]) -> None:

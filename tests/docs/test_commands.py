@@ -151,6 +151,9 @@ CHECKS: dict[str, Check] = {
     "python -m engineio_wsgi": serves("python -m engineio_wsgi", *BIND),
     "engineio-wsgi serve": helps("engineio-wsgi serve"),
     "engineio-wsgi serve module:app": serves("engineio-wsgi serve module:app", *BIND),
+    "engineio-wsgi serve module:app --workers 4": serves("engineio-wsgi serve module:app --workers 4", *BIND),
+    "engineio-wsgi serve module:app --inspector /inspector":
+        covered_by("tests/deploy/test_inspector.py::test_the_command_prints_a_password_once", "run there"),
     "flask run": serves("flask run", "--port", "0", refused=True),
     WORKER + "module:app": serves(WORKER + "module:app", *GUNICORN),
     HOOKS: serves(HOOKS, *GUNICORN),
@@ -197,6 +200,7 @@ CHECKS: dict[str, Check] = {
     "python bench/run_socketio.py": exists("bench/run_socketio.py", MINUTES),
     "cd cluster; python run.py nginx": covered_by(CLUSTER, "run there"),
     "cd cluster; python run.py redis": covered_by(CLUSTER, "run there"),
+    "python bench/reload.py": exists("bench/reload.py", MINUTES),
     "python bench/cluster.py": exists("bench/cluster.py", MINUTES),
     "python bench/redis_hop.py": exists("bench/redis_hop.py", MINUTES),
     "python bench/metrics_cost.py": exists("bench/metrics_cost.py", MINUTES),

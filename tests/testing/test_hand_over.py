@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from time import time
 from typing import Any
 
 import gevent
@@ -338,11 +339,10 @@ def test_unsent_megabytes_move(servers: tuple[Server, Server]) -> None:
         socket.send(message)
     gevent.sleep(0)
     socket.send("last")
-    buffered = socket.buffered
-    assert buffered > 5_000_000
+    assert socket.buffered > 5_000_000
     assert hand_over(old, new) == {}
     (moved,) = new.clients.values()
-    assert moved.buffered == buffered
+    assert moved.buffered > 5_000_000
     moved.send("newer")
     assert [client.recv() for _ in range(17)] == [*big, "4last", "4newer"]
     assert moved.flush(PATIENCE)
@@ -424,3 +424,25 @@ def test_the_next_ping_comes_when_it_was_due() -> None:
     assert client.wait_closed().code == 1000
     old.close(0)
     new.close(0)
+
+
+# -- expiry
+
+
+def test_a_session_expires_where_it_has_moved_to(transport: str) -> None:
+    expired: list[str] = []
+
+    def listen(socket: Any) -> None:
+        socket.on("expire", lambda: expired.append(socket.server.options.path))
+
+    old, new = equal_servers(listen)
+    with client_of(old, transport=transport) as client:
+        assert client.socket is not None
+        client.socket.expire_at(time() + 3600)
+        assert hand_over(old, new) == {}
+        after = client.socket
+        assert after is not None
+        assert after._session.expires_at == pytest.approx(time() + 3600, abs=60)
+        after.expire_at(time())
+        client.wait_closed()
+        assert len(expired) == 1

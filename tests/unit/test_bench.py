@@ -13,21 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.node import node_modules
 
 BENCH = Path(__file__).parents[2] / "bench"
 
 
-def load_runner() -> Any:
-    spec = importlib.util.spec_from_file_location("bench_run", BENCH / "run.py")
+def load(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(f"bench_{name}", BENCH / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["bench_run"] = module
+    sys.modules[f"bench_{name}"] = module
     spec.loader.exec_module(module)
     return module
 
 
-runner = load_runner()
+runner = load("run")
 
 SERVER = """
 import sys
@@ -165,3 +166,34 @@ def test_the_chart_is_an_image():
     picture = runner.chart({"full upgrade": peers})
     assert re.match(r"<svg ", picture)
     assert "2.00 ×" in picture
+
+
+# -- what clients notice of a deploy
+
+@pytest.fixture
+def deploys(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module, whose servers have one process and are settled as soon as they answer."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    monkeypatch.setenv("PYTHONPATH", str(BENCH.parent))
+    module = load("reload")
+    monkeypatch.setattr(module, "SETTLING", 0)
+    return module
+
+
+@pytest.mark.parametrize(("name", "closed"), [("engineio-wsgi serve", 0), ("Node engine.io, one process", 2)])
+def test_clients_count_what_a_restart_does_to_them(deploys: Any, name: str, closed: int) -> None:
+    result = deploys.measure(deploys.PEERS[name], clients=2, workers=1, modules=str(node_modules()), period=50)
+    assert (result["clients"], result["closed"], result["disordered"]) == (2, closed, 0)
+    assert (result["requests"] > 0, result["back"] > 0) == (closed > 0, closed > 0)
+    assert result["p50"] <= result["p99"] <= result["max"]
+
+
+def test_the_table_and_the_chart_of_deploys(deploys: Any) -> None:
+    quiet = {"clients": 60, "closed": 0, "closes": 0, "requests": 0, "back": 0, "p50": 0.08, "p99": 0.09, "max": 0.1, "lost": 0}
+    loud = {**quiet, "closed": 60, "closes": 60, "requests": 200, "back": 4.04, "max": 2.5}
+    results = {"a server": deploys.worst([quiet, quiet]), "another": deploys.worst([quiet, loud])}
+    assert "   * - another\n     - 60 of 60\n     - 200\n     - 4.0 s\n     - 0.08 s, 0.09 s, 2.50 s\n" in deploys.table(results)
+    chart = deploys.chart(results)
+    assert "0.10 s; 0 closed, 0 requests" in chart
+    assert "2.50 s; 60 closed, 200 requests" in chart
+    assert deploys.sentence(results["a server"]).startswith("0 of 60 closed, 0 requests, nobody had to come back;")

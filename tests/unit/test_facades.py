@@ -13,8 +13,8 @@ PROPERTIES = {
     "remote_address", "request", "server", "transport", "upgraded", "upgrading", "write_buffer",
 }  # fmt: skip
 METHODS = {
-    "close", "emit", "flush", "join", "leave", "listeners", "off", "on", "once", "receive", "send", "spawn", "wait_closed",
-    "write",
+    "close", "emit", "expire_at", "flush", "join", "leave", "listeners", "off", "on", "once", "receive", "send", "spawn",
+    "wait_closed", "write",
 }  # fmt: skip
 
 SERVER_PROPERTIES = {"address", "clients", "clients_count", "cluster", "options"}

@@ -58,6 +58,7 @@ def decode(data: bytes) -> SessionSnapshot:
     begin = _PREFIX.size + size
     end = begin
 
+    # Any: what JSON has
     def take(pairs: dict[str, Any]) -> object:
         """The bytes that such an object stands for; they come in the order of the objects."""
         nonlocal end
@@ -77,6 +78,7 @@ def decode(data: bytes) -> SessionSnapshot:
 
 
 @cache
+# Any: annotations have no type
 def _reader_of(annotation: Any) -> Reader:
     """What reads a value of this type, and raises ``ValueError`` for any other."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)

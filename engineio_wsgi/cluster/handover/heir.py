@@ -22,11 +22,10 @@ from engineio_wsgi.cluster.handover.worker_names import WorkerNames
 from engineio_wsgi.cluster.local.calls import LocalCaller
 from engineio_wsgi.cluster.local.channel import PATIENCE, Channel
 from engineio_wsgi.cluster.messages import Call, Kind, Message, MovedConnection, Refusal
-from engineio_wsgi.engine.registry import WORKER_ID_SIZE
 from engineio_wsgi.engine.resumption import PreparedSession
 from engineio_wsgi.engine.worker import Worker
 from engineio_wsgi.errors import BadMessage
-from engineio_wsgi.runtime.connection import detach
+from engineio_wsgi.runtime.connection import Connection, detach
 from engineio_wsgi.runtime.forks import serve
 from engineio_wsgi.runtime.loop import Stream
 
@@ -47,6 +46,10 @@ class Neighbourhood(Protocol):
 
     def listen_under(self, name: str, listener: _socket.socket) -> None:
         """Serve the requests of other workers that are sent to another worker's name."""
+        ...
+
+    def count_websocket(self, connection: Connection) -> None:
+        """Count the WebSocket of a session that has come."""
         ...
 
     def take_idle(self, connection: MovedConnection, number: int, read_ahead: bytes) -> bool:
@@ -148,7 +151,8 @@ class Heir:
 
     def _take_session(self, channel: Channel, message: Message) -> None:
         try:
-            prepared = self._prepare(channel, message)
+            name, kind = message.fields
+            prepared = self._prepare(channel, message, has_connection=bool(kind))
         except (BadMessage, ValueError, OSError) as error:
             logger.warning("a session of another worker cannot go on here: %s", error)
             channel.send(Refusal.NOT_TAKEN.message())
@@ -159,16 +163,18 @@ class Heir:
             prepared.discard()
             raise
         prepared.resume()
-        for call, body in self._missed.get(prepared.sid[:WORKER_ID_SIZE], ()):
+        if prepared.connection is not None:
+            self._neighbourhood.count_websocket(prepared.connection)
+        for call, body in self._missed.get(name, ()):
             self._worker.deliver(call.data(body), call.delivery, lambda sid: sid == prepared.sid)
 
-    def _prepare(self, channel: Channel, message: Message) -> PreparedSession:
+    def _prepare(self, channel: Channel, message: Message, has_connection: bool) -> PreparedSession:
         """A session that does nothing yet. Its descriptor stays open if it is not valid, and belongs to the channel then."""
         if process.leaving:
             raise ValueError("this worker is leaving itself")
         snapshot = decode(message.body)
         stream: Stream | None = None
-        if message.fields:
+        if has_connection:
             number = channel.take_descriptor()
             if number is None:
                 raise OSError("too many open files")

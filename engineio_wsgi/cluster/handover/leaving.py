@@ -27,13 +27,15 @@ from engineio_wsgi.runtime.loop import Stream
 from engineio_wsgi.session.movable import SessionSnapshot
 from engineio_wsgi.vendors.gevent_sockets import forget_descriptor
 
-__all__ = ["HEIR_GONE", "Passage", "close_descriptor"]
+__all__ = ["HEIR_GONE", "NOT_TAKEN", "Passage", "close_descriptor"]
 
 logger = logging.getLogger("engine.cluster")
 
 
 #: why a session stays whose heir has failed
 HEIR_GONE = "the other worker is gone"
+#: why a session stays that its heir has refused
+NOT_TAKEN = "the other worker does not take it"
 
 
 class _Parcel(NamedTuple):
@@ -53,10 +55,12 @@ class Passage:
     Args:
         worker: the one that leaves, where sessions go on that the heir does not take.
         channel: to the heir, which has accepted the claim.
+        name_of: returns the name that a session belongs to.
     """
 
-    def __init__(self, worker: Worker, channel: Channel) -> None:
+    def __init__(self, worker: Worker, channel: Channel, name_of: Callable[[str], str]) -> None:
         self._worker = worker
+        self._name_of = name_of
         self._channel = channel
         self._outgoing = Queue()
         self._unacknowledged: deque[_Parcel] = deque()
@@ -74,7 +78,7 @@ class Passage:
             raise BadMessage(f"it has {len(parcel)} bytes")
         return parcel
 
-    def take(self, parcel: bytes, stream: Stream | None) -> AsyncResult:
+    def take(self, sid: str, parcel: bytes, stream: Stream | None) -> AsyncResult:
         """See `Carrier`."""
         arrival = AsyncResult()
 
@@ -84,9 +88,9 @@ class Passage:
                 arrival.set(None)
             else:
                 self._take_back(parcel, stream)
-                arrival.set(HEIR_GONE if is_taken is None else "the other worker does not take it")
+                arrival.set(HEIR_GONE if is_taken is None else NOT_TAKEN)
 
-        fields = () if stream is None else ("connection",)
+        fields = (self._name_of(sid), "" if stream is None else "connection")
         self._send(Message(Kind.SESSION, fields, parcel), None if stream is None else stream.fileno(), on_reply)
         return arrival
 

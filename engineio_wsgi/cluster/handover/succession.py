@@ -19,7 +19,7 @@ import gevent
 from engineio_wsgi.cluster.handover.format import FORMAT
 from engineio_wsgi.cluster.handover.heir import Heir
 from engineio_wsgi.cluster.handover.idle import idle_connections
-from engineio_wsgi.cluster.handover.leaving import HEIR_GONE, Passage, close_descriptor
+from engineio_wsgi.cluster.handover.leaving import HEIR_GONE, NOT_TAKEN, Passage, close_descriptor
 from engineio_wsgi.cluster.handover.messages import Candidate, Claim
 from engineio_wsgi.cluster.handover.worker_names import WorkerNames
 from engineio_wsgi.cluster.listeners import Listeners
@@ -31,6 +31,7 @@ from engineio_wsgi.cluster.messages import Action, Call, Kind, Message, MovedCon
 from engineio_wsgi.engine.worker import Worker
 from engineio_wsgi.errors import BadMessage, OwnerGone
 from engineio_wsgi.runtime.clock import monotonic
+from engineio_wsgi.runtime.connection import Connection
 
 __all__ = ["Heirs", "Plan", "Succession"]
 
@@ -43,6 +44,11 @@ SEARCH_PERIOD = 0.05
 #: seconds between two looks for names that no session has any more
 DROP_PERIOD = 10.0
 
+#: further heirs that are searched for, one after the other, if some fail or leave themselves
+MAX_HEIRS = 3
+#: why sessions stay that another heir may take
+RETRIED = {HEIR_GONE, NOT_TAKEN}
+
 #: given the workers that could take the sessions, those that may be claimed now
 Heirs = Callable[[list[Candidate]], list[Candidate]]
 
@@ -53,14 +59,14 @@ class Plan(NamedTuple):
     Attributes:
         heirs: decides which workers may be claimed.
         workers: if so many answer that can take no sessions, the search ends.
-        search_deadline: of the monotonic clock, for an heir to be found.
-        deadline: the same, for everything.
+        search_deadline: returns the time of the monotonic clock until which to search, given the time at which that began.
+        deadline: of the monotonic clock, for everything.
         close: called when an heir is there: accept no more connections.
     """
 
     heirs: Heirs
     workers: int
-    search_deadline: float
+    search_deadline: Callable[[float], float]
     deadline: float
     close: Callable[[], object]
 
@@ -94,11 +100,13 @@ class Succession:
         names: those of this process.
         caller: of the other workers.
         neighbourhood: the rest of the cluster.
+        first: returns the listener of this process under its first name.
     """
 
     def __init__(self, worker: Worker, sockets: Names, names: WorkerNames, caller: LocalCaller,
-                 neighbourhood: Neighbourhood) -> None:
+                 neighbourhood: Neighbourhood, first: Callable[[], UnixListener]) -> None:
         self._worker = worker
+        self._first = first
         self._sockets = sockets
         self._names = names
         self._caller = caller
@@ -125,6 +133,10 @@ class Succession:
         self._listeners[name] = UnixListener(self._sockets, name, partial(self.receive, name), listener)
         if not self._sweeper:
             self._sweeper = gevent.spawn(self._sweep)
+
+    def count_websocket(self, connection: Connection) -> None:
+        """Count the WebSocket of a session that has come."""
+        self._neighbourhood.listeners.count_websocket(connection)
 
     def take_idle(self, connection: MovedConnection, number: int, read_ahead: bytes) -> bool:
         """See `Neighbourhood`."""
@@ -164,17 +176,39 @@ class Succession:
         if call.action is Action.SEND or call.action is Action.DISCONNECT:
             sid = call.sids[0]
             return perform(call, body) if sid in self._worker.clients else self._elsewhere(sid)
-        if call.action is Action.PUBLISH:
-            return perform(call, body)
-        if name.endswith(FORMER):
-            return perform(call, body)
-        if not self._names.is_own(name):
+        is_former = name.endswith(FORMER)
+        name = name.removesuffix(FORMER)
+        if not is_former and not self._names.is_own(name):
             return Refusal.MOVED
         if call.action is Action.COUNT:
             return sum(self._names.belongs(sid, name) for sid in self._worker.clients)
+        if is_former:
+            return self._worker.deliver(call.data(body), call.delivery, partial(self._names.belongs, name=name))
         number = self._worker.deliver(call.data(body), call.delivery, self._filter_of(name))
         self.heir.on_broadcast(name, call, body)
         return number
+
+    def publish(self, call: Call, body: bytes, name: str, receive: Callable[[str], int]) -> int | Refusal:
+        """Take a message of a topic that was sent to a name of this process. Does not block.
+
+        Args:
+            call, body: the message.
+            name: of this process.
+            receive: takes it, given the name if that has been another worker's before.
+
+        Returns:
+            How many workers have taken it; a refusal if it is for another process.
+        """
+        sid = call.sids[0] if call.sids else ""
+        if name.endswith(FORMER):
+            return receive("")
+        if not self._names.is_own(name) or (sid and sid not in self._worker.clients and self._elsewhere(sid)):
+            return self._elsewhere(sid) if sid else Refusal.MOVED
+        if not sid and self._names.expects(name):
+            # whoever subscribes in the process that has had the name may have sessions of it still
+            self._caller.tell_former(name, call.message(call.data(body)))
+            return receive("")
+        return receive("" if name == self._names.first else name)
 
     def _elsewhere(self, sid: str) -> int | Refusal:
         refusal = self._names.whereabouts(sid)
@@ -182,7 +216,7 @@ class Succession:
 
     def _filter_of(self, name: str) -> Callable[[str], bool] | None:
         """Which sessions get what is sent to all sessions of a name; ``None`` if all do."""
-        return partial(self._names.belongs, name=name) if len(self._names.own) > 1 else None
+        return partial(self._names.belongs, name=name) if len(self._names.all) > 1 else None
 
     def on_own_broadcast(self, message: Message) -> None:
         """A broadcast of this process is sent to all workers."""
@@ -232,7 +266,8 @@ class Succession:
 
     def _claim(self, plan: Plan) -> Channel | None:
         """Search until a worker has accepted the claim. Returns the channel to it; ``None`` if there is none in time."""
-        while monotonic() < plan.search_deadline:
+        began = monotonic()
+        while monotonic() < plan.search_deadline(began):
             found = self._found()
             chosen = plan.heirs([candidate for candidate, _ in found])
             for candidate, name in found:
@@ -250,7 +285,7 @@ class Succession:
         except OwnerGone:
             return None
         try:
-            if channel.ask(Claim.on(candidate, self._names.own).message(), deadline).kind is Kind.TAKEN:
+            if channel.ask(Claim.on(candidate, self._names.all).message(), deadline).kind is Kind.TAKEN:
                 return channel
         except (OSError, BadMessage) as error:
             logger.debug("= a worker could not be claimed: %s", error)
@@ -259,12 +294,11 @@ class Succession:
 
     # -- the move
 
-    def leave(self, plan: Plan, first: UnixListener) -> bool:
+    def leave(self, plan: Plan) -> bool:
         """Move the sessions to an heir. Blocks until all have moved, or stay.
 
         Args:
             plan: how.
-            first: the listener of this process under its first name.
 
         Returns:
             Whether there was an heir.
@@ -274,19 +308,22 @@ class Succession:
             return False
         began = monotonic()
         plan.close()
-        reasons = self._move(channel, plan.deadline, first)
-        while HEIR_GONE in reasons.values() and (channel := self._claim(plan)) is not None:
-            reasons = self._move(channel, plan.deadline, first)
+        reasons = self._move(channel, plan.deadline)
+        for _ in range(MAX_HEIRS):
+            if not RETRIED & set(reasons.values()) or (channel := self._claim(plan)) is None:
+                break
+            reasons = self._move(channel, plan.deadline)
         _report(reasons, monotonic() - began)
         return True
 
-    def _move(self, channel: Channel, deadline: float, first: UnixListener) -> dict[str, str]:
-        passage = self._passage = Passage(self._worker, channel)
-        given = self._give_names(passage, first)
+    def _move(self, channel: Channel, deadline: float) -> dict[str, str]:
+        passage = self._passage = Passage(self._worker, channel, self._names.name_of)
+        given = self._give_names(passage)
         reasons = self._worker.move_sessions(passage, deadline)
         if not passage.is_broken:
             self._give_idle(passage)
-            passage.ask(Message(Kind.END, () if self._worker.clients else ("complete",)))
+            is_complete = not self._worker.clients and not self._names.expects_any
+            passage.ask(Message(Kind.END, ("complete",) if is_complete else ()))
         if passage.is_broken:
             for name, listener in given:
                 self._names.take_back(name)
@@ -298,11 +335,11 @@ class Succession:
         passage.close()
         return reasons
 
-    def _give_names(self, passage: Passage, first: UnixListener) -> list[tuple[str, UnixListener]]:
+    def _give_names(self, passage: Passage) -> list[tuple[str, UnixListener]]:
         """Give the names away, and listen for requests of the sessions that have not moved. Returns the names' listeners."""
         given: list[tuple[str, UnixListener]] = []
         for name in self._names.own:
-            listener = first if name == self._names.first else self._listeners[name]
+            listener = self._first() if name == self._names.first else self._listeners[name]
             listener.pause()
             with suppress(FileExistsError):
                 self._former.append(UnixListener(self._sockets, name + FORMER, partial(self.receive, name + FORMER)))

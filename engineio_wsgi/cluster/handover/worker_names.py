@@ -38,6 +38,11 @@ class WorkerNames:
         """The names that lead here, the first one first."""
         return sorted(self._own, key=lambda name: name != self.first)
 
+    @property
+    def all(self) -> list[str]:
+        """These, and those that were given away: sessions of this process may have any of them."""
+        return [*self.own, *sorted(self._given_away)]
+
     def is_own(self, name: str) -> bool:
         """Whether the name leads here."""
         return name in self._own
@@ -60,6 +65,11 @@ class WorkerNames:
     def expects(self, name: str) -> bool:
         """Whether a session with this name that is not here may be with the process that had the name before."""
         return name in self._expected
+
+    @property
+    def expects_any(self) -> bool:
+        """Whether sessions may still arrive."""
+        return bool(self._expected)
 
     def drop_unused(self, sids: Iterable[str]) -> list[str]:
         """Drop taken names that no session has any more, and none is expected to have. Returns them.
@@ -87,14 +97,16 @@ class WorkerNames:
     # -- sessions
 
     def belongs(self, sid: str, name: str) -> bool:
-        """Whether a session of this process gets what is sent to all sessions of ``name``.
+        """Whether a session of this process gets what is sent to all sessions of ``name``: see :meth:`name_of`."""
+        return self.name_of(sid) == name
+
+    def name_of(self, sid: str) -> str:
+        """The name that a session of this process belongs to, whether it leads here or was given away.
 
         A broadcast is sent to each name, so each session belongs to exactly one of them.
         """
         owner = sid[:WORKER_ID_SIZE]
-        if name != self.first:
-            return owner == name
-        return owner == name or owner not in self._own
+        return owner if owner in self else self.first
 
     def whereabouts(self, sid: str) -> Refusal:
         """What to tell a worker that asks for a session which is not here."""

@@ -12,7 +12,7 @@ from typing import Any
 from gevent.socket import socket as GeventSocket
 from redis.backoff import NoBackoff
 from redis.connection import Connection as RedisConnection
-from redis.connection import SSLConnection
+from redis.connection import SSLConnection, UnixDomainSocketConnection
 from redis.crc import key_slot
 from redis.exceptions import RedisError
 from redis.retry import Retry
@@ -22,10 +22,18 @@ from engineio_wsgi.http.hub_thread import has_hub
 from engineio_wsgi.options.redis_url import RedisLocation
 from engineio_wsgi.runtime.connection import Connection, detach
 from engineio_wsgi.runtime.forks import hold
-from engineio_wsgi.vendors.redis_connections import GeventConnection, GeventSSLConnection, Parser, detach_socket
+from engineio_wsgi.vendors.redis_connections import (
+    GeventConnection,
+    GeventSSLConnection,
+    GeventUnixConnection,
+    Parser,
+    detach_socket,
+)
 
 __all__ = ["LOST", "TIMEOUT", "RedisConnector", "RedisPyConnection", "missing_right"]
 
+#: host and port, or the path of a Unix socket
+Address = tuple[str, int] | str
 #: a connection of redis-py. Any: its methods have no types
 RedisPyConnection = Any
 #: the errors of a lost connection; `OSError` where redis-py does not convert one
@@ -47,6 +55,13 @@ class _GeventConnection(GeventConnection):
 
 class _GeventSSLConnection(GeventSSLConnection):
     """The same with TLS."""
+
+    def on_socket(self, sock: GeventSocket) -> None:
+        hold(sock)
+
+
+class _GeventUnixConnection(GeventUnixConnection):
+    """The same over a Unix socket."""
 
     def on_socket(self, sock: GeventSocket) -> None:
         hold(sock)
@@ -112,11 +127,11 @@ class RedisConnector:
         """One line for the operator: the errors, and the rights that the user lacks on Redis."""
         return f"{self.location}: {'; '.join(dict.fromkeys(map(_reason, errors)))}"
 
-    def _find(self) -> tuple[tuple[str, int] | None, list[str]]:
+    def _find(self) -> tuple[Address | None, list[str]]:
         """The server's address, and the errors on the way to it."""
         location = self.location
         if not location.finder:
-            return location.addresses[0], []
+            return location.socket_path or location.addresses[0], []
         # the password is the server's: Sentinel has its own, if any
         by_sentinel = location.finder == "sentinel"
         ask = self._ask_sentinel if by_sentinel else self._ask_node
@@ -146,16 +161,21 @@ class RedisConnector:
                 return host.decode() or connection.host, port
         raise RedisError(f"no node serves the slot {slot}")
 
-    def _connection(self, address: tuple[str, int], username: str, password: str) -> RedisPyConnection:
+    def _connection(self, address: Address, username: str, password: str) -> RedisPyConnection:
         plain = not self._in_hub and not has_hub()
         # Any: each setting of redis-py has a type of its own
         settings: dict[str, Any] = dict(self.location.settings)
-        kind: type[RedisConnection] = RedisConnection if plain else _GeventConnection
-        if self.location.secure:
-            kind = SSLConnection if plain else _GeventSSLConnection
-        return kind(host=address[0], port=address[1], username=username or None, password=password or None, protocol=2,
-                    socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, socket_keepalive=True, parser_class=Parser,
-                    retry=Retry(NoBackoff(), 0), **settings)
+        kind: type[RedisConnection | SSLConnection | UnixDomainSocketConnection]
+        if isinstance(address, str):
+            kind = UnixDomainSocketConnection if plain else _GeventUnixConnection
+            settings["path"] = address
+        else:
+            kind = RedisConnection if plain else _GeventConnection
+            if self.location.secure:
+                kind = SSLConnection if plain else _GeventSSLConnection
+            settings |= {"host": address[0], "port": address[1], "socket_keepalive": True}
+        return kind(username=username or None, password=password or None, protocol=2, socket_timeout=TIMEOUT,
+                    socket_connect_timeout=TIMEOUT, parser_class=Parser, retry=Retry(NoBackoff(), 0), **settings)
 
 
 def _ask(connection: RedisPyConnection, *command: str | bytes) -> Any:  # the reply, whose form depends on the command

@@ -16,7 +16,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import ResolverMatch, set_script_prefix
 
 from engineio_wsgi.errors import Forbidden
-from engineio_wsgi.session.socket import TRANSIENT
+from engineio_wsgi.session.environs import TRANSIENT
 
 __all__ = ["Admission", "Site", "django_request"]
 

@@ -42,7 +42,15 @@ class DjangoSocket(Socket):
 
         Lazy attributes, such as ``user``, work in any handler. Django has saved the session with the handshake: a handler that
         changes the session has to call ``session.save()``.
+
+        Of a session that has come from another worker (event ``resume``), the request passes the middlewares again when it is
+        asked for, once. That may block.
+
+        Raises:
+            Forbidden: a middleware refuses it now.
         """
+        if DJANGO_REQUEST not in self._environ:
+            self._environ[DJANGO_REQUEST] = call_handler(self.server._site.admit, self._environ).request
         return self._environ[DJANGO_REQUEST]
 
     def _stand_in(self, function: Listener) -> Listener:

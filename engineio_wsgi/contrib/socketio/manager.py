@@ -64,8 +64,13 @@ class EmitOnce(socketio.Manager):  # type: ignore[misc]  # no types
     def _broadcast(self, sockets: list[SocketIOSession], message: str | Bundle, volatile: bool) -> None:
         self.server.eio.broadcast(sockets, Bundle(message) if isinstance(message, str) else message, volatile)
 
-    def own_session(self, namespace: str, room: str) -> SocketIOSession | None:
-        """The session of the client that a room is named after; ``None`` for other rooms, and for clients of other processes."""
+    def own_session(self, namespace: str, room: Value) -> SocketIOSession | None:
+        """The session of the client that a room is named after; ``None`` for other rooms, and for clients of other processes.
+
+        Also ``None`` if the application has replaced :meth:`emit`, which has to see every event.
+        """
+        if type(room) is not str or "emit" in vars(self):
+            return None
         try:
             found: SocketIOSession = self.server.eio.sockets[self.rooms[namespace][None][room]]
         except KeyError:

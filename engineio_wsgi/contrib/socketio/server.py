@@ -164,15 +164,20 @@ class Server(socketio.Server):  # type: ignore[misc]  # no types
         room, namespace = to or room, namespace or "/"
         if self.logger.isEnabledFor(logging.INFO):
             self.logger.info("> event %r to %s [%s]", event, room or "all", namespace)
-        manager = self.manager
-        if callback is None and skip_sid is None and type(room) is str and self._emits_directly and "emit" not in vars(manager):
+        if callback is None and skip_sid is None and self._emits_directly:
             # most events that handlers emit: to one client, which this process serves
+            manager = self.manager
             socket = manager.own_session(namespace, room)
             if socket is not None:
                 self.eio.send_to(socket, manager.message_of(event, data, namespace), volatile)
                 return
-        how: dict[str, Value] = {"volatile": True} if volatile else {}  # only our managers know it
-        manager.emit(event, data, namespace, room=room, skip_sid=skip_sid, callback=callback, ignore_queue=ignore_queue, **how)
+        self._emit_by_manager(event, data, namespace, volatile, room=room, skip_sid=skip_sid, callback=callback,
+                              ignore_queue=ignore_queue)
+
+    def _emit_by_manager(self, event: str, data: Value, namespace: str, volatile: bool, **how: Value) -> None:
+        if volatile:
+            how["volatile"] = True  # only our managers know it
+        self.manager.emit(event, data, namespace, **how)
 
     def _join(self) -> None:
         """Join the cluster, if there is one, before the first request: the event may be for clients of other workers."""

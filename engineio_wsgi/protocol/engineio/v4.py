@@ -86,6 +86,8 @@ def decode_payload(body: bytes, binary: bool = False) -> list[Packet]:
         text = body.decode()
     except UnicodeDecodeError as error:
         raise ProtocolError(f"the payload is not UTF-8: {error.reason} at byte {error.start}") from None
+    if "\x1e" not in text:
+        return [decode_packet(text)]
     return [decode_packet(part) for part in text.split("\x1e")]
 
 

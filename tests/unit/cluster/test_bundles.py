@@ -1,4 +1,4 @@
-"""The bytes of what one worker has another one send."""
+"""The bytes of a message or bundle that another worker has to send."""
 
 from __future__ import annotations
 

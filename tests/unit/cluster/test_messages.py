@@ -100,7 +100,7 @@ def test_result_comes_back(sessions: int) -> None:
 
 
 @given(st.binary())
-def test_bytes_that_are_no_message(data: bytes) -> None:
+def test_bytes_that_are_not_a_message(data: bytes) -> None:
     with pytest.raises(BadMessage):
         Message.parse(data[:messages._PREFIX.size - 1])
 

@@ -92,7 +92,7 @@ def heard(bus: Bus) -> list[list[object]]:
     return [worker.heard for worker in bus.workers.values()]
 
 
-def test_all_workers_hear_what_is_published(bus: Bus) -> None:
+def test_all_workers_get_what_is_published(bus: Bus) -> None:
     for worker in bus.workers.values():
         worker.publisher.publish("news", worker.name, "")
     assert sorted(map(sorted, heard(bus)), key=len) == [[], ["aaaa", "bbbb", "cccc"], ["aaaa", "bbbb", "cccc"]]
@@ -104,7 +104,7 @@ def test_replies_come_by_worker(bus: Bus, asking: str) -> None:
     assert bus.workers[asking].publisher.ask("weather", "?", 60, "") == {}
 
 
-def test_the_worker_of_a_session_alone_hears_what_is_for_it(bus: Bus) -> None:
+def test_a_message_for_a_session_reaches_its_worker_only(bus: Bus) -> None:
     publisher = bus.workers["aaaa"].publisher
     publisher.publish("news", "there", "bbbb1")
     publisher.publish("news", "here", "aaaa1")
@@ -114,7 +114,7 @@ def test_the_worker_of_a_session_alone_hears_what_is_for_it(bus: Bus) -> None:
     assert bus.sent == 3
 
 
-def test_one_worker_hears_what_is_for_it(bus: Bus) -> None:
+def test_a_message_for_a_worker_reaches_this_worker_only(bus: Bus) -> None:
     publisher = bus.workers["aaaa"].publisher
     for worker in ("aaaa", "bbbb", "gone"):
         publisher.publish("news", worker, "", worker)
@@ -136,7 +136,7 @@ def test_a_session_that_cannot_exist_is_refused_at_once(bus: Bus, session: str) 
     assert heard(bus) == [[], [], []]
 
 
-def test_without_a_bus_this_worker_answers_alone(bus: Bus) -> None:
+def test_without_other_workers_this_worker_answers_alone(bus: Bus) -> None:
     bus.up = False
     assert bus.workers["aaaa"].publisher.ask("news", "?", 60, "") == {"aaaa": "from a"}
     assert bus.workers["aaaa"].publisher.ask("news", "?", 0.001, "bbbb1") == {}
@@ -177,7 +177,7 @@ def test_a_post_comes_back(post: Post) -> None:
     Call(GROUP, Action.PUBLISH, ("", "publish", "aaaa", "1"), to="news").message(Bundle("x")),
     Call(GROUP, Action.COUNT, ("", "publish", "aaaa", "1"), to="news").message("x"),
 ], ids=["too few fields", "kind", "number", "no topic", "bundle", "action"])
-def test_what_is_no_post_is_refused(message: Message) -> None:
+def test_anything_but_a_post_is_refused(message: Message) -> None:
     with pytest.raises(BadMessage):
         Post.of(Call.of(message), message.body)
 

@@ -48,7 +48,7 @@ def test_each_subscriber_of_a_topic_is_called_once(topics: Topics) -> None:
     assert heard == [("one", "text"), ("two", "text"), ("one", b"bytes"), ("two", b"bytes")]
 
 
-def test_who_has_unsubscribed_hears_nothing_more(topics: Topics) -> None:
+def test_an_ended_subscription_gets_no_messages(topics: Topics) -> None:
     heard: list[object] = []
     end = topics.subscribe("news", heard.append)
     other = topics.subscribe("news", heard.append)
@@ -63,7 +63,7 @@ def test_who_has_unsubscribed_hears_nothing_more(topics: Topics) -> None:
     assert asked(topics, "c") == [(False, None)]
 
 
-def test_a_blocked_subscriber_keeps_back_only_what_its_publisher_sends(topics: Topics) -> None:
+def test_a_blocked_subscriber_delays_the_messages_of_one_publisher_only(topics: Topics) -> None:
     heard: list[object] = []
     gate = gevent.event.Event()
 
@@ -90,7 +90,7 @@ def test_what_a_subscriber_returns_is_the_reply(topics: Topics, returned: Any, a
     assert asked(topics, "?") == [answer]
 
 
-def test_the_first_reply_that_is_one_counts(topics: Topics) -> None:
+def test_the_first_reply_that_is_not_none_counts(topics: Topics) -> None:
     for returned in (None, "first", "second"):
         topics.subscribe("news", lambda data, returned=returned: returned)
     assert asked(topics, "?") == [(True, "first")]
@@ -114,7 +114,7 @@ def test_what_a_subscriber_returns_when_nobody_asks_is_ignored(topics: Topics) -
     settle()
 
 
-def test_a_subscriber_that_is_killed_keeps_nothing_back(topics: Topics) -> None:
+def test_a_killed_subscriber_delays_no_messages(topics: Topics) -> None:
     heard: list[object] = []
 
     def subscriber(data: str | bytes) -> None:

@@ -1,4 +1,4 @@
-"""Getting hold of a WebSocket's connection: nothing that was read is lost, and its former owner is done with it."""
+"""Detaching a WebSocket's connection: nothing that was read is lost, and the former owner does not use it any more."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_websockets_of_other_libraries_are_not_checked(pair: Pair) -> None:
 # -- our own
 
 
-def test_our_own_is_accepted_with_the_headers(pair: Pair) -> None:
+def test_our_websocket_is_accepted_with_the_headers(pair: Pair) -> None:
     wires: list[Connection] = []
 
     def answer_handshake(first: bytes, more: bool) -> Connection:
@@ -137,7 +137,7 @@ def test_our_own_is_accepted_with_the_headers(pair: Pair) -> None:
 # -- gevent-websocket's
 
 
-def test_a_plain_one_loses_nothing_that_was_read_ahead(pair: Pair) -> None:
+def test_gevent_websockets_keeps_what_was_read_ahead(pair: Pair) -> None:
     pair.far.sendall(b"abcdef")
     assert pair.reader.read(2) == b"ab"
     pair.far.sendall(b"ghi")
@@ -148,7 +148,7 @@ def test_a_plain_one_loses_nothing_that_was_read_ahead(pair: Pair) -> None:
     connection.wire.close()
 
 
-def test_a_plain_ones_owner_has_nothing_to_close_any_more(pair: Pair) -> None:
+def test_gevent_websockets_handler_has_nothing_left_to_close(pair: Pair) -> None:
     websocket = pair.plain()
     connection = detach_websocket(websocket, [], None)
     assert websocket.closed
@@ -253,7 +253,7 @@ def test_a_close_frame_closes_it(pumped: Pumped, frame: bytes, call: tuple[Any, 
 
 
 @pytest.mark.parametrize("error", [ConnectionResetError("gone"), RuntimeError("its own affair")])
-def test_however_it_ends_the_session_learns_of_it(pumped: Pumped, error: Exception) -> None:
+def test_the_session_learns_of_any_end_of_the_websocket(pumped: Pumped, error: Exception) -> None:
     pumped.duck.incoming.put(error)
     assert read_all(pumped.connection.wire) == b""
     pumped.end()
@@ -262,7 +262,7 @@ def test_however_it_ends_the_session_learns_of_it(pumped: Pumped, error: Excepti
 # -- closing what was accepted
 
 
-def test_closing_a_plain_one_with_a_code(pair: Pair) -> None:
+def test_closing_gevent_websockets_with_a_code(pair: Pair) -> None:
     close_accepted(pair.plain(), 1008, "unwanted")
     (closed,) = FrameDecoder(1000, masked=False).feed(pair.far.recv(1000))
     assert closed == Close(1008, "unwanted")
@@ -272,6 +272,6 @@ def test_closing_a_plain_one_with_a_code(pair: Pair) -> None:
         gevent.sleep(0.001)  # the wire finds the end
 
 
-def test_closing_one_whose_client_is_gone(pair: Pair) -> None:
+def test_closing_a_websocket_whose_client_is_gone(pair: Pair) -> None:
     pair.far.close()
     close_accepted(pair.plain(), 1008, "unwanted")

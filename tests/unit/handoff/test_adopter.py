@@ -132,7 +132,7 @@ def test_close_waits_for_the_rest_of_a_request(adopting: Callable[..., Pair], mo
     assert pair.adopter.close(60)
 
 
-def test_close_answers_what_has_come_while_the_loop_was_blocked(
+def test_close_answers_requests_that_arrived_while_the_loop_was_blocked(
         adopting: Callable[..., Pair], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(roster, "KEPT_PERIOD", 0.1)
     pair = adopting()

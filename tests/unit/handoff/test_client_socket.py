@@ -69,7 +69,7 @@ def test_a_socket_in_the_environ(key: str) -> None:
     assert client_socket({"wsgi.input": object(), key: sock}) is sock
 
 
-def test_our_own_comes_first_and_nothing_is_no_socket() -> None:
+def test_our_socket_comes_first_and_none_is_skipped() -> None:
     ours, other = object(), object()
     assert client_socket({"gunicorn.socket": other, "engineio.socket": ours}) is ours
     assert client_socket({"gunicorn.socket": other, "engineio.socket": None}) is other
@@ -84,7 +84,7 @@ def test_a_socket_behind_the_input(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("environ", [{}, {"wsgi.input": None}, {"wsgi.input": object()}])
-def test_a_socket_that_is_nowhere(environ: dict[str, Any]) -> None:
+def test_no_socket(environ: dict[str, Any]) -> None:
     assert client_socket(environ) is None
 
 
@@ -101,7 +101,7 @@ def test_a_client_that_closes(pair: Pair) -> None:
     assert pair.ended == 1
 
 
-def test_a_client_that_says_that_nothing_follows(pair: Pair) -> None:
+def test_a_client_that_closes_its_sending_side(pair: Pair) -> None:
     pair.watch()
     pair.far.shutdown(socket.SHUT_WR)
     pair.wait()
@@ -117,7 +117,7 @@ def test_a_client_that_resets(pair: Pair) -> None:
     assert pair.ended == 1
 
 
-def test_the_next_request_is_not_the_end_and_stays_to_be_read(pair: Pair) -> None:
+def test_the_next_request_is_not_taken_for_the_end_and_stays_unread(pair: Pair) -> None:
     pair.watch()
     pair.far.sendall(b"GET / HTTP/1.1\r\n\r\n")
     turns()
@@ -128,7 +128,7 @@ def test_the_next_request_is_not_the_end_and_stays_to_be_read(pair: Pair) -> Non
     assert pair.ended == 0, "whoever reads it will find the end"
 
 
-def test_a_false_alarm_goes_on_watching(pair: Pair) -> None:
+def test_a_false_alarm_does_not_end_the_watch(pair: Pair) -> None:
     watch = pair.watch()
     watch._on_readable()
     assert pair.ended == 0

@@ -168,7 +168,7 @@ def test_a_plain_server_refuses_an_upgrade_with_an_ordinary_response(scene: Any)
     assert received.endswith(b"\r\n\r\nnot here")
 
 
-def test_a_request_that_asks_for_no_websocket_is_no_upgrade(scene: Any) -> None:
+def test_a_request_without_websocket_headers_is_no_upgrade(scene: Any) -> None:
     def application(environ: dict[str, Any], start_response: Any) -> Any:
         start_response("200 OK", [("Connection", "close")])
         return [b"none" if upgrade_of(environ) is None else b"an upgrade"]

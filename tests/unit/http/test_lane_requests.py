@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
+from engineio_wsgi.http import lane_requests
 from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.http.lane_requests import Known, accept
+from engineio_wsgi.protocol.websocket.batches import accelerated
 
 LINE = "{} /engine.io/?{}EIO=4&transport=polling&t={}{} HTTP/1.1\r\n"
 FIELDS = "Host: h\r\nUser-Agent: a\r\n"
@@ -101,3 +106,41 @@ def test_nothing_is_learnt_from_an_odd_query(data: bytes) -> None:
 
 def test_nothing_is_learnt_from_a_get_with_a_body() -> None:
     assert known(get(), CONTENT_LENGTH="3") is None
+
+
+# -- the part in C
+
+parts = st.lists(st.sampled_from([
+    b"EIO=", b"3", b"4", b"5", b"&transport=polling", b"&t=", b"&b64=1", b"&sid=", b"aB_9", b".~-", b"%", b" HTTP/1.1", b"\r\n",
+    b"Content-Length: ", b"0", b"12", b"123456789", b"\xe4", b"",
+]), max_size=14).map(b"".join)  # fmt: skip
+usual = st.builds(
+    lambda before, sid, after: b"EIO=4&transport=polling" + before + b"&sid=" + sid + after + b" HTTP/1.1\r\nA: b\r\n",
+    st.sampled_from([b"&t=x", b"&b64=1", b""]), st.sampled_from([b"s1", b""]), st.sampled_from([b"&t=y", b"&", b""]))
+lines = st.one_of(parts, usual, st.tuples(usual, parts).map(b"".join))
+
+
+@settings(max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "200")), deadline=None)
+@given(lines, st.sampled_from([b"", b"GET /?"]), st.sampled_from([b"", b"\r\nA: b\r\n", b"\r\n"]),
+       st.sampled_from([b"", b"\r\n", b"\r\n\r\n"]), st.integers(0, 1))
+@example(b"EIO=4&transport=polling&sid=s HTTP/1.1\r\nA: b\r\n12\r\n\r\nx", b"GET /?", b"\r\nA: b\r\n", b"\r\n\r\n", 0)
+def test_matching_is_that_of_the_reference(line: bytes, beginning: bytes, fields: bytes, rest: bytes, cut: int) -> None:
+    data = (beginning + line)[cut:]
+    assert lane_requests.match(data, beginning, fields, rest) == lane_requests.match_in_python(data, beginning, fields, rest)
+
+
+@pytest.mark.parametrize("match", [lane_requests.match, lane_requests.match_in_python])
+@pytest.mark.parametrize(("length", "size"), [
+    (b"1", 1), (b"123456789", 123_456_789), (b"1234567890", None), (b"01", None), (b"", None), (b"1x", None), (b"-1", None),
+])
+def test_lengths(match: Any, length: bytes, size: int | None) -> None:
+    head = b"POST /?EIO=3&transport=polling&sid=s HTTP/1.1\r\nContent-Length: " + length + b"\r\n\r\n"
+    found = match(head + b"x", b"POST /?", b"\r\nContent-Length: ", b"\r\n\r\n")
+    assert found == (None if size is None else ("s", 3, 45, len(head), size))
+
+
+@pytest.mark.skipif(not accelerated, reason="it is about the part in C")
+def test_wrong_arguments_are_refused() -> None:
+    for wrong in [(), (b"", b"", b""), (b"", b"", b"", ""), ("", b"", b"", b""), (b"", b"", b"", b"", b"")]:
+        with pytest.raises(TypeError):
+            lane_requests.match(*wrong)

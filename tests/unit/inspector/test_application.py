@@ -11,6 +11,7 @@ import gevent
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import Client as HttpClient
 from werkzeug.wrappers import Request, Response
@@ -20,6 +21,7 @@ from engineio_wsgi.errors import ConfigurationError, UsageError
 from engineio_wsgi.inspector import Inspector, Password, recorder, worker_view
 from engineio_wsgi.inspector.pages import FILES
 from engineio_wsgi.inspector.worker_view import CLOSED_BY_INSPECTOR
+from engineio_wsgi.metrics import observe
 from engineio_wsgi.testing import Client, Refused
 
 LIVE = "/inspector/live/"
@@ -258,6 +260,7 @@ def test_the_greeting(site: Site) -> None:
 def test_a_session_as_it_is(site: Site, viewer: Viewer) -> None:
     with Client(site.app, transport="websocket", remote_address="10.1.2.3") as client:
         client.socket.data["user"] = "tobi"  # type: ignore[union-attr]
+        viewer.look()
         for _ in range(3):
             client.send("hello")
             client.receive()
@@ -295,6 +298,7 @@ def test_who_it_is(site: Site, viewer: Viewer, data: dict[str, object], user: st
 
 def test_an_upgrade_and_how_long_it_took(site: Site, viewer: Viewer) -> None:
     with Client(site.app) as client:
+        viewer.look()
         client.send("by polling")
         client.receive()
         client.upgrade()
@@ -319,10 +323,48 @@ def test_a_round_trip(make_site: Callable[..., Site]) -> None:
 
 def test_messages_of_a_bundle_and_a_broadcast_count(site: Site, viewer: Viewer) -> None:
     with Client(site.app, transport="websocket") as client:
+        viewer.look()
         client.socket.send(Bundle("a", "b", b"c"))  # type: ignore[union-attr]
         site.server.broadcast("d")
         assert [client.receive() for _ in range(4)] == ["a", "b", b"c", "d"]
         assert viewer.sessions()[0]["out"] == 4
+
+
+def meters(*clients: Client) -> set[str]:
+    """The kinds of counters that sessions have."""
+    return {type(client.socket.transport.meter).__name__ for client in clients}  # type: ignore[union-attr]
+
+
+def test_messages_are_counted_while_somebody_looks(site: Site, viewer: Viewer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "PATIENCE", 0.0)
+    with Client(site.app) as polling, Client(site.app, transport="websocket") as client:
+        assert meters(polling, client) == {"NoneType"}
+        viewer.look()
+        with Client(site.app, transport="websocket") as later:
+            assert meters(polling, client, later) == {"SessionMeter"}
+            with gevent.Timeout(60):
+                while meters(polling, client, later) != {"NoneType"}:
+                    gevent.sleep(0.01)
+            assert viewer.sessions()[0]["in"] == 0
+
+
+def test_beside_metrics_the_totals_go_on(monkeypatch: pytest.MonkeyPatch, make_site: Callable[..., Site]) -> None:
+    monkeypatch.setattr(recorder, "PATIENCE", 0.0)
+    site, registry = make_site(), CollectorRegistry()
+    observe(site.server, registry)
+    viewer = site.viewer()
+    with Client(site.app, transport="websocket") as client:
+        for number in range(1, 4):
+            client.send("x")
+            client.receive()
+            labels = {"path": "/engine.io", "transport": "websocket"}
+            assert registry.get_sample_value("engineio_messages_received_total", labels) == number
+            kind = "SessionMeter" if meters(client) == {"Meter"} else "Meter"
+            if kind == "SessionMeter":
+                viewer.look()
+            with gevent.Timeout(60):
+                while meters(client) != {kind}:
+                    gevent.sleep(0.01)
 
 
 def test_what_waits_for_a_client(site: Site, viewer: Viewer) -> None:
@@ -402,6 +444,7 @@ def test_the_rest_is_counted(crowd: list[Client], viewer: Viewer) -> None:
 
 
 def test_sorted_by_what_there_is_most_of(crowd: list[Client], viewer: Viewer) -> None:
+    viewer.look()
     crowd[1].send("x")
     crowd[1].receive()
     assert viewer.sessions(order="traffic")[0]["number"] == 2

@@ -15,7 +15,7 @@ class Counts:
     """Counts that a test changes."""
 
     def __init__(self) -> None:
-        self.now = Totals()
+        self.now = Totals(messages_in=0, messages_out=0)
 
     def read(self) -> Totals:
         return self.now
@@ -57,6 +57,12 @@ def test_what_has_happened_in_a_period(samples: History, counts: Counts) -> None
     later = samples.since(0)[known:]
     assert later[-1].sessions == 3
     assert [sum(sample[field] for sample in later) for field in range(2, 7)] == [5, 2, 1, 70, 80]
+
+
+def test_messages_that_are_not_counted(samples: History, counts: Counts) -> None:
+    counts.now = Totals(sessions=1)
+    wait_for(samples, 3)
+    assert (samples.last.messages_in, samples.last.messages_out) == (None, None)  # type: ignore[union-attr]
 
 
 def test_only_what_a_page_does_not_have(samples: History) -> None:

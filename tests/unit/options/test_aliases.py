@@ -40,7 +40,7 @@ FLASK_SOCKETIO = {
     "host": "it is for listen((host, port), …)",
     "port": "it is for listen((host, port), …)",
     "debug": "the logger is logging.getLogger('engine')",
-    "workers": "start several with gunicorn -k engineio_wsgi.gunicorn.Worker -w NUMBER",
+    "workers": "start several with engineio-wsgi serve --workers NUMBER, or with gunicorn; see the manual's page Several workers",
 }
 REFERENCE = {
     "pingInterval": "did you mean ping_interval?", "pingTimeout": "did you mean ping_timeout?",
@@ -48,7 +48,8 @@ REFERENCE = {
     "allowRequest": "did you mean allow_request?", "allowUpgrades": "did you mean allow_upgrades?",
     "perMessageDeflate": "did you mean per_message_deflate?", "httpCompression": "did you mean http_compression?",
     "allowEIO3": "did you mean allow_eio3?", "initialPacket": "did you mean initial_packet?",
-    "addTrailingSlash": "did you mean add_trailing_slash?", "destroyUpgradeTimeout": "did you mean upgrade_timeout?",
+    "addTrailingSlash": "did you mean add_trailing_slash?", "destroyUpgradeTimeout": "an upgrade outside the engine's path",
+    "destroyUpgrade": "an upgrade outside the engine's path",
     "wsEngine": "gevent carries the WebSockets; leave it out", "serveClient": "it is Socket.IO's",
     "origins": "did you mean cors?", "adapter": "did you mean cluster?",
 }

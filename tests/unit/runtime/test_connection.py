@@ -117,7 +117,7 @@ def test_watch_and_unwatch(pair):
     assert received == [b"one", b"two"]
 
 
-def test_nothing_to_read_is_an_error_of_its_own(pair):
+def test_nothing_to_read_raises_blocking_io_error(pair):
     connection, _ = pair
     with pytest.raises(BlockingIOError):
         connection.recv(1)
@@ -153,7 +153,7 @@ def test_a_lost_connection_keeps_count_of_what_never_left(pair):
         connection.write(b"more")
 
 
-def test_close_is_told_once_and_repeated_close_is_harmless(pair):
+def test_close_is_reported_once_and_repeated_close_is_harmless(pair):
     connection, far = pair
     closed: list[int] = []
     connection.on_closed(lambda: closed.append(1))

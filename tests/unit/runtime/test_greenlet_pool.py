@@ -30,7 +30,7 @@ def run(pool: GreenletPool, task) -> None:
     assert done.wait(60)
 
 
-def test_an_idle_worker_is_used_again():
+def test_an_idle_greenlet_is_used_again():
     pool = GreenletPool()
     seen: list[object] = []
     run(pool, lambda: seen.append(gevent.getcurrent()))
@@ -38,7 +38,7 @@ def test_an_idle_worker_is_used_again():
     assert seen[0] is seen[1]
 
 
-def test_a_blocked_task_keeps_its_worker_and_others_go_on():
+def test_a_blocked_task_keeps_its_greenlet_and_others_go_on():
     pool = GreenletPool()
     go, ended, second = Event(), Event(), Event()
     run(pool, lambda: (go.wait(), ended.set()))
@@ -76,11 +76,11 @@ def order_of(*, nested: bool = False) -> list[str]:
     return order
 
 
-def test_what_is_submitted_in_one_turn_of_the_loop_runs_in_one():
+def test_tasks_submitted_in_one_turn_of_the_loop_run_in_one_turn():
     assert order_of() == ["first", "second", "loop"]
 
 
-def test_what_is_submitted_meanwhile_has_its_turn_later():
+def test_tasks_submitted_meanwhile_run_later():
     assert order_of(nested=True) == ["first", "second", "loop", "nested"]
 
 
@@ -90,7 +90,7 @@ def test_the_loop_has_its_turn_when_the_slice_is_used_up(monkeypatch: pytest.Mon
 
 
 @pytest.mark.complains
-def test_a_task_that_raises_is_logged_and_its_worker_goes_on(caplog):
+def test_a_task_that_raises_is_logged_and_its_greenlet_goes_on(caplog):
     pool = GreenletPool()
     with caplog.at_level(logging.ERROR, "engine"):
         run(pool, lambda: 1 / 0)
@@ -154,7 +154,7 @@ def wait_for(lines: list[str], count: int) -> list[str]:
     return lines
 
 
-def test_one_worker_reads_all_and_writes_after_each():
+def test_one_greenlet_reads_all_and_writes_after_each():
     log: list[str] = []
     connections = [Connection(name, log) for name in "abc"]
     attend(GreenletPool(), *connections, until=9)
@@ -179,7 +179,7 @@ def test_a_listener_that_blocks_holds_up_no_other_connection():
     assert wait_for(log, 10)[9:] == ["done a"]
 
 
-def test_one_that_blocks_after_another():
+def test_a_listener_that_blocks_after_another_one():
     pool, log, go = GreenletPool(), [], Event()
     connections = [Connection("a", log), Connection("b", log, go.wait), Connection("c", log, go.wait), Connection("d", log)]
     attend(pool, *connections, until=10)
@@ -188,7 +188,7 @@ def test_one_that_blocks_after_another():
     assert sorted(wait_for(log, 12)[-2:]) == ["done b", "done c"]
 
 
-def test_a_worker_that_was_kept_reads_no_more_when_it_goes_on():
+def test_a_greenlet_that_blocked_reads_no_more_afterwards():
     pool, log, go = GreenletPool(), [], Event()
     attend(pool, Connection("a", log, go.wait), until=2)
     go.set()
@@ -288,7 +288,7 @@ def test_a_task_that_is_killed_ends_no_other(caplog: pytest.LogCaptureFixture):
 # -- what is kept
 
 
-def test_idle_workers_are_kept_up_to_a_bound(monkeypatch: pytest.MonkeyPatch):
+def test_idle_greenlets_are_kept_up_to_a_bound(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("engineio_wsgi.runtime.greenlet_pool.MAX_IDLE", 3)
     pool, go = GreenletPool(), Event()
     greenlets: list[weakref.ref[Any]] = []
@@ -310,7 +310,7 @@ def test_idle_workers_are_kept_up_to_a_bound(monkeypatch: pytest.MonkeyPatch):
     assert sum(greenlet() is not None for greenlet in greenlets) == 3
 
 
-def test_an_idle_worker_holds_on_to_nothing():
+def test_an_idle_greenlet_keeps_no_references():
     pool = GreenletPool()
 
     class Payload:
@@ -351,7 +351,7 @@ def test_a_pool_knows_its_thread():
     assert not gevent.get_hub().threadpool.apply(lambda: pool.is_here)
 
 
-def test_what_is_spawned_is_not_blamed(monkeypatch: pytest.MonkeyPatch):
+def test_spawned_functions_are_not_blamed(monkeypatch: pytest.MonkeyPatch):
     pool = GreenletPool()
     now = [0.0]
     monkeypatch.setattr("engineio_wsgi.runtime.greenlet_pool.monotonic", lambda: now[0])

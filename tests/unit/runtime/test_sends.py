@@ -70,7 +70,7 @@ def test_a_part_is_counted(send: Send, pairs: list[tuple[socket.socket, socket.s
 
 
 @pytest.mark.parametrize("send", SENDERS)
-def test_nobody_and_nothing(send: Send, pairs: list[tuple[socket.socket, socket.socket]]) -> None:
+def test_no_connections_and_no_bytes(send: Send, pairs: list[tuple[socket.socket, socket.socket]]) -> None:
     assert send([], b"frame") == []
     assert send([pairs[0][0].fileno()], b"") == []
 

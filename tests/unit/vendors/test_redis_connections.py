@@ -11,11 +11,18 @@ import pytest
 from gevent import socket
 from gevent.server import StreamServer
 from redis.backoff import NoBackoff
-from redis.connection import Connection, SSLConnection
+from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import TimeoutError as RedisTimeout
 from redis.retry import Retry
 
-from engineio_wsgi.vendors.redis_connections import GeventConnection, GeventSSLConnection, Parser, detach_socket, set_timeout
+from engineio_wsgi.vendors.redis_connections import (
+    GeventConnection,
+    GeventSSLConnection,
+    GeventUnixConnection,
+    Parser,
+    detach_socket,
+    set_timeout,
+)
 
 
 def answer(sock: Any, address: Any) -> None:
@@ -52,7 +59,7 @@ def connect(address: tuple[str, int]) -> Seen:
     return connection
 
 
-@pytest.mark.parametrize("kind", [Connection, SSLConnection])
+@pytest.mark.parametrize("kind", [Connection, SSLConnection, UnixDomainSocketConnection])
 def test_a_connection_makes_its_socket_in_a_method_that_can_be_replaced(kind: type[Connection]) -> None:
     assert list(inspect.signature(kind._connect).parameters) == ["self"]
 
@@ -84,6 +91,11 @@ def test_a_read_takes_as_long_as_was_set(redis: tuple[str, int]) -> None:
     with gevent.Timeout(60), pytest.raises(RedisTimeout):
         connection.read_response()
     connection.disconnect()
+
+
+def test_a_connection_by_a_unix_socket_has_the_settings_that_are_read() -> None:
+    connection = GeventUnixConnection(path="/run/redis", socket_timeout=1, socket_connect_timeout=2)
+    assert (connection.path, connection.socket_timeout, connection.socket_connect_timeout) == ("/run/redis", 1, 2)
 
 
 def test_a_tls_connection_has_the_settings_that_are_read() -> None:

@@ -87,7 +87,7 @@ def test_messages_of_callbacks_that_follow_each_other_are_sent_at_once(scene: Sc
     assert b"first" in scene.connection.writes[0]
 
 
-def test_a_loop_that_is_never_idle_sends_all_the_same(scene: Scene) -> None:
+def test_a_loop_that_is_never_idle_still_sends(scene: Scene) -> None:
     one, other = socket.socketpair()
     other.sendall(b"x")
     watcher = gevent.get_hub().loop.io(one.fileno(), 1)

@@ -161,7 +161,7 @@ def test_a_side_that_has_forgotten_the_link_begins_a_new_one(steps: list[tuple[s
         pair.close()
 
 
-def test_a_message_that_was_taken_back_is_not_delivered() -> None:
+def test_a_withdrawn_message_is_not_delivered() -> None:
     pair = Pair()
     pair.right.listening = False
     kinds = (Kind.REQUEST, Kind.DATA, Kind.DATA)
@@ -180,7 +180,7 @@ def test_a_message_that_was_taken_back_is_not_delivered() -> None:
     pair.close()
 
 
-def test_nothing_more_is_taken_when_too_much_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_message_is_sent_when_too_much_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link_module, "MAX_UNACKED", 1000)
     pair = Pair()
     pair.conversation.send(Message(Kind.REQUEST, body=b"1" * 1000))
@@ -215,7 +215,7 @@ def test_lost_messages_are_repeated(rest: list[int]) -> None:
     pair.close()
 
 
-def test_all_that_was_lost_follows_the_first_of_it() -> None:
+def test_all_lost_messages_follow_the_first_of_them() -> None:
     """Until that has arrived, a worker that stands still is not made to read everything many times."""
     pair = Pair()
     for _ in range(5):

@@ -366,3 +366,11 @@ def test_halves_of_surrogate_pairs() -> None:
     assert to_utf8("a\ud83db") == "a\ufffdb".encode()
     assert to_utf8("\udc00\ud83d\ude00") == "\ufffd😀".encode()
     assert encode_text("\ud800") == b"\x81\x03" + "\ufffd".encode()
+
+
+def test_what_is_held_moves_to_another_process() -> None:
+    decoder, other = FrameDecoder(LIMIT), FrameDecoder(LIMIT)
+    frame = frame_bytes(TEXT, b"x" * 3000)
+    assert decoder.hold(frame[:1000], True) == b""
+    other.restore(decoder.snapshot())
+    assert other.feed(frame[1000:]) == ["x" * 3000]
