@@ -199,7 +199,7 @@ class Succession:
         Returns:
             How many workers have taken it; a refusal if it is for another process.
         """
-        sid = call.sids[0] if call.sids else ""
+        sid = next(iter(call.sids), "")
         if name.endswith(FORMER):
             return receive("")
         if not self._names.is_own(name) or (sid and sid not in self._worker.clients and self._elsewhere(sid)):
