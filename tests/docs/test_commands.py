@@ -71,6 +71,17 @@ def says(command: str) -> Check:
     return check
 
 
+def makes(name: str, *commands: str) -> Check:
+    """They make a file."""
+
+    def check(folder: Path) -> None:
+        for command in commands:
+            subprocess.run(["bash", "-c", command], check=True, capture_output=True, cwd=folder)
+        assert (folder / name).exists()
+
+    return check
+
+
 def covered_by(test: str, reason: str) -> Check:
     """It cannot run here, or does in a test of its own."""
 
@@ -129,6 +140,10 @@ SOCKETIO = "tests/contrib/socketio/test_examples.py::"
 METRICS = "tests/deploy/test_metrics_multiprocess.py::test_two_workers_count_as_one"
 PERIODIC = "tests/docs/test_periodic_work.py::"
 CLUSTER = "tests/deploy/test_cluster_example.py::test_everybody_hears_everybody"
+CERTIFICATE = ("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 10 -subj /CN=localhost "
+               "-addext subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout key.pem -out cert.pem")
+CERTIFICATE_HASH = "openssl x509 -in cert.pem -outform der | openssl dgst -sha256 -binary | openssl base64"
+WEBTRANSPORT = "engineio-wsgi serve module:app --webtransport --certfile cert.pem --keyfile key.pem"
 NO_DOCKER, NO_SYSTEMD, MINUTES = "no Docker engine", "no systemd", "it measures for minutes"
 
 CHECKS: dict[str, Check] = {
@@ -151,6 +166,10 @@ CHECKS: dict[str, Check] = {
     "pip install 'engineio-wsgi[gunicorn,flask]'": installs("engineio-wsgi[gunicorn,flask]"),
     "pip install 'engineio-wsgi[gunicorn,metrics]'": installs("engineio-wsgi[gunicorn,metrics]"),
     "pip install 'engineio-wsgi[gunicorn,redis]'": installs("engineio-wsgi[gunicorn,redis]"),
+    "pip install 'engineio-wsgi[webtransport]'": installs("engineio-wsgi[webtransport]"),
+    CERTIFICATE: makes("cert.pem", CERTIFICATE),
+    CERTIFICATE_HASH: makes("cert.pem", CERTIFICATE, CERTIFICATE_HASH),
+    WEBTRANSPORT: covered_by("tests/deploy/test_webtransport.py::test_clients_of_several_workers", "it needs a certificate"),
     "pip install 'engineio-wsgi[gunicorn]'": installs("engineio-wsgi[gunicorn]"),
     "pip install 'engineio-wsgi[opentelemetry]'": installs("engineio-wsgi[opentelemetry]"),
     "pip install 'engineio-wsgi[redis]'": installs("engineio-wsgi[redis]"),
