@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import gevent
@@ -11,6 +12,7 @@ from gevent import socket as gevent_socket
 from gevent.hub import Waiter
 from gevent.socket import wait_read
 from support.fakesink import FakeConnection, FakeSink
+from support.rawwebsocket import TEXT, frame_bytes
 
 from engineio_wsgi import Bundle
 from engineio_wsgi.errors import ErrorCode, RequestRefused
@@ -39,11 +41,11 @@ class FakeGreenletPool:
 class Opened:
     """A transport, its connection and its sink."""
 
-    def __init__(self, protocol: int = 4, **more: Any) -> None:
+    def __init__(self, protocol: int = 4, masked: bool = False, **more: Any) -> None:
         self.wire, self.sink = FakeConnection(), FakeSink()
         wire: Any = self.wire
         greenlets: Any = FakeGreenletPool()
-        self.transport = WebSocketTransport(wire, greenlets, FrameDecoder(100_000, masked=False), protocol, **more)
+        self.transport = WebSocketTransport(wire, greenlets, FrameDecoder(100_000, masked=masked), protocol, **more)
         self.sink.serve(self.transport)
         self.transport.open()
 
@@ -83,6 +85,20 @@ def opened() -> Opened:
 ], ids=["text", "binary", "pong", "ping", "two", "mixed", "a part", "control"])
 def test_received_frames_are_reported(opened: Opened, data: bytes, reported: list[Any]) -> None:
     assert opened.arrive(data) == reported
+
+
+@pytest.mark.parametrize("protocol", [3, 4])
+@pytest.mark.parametrize("ends", [[1_000], [1_000, 2_000], [3], [8, 9, 10]])
+def test_a_large_message_that_arrives_in_pieces(protocol: int, ends: list[int]) -> None:
+    """Over TLS, for example: the connection lends no descriptor."""
+    opened = Opened(protocol, masked=True)
+    frame = frame_bytes(TEXT, b"4" + b"x" * 3_000)
+    for start, end in pairwise([0, *ends]):
+        assert "heard" in opened.arrive(frame[start:end])
+    message = "x" * 3_000
+    assert opened.arrive(frame[ends[-1]:]) in ([("deliver", message)], ["heard", ("enqueue", message), "run"])
+    assert opened.arrive(frame[:100]) in (["heard"], ["heard", "run"])
+    assert opened.arrive(frame[100:] + frame) == ["heard", ("enqueue", message, message), "run"]
 
 
 def test_binary_messages_of_revision_3_have_a_type() -> None:
