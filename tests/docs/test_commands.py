@@ -154,6 +154,8 @@ CHECKS: dict[str, Check] = {
     "engineio-wsgi serve module:app --workers 4": serves("engineio-wsgi serve module:app --workers 4", *BIND),
     "engineio-wsgi serve module:app --inspector /inspector":
         covered_by("tests/deploy/test_inspector.py::test_the_command_prints_a_password_once", "run there"),
+    "engineio-wsgi serve --workers N": covered_by("tests/deploy/test_serve.py::test_a_reload_moves_the_sessions", "run there"),
+    "kill -HUP $(cat gunicorn.pid)": covered_by("tests/deploy/test_reload.py::test_a_reload_ends_no_session", "sent there"),
     "flask run": serves("flask run", "--port", "0", refused=True),
     WORKER + "module:app": serves(WORKER + "module:app", *GUNICORN),
     HOOKS: serves(HOOKS, *GUNICORN),
@@ -173,6 +175,9 @@ CHECKS: dict[str, Check] = {
     "pip install 'engineio-wsgi[gunicorn]'": installs("engineio-wsgi[gunicorn]"),
     "pip install 'engineio-wsgi[opentelemetry]'": installs("engineio-wsgi[opentelemetry]"),
     "pip install 'engineio-wsgi[redis]'": installs("engineio-wsgi[redis]"),
+    "pip install -e .": says("pip show --quiet engineio-wsgi"),
+    "pip install pre-commit && pre-commit install":
+        covered_by("tests/unit/test_project_files.py::test_each_hook_is_an_environment_of_tox", "it changes the repository"),
     "npm install engine.io-client": installed_in_node,
     "pip install tox && tox": is_tox("tox"),
     "gunicorn app:app": serves("gunicorn app:app", *GUNICORN, cwd=EXAMPLES / "deploy"),
@@ -211,6 +216,7 @@ CHECKS: dict[str, Check] = {
     "python ticker.py": covered_by(PERIODIC + "test_a_process_of_its_own", "run there"),
     WORKER + "with_ticker:app": covered_by(PERIODIC + "test_one_of_the_workers", "run there"),
     "docker compose up": covered_by("tests/deploy/test_deploy_files.py::test_compose_file", NO_DOCKER),
+    "systemctl enable --now engineio.socket": covered_by("tests/deploy/test_deploy_files.py::test_socket_activation", NO_SYSTEMD),
     "systemctl enable --now engineio": covered_by("tests/deploy/test_deploy_files.py::test_unit_is_one", NO_SYSTEMD),
     "systemctl reload": covered_by("tests/deploy/test_deploy_files.py::test_unit_is_told_when_it_is_up", NO_SYSTEMD),
     "systemd-analyze verify": covered_by("tests/deploy/test_deploy_files.py::test_unit_is_one", "run there"),
