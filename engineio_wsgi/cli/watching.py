@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 import gevent
 
-__all__ = ["WatchedFiles"]
+__all__ = ["WatchedFiles", "short_name"]
 
 #: seconds between two looks; 1,500 files take 3 ms each time
 PERIOD = 0.3
@@ -42,9 +42,17 @@ class WatchedFiles:
             gevent.sleep(PERIOD)
             more = self.changed()
             if found and not more:
-                on_changed(os.path.relpath(found[0]))
+                on_changed(short_name(found[0]))
                 found = []
             found += more
+
+
+def short_name(name: str) -> str:
+    """The name of a file, relative to the current folder if that still exists."""
+    try:
+        return os.path.relpath(name)
+    except OSError:
+        return name
 
 
 def _modified(name: str) -> int:

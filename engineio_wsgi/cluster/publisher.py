@@ -208,6 +208,10 @@ class Publisher:
     def _take(self, post: Post) -> bool:
         """Have the subscribers called with what is published or asked. Returns whether they will be."""
         if post.number and not self._topics.is_newer(post.origin, post.number):
+            if post.kind is PostKind.ASK:
+                # it came by another name of this worker as well; an answer is waited for from each name
+                name = f"{self._worker_id}.{next(self._numbers)}"
+                self._send(post.origin, Post(PostKind.SILENCE, post.topic, b"", name, post.number))
             return False
         if post.session and post.session not in self._sessions:
             logger.debug("= %s: a message of the topic %r is for a session that is not here", shorten(post.session), post.topic)

@@ -228,18 +228,21 @@ class Http3Listener(DatagramServer):  # type: ignore[misc]
         if header.packet_type is QuicPacketType.ONE_RTT or len(data) < SMALLEST_MAX_DATAGRAM_SIZE:
             return None
         if header.version not in self._configuration.supported_versions:
-            # never an answer to another server's negotiation, or two servers would go on for ever
-            if header.packet_type is not QuicPacketType.VERSION_NEGOTIATION:
-                self.send_to(encode_quic_version_negotiation(
-                    source_cid=header.destination_cid, destination_cid=header.source_cid,
-                    supported_versions=self._configuration.supported_versions), address)
+            self._negotiate_version(header, address)
             return None
-        if header.packet_type is not QuicPacketType.INITIAL or self.closing:
-            return None
-        return self._admit(header, address, now)
+        return self._admit(header, address, now) if header.packet_type is QuicPacketType.INITIAL else None
+
+    def _negotiate_version(self, header: QuicHeader, address: NetworkAddress) -> None:
+        """Tell the client which versions there are. Another server's negotiation gets no answer: the two would go on for ever."""
+        if header.packet_type is not QuicPacketType.VERSION_NEGOTIATION:
+            self.send_to(encode_quic_version_negotiation(
+                source_cid=header.destination_cid, destination_cid=header.source_cid,
+                supported_versions=self._configuration.supported_versions), address)
 
     def _admit(self, header: QuicHeader, address: NetworkAddress, now: float) -> Http3Connection | None:
         """A new connection, if there is room, and if the client has proved its address where it has to."""
+        if self.closing:
+            return None
         limits = self._limits
         if len(self._ids) >= limits.connections or len(self._handshakes) >= limits.handshakes:
             log_violation(logger, address, "full", "< %s: no more connections are taken (%d, of which %d are in their handshake)",

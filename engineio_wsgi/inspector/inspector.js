@@ -87,7 +87,9 @@ function onHello({ path, payloads }) {
 
 const sum = (values) => values.reduce((total, value) => total + value, 0);
 
-function showAll({ workers, silent }) {
+function showAll({ workers, silent: unheard }) {
+  const heard = new Set(workers.flatMap((worker) => worker.names));
+  const silent = unheard.filter((id) => !heard.has(id));
   for (const worker of workers) history.add(worker.worker, worker.history);
   showNow(workers);
   charts.sessions.update(history.sessions(), SAMPLED);

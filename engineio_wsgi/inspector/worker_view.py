@@ -14,7 +14,7 @@ import platform
 import resource
 from collections.abc import Callable, Iterable
 
-from engineio_wsgi.engine.registry import Registry
+from engineio_wsgi.engine.registry import WORKER_ID_SIZE, Registry
 from engineio_wsgi.inspector.question import Close, Look, read_question
 from engineio_wsgi.inspector.recorder import Recorder, SessionRecord
 from engineio_wsgi.inspector.watches import Watches
@@ -97,6 +97,8 @@ class WorkerView:
         recorder = self._recorder
         return {
             "worker": self.name,
+            # the cluster also knows it by the ids of the workers whose sessions it has taken over
+            "names": sorted({record.session.id[:WORKER_ID_SIZE] for record in records}),
             "load": self._load(now),
             "transports": _count_transports(records),
             "buffered": sum([record.session.outbox.size for record in records]),

@@ -98,15 +98,10 @@ class RedisLocation(NamedTuple):
             username, password = settings.pop("username", "") or username, settings.pop("password", "") or password
         else:
             socket_path, (service, db) = "", _path(parts, finder)
-        group = settings.pop("group", "")
-        if group and not GROUP.fullmatch(group):
-            raise _wrong("group may have letters, digits and ._- only")
-        relay = settings.pop("relay_websockets", "yes")
-        if relay not in FLAGS:
-            raise _wrong("relay_websockets is yes or no")
+        group, relays = _group(settings.pop("group", "")), _flag("relay_websockets", settings.pop("relay_websockets", "yes"))
         if find_spec("redis") is None:
             raise ConfigurationError("cluster: redis-py is missing; pip install engineio-wsgi[redis]")
-        return cls(secure, finder, addresses, service, db, username, password, group, FLAGS[relay], tuple(settings.items()),
+        return cls(secure, finder, addresses, service, db, username, password, group, relays, tuple(settings.items()),
                    socket_path)
 
     @property
@@ -124,6 +119,18 @@ class RedisLocation(NamedTuple):
         path = "/".join(["", *([self.service] if self.service else []), str(self.db)])
         query = urlencode({"group": self.group}) if self.group else ""
         return f"{scheme}://{hosts}{path}" + (f"?{query}" if query else "")
+
+
+def _group(name: str) -> str:
+    if name and not GROUP.fullmatch(name):
+        raise _wrong("group may have letters, digits and ._- only")
+    return name
+
+
+def _flag(name: str, text: str) -> bool:
+    if text not in FLAGS:
+        raise _wrong(f"{name} is yes or no")
+    return FLAGS[text]
 
 
 def _address(text: str, default_port: int) -> tuple[str, int]:

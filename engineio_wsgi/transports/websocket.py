@@ -1,7 +1,6 @@
 """The WebSocket transport: converts between the bytes of a connection, frames and packets, one batch at a time.
 
-Owns the connection of a session that uses WebSocket. The greenlet that reads then runs the listeners; entries are written only in
-``flush``. Does not know handshakes, and how sessions are found.
+Owns the connection of a session. The greenlet that reads then runs the listeners; only ``flush`` writes. Knows no handshakes.
 """
 
 from __future__ import annotations
@@ -56,9 +55,7 @@ PONG = Packet(PacketType.PONG)
 CLOSE_CODES: dict[str | None, int] = {
     CloseReason.SERVER_SHUTTING_DOWN: 1001,
     CloseReason.APPLICATION_ERROR: 1011,
-    CloseReason.CLIENT_TOO_SLOW: 1008,
-    CloseReason.RATE_LIMIT: 1008,
-    CloseReason.EXPIRED: 1008,
+    **dict.fromkeys((CloseReason.CLIENT_TOO_SLOW, CloseReason.RATE_LIMIT, CloseReason.EXPIRED), 1008),
     CloseReason.TRANSPORT_ERROR: 1002,
     CloseReason.PARSE_ERROR: 1002,
 }

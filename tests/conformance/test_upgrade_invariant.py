@@ -7,13 +7,12 @@ conversation of one seed alone, under each handler and revision.
 from __future__ import annotations
 
 import os
-import random
 from typing import Any
 
 import gevent
 import gevent.pool
 import pytest
-from support.wanderer import Ledger, Talker, Wanderer
+from support.wanderer import Books, Wanderer
 
 pytestmark = pytest.mark.ours
 
@@ -22,34 +21,6 @@ ONLY = os.environ.get("TEST_UPGRADE_SEED")
 AT_ONCE = 40
 PER_BLOCK = 1 if ONLY else 400
 BLOCKS = [int(ONLY)] if ONLY else [0, 1000]
-
-
-class Books:
-    """The server's side: it talks with each client as its seed says, and writes down what it hears."""
-
-    def __init__(self, server: Any) -> None:
-        self.heard: dict[int, Ledger] = {}
-        self.talkers: dict[int, Talker] = {}
-        self.totals: dict[int, int] = {}
-        server.on("connection", self.connection)
-
-    def connection(self, socket: Any) -> None:
-        """A client has come."""
-        from engineio_wsgi import SocketClosed
-
-        seed = int(socket.request.args["seed"])
-        heard = self.heard[seed] = Ledger(self.totals[seed])
-        socket.on("message", heard.take)
-
-        def send(data: str | bytes) -> bool:
-            try:
-                socket.send(data)
-            except SocketClosed:
-                return False
-            return True
-
-        talker = self.talkers[seed] = Talker(random.Random(-seed - 1), int(socket.request.args["count"]), send)
-        talker.start()
 
 
 def converse(served: Any, books: Books, seed: int, eio: int) -> str | None:

@@ -30,16 +30,17 @@ PATIENCE = OPTIONS.ping_interval + OPTIONS.ping_timeout
 GUNICORN: dict[str, Any] = runpy.run_path(str(DEPLOY / "gunicorn.conf.py"))
 NGINX = (DEPLOY / "nginx.conf").read_text()
 HAPROXY = (DEPLOY / "haproxy.cfg").read_text()
+CADDY = (DEPLOY / "Caddyfile").read_text()
 #: the home of a user who has none, where nobody can make one
 NOWHERE = "/proc/nowhere"
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 
 
-def read_unit() -> configparser.ConfigParser:
-    """The unit, whose keys are case-sensitive."""
+def read_unit(name: str = "engineio.service") -> configparser.ConfigParser:
+    """A unit, whose keys are case-sensitive."""
     unit = configparser.ConfigParser(interpolation=None)
     unit.optionxform = str  # type: ignore[assignment,method-assign]
-    unit.read(DEPLOY / "engineio.service")
+    unit.read(DEPLOY / name)
     return unit
 
 
@@ -51,6 +52,7 @@ def read_dockerfile() -> list[tuple[str, str]]:
 
 
 UNIT = read_unit()
+SOCKET_UNIT = read_unit("engineio.socket")
 DOCKERFILE = read_dockerfile()
 
 
@@ -82,6 +84,7 @@ def test_haproxy_waits_longer_than_the_engine(name: str) -> None:
 
 def test_idle_connections_end_at_the_proxy_first() -> None:
     assert seconds("keepalive_timeout", NGINX) < GUNICORN["keepalive"]
+    assert seconds("keepalive", CADDY) < GUNICORN["keepalive"]
 
 
 def test_nginx_lets_the_engine_refuse_what_is_too_large() -> None:
@@ -112,6 +115,10 @@ def test_all_mean_the_same_socket() -> None:
     assert f'"--bind", "unix:{UNIX_SOCKET}",' in of_dockerfile("CMD")
     assert f"server unix:{UNIX_SOCKET} " in NGINX
     assert f"unix@{UNIX_SOCKET} " in HAPROXY
+    assert f"reverse_proxy unix/{UNIX_SOCKET} " in CADDY
+    assert SOCKET_UNIT["Socket"]["ListenStream"] == UNIX_SOCKET
+    # systemd makes the folder for the socket before the service has one
+    assert UNIT["Service"]["RuntimeDirectoryPreserve"] == "yes"
     assert UNIT["Service"]["RuntimeDirectory"] == folder.removeprefix("/run/")
     assert any(name == "RUN" and f" {folder} " in f"{rest} " for name, rest in DOCKERFILE)
     for service in COMPOSE["services"].values():
@@ -193,10 +200,12 @@ def test_unit_is_one(tmp_path: Path) -> None:
     """systemd's own check, where there is one, has nothing to say."""
     copy = tmp_path / "engineio.service"
     copy.write_text(replaced((DEPLOY / "engineio.service").read_text(), {"/srv/engineio/venv/bin/gunicorn": sys.executable}))
+    listening = shutil.copy(DEPLOY / "engineio.socket", tmp_path)
     if checker := shutil.which("systemd-analyze"):
-        checked = subprocess.run([checker, "verify", str(copy)], capture_output=True, text=True, timeout=300)
+        checked = subprocess.run([checker, "verify", str(copy), str(listening)], capture_output=True, text=True, timeout=300)
         assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
     assert set(UNIT.sections()) == {"Unit", "Service", "Install"}
+    assert set(SOCKET_UNIT.sections()) == {"Unit", "Socket", "Install"}
 
 
 def test_unit_is_told_when_it_is_up(tmp_path: Path, short_folder: Path) -> None:
@@ -226,3 +235,40 @@ def test_unit_is_told_when_it_is_up(tmp_path: Path, short_folder: Path) -> None:
             assert not running.complaints()
         finally:
             running.stop()
+
+
+#: listens as systemd does, and becomes gunicorn
+ACTIVATE = """
+import os, socket, sys
+path, *command = sys.argv[1:]
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(path)
+listener.listen()
+os.dup2(listener.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+os.execv(sys.executable, [sys.executable, "-m", "gunicorn", *command])
+"""
+
+
+def test_socket_activation(tmp_path: Path, short_folder: Path) -> None:
+    """gunicorn serves systemd's socket, whatever ``--bind`` says, and leaves its file where it is."""
+    path = short_folder / "activated"
+    address = f"unix:{path}"
+    _, *arguments = shlex.split(UNIT["Service"]["ExecStart"])
+    running = Program(tmp_path / "logs", [sys.executable, "-c", ACTIVATE, str(path), *arguments], lambda: is_reachable(address),
+                      HOME=NOWHERE)
+    try:
+        # it comes before gunicorn is up, and waits
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(60)
+            client.connect(str(path))
+            client.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+            assert b" 200 " in client.recv(64)
+        running.wait_for(f"Listening at: unix:{path}")
+        running.signal(signal.SIGTERM)
+        assert running.wait() == 0
+        assert path.exists()
+        assert not running.complaints()
+    finally:
+        running.stop()

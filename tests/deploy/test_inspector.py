@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from base64 import b64encode
@@ -138,6 +139,36 @@ def test_a_session_of_any_worker_is_watched_and_closed(server: tuple[ServerProce
         assert page.ask(type="close", session=handle) == {"type": "closed", "session": handle, "done": True}
         with pytest.raises(Closed, match="closed by the inspector"):
             session.recv()
+
+
+def children_of(pid: int) -> set[str]:
+    """The processes that a process has started."""
+    return set(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+
+
+def moved_in(answer: Any) -> int:
+    """Sessions that the workers have taken over."""
+    return sum(worker["moves"]["in"] for worker in answer["workers"])
+
+
+HANDING_OVER = APPLICATION.replace("Server()", "Server(handover=True)").replace(
+    "server.on", 'server.on("resume", lambda socket: None)\nserver.on')
+
+
+def test_sessions_that_new_workers_have_taken_over(tmp_path: Path) -> None:
+    process = ServerProcess(tmp_path, "serve", "--workers", "2", "--inspector", "/inspector", application=HANDING_OVER,
+                            environment={"ENGINEIO_INSPECTOR_PASSWORD": "sesam"})
+    sessions = [WebSocketSession(process.served).open() for _ in range(6)]
+    old = children_of(process.process.pid)
+    os.kill(process.process.pid, signal.SIGHUP)
+    process.wait_for("the new workers serve")
+    process.until(lambda: not old & children_of(process.process.pid))
+    answer = Page(process).ask(type="look")
+    assert moved_in(answer) == len(sessions)
+    assert {row["id"] for row in rows(answer)} == {session.sid[:6] + "…" for session in sessions}
+    # the old workers' names lead to the new ones, which the page takes into account
+    assert set(answer["silent"]) <= {name for worker in answer["workers"] for name in worker["names"]}
+    process.stop()
 
 
 @pytest.mark.parametrize("arguments", [(), ("--workers", "2")])

@@ -1,7 +1,8 @@
-"""The application of examples/deploy behind nginx and HAProxy, with the configurations that are there."""
+"""The application of examples/deploy behind nginx, HAProxy and Caddy, with the configurations that are there."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from signal import SIGTERM
@@ -79,9 +80,13 @@ def test_slow_client_gets_a_large_answer(deployment: Any) -> None:
 
 
 def test_too_large(deployment: Any) -> None:
-    """Refused by nginx itself, and behind HAProxy by the engine."""
+    """Refused by nginx itself, and behind HAProxy and Caddy by the engine."""
     session = greeted(deployment.site, "polling")
     session.posting.start("POST", session.target(), [PLAIN_TEXT, ("Content-Length", "2000000")])
+    if deployment.proxy.kind == "caddy":
+        # it passes an answer on when the body has come
+        with contextlib.suppress(OSError):
+            session.posting.sock.sendall(bytes(2_000_000))
     assert session.posting.response().status == 413
 
 
@@ -197,7 +202,7 @@ def test_session_ids_are_in_no_log(deployment: Any) -> None:
     assert not [session.sid for session in sessions if session.sid in written + deployment.backend.logs()]
 
 
-@pytest.mark.parametrize("proxy", ["nginx", "haproxy"])
+@pytest.mark.parametrize("proxy", ["nginx", "haproxy", "caddy"])
 def test_stop_of_the_application(deploy: Any, proxy: str) -> None:
     """Everybody gets what waits for them and a close, and finds the next process through the same proxy."""
     deployment = deploy(proxy, "unix", "worker")

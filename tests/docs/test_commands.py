@@ -71,6 +71,17 @@ def says(command: str) -> Check:
     return check
 
 
+def makes(name: str, *commands: str) -> Check:
+    """They make a file."""
+
+    def check(folder: Path) -> None:
+        for command in commands:
+            subprocess.run(["bash", "-c", command], check=True, capture_output=True, cwd=folder)
+        assert (folder / name).exists()
+
+    return check
+
+
 def covered_by(test: str, reason: str) -> Check:
     """It cannot run here, or does in a test of its own."""
 
@@ -129,6 +140,10 @@ SOCKETIO = "tests/contrib/socketio/test_examples.py::"
 METRICS = "tests/deploy/test_metrics_multiprocess.py::test_two_workers_count_as_one"
 PERIODIC = "tests/docs/test_periodic_work.py::"
 CLUSTER = "tests/deploy/test_cluster_example.py::test_everybody_hears_everybody"
+CERTIFICATE = ("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 10 -subj /CN=localhost "
+               "-addext subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout key.pem -out cert.pem")
+CERTIFICATE_HASH = "openssl x509 -in cert.pem -outform der | openssl dgst -sha256 -binary | openssl base64"
+WEBTRANSPORT = "engineio-wsgi serve module:app --webtransport --certfile cert.pem --keyfile key.pem"
 NO_DOCKER, NO_SYSTEMD, MINUTES = "no Docker engine", "no systemd", "it measures for minutes"
 
 CHECKS: dict[str, Check] = {
@@ -139,6 +154,8 @@ CHECKS: dict[str, Check] = {
     "engineio-wsgi serve module:app --workers 4": serves("engineio-wsgi serve module:app --workers 4", *BIND),
     "engineio-wsgi serve module:app --inspector /inspector":
         covered_by("tests/deploy/test_inspector.py::test_the_command_prints_a_password_once", "run there"),
+    "engineio-wsgi serve --workers N": covered_by("tests/deploy/test_serve.py::test_a_reload_moves_the_sessions", "run there"),
+    "kill -HUP $(cat gunicorn.pid)": covered_by("tests/deploy/test_reload.py::test_a_reload_ends_no_session", "sent there"),
     "flask run": serves("flask run", "--port", "0", refused=True),
     WORKER + "module:app": serves(WORKER + "module:app", *GUNICORN),
     HOOKS: serves(HOOKS, *GUNICORN),
@@ -151,9 +168,16 @@ CHECKS: dict[str, Check] = {
     "pip install 'engineio-wsgi[gunicorn,flask]'": installs("engineio-wsgi[gunicorn,flask]"),
     "pip install 'engineio-wsgi[gunicorn,metrics]'": installs("engineio-wsgi[gunicorn,metrics]"),
     "pip install 'engineio-wsgi[gunicorn,redis]'": installs("engineio-wsgi[gunicorn,redis]"),
+    "pip install 'engineio-wsgi[webtransport]'": installs("engineio-wsgi[webtransport]"),
+    CERTIFICATE: makes("cert.pem", CERTIFICATE),
+    CERTIFICATE_HASH: makes("cert.pem", CERTIFICATE, CERTIFICATE_HASH),
+    WEBTRANSPORT: covered_by("tests/deploy/test_webtransport.py::test_clients_of_several_workers", "it needs a certificate"),
     "pip install 'engineio-wsgi[gunicorn]'": installs("engineio-wsgi[gunicorn]"),
     "pip install 'engineio-wsgi[opentelemetry]'": installs("engineio-wsgi[opentelemetry]"),
     "pip install 'engineio-wsgi[redis]'": installs("engineio-wsgi[redis]"),
+    "pip install -e .": says("pip show --quiet engineio-wsgi"),
+    "pip install pre-commit && pre-commit install":
+        covered_by("tests/unit/test_project_files.py::test_each_hook_is_an_environment_of_tox", "it changes the repository"),
     "npm install engine.io-client": installed_in_node,
     "pip install tox && tox": is_tox("tox"),
     "gunicorn app:app": serves("gunicorn app:app", *GUNICORN, cwd=EXAMPLES / "deploy"),
@@ -192,6 +216,7 @@ CHECKS: dict[str, Check] = {
     "python ticker.py": covered_by(PERIODIC + "test_a_process_of_its_own", "run there"),
     WORKER + "with_ticker:app": covered_by(PERIODIC + "test_one_of_the_workers", "run there"),
     "docker compose up": covered_by("tests/deploy/test_deploy_files.py::test_compose_file", NO_DOCKER),
+    "systemctl enable --now engineio.socket": covered_by("tests/deploy/test_deploy_files.py::test_socket_activation", NO_SYSTEMD),
     "systemctl enable --now engineio": covered_by("tests/deploy/test_deploy_files.py::test_unit_is_one", NO_SYSTEMD),
     "systemctl reload": covered_by("tests/deploy/test_deploy_files.py::test_unit_is_told_when_it_is_up", NO_SYSTEMD),
     "systemd-analyze verify": covered_by("tests/deploy/test_deploy_files.py::test_unit_is_one", "run there"),

@@ -142,7 +142,7 @@ def unchanged_loggers() -> Iterator[None]:
 @pytest.mark.alone("it is a cluster of its own")
 @pytest.mark.usefixtures("unchanged_loggers")
 def test_each_scope_prints_something(serve: Any, handler: str) -> None:
-    """Of a session that begins and ends, in a cluster, and a bad request. ``engine.access`` is of use to other workers only."""
+    """Of a session that begins and ends, in a cluster, and a bad request. Three scopes are about something else."""
     output = io.StringIO()
     set_up_debug({"DEBUG": "engine*"}, output)
     served = serve(cluster=f"local:scopes-{os.getpid()}")
@@ -154,7 +154,7 @@ def test_each_scope_prints_something(serve: Any, handler: str) -> None:
     if handler != "stock":
         assert served.connect().get("/", [("no token", "x")]).status == 400
     printed = {line.split(" ")[0] for line in output.getvalue().splitlines()}
-    silent = {"engine.access", "engine.socketio"} | ({"engine.http"} if handler == "stock" else set())
+    silent = {"engine.access", "engine.socketio", "engine.webtransport"} | ({"engine.http"} if handler == "stock" else set())
     assert printed == set(LOGGERS) - silent
 
 

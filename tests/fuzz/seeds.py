@@ -36,6 +36,7 @@ SEEDS: dict[str, list[bytes]] = {
     "payload": [b"4hello\x1ebAAEC\x1e2probe\x1e3\x1e1\x1e6", "4ü€😀".encode(), b"0{}", b""],
     "payload3": [b"\x006:4hello2:b4", b"\x0010:b4AAECAw==", b"\xff\x00\x06\xff4hello\x01\x04\xff\x04\x00\x01\x02",
                  b"\x00" + "3:4€x".encode()],
+    "stream": [b"\x00\x010\x064hello\x83\0\1\2", b"\x03\x7e\x00\x804" + b"x" * 127, b"\xff\x80\x01b\xff\0\0\0\0\0\0\0\2ab"],
     "chunked": [b"5\r\nhello\r\n0\r\n\r\nGET", b"a;x=y\r\n0123456789\r\n00\r\n\r\n", b"5\r\nhello\r\n0\r\nTrailer: x\r\n\r\n"],
     "inflate": [b"\x05" + deflated(b"hello hello hello"), b"\x02" + deflated(b"x" * 2_000), b"\x01" + zlib.compress(b"x")],
     "websocket_handshake": [

@@ -18,8 +18,10 @@ from engineio_wsgi.http.policies.compression import choose_coding
 from engineio_wsgi.http.policies.cors import OriginPolicy
 from engineio_wsgi.http.query import parse_query
 from engineio_wsgi.http.request_head import InvalidRequest, check_partial_head, fill_environ, parse_head
+from engineio_wsgi.http3.capsules import CapsuleReader
 from engineio_wsgi.options.values import Deflate
 from engineio_wsgi.protocol.engineio import jsonp, v3, v4
+from engineio_wsgi.protocol.engineio.stream import StreamDecoder, encode_frame
 from engineio_wsgi.protocol.websocket import handshake
 from engineio_wsgi.protocol.websocket.deflate import DeflateParameters, Inflater, negotiate
 from engineio_wsgi.protocol.websocket.frames import Close, FrameDecoder, Violation
@@ -97,6 +99,21 @@ def payload(data: bytes) -> None:
 def payload3(data: bytes) -> None:
     """The body of a POST, revisions 1 to 3; the first byte says whether it claims to be binary."""
     _payload(v3, data[1:], data[:1] > b"\x7f")
+
+
+def stream(data: bytes) -> None:
+    """The packets of a WebTransport stream; the first byte says how it is cut."""
+    size, data = data[0] + 1 if data else 1, data[1:]
+    whole, pieces = StreamDecoder(LIMIT), StreamDecoder(LIMIT)
+    packets = whole.feed(data)
+    assert [packet for begin in range(0, len(data), size) for packet in pieces.feed(data[begin:begin + size])] == packets
+    assert str(whole.error) == str(pieces.error)
+    assert all(len(packet) <= LIMIT for packet in packets)
+    again = StreamDecoder(LIMIT).feed(b"".join(map(encode_frame, packets)))
+    # an empty binary message is sent as base64
+    assert [packet if packet != b"" else "b" for packet in packets] == again
+    with suppress(ProtocolError):
+        CapsuleReader().feed(data)
 
 
 def _payload(codec: Any, data: bytes, binary: bool) -> None:
@@ -186,5 +203,5 @@ def jsonp_form(data: bytes) -> None:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     function.__name__: function
-    for function in (head, frames, payload, payload3, chunked, inflate, websocket_handshake, request, jsonp_form)
+    for function in (head, frames, payload, payload3, stream, chunked, inflate, websocket_handshake, request, jsonp_form)
 }

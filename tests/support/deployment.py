@@ -125,11 +125,11 @@ class Backend(Program):
 
 
 class Proxy(Program):
-    """nginx or HAProxy with the configuration of examples/deploy.
+    """nginx, HAProxy or Caddy with the configuration of examples/deploy.
 
     Args:
         folder: for its configuration and logs.
-        kind: ``"nginx"`` or ``"haproxy"``.
+        kind: ``"nginx"``, ``"haproxy"`` or ``"caddy"``.
         backend: ``unix:PATH`` or ``HOST:PORT``.
         certificate: ``certfile`` and ``keyfile``; with them the lines about TLS count, too.
         hurried: whether a minute of the file takes :data:`HURRIED` seconds.
@@ -146,7 +146,8 @@ class Proxy(Program):
         self.kind = kind
         plain, secure = free_port(), free_port()
         write, self.configuration = {"nginx": (nginx_configuration, folder / "nginx.conf"),
-                                     "haproxy": (haproxy_configuration, folder / "haproxy.cfg")}[kind]
+                                     "haproxy": (haproxy_configuration, folder / "haproxy.cfg"),
+                                     "caddy": (caddy_configuration, folder / "Caddyfile")}[kind]
         text = write(folder, backend, plain, secure, certificate)
         self.configuration.write_text(re.sub(r"\b60s\b", f"{HURRIED}s", text) if hurried else text)
         super().__init__(folder, [program, *self._arguments(folder)], lambda: is_reachable(f"127.0.0.1:{plain}"), cwd=folder)
@@ -156,6 +157,8 @@ class Proxy(Program):
     def _arguments(self, folder: Path) -> list[str]:
         if self.kind == "haproxy":
             return ["-db", "-f", str(self.configuration)]
+        if self.kind == "caddy":
+            return ["run", "--config", str(self.configuration), "--adapter", "caddyfile"]
         # under another user, its processes could not enter the test's folders
         user = " user root;" if os.geteuid() == 0 else ""
         return ["-e", str(folder / "error.log"), "-c", str(self.configuration), "-g", f"daemon off;{user}"]
@@ -163,7 +166,8 @@ class Proxy(Program):
     def complaints(self) -> list[str]:
         """The lines of the logs that report a failure."""
         return [line for line in self.logs().splitlines()
-                if re.search(r"\[(warn|warning|error|crit|alert|emerg)\]|DOWN", line, re.IGNORECASE) and TOO_LARGE not in line]
+                if re.search(r'\[(warn|warning|error|crit|alert|emerg)\]|DOWN|"level":"(error|fatal|panic)"', line, re.IGNORECASE)
+                and TOO_LARGE not in line]
 
 
 def nginx_configuration(folder: Path, backend: str, plain: int, secure: int, certificate: dict[str, str]) -> str:
@@ -193,6 +197,22 @@ def haproxy_configuration(folder: Path, backend: str, plain: int, secure: int, c
         "bind :80\n": f"bind 127.0.0.1:{plain}\n",
         "#bind :443 ssl crt /etc/haproxy/site.pem": f"bind 127.0.0.1:{secure} ssl crt {both}",
     })
+
+
+def caddy_configuration(folder: Path, backend: str, plain: int, secure: int, certificate: dict[str, str]) -> str:
+    """Caddyfile with the addresses of a test. Each Caddy keeps its own files, and its administration is off: it has one port."""
+    text = (DEPLOY / "Caddyfile").read_text()
+    text = replaced(text, {
+        "# Caddy in front": f"{{\nadmin off\nstorage file_system {folder}/storage\n# Caddy in front",
+        f"reverse_proxy unix/{UNIX_SOCKET}": f"reverse_proxy {backend.replace('unix:', 'unix/')}",
+        "/var/log/caddy/": f"{folder}/",
+        ":80 {\n": f"http://:{plain} {{\nbind 127.0.0.1\n",
+        "#:443 {\n#\ttls /etc/ssl/certs/site.pem /etc/ssl/private/site.key\n#\timport engineio\n#}":
+            f":{secure} {{\nbind 127.0.0.1\n"
+            f"tls {certificate['certfile']} {certificate['keyfile']}\nimport engineio\n}}",
+    })
+    # the global options are one block
+    return re.sub(r"(# Caddy in front.*\n)\{\n", r"\1", text, count=1)
 
 
 class Site(Served):

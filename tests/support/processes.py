@@ -21,7 +21,7 @@ from support.serving import EventLog, Served
 
 ROOT = Path(__file__).parents[2]
 #: seconds that anything may take; only a failing test waits that long
-PATIENCE = 60.0
+PATIENCE = 180.0
 
 #: echoes messages; "push N" sends N numbers; says on stdout which sessions closed and why
 APPLICATION = '''

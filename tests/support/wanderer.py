@@ -95,7 +95,7 @@ class Wanderer:
         self.received = Ledger(self.rng.randint(0, 60))
         self.vanishes = self.rng.random() < 0.1
         self.polling = PollingSession(served, eio, seed=str(seed), count=str(self.received.total))
-        self.candidate: WebSocketSession | None = None
+        self.candidate: Any = None
         self.outgoing: deque[Packet] = deque()
         self.something = gevent.event.Event()
         self.pausing = False
@@ -172,11 +172,15 @@ class Wanderer:
 
     # -- the upgrade
 
+    def _connect(self) -> Any:
+        """Open the connection to which the session is to be upgraded."""
+        return WebSocketSession(self.served, self.polling.eio, sid=self.polling.sid)
+
     def _upgrade(self, cycles: list[Any]) -> bool:
         """Try to upgrade once; some attempts fail on purpose."""
         fails = self.rng.random() < 0.2
         try:
-            candidate = WebSocketSession(self.served, self.polling.eio, sid=self.polling.sid)
+            candidate = self._connect()
             self._pause()
             if fails and self.rng.random() < 0.5:
                 candidate.vanish()
@@ -196,7 +200,7 @@ class Wanderer:
         self._switch(candidate)
         return True
 
-    def _switch(self, candidate: WebSocketSession) -> None:
+    def _switch(self, candidate: Any) -> None:
         """The upgrade packet; some clients send what has waited in the same segment."""
         self.candidate = candidate
         if self.rng.random() < 0.5 and self.outgoing and isinstance(self.outgoing[0], str):
@@ -204,3 +208,31 @@ class Wanderer:
             candidate.ws.http.send(frame_bytes(1, b"5") + frame_bytes(1, following.encode()))
         else:
             candidate.send("5")
+
+
+class Books:
+    """The server's side: it talks with each client as its seed says, and writes down what it hears."""
+
+    def __init__(self, server: Any) -> None:
+        self.heard: dict[int, Ledger] = {}
+        self.talkers: dict[int, Talker] = {}
+        self.totals: dict[int, int] = {}
+        server.on("connection", self.connection)
+
+    def connection(self, socket: Any) -> None:
+        """A client has come."""
+        from engineio_wsgi import SocketClosed
+
+        seed = int(socket.request.args["seed"])
+        heard = self.heard[seed] = Ledger(self.totals[seed])
+        socket.on("message", heard.take)
+
+        def send(data: str | bytes) -> bool:
+            try:
+                socket.send(data)
+            except SocketClosed:
+                return False
+            return True
+
+        talker = self.talkers[seed] = Talker(random.Random(-seed - 1), int(socket.request.args["count"]), send)
+        talker.start()

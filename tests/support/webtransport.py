@@ -233,6 +233,22 @@ class Stream:
         self.client.wait(self._has_packet)
         return self._packets.pop(0)
 
+    def packet_or_end(self) -> str | bytes | None:
+        """The next packet; ``None`` if the server has ended the session or the stream before it."""
+        client = self.client
+        client.wait(lambda: self._has_packet() or client.terminated or self.has_ended)
+        return self._packets.pop(0) if self._has_packet() else None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the server has ended the session, or the stream."""
+        return self.session in self.client.ended or self.number in self.client.resets
+
+    def wait_delivered(self) -> None:
+        """Block until the server has acknowledged what was sent, or the connection has ended."""
+        sender = self.client.quic._streams[self.number].sender
+        self.client.wait(lambda: not sender._buffer or self.client.terminated or self.has_ended)
+
     def _has_packet(self) -> bool:
         data, self.client.received[self.number] = self.client.received[self.number], b""
         self._packets += self._decoder.feed(data)

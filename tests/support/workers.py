@@ -53,6 +53,10 @@ channel.PATIENCE = unix_listener.PATIENCE = forwarder.PATIENCE = patience
 if options.pop("apart", False):
     # no worker finds the others' sockets, as on another machine
     routing.choose_names = lambda group: addresses.AbstractNames(f"{group} of {os.getpid()}")
+if options.pop("streams", False):
+    # as where sockets cannot keep records apart
+    from engineio_wsgi.cluster.local import records
+    records.KIND = socket.SOCK_STREAM
 sockets = options.pop("sockets", None)
 if sockets:
     # as where there are no abstract names, and the kernel does not tell the user at the other end

@@ -59,7 +59,12 @@ def follow(sid: str, names: WorkerNames, sessions: Container[str], forward: Call
         if sid in sessions:
             return None
         if names.is_own(owner):
-            if not names.expects(owner):
-                raise OwnerGone("the process that had the session is gone")
+            _check_expected(owner, names)
             is_at_former = True
         gevent.sleep(PERIOD)
+
+
+def _check_expected(owner: str, names: WorkerNames) -> None:
+    """Raise `OwnerGone` if no sessions of a worker of this name will arrive any more."""
+    if not names.expects(owner):
+        raise OwnerGone("the process that had the session is gone")

@@ -27,7 +27,7 @@ _PREFIX = Struct("!BI")
 #: what stands in the JSON for bytes: their number
 _BYTES = "bytes"
 
-#: turns a value of JSON into what an annotation says
+#: turns a value of JSON into what an annotation says, whatever that is
 Reader = Callable[[Any], Any]
 
 
@@ -58,8 +58,7 @@ def decode(data: bytes) -> SessionSnapshot:
     begin = _PREFIX.size + size
     end = begin
 
-    # Any: what JSON has
-    def take(pairs: dict[str, Any]) -> object:
+    def take(pairs: dict[str, object]) -> object:
         """The bytes that such an object stands for; they come in the order of the objects."""
         nonlocal end
         length = pairs.get(_BYTES)
@@ -78,8 +77,7 @@ def decode(data: bytes) -> SessionSnapshot:
 
 
 @cache
-# Any: annotations have no type
-def _reader_of(annotation: Any) -> Reader:
+def _reader_of(annotation: Any) -> Reader:  # the parts of a type are of any kind
     """What reads a value of this type, and raises ``ValueError`` for any other."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is UnionType:

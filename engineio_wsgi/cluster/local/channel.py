@@ -1,6 +1,6 @@
 """Channels between two workers of a machine: messages with a deadline, and file descriptors beside them.
 
-Owns the ``SOCK_SEQPACKET`` socket, and splits messages into records. Each request has a channel to itself until it is answered,
+Owns the socket, and splits messages into records. Each request has a channel to itself until it is answered,
 so that a slow, stopped or dead worker delays no other request. Closing the channel cancels the request.
 """
 
@@ -19,6 +19,7 @@ from gevent import monkey
 from gevent.socket import wait_read, wait_write
 
 from engineio_wsgi.cluster.local.names import belongs_to_us
+from engineio_wsgi.cluster.local.records import CLOSE_ON_EXEC, NO_SIGNAL, Ancillary, descriptors_in, make_socket, records_of
 from engineio_wsgi.cluster.messages import Kind, Message
 from engineio_wsgi.errors import BadMessage, OwnerGone
 from engineio_wsgi.http.hub_thread import has_hub
@@ -32,8 +33,7 @@ PATIENCE = 5.0
 RECORD_SIZE = 32_768
 #: file descriptors that are received beside a record; more than one is an error, and all are closed
 MAX_DESCRIPTORS = 4
-_INT_SIZE = array.array("i").itemsize
-_BESIDE_SIZE = _socket.CMSG_SPACE(MAX_DESCRIPTORS * _INT_SIZE)
+_BESIDE_SIZE = _socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
 #: seconds between two attempts to reach a worker whose queue is full, at first and at most
 FIRST_RETRY, LAST_RETRY = 0.001, 0.05
 
@@ -52,10 +52,11 @@ class Channel:
         sock: a connected, non-blocking C socket; it belongs to this object.
     """
 
-    __slots__ = ("_cut_short", "_descriptors", "_sock")
+    __slots__ = ("_cut_short", "_descriptors", "_records", "_sock")
 
     def __init__(self, sock: _socket.socket) -> None:
         self._sock = sock
+        self._records = records_of(sock, self._keep)
         self._descriptors: list[int] = []
         #: whether the kernel dropped a file descriptor, because this process has too many (unix(7), MSG_CTRUNC)
         self._cut_short = False
@@ -76,7 +77,7 @@ class Channel:
         in_time = True
         while data or beside:
             try:
-                sent = self._sock.sendmsg([data[:RECORD_SIZE]], beside, _socket.MSG_NOSIGNAL)
+                sent = self._records.sendmsg([data[:RECORD_SIZE]], beside, NO_SIGNAL)
             except BlockingIOError:
                 if not in_time:
                     raise TimeoutError(SILENT) from None
@@ -122,23 +123,24 @@ class Channel:
             # no answer is so fast that a try before the wait would succeed
             in_time = _wait(self._sock, READ, deadline)
             try:
-                data, beside, flags, _ = self._sock.recvmsg(RECORD_SIZE, _BESIDE_SIZE, _socket.MSG_CMSG_CLOEXEC)
+                data, beside, flags, _ = self._records.recvmsg(RECORD_SIZE, _BESIDE_SIZE, CLOSE_ON_EXEC)
                 break
             except BlockingIOError:
                 # a record that has arrived is read even if this process is late
                 if not in_time:
                     raise TimeoutError(SILENT) from None
-        for level, kind, content in beside:
-            if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
-                numbers = array.array("i")
-                numbers.frombytes(content[:len(content) - len(content) % _INT_SIZE])
-                self._descriptors.extend(numbers)
+        if beside:
+            self._keep(beside)
+        if flags & _socket.MSG_TRUNC:
+            raise BadMessage(f"a record is longer than {RECORD_SIZE} bytes")
         if not data:
             raise ConnectionResetError("the other worker has closed the channel")
         self._cut_short |= bool(flags & _socket.MSG_CTRUNC)
-        if flags & _socket.MSG_TRUNC:
-            raise BadMessage(f"a record is longer than {RECORD_SIZE} bytes")
         return bytes(data)
+
+    def _keep(self, beside: Ancillary) -> None:
+        """Keep the file descriptors that came beside a record until they are taken or closed."""
+        self._descriptors.extend(descriptors_in(beside))
 
     def ask(self, message: Message, deadline: float, descriptor: int | None = None) -> Message:
         """Send a message, and return the reply. Blocks until then. See :meth:`send` and :meth:`receive`."""
@@ -156,10 +158,10 @@ class Channel:
         with suppress(OSError):
             try:
                 # if this process was late itself, the reply is here, and the channel stays in use
-                data = self._sock.recv(RECORD_SIZE)
+                data = self._records.recv(RECORD_SIZE)
             except BlockingIOError:
                 self._sock.shutdown(_socket.SHUT_RD)
-                data = self._sock.recv(RECORD_SIZE)
+                data = self._records.recv(RECORD_SIZE)
             return Message.parse(data) if data else None
         return None
 
@@ -215,7 +217,7 @@ class Channel:
         messages: list[Message] = []
         with suppress(OSError, BadMessage):
             self._sock.shutdown(_socket.SHUT_RD)
-            while data := self._sock.recv(RECORD_SIZE):
+            while data := self._records.recv(RECORD_SIZE):
                 messages.append(Message.parse(data))
         return messages
 
@@ -268,7 +270,7 @@ def connect(address: str, deadline: float) -> Channel:
     Raises:
         OwnerGone: no process listens, another user's process does, or the queue stays full.
     """
-    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    sock = make_socket()
     try:
         sock.setblocking(False)
         _connect(sock, address, deadline)

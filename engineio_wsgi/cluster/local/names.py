@@ -20,6 +20,7 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import Protocol
 
+from engineio_wsgi.cluster.local.records import make_socket
 from engineio_wsgi.runtime.forks import reserve_names
 
 __all__ = ["FORMER", "AbstractNames", "Folder", "Names", "belongs_to_us", "choose_names", "is_worker_id", "listening_names",
@@ -160,7 +161,7 @@ class Folder:
 
 
 def _listen(address: str) -> _socket.socket:
-    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    sock = make_socket()
     try:
         sock.setblocking(False)
         sock.bind(address)
@@ -181,7 +182,7 @@ def _is_private(path: Path) -> bool:
 
 
 def _is_alive(address: str) -> bool:
-    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    sock = make_socket()
     sock.setblocking(False)
     try:
         sock.connect(address)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from engineio_wsgi.cli.watching import WatchedFiles
+import pytest
+
+from engineio_wsgi.cli.watching import WatchedFiles, short_name
 
 
 def test_a_file_that_was_modified_is_found_once(tmp_path: Path) -> None:
@@ -31,3 +33,12 @@ def test_a_file_that_is_replaced_has_changed_when_it_is_there_again(tmp_path: Pa
     path.write_text("new")
     os.utime(path, ns=(1, 1))
     assert files.changed() == [str(path)]
+
+
+def test_names_are_short_while_the_current_folder_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    assert short_name(str(folder / "a.py")) == "a.py"
+    folder.rmdir()
+    assert short_name("/x/a.py") == "/x/a.py"

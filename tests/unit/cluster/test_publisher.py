@@ -104,6 +104,15 @@ def test_replies_come_by_worker(bus: Bus, asking: str) -> None:
     assert bus.workers[asking].publisher.ask("weather", "?", 60, "") == {}
 
 
+def test_a_worker_with_several_names_answers_once(bus: Bus) -> None:
+    """It has taken over the sessions of workers that have gone, and their names."""
+    for name in ("dddd", "eeee"):
+        bus.workers[name] = bus.workers["bbbb"]
+    for _ in range(2):
+        assert bus.workers["aaaa"].publisher.ask("news", "?", 3600, "") == {"aaaa": "from a", "bbbb": b"from b"}
+    assert bus.workers["bbbb"].heard == ["?", "?"]
+
+
 def test_a_message_for_a_session_reaches_its_worker_only(bus: Bus) -> None:
     publisher = bus.workers["aaaa"].publisher
     publisher.publish("news", "there", "bbbb1")

@@ -18,12 +18,12 @@ from engineio_wsgi.runtime.connection import Connection, detach
 def test_gunicorn_reads_nothing_but_the_hooks_from_the_module() -> None:
     """``-c python:engineio_wsgi.gunicorn`` makes a setting of every name in the module that is one."""
     settings = {setting.name for setting in KNOWN_SETTINGS}
-    assert settings & {*vars(room)} == {"pre_fork", "post_worker_init", "worker_exit"}
+    assert settings & {*vars(room)} == {"post_worker_init", "pre_fork", "worker_exit"}
 
 
 def test_the_hooks_have_the_arguments_that_gunicorn_gives_them() -> None:
     cfg = gunicorn.config.Config()
-    for name in ("post_worker_init", "worker_exit"):
+    for name in ("post_worker_init", "pre_fork", "worker_exit"):
         cfg.set(name, getattr(room, name))
 
 
