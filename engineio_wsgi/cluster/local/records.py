@@ -11,12 +11,14 @@ import array
 import os
 import struct
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 __all__ = ["CLOSE_ON_EXEC", "NO_SIGNAL", "Ancillary", "Records", "descriptors_in", "make_socket", "records_of"]
 
 #: what came beside a record: level, kind, content
 Ancillary = Iterable[tuple[int, int, bytes]]
+#: what is sent beside a record
+Beside = Iterable[tuple[int, int, "bytes | array.array[int]"]]
 
 #: flags that not every platform has. Python ignores SIGPIPE; without the other one, descriptors are marked after they have come
 NO_SIGNAL: int = getattr(_socket, "MSG_NOSIGNAL", 0)
@@ -28,7 +30,7 @@ _INT_SIZE = array.array("i").itemsize
 class Records(Protocol):
     """A connected socket that sends and receives whole records, as a C socket of the kind ``SOCK_SEQPACKET`` does."""
 
-    def sendmsg(self, buffers: Sequence[memoryview], ancillary: Any, flags: int, /) -> int:
+    def sendmsg(self, buffers: Sequence[memoryview], ancillary: Beside, flags: int, /) -> int:
         """Send one record and descriptors beside it.
 
         Raises:
@@ -36,7 +38,7 @@ class Records(Protocol):
         """
         ...
 
-    def recvmsg(self, size: int, ancillary_size: int, flags: int, /) -> tuple[bytes, Any, int, Any]:
+    def recvmsg(self, size: int, ancillary_size: int, flags: int, /) -> tuple[bytes, Ancillary, int, object]:
         """Receive one record; an empty one if the other side has closed. ``MSG_TRUNC`` is set if it is longer than ``size``.
 
         Raises:
@@ -64,12 +66,12 @@ class StreamRecords:
         self._keep = keep
         #: the rest of a record of which the kernel has taken a part, or nothing yet, and what is sent beside its first byte
         self._unsent = memoryview(b"")
-        self._beside: Any = ()
+        self._beside: Beside = ()
         #: the length and the record, as far as they have arrived, and the flags that came with them
         self._received = bytearray()
         self._flags = 0
 
-    def sendmsg(self, buffers: Sequence[memoryview], ancillary: Any, flags: int, /) -> int:
+    def sendmsg(self, buffers: Sequence[memoryview], ancillary: Beside, flags: int, /) -> int:
         """See :class:`Records`."""
         size = sum(map(len, buffers))
         if not self._unsent:
@@ -80,7 +82,7 @@ class StreamRecords:
             self._unsent, self._beside = self._unsent[sent:], ()
         return size
 
-    def recvmsg(self, size: int, ancillary_size: int, flags: int, /) -> tuple[bytes, Any, int, Any]:
+    def recvmsg(self, size: int, ancillary_size: int, flags: int, /) -> tuple[bytes, Ancillary, int, object]:
         """See :class:`Records`. Never reads ahead: the next record has descriptors of its own."""
         if not self._fill(_LENGTH.size, ancillary_size, flags):
             return b"", (), 0, None
