@@ -361,6 +361,8 @@ class Registry:
         Raises:
             ValueError: the snapshot is not valid.
         """
+        # before the session schedules its heartbeat: the timer counts from its start
+        self.heartbeat_timer.start()
         session.resume(transport, snapshot)
         if self._quota is not None:
             self._quota.add(session.remote_address)
@@ -368,7 +370,6 @@ class Registry:
         for group in snapshot.groups:
             self.groups.join(session, group)
         self.observers.on_moved(session, "in")
-        self.heartbeat_timer.start()
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("= %s: came from another worker over %s", shorten(session.id), transport.name)
         session.inbox.queue_call(self._resumed, session)

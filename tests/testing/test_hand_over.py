@@ -411,7 +411,7 @@ def test_an_upgrade_that_has_begun_is_abandoned_or_finished(servers: tuple[Serve
 
 
 def test_the_next_ping_comes_when_it_was_due() -> None:
-    old, new = equal_servers(ping_interval=0.5, ping_timeout=0.5)
+    old, new = equal_servers(ping_interval=0.5, ping_timeout=60)
     for server in (old, new):
         server.listen(("127.0.0.1", 0))
     client = websocket_of(old)
@@ -419,7 +419,18 @@ def test_the_next_ping_comes_when_it_was_due() -> None:
         assert client.recv() == "2"
         hand_over(leaving, heir)
         client.send("3")
-    # a client that is silent is found out by the server that it has moved to
+    assert client.recv() == "2"
+    client.close()
+    old.close(0)
+    new.close(0)
+
+
+def test_a_client_that_is_silent_is_closed_where_it_has_moved_to() -> None:
+    old, new = equal_servers(ping_interval=0.5, ping_timeout=0.5)
+    for server in (old, new):
+        server.listen(("127.0.0.1", 0))
+    client = websocket_of(old)
+    hand_over(old, new)
     assert client.recv() == "2"
     assert client.wait_closed().code == 1000
     old.close(0)

@@ -40,9 +40,8 @@ from engineio_wsgi.protocol.websocket.frames import (
 from engineio_wsgi.runtime.deadline import Deadline
 from engineio_wsgi.server import servers
 from engineio_wsgi.session.socket import Socket, as_message
-from engineio_wsgi.simulated_handover import hand_over
 
-__all__ = ["Client", "Refused", "hand_over"]
+__all__ = ["Client"]
 
 #: the content of an open packet, in which each key has a type of its own
 Handshake: TypeAlias = dict[str, Any]
