@@ -5,9 +5,9 @@ Sampling goes on while nobody looks, so that the page shows what was before it w
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable
+from time import process_time, time
 from typing import NamedTuple
 
 import gevent
@@ -82,12 +82,12 @@ class History:
         """Sample from now on. Harmless if repeated."""
         if self._timer is None:
             self._before = self._read()
-            self._cpu_before, self._sampled_at = time.process_time(), monotonic()
+            self._cpu_before, self._sampled_at = process_time(), monotonic()
             self._schedule()
 
     def _schedule(self) -> None:
         """Sample in the middle of the next period, so that each period has one sample."""
-        after = PERIOD * 1.5 - time.time() % PERIOD
+        after = PERIOD * 1.5 - time() % PERIOD
         self._due = monotonic() + after
         self._timer = gevent.get_hub().loop.timer(after, ref=False)
         self._timer.start(self._sample)
@@ -106,12 +106,12 @@ class History:
 
     def _sample(self) -> None:
         now, before = self._read(), self._before
-        cpu, at = time.process_time(), monotonic()
+        cpu, at = process_time(), monotonic()
         elapsed = max(at - self._sampled_at, 0.001)
         # nothing else measures in a worker without sessions
         lag = max(self._lag, at - self._due)
         self._samples.append(Sample(
-            int(time.time() // PERIOD), now.sessions, now.opened - before.opened, now.closed - before.closed,
+            int(time() // PERIOD), now.sessions, now.opened - before.opened, now.closed - before.closed,
             now.refused - before.refused, _difference(now.messages_in, before.messages_in),
             _difference(now.messages_out, before.messages_out),
             round(lag * 1000, 1), round((cpu - self._cpu_before) / elapsed * 100, 1)))

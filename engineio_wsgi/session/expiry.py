@@ -6,8 +6,8 @@ For the hub's thread only.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from time import time
 from typing import Protocol
 
 from engineio_wsgi.runtime.deadline import TURN, DeadlineTimer
@@ -96,7 +96,7 @@ class Expiry:
         self.at = at
         if at is not None:
             # the application's clock, which a test may have frozen: the time is one of it
-            self._timer = DeadlineTimer(self._session.loop, max(at - time.time(), TURN), self._on_time)
+            self._timer = DeadlineTimer(self._session.loop, max(at - time(), TURN), self._on_time)
 
     def stop(self) -> None:
         """The session does not expire any more. Harmless if repeated."""
