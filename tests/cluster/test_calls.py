@@ -23,6 +23,7 @@ from support.workers import Workers
 import engineio_wsgi
 from engineio_wsgi import Bundle, ConfigurationError, Emitter
 from engineio_wsgi.cluster.local.names import AbstractNames
+from engineio_wsgi.cluster.messages import VERSION
 from engineio_wsgi.errors import NoWorkers
 
 UNKNOWN = "zzzz-no-such-session"
@@ -261,15 +262,15 @@ def call_message(fields: list[str]) -> bytes:
     """The bytes of a call, whose body is no text."""
     head = "".join(f"\0{field}" for field in fields).encode()
     body = b"\xff\xfe"
-    return struct.pack("!BcII", 3, b"L", len(head), len(body)) + head + body
+    return struct.pack("!BcII", VERSION, b"L", len(head), len(body)) + head + body
 
 
 #: fields behind the group
 GARBAGE: dict[str, list[str]] = {
-    "no action": ["explode", "text", "compress", "", "close", "", "x"],
-    "two sids": ["send", "text", "compress", "", "close", "", "x", "y"], "nothing": [],
-    "text that is none": ["broadcast", "text", "compress", "", "close", ""],
-    "no way of delivery": ["broadcast", "text", "compress", "", "explode", ""],
+    "no action": ["explode", "text", "compress", "", "close", "", "", "x"],
+    "two sids": ["send", "text", "compress", "", "close", "", "", "x", "y"], "nothing": [],
+    "text that is none": ["broadcast", "text", "compress", "", "close", "", ""],
+    "no way of delivery": ["broadcast", "text", "compress", "", "explode", "", ""],
 }
 
 

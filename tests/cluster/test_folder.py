@@ -96,7 +96,7 @@ def test_a_directory_that_others_could_have_made_is_refused(start: Start, folder
         folder.mkdir(mode=0o755)
     group = start(1, sockets=str(folder))
     assert group.workers[0].connect().get("/engine.io/?EIO=4&transport=polling").status == 500
-    group.wait_for_log(f"cluster: workers cannot listen for each other here: {folder} has to be a directory of this user's")
+    group.wait_for_log(f"cluster: workers cannot listen for each other here: {folder} is not a directory of this user")
     assert reach.workers() == []
 
 

@@ -19,6 +19,8 @@ from support.rawhttp import ConnectionEnded
 from support.rawwebsocket import Closed, Refused
 from support.workers import Nomad, Worker, Workers, knock, settled
 
+from engineio_wsgi.cluster.messages import VERSION
+
 Start = Callable[..., Workers]
 
 
@@ -393,7 +395,7 @@ def test_tls_worker_that_closes(start: Start, certificate: dict[str, str]) -> No
     assert not group.complaints()
 
 
-def message(kind: bytes, fields: Sequence[str] = (), body: bytes = b"", version: int = 3) -> bytes:
+def message(kind: bytes, fields: Sequence[str] = (), body: bytes = b"", version: int = VERSION) -> bytes:
     """The bytes of a message between workers."""
     head = "".join(f"\0{field}" for field in fields).encode()
     return struct.pack("!BcII", version, kind, len(head), len(body)) + head + body
@@ -414,10 +416,10 @@ GARBAGE = {
     "another version": message(b"C", version=1),
     "no such kind": message(b"?"),
     "an answer that nobody waits for": message(b"A", ["200 OK"]),
-    "sizes beyond all measure": struct.pack("!BcII", 3, b"R", 0xFFFFFFFF, 0xFFFFFFFF),
+    "sizes beyond all measure": struct.pack("!BcII", VERSION, b"R", 0xFFFFFFFF, 0xFFFFFFFF),
     "longer than it says": message(b"R") + b"more",
-    "no text": struct.pack("!BcII", 3, b"R", 3, 0) + b"\0\xff\xff",
-    "many fields": struct.pack("!BcII", 3, b"R", 20_000, 0) + bytes(20_000),
+    "no text": struct.pack("!BcII", VERSION, b"R", 3, 0) + b"\0\xff\xff",
+    "many fields": struct.pack("!BcII", VERSION, b"R", 20_000, 0) + bytes(20_000),
     "no environ": message(b"R", [TERMS, "x"]),
     "an environ without a method": message(b"R", [TERMS, "x", "PATH_INFO", "/"]),
     "a name without a value": message(b"R", [TERMS, "x", "REQUEST_METHOD", "GET", "PATH_INFO"]),
@@ -471,7 +473,7 @@ def test_half_a_message_delays_no_other_request(start: Start) -> None:
     session = Nomad(owner).open()
     visitors = [knock(session.sid[:4]) for _ in range(50)]
     for visitor in visitors:
-        visitor.send(struct.pack("!BcII", 3, b"R", 100, 100) + b"x")
+        visitor.send(struct.pack("!BcII", VERSION, b"R", 100, 100) + b"x")
     session.served = other
     session.say("as if nothing had happened")
     assert session.hear() == "as if nothing had happened"

@@ -63,6 +63,8 @@ def talk(served: Any, name: int, messages: int = 8) -> int:
     websocket.send("4by websocket")
     assert websocket.recv() == "4by websocket"
     session.close_websocket(websocket)
+    for connection in (session.posting, session.getting):
+        connection.close()
     return sum(one["hops"] for one in seen)
 
 

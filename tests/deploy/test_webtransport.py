@@ -51,11 +51,13 @@ def server(request: pytest.FixtureRequest, tmp_path: Path, certificate: dict[str
 
 @pytest.mark.deadline(600)
 def test_clients_of_several_workers(server: ServerProcess) -> None:
-    clients = [Client(server.served.address) for _ in range(8)]
-    streams = [client.open() for client in clients]
-    # a session id begins with its worker's
-    workers = {stream.handshake()["sid"][:4] for stream in streams}
-    assert 1 < len(workers) <= WORKERS
+    clients, streams, workers = [], [], set()
+    # the kernel may give one worker many clients in a row
+    while len(workers) < 2:
+        clients.append(Client(server.served.address))
+        streams.append(clients[-1].open())
+        # a session id begins with its worker's
+        workers.add(streams[-1].handshake()["sid"][:4])
     for _ in range(3):
         for client, stream in zip(clients, streams, strict=True):
             client.move()
