@@ -153,7 +153,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         """Move the sessions, or close them; accept nothing more, and let the requests that are under way be answered."""
         deadline = monotonic() + self.cfg.graceful_timeout
         signs_of_life = gevent.spawn(self._keep_notifying)
-        handover.leave(deadline, servers)
+        # what does not move has this time to be closed
+        handover.leave(deadline - RESERVE, servers)
         for server in servers:
             server.close()
         # while polling clients fetch what waits for them, their connections are served as before

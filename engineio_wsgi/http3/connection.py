@@ -50,6 +50,8 @@ MAX_UNDECODED = 16_384
 MAX_STREAMS = 16
 #: sessions that a connection may have at a time
 MAX_SESSIONS = 4
+#: bytes of the header fields of a request, after decompression
+MAX_HEADERS = 32_768
 #: seconds that a connection stays open after its last session, so that the client gets the session's end
 LINGER = 2.0
 #: the error code for a stream that is not taken: WEBTRANSPORT_BUFFERED_STREAM_REJECTED
@@ -251,6 +253,8 @@ class Http3Connection:
             self.send_headers(stream_id, [(b":status", b"404")], True)
         elif len(self._sessions) >= MAX_SESSIONS:
             self.send_headers(stream_id, [(b":status", b"429")], True)
+        elif sum(len(name) + len(value) for name, value in event.headers) > MAX_HEADERS:
+            self.send_headers(stream_id, [(b":status", b"431")], True)
         else:
             offer = SessionOffer()
             address = self._quic.get_peer_address() or ("", 0)
