@@ -51,7 +51,7 @@ MAX_STREAMS = 16
 #: sessions that a connection may have at a time
 MAX_SESSIONS = 4
 #: bytes of the header fields of a request, after decompression
-MAX_HEADERS = 32_768
+MAX_HEADERS = 16_384
 #: seconds that a connection stays open after its last session, so that the client gets the session's end
 LINGER = 2.0
 #: the error code for a stream that is not taken: WEBTRANSPORT_BUFFERED_STREAM_REJECTED

@@ -274,6 +274,15 @@ def test_a_session_too_many(listen: Any) -> None:
     client.close()
 
 
+def test_header_fields_that_are_too_large_together(listen: Any) -> None:
+    listener, _ = listen()
+    client = Client(listener.address)
+    # compressed they are smaller: a zero has five bits
+    assert client.response(client.request("/" + "0" * 10_000, origin="https://" + "0" * 12_000))[":status"] == "431"
+    assert client.open("/").send("4hello").packet() == "4hello"
+    client.close()
+
+
 def test_an_unfinished_request_is_not_kept(listen: Any) -> None:
     listener, _ = listen()
     client = Client(listener.address)
