@@ -31,7 +31,7 @@ from engineio_wsgi.http3.stream import STREAM_WINDOW, SessionStream
 from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.deadline import DeadlineTimer
 from engineio_wsgi.runtime.loop import Loop, Timer
-from engineio_wsgi.vendors.aioquic_connections import PacedConnection, undecoded
+from engineio_wsgi.vendors.aioquic_connections import PacedConnection, StaticHeadersConnection, undecoded
 
 if TYPE_CHECKING:
     from aioquic.quic.connection import NetworkAddress
@@ -197,7 +197,7 @@ class Http3Connection:
             self._owner.on_id_retired(event.connection_id)
         elif isinstance(event, ProtocolNegotiated):
             # before the client has finished its handshake, so that it gets the settings with the server's part
-            self._http = H3Connection(self._quic, enable_webtransport=True)
+            self._http = StaticHeadersConnection(self._quic)
         elif isinstance(event, HandshakeCompleted):
             self._owner.on_connected(self)
 

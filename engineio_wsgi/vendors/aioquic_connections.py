@@ -4,7 +4,8 @@ Relies on: ``_buffer.Buffer``, which ``aioquic.buffer`` exports without saying s
 ``_logger``, ``_host_cids``, ``_local_initial_source_connection_id``, ``_replenish_connection_ids``, ``_local_max_data``,
 ``_local_max_streams_bidi`` and ``_local_max_streams_uni``; that ``_write_stream_limits`` and ``_write_connection_limits`` double
 a limit of which more than half is used, and send one whose value has changed; ``QuicStreamSender._buffer``, which has the bytes
-that are not acknowledged, and ``_reset_error_code``; ``H3Connection._stream``, and the ``buffer`` of its streams.
+that are not acknowledged, and ``_reset_error_code``; ``H3Connection._stream``, and the ``buffer`` of its streams;
+``H3Connection._decoder`` and ``_get_local_settings``.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import pylsqpack
 from aioquic._buffer import Buffer
-from aioquic.h3.connection import H3Connection
+from aioquic.h3.connection import H3Connection, Setting
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import ConnectionTerminated
@@ -22,7 +24,7 @@ from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
-__all__ = ["PacedConnection", "header_of", "undecoded"]
+__all__ = ["PacedConnection", "StaticHeadersConnection", "header_of", "undecoded"]
 
 
 class _DebugLogger(logging.LoggerAdapter[logging.Logger]):
@@ -136,6 +138,20 @@ def header_of(data: bytes, id_size: int) -> QuicHeader:
         ValueError: it is none of QUIC.
     """
     return pull_quic_header(Buffer(data=data), host_cid_length=id_size)
+
+
+class StaticHeadersConnection(H3Connection):
+    """HTTP/3 with WebTransport, whose clients may not fill a table of header fields (RFC 9204, 3.2.3).
+
+    With a table, a field of 4 KB is repeated by one byte, and 16 KB of a request become 65 MB.
+    """
+
+    def __init__(self, quic: QuicConnection) -> None:
+        super().__init__(quic, enable_webtransport=True)
+        self._decoder = pylsqpack.Decoder(0, 0)
+
+    def _get_local_settings(self) -> dict[int, int]:
+        return {**super()._get_local_settings(), Setting.QPACK_MAX_TABLE_CAPACITY: 0, Setting.QPACK_BLOCKED_STREAMS: 0}
 
 
 def undecoded(http: H3Connection, stream_id: int) -> int:

@@ -13,6 +13,7 @@ import gevent
 import gevent.socket
 import pytest
 from aioquic.buffer import encode_uint_var
+from aioquic.h3.connection import Setting
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet import QuicPacketType, encode_quic_version_negotiation
@@ -271,6 +272,15 @@ def test_a_session_too_many(listen: Any) -> None:
     streams = [client.open("/") for _ in range(4)]
     assert client.response(client.request("/"))[":status"] == "429"
     assert [stream.send("4hello").packet() for stream in streams] == ["4hello"] * 4
+    client.close()
+
+
+def test_clients_may_fill_no_table_of_header_fields(listen: Any) -> None:
+    listener, _ = listen()
+    client = Client(listener.address)
+    client.open("/")
+    client.wait(lambda: client.http.received_settings is not None)
+    assert client.http.received_settings[Setting.QPACK_MAX_TABLE_CAPACITY] == 0
     client.close()
 
 
