@@ -15,6 +15,7 @@ import gevent
 from greenlet import greenlet
 
 import engineio_wsgi
+from engineio_wsgi.heap import freeze_heap, limit_collections
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -69,6 +70,9 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     http = engineio_wsgi.http.http_server.HttpServer(("127.0.0.1", 0), server.wrap(stats))
     http.start()
+    # as `engineio-wsgi serve` does
+    freeze_heap()
+    limit_collections()
     print(http.server_port, flush=True)
     gevent.spawn(broadcast)
     http.serve_forever()
