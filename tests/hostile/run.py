@@ -73,6 +73,8 @@ class Row(NamedTuple):
     p99: float
     growth: float
     cpu: float
+    #: share of the time for which the server was ready to run, and other processes had its core
+    waited: float
     lines: int
     complaints: list[str]
 
@@ -128,6 +130,10 @@ class Target:
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def waited_seconds(self) -> float:
+        """For which the server was ready to run, and did not."""
+        return int(Path(f"/proc/{self.process.pid}/schedstat").read_text().split()[1]) / 1e9
+
     def resident(self) -> int:
         """KB of the server."""
         return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
@@ -141,15 +147,16 @@ class Target:
         for witness in self.witnesses:
             witness.seconds = []
         self.lines()
-        cpu, began, first = self.cpu_seconds(), monotonic(), self.resident()
+        cpu, waited, began, first = self.cpu_seconds(), self.waited_seconds(), monotonic(), self.resident()
         peak = first
         while monotonic() - began < seconds:
             gevent.sleep(0.1)
             peak = max(peak, self.resident())
-        cpu = (self.cpu_seconds() - cpu) / (monotonic() - began)
+        elapsed = monotonic() - began
+        cpu, waited = (self.cpu_seconds() - cpu) / elapsed, (self.waited_seconds() - waited) / elapsed
         took = sorted(each for witness in self.witnesses for each in witness.seconds) or [float("nan")]
         lines = self.lines()
-        return Row(1000 * took[len(took) // 2], 1000 * took[int(len(took) * 0.99)], peak - first, cpu, len(lines),
+        return Row(1000 * took[len(took) // 2], 1000 * took[int(len(took) * 0.99)], peak - first, cpu, waited, len(lines),
                    [line for line in lines if "Traceback" in line or line.startswith("ERROR")])
 
 
@@ -173,8 +180,8 @@ def attack(target: Target, name: str, seconds: float, quiet: Row, most: float | 
         gevent.sleep(0.5)
         after = target.stats()
     lost = 2 * WITNESSES - target.alive()
-    print(f"{name:18} memory {row.growth / 1024:+7.1f} MB   CPU {100 * row.cpu:4.0f} %   p50 {row.p50:6.1f} ms   "
-          f"p99 {row.p99:7.1f} ms ({row.p99 / quiet.p99:4.1f} × quiet)   log {row.lines:3}   left: files "
+    print(f"{name:18} memory {row.growth / 1024:+7.1f} MB   CPU {100 * row.cpu:4.0f} %   waited {100 * row.waited:4.1f} %   "
+          f"p50 {row.p50:6.1f} ms   p99 {row.p99:7.1f} ms ({row.p99 / quiet.p99:4.1f} × quiet)   log {row.lines:3}   left: files "
           f"{after['files'] - before['files']:+d}, sessions {after['sessions'] - before['sessions']:+d}, lost {lost}", flush=True)
     bounds = {
         f"memory grew by {row.growth} KB": row.growth > MAX_GROWTH_KB,
@@ -212,7 +219,7 @@ def main() -> int:
             gevent.sleep(1)
             quiet = target.watch(given.seconds)
             print(f"{'quiet':18} memory {quiet.growth / 1024:+7.1f} MB   CPU {100 * quiet.cpu:4.0f} %   "
-                  f"p50 {quiet.p50:6.1f} ms   p99 {quiet.p99:7.1f} ms", flush=True)
+                  f"waited {100 * quiet.waited:4.1f} %   p50 {quiet.p50:6.1f} ms   p99 {quiet.p99:7.1f} ms", flush=True)
             for name in given.names or ATTACKS:
                 found += attack(target, name, given.seconds, quiet, given.latency)
         finally:
