@@ -21,7 +21,7 @@ __all__ = ["Arrivals", "arrivals_of"]
 #: seconds of a turn for connections that are no session's. A handshake takes about 0.3 ms; what has begun is completed
 SLICE = 0.002
 #: connections that may wait for a slice before a server leaves others with the kernel. They are about what one slice is for
-MAX_WAITING = 8
+MAX_WAITING = 16
 
 
 class Arrivals:

@@ -37,7 +37,7 @@ class HttpServer(WSGIServer):  # type: ignore[misc]
     """
 
     #: connections that are accepted in a turn of the event loop at most; gevent's is 100
-    max_accept = 8
+    max_accept = 16
     #: the same with TLS, whose handshake takes 1 ms and more
     max_accept_tls = 2
 
