@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import tracemalloc
@@ -290,6 +291,25 @@ def test_header_fields_that_are_too_large_together(listen: Any) -> None:
     # compressed they are smaller: a zero has five bits
     assert client.response(client.request("/" + "0" * 10_000, origin="https://" + "0" * 12_000))[":status"] == "431"
     assert client.open("/").send("4hello").packet() == "4hello"
+    client.close()
+
+
+def test_trailers_behind_the_answer_are_ignored(listen: Any, caplog: pytest.LogCaptureFixture) -> None:
+    listener, _ = listen()
+    client = Client(listener.address)
+    number = client.request("/", method="GET", protocol="")
+    assert client.response(number)[":status"] == "404"
+    assert client.http is not None
+    client.http.send_headers(number, [(b"x-trailer", b"1")])
+    client.send()
+    # before the client has acknowledged the answer's end, too
+    number = client.request("/", method="GET", protocol="")
+    client.http.send_headers(number, [(b"x-trailer", b"1")])
+    client.send()
+    assert client.response(number)[":status"] == "404"
+    assert client.open("/").send("4hello").packet() == "4hello"
+    assert listener.connections == 1
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
     client.close()
 
 
