@@ -89,6 +89,7 @@ class WebTransportServer:
 
         Raises:
             CannotListen: the address cannot be used; an ``OSError``.
+            ConfigurationError: with ``shared``, the directory in which the processes find each other cannot be used.
         """
         self._listener.listen()
         for server in self._servers:

@@ -24,7 +24,7 @@ from aioquic.quic.retry import QuicRetryTokenHandler
 from gevent.server import DatagramServer
 from gevent.socket import socket as GeventSocket
 
-from engineio_wsgi.errors import CannotListen
+from engineio_wsgi.errors import CannotListen, ConfigurationError
 from engineio_wsgi.http3.connection import CONNECTION_WINDOW, FIRST_WINDOW, MAX_STREAMS, Http3Connection
 from engineio_wsgi.http3.neighbours import Neighbours
 from engineio_wsgi.http3.session import Session
@@ -123,6 +123,7 @@ class Http3Listener(DatagramServer):  # type: ignore[misc]
 
         Raises:
             CannotListen: the address cannot be used; an ``OSError``.
+            ConfigurationError: processes that share the port could not reach each other.
         """
         try:
             self.start()
@@ -133,7 +134,11 @@ class Http3Listener(DatagramServer):  # type: ignore[misc]
         self._raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         hold(self._raw)
         if self._shared:
-            self._neighbours = Neighbours(self.address[1], self._on_passed_on)
+            try:
+                self._neighbours = Neighbours(self.address[1], self._on_passed_on)
+            except ConfigurationError:
+                self.close_connections()
+                raise
 
     def get_listener(self, address: tuple[str, int], family: int | None = None) -> GeventSocket:
         """Called by gevent to bind the socket: gevent's own would let two servers bind a port, and leave it open if it cannot."""

@@ -20,12 +20,14 @@ from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet import QuicPacketType, encode_quic_version_negotiation
 from support.webtransport import Client, make_certificate
 
+from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.http.response import Response
 from engineio_wsgi.http3.connection import CONNECTION_WINDOW, MAX_STREAMS
 from engineio_wsgi.http3.listener import Http3Listener, Limits, configuration_of
 from engineio_wsgi.http3.ports import PacketStream, WebTransportSession
 from engineio_wsgi.http3.session import Session
 from engineio_wsgi.runtime.clock import monotonic
+from engineio_wsgi.runtime.private_folders import folder_of_user
 from engineio_wsgi.vendors.aioquic_connections import header_of
 
 OK = Response("200 OK", [], b"")
@@ -467,6 +469,22 @@ def test_a_client_keeps_its_process_when_others_begin_and_end(listen: Any, liste
     assert first.connections == 8
     for client in clients:
         client.close()
+
+
+def test_a_port_whose_processes_cannot_reach_each_other_is_not_kept(certificate: dict[str, str], tmp_path: Path,
+                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    with udp() as sock:
+        sock.bind(("127.0.0.1", 0))
+        address = sock.getsockname()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    folder = folder_of_user(f"udp-{address[1]}")
+    folder.mkdir()
+    folder.chmod(0o777)
+    listener = Http3Listener(address, configuration_of(**certificate), Limits(1000), Echo().answer, shared=True)
+    with pytest.raises(ConfigurationError, match="cannot reach each other"):
+        listener.listen()
+    with udp() as sock:
+        sock.bind(address)
 
 
 def test_two_servers_that_do_not_share_a_port(listen: Any, listen_beside: Any) -> None:
