@@ -17,7 +17,6 @@ from gevent.socket import socket as GeventSocket
 from engineio_wsgi.engine.middleware import not_implemented
 from engineio_wsgi.engine.webtransports import add_query
 from engineio_wsgi.errors import ConfigurationError
-from engineio_wsgi.http.response import Response
 from engineio_wsgi.http.wsgi_call import call
 from engineio_wsgi.runtime.deadline import Deadline
 from engineio_wsgi.server import Server, servers
@@ -122,11 +121,12 @@ class WebTransportServer:
     def _answer(self, session: Session) -> None:
         add_query(session.environ)
         try:
-            response = call(self._application, session.environ)
-        except Exception:
+            session.answer(call(self._application, session.environ))
+        except BaseException as error:
+            session.fail()
+            if not isinstance(error, Exception):
+                raise
             logger.exception("the application failed; the WebTransport session is refused")
-            response = Response("500 Internal Server Error", [], b"")
-        session.answer(response)
 
 
 def _under_path(server: Server) -> WSGIApplication:

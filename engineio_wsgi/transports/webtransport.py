@@ -31,7 +31,7 @@ from engineio_wsgi.transports.base import (
     count_beyond,
 )
 
-__all__ = ["REFUSED", "WebTransportTransport"]
+__all__ = ["CLOSE_CODES", "REFUSED", "WebTransportTransport"]
 
 logger = logging.getLogger("engine.webtransport")
 

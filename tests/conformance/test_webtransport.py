@@ -574,6 +574,15 @@ def test_an_application_that_fails(serve: Any, short_lived: dict[str, str]) -> N
     assert served.server.clients_count == 0
 
 
+@pytest.mark.complains
+def test_a_response_that_cannot_be_sent(both: Any, caplog: pytest.LogCaptureFixture) -> None:
+    server = both()
+    server.server.on("headers", lambda headers, request: headers.add("X-Price", "5 €"))
+    client = server.client()
+    assert client.response(client.request())[":status"] == "500"
+    assert "the application failed; the WebTransport session is refused" in caplog.text
+
+
 def test_metrics(both: Any) -> None:
     server = both(app=None)
     registry = CollectorRegistry()
