@@ -29,7 +29,8 @@ from engineio_wsgi.runtime.deadline import DeadlineTimer
 from engineio_wsgi.runtime.loop import Loop
 from engineio_wsgi.session.session import Session
 from engineio_wsgi.transports.base import CloseReason
-from engineio_wsgi.transports.webtransport import CLOSE_CODES, REFUSED, WebTransportTransport
+from engineio_wsgi.transports.connected import CLOSE_CODES
+from engineio_wsgi.transports.webtransport import REFUSED, WebTransportTransport
 
 __all__ = ["Relay", "WebTransports", "add_query"]
 
