@@ -12,7 +12,7 @@ from aioquic.quic.connection import QuicConnection
 from aioquic.quic.stream import QuicStream
 from support.webtransport import make_certificate
 
-from engineio_wsgi.http3.listener import configuration_of
+from engineio_wsgi.http3.certificates import CertificateFiles
 from engineio_wsgi.vendors.aioquic_connections import PacedConnection, header_of, undecoded
 
 CLIENT, SERVER = ("127.0.0.1", 1), ("127.0.0.1", 2)
@@ -29,7 +29,7 @@ class Pair:
         self.client.connect(SERVER, self.now)
         first = self.client.datagrams_to_send(self.now)
         header = header_of(first[0][0], 8)
-        self.server = PacedConnection(configuration_of(**certificate), header.destination_cid, None, 5)
+        self.server = PacedConnection(CertificateFiles(**certificate).configuration, header.destination_cid, None, 5)
         for data, _ in first:
             self.server.receive_datagram(data, CLIENT, self.now)
         self.run()
