@@ -23,8 +23,8 @@ from typing import Protocol
 from engineio_wsgi.cluster.local.records import make_socket
 from engineio_wsgi.runtime.forks import reserve_names
 
-__all__ = ["FORMER", "AbstractNames", "Folder", "Names", "belongs_to_us", "choose_names", "is_worker_id", "listening_names",
-           "short_mark", "user_prefix"]
+__all__ = ["FORMER", "AbstractNames", "Folder", "Names", "belongs_to_us", "choose_names", "is_listening", "is_worker_id",
+           "listening_names", "short_mark", "user_prefix"]
 
 #: the beginning of a session id, which becomes a part of a file's name
 _WORKER_ID = re.compile(r"[0-9A-Za-z_-]{4}")
@@ -133,7 +133,7 @@ class Folder:
         if not _is_private(self._path):
             raise PermissionError(f"{self._path} is not a directory of this user with mode 0700; remove it")
         for path in self._sockets():
-            if not _is_alive(str(path)):
+            if not is_listening(str(path)):
                 path.unlink(missing_ok=True)
         # it gets its name once it listens: before that, it looks like the socket of a killed worker
         unnamed = self._path / f".{worker_id}.{os.getpid()}"
@@ -154,7 +154,7 @@ class Folder:
 
     def workers(self) -> list[str]:
         """See :class:`Names`."""
-        return sorted(path.name for path in self._sockets() if _is_alive(str(path)))
+        return sorted(path.name for path in self._sockets() if is_listening(str(path)))
 
     def _sockets(self) -> list[Path]:
         return [path for path in self._path.iterdir() if is_worker_id(path.name)] if _is_private(self._path) else []
@@ -181,7 +181,8 @@ def _is_private(path: Path) -> bool:
     return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077
 
 
-def _is_alive(address: str) -> bool:
+def is_listening(address: str) -> bool:
+    """Whether a process listens on the address of a worker. Does not block."""
     sock = make_socket()
     sock.setblocking(False)
     try:
