@@ -18,10 +18,10 @@ DRIVER = Path(__file__).parent.parent / "interop" / "drivers" / "browser.js"
 
 
 @pytest.fixture
-def browser() -> Iterator[Driver]:
-    """Headless Chromium with an empty page; see the driver for what it can be told."""
+def browser(request: pytest.FixtureRequest) -> Iterator[Driver]:
+    """Headless Chromium with an empty page; see the driver for what it can be told. Its arguments may be the parameter."""
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or "chromium"
-    driver = Driver(str(DRIVER), chromium)
+    driver = Driver(str(DRIVER), chromium, *getattr(request, "param", ()))
     driver.events.wait("ready")
     yield driver
     driver.stop()
