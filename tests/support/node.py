@@ -74,10 +74,14 @@ class Driver:
 
 
 class Browser(Driver):
-    """Headless Chromium with an empty page; see ``interop/drivers/browser.js`` for what it can be told."""
+    """Headless Chromium with an empty page; see ``interop/drivers/browser.js`` for what it can be told.
 
-    def __init__(self) -> None:
-        super().__init__(str(TESTS / "interop" / "drivers" / "browser.js"), find_chromium())
+    Args:
+        arguments: more of Chromium's.
+    """
+
+    def __init__(self, *arguments: str) -> None:
+        super().__init__(str(TESTS / "interop" / "drivers" / "browser.js"), find_chromium(), *arguments)
         self.events.wait("ready")
 
     def goto(self, url: str) -> Any:
