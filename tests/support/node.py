@@ -74,7 +74,11 @@ class Driver:
 
 
 class Browser(Driver):
-    """Headless Chromium with an empty page; see ``interop/drivers/browser.js`` for what it can be told."""
+    """Headless Chromium with an empty page; see ``interop/drivers/browser.js`` for what it can be told.
+
+    Args:
+        arguments: more of Chromium's.
+    """
 
     def __init__(self, *arguments: str) -> None:
         super().__init__(str(TESTS / "interop" / "drivers" / "browser.js"), find_chromium(), *arguments)
