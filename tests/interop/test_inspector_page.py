@@ -7,13 +7,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
 
+import gevent
 import pytest
+from gevent.event import Event
+from gevent.queue import Queue
 from support.clients import PollingSession
 from support.serving import LocalServer
 from werkzeug.wrappers import Response
 
 import engineio_wsgi
-from engineio_wsgi.inspector import Inspector, Password
+from engineio_wsgi.inspector import Inspector, Password, watches
 from engineio_wsgi.testing import Client
 
 pytestmark = [pytest.mark.ours, pytest.mark.deadline(600)]
@@ -59,6 +62,13 @@ class Site:
     def click(self, selector: str) -> None:
         """Press a button."""
         self.evaluate(f"document.querySelector({json.dumps(selector)}).click()")
+
+    def hide(self, hidden: bool) -> None:
+        """What the browser does when the visitor turns to another tab, or comes back."""
+        self.evaluate(f"""(() => {{
+            Object.defineProperty(document, "hidden", {{ get: () => {json.dumps(hidden)}, configurable: true }});
+            document.dispatchEvent(new Event("visibilitychange"));
+        }})()""")
 
     def complaints(self) -> list[Any]:
         """What went wrong in the page, refusals by its policy included."""
@@ -221,14 +231,73 @@ def test_an_upgrade_is_counted(site: Site) -> None:
 
 def test_a_page_that_nobody_sees_asks_nothing(site: Site) -> None:
     site.show()
-    site.evaluate("""(() => {
-        Object.defineProperty(document, "hidden", { get: () => window.isHidden, configurable: true });
-        window.isHidden = true;
-        document.dispatchEvent(new Event("visibilitychange"));
-    })()""")
+    site.hide(True)
     site.until_text("#status", "paused")
-    site.evaluate("(() => { window.isHidden = false; document.dispatchEvent(new Event('visibilitychange')); })()")
+    site.hide(False)
     site.until_text("#status", "live")
+
+
+def is_watched(client: Client) -> bool:
+    return client.socket._session.inbox.has("flush")  # type: ignore[union-attr]
+
+
+def test_a_watched_session_goes_on_after_the_page_was_hidden(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watches, "PATIENCE", 2.0)
+    site.show()
+    with Client(site.app, transport="websocket") as client:
+        site.until(f"document.querySelector('{ROW}')")
+        site.click(f"{ROW} button")
+        site.until_text("#facts", "websocket")
+        client.send("hello")
+        site.until("document.querySelectorAll('#packets li').length === 2")
+        site.hide(True)
+        while is_watched(client):
+            gevent.sleep(0.01)
+        site.hide(False)
+        while not is_watched(client):
+            gevent.sleep(0.01)
+        client.send("hello")
+        site.until("document.querySelectorAll('#packets li').length === 4")
+        assert site.text("#missed") == ""
+
+
+def test_an_answer_about_another_session_is_not_shown(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The visitor chooses a second session while the answer about the first one is under way."""
+    held: Queue[tuple[str, Event]] = Queue()
+    ask = site.inspector._workers.ask
+
+    def ask_when_released(question: str) -> Any:
+        released = Event()
+        held.put((json.loads(question)["watched"], released))
+        assert released.wait(60)
+        return ask(question)
+
+    def question_about(number: int) -> Event:
+        """The next question about the session with a number, which waits until the event is set. Those before it are answered."""
+        while True:
+            watched, released = held.get(timeout=60)
+            if watched.endswith(f".{number}"):
+                return released
+            released.set()
+
+    site.show()
+    with Client(site.app, remote_address="10.0.0.1") as first, Client(site.app, remote_address="10.0.0.2"):
+        site.until(f"document.querySelectorAll('{ROW}').length === 2")
+        with monkeypatch.context() as patch:
+            patch.setattr(site.inspector._workers, "ask", ask_when_released)
+            site.click(f"{ROW}:nth-child(2) button")
+            question_about(1).set()
+            site.until_text("#facts", "10.0.0.1")
+            released = question_about(1)
+            first.send("hello")
+            first.receive()
+            site.click(f"{ROW}:nth-child(1) button")
+            released.set()
+            # the page asks this when it has the answer to the question before
+            released = question_about(2)
+            assert (site.text("#facts"), site.text("#packets")) == ("", "")
+        released.set()
+        site.until_text("#facts", "10.0.0.2")
 
 
 def test_the_page_connects_anew(site: Site) -> None:
@@ -236,6 +305,8 @@ def test_the_page_connects_anew(site: Site) -> None:
     for socket in list(site.inspector._live.clients.values()):
         socket.close()
     site.until_text("#status", "not connected")
+    # a visitor who types meanwhile does not put it off
+    site.evaluate("search.dispatchEvent(new Event('input'))")
     site.until_text("#status", "live")
 
 
