@@ -356,3 +356,14 @@ def test_workers_with_other_options_get_no_sessions(start: Start, tmp_path: Path
     assert talker.session.ws.wait_closed().reason == "server shutting down"  # type: ignore[attr-defined]
     assert server.logs().count("cannot take sessions of this one: it has other options") == 1
     assert os.path.exists(tmp_path)
+
+
+@pytest.mark.parametrize(("before", "after"), [("handover=True, ", ""), ("handover=True, ", 'handover=True, path="/other/", ')],
+                         ids=["without the option", "in another cluster"])
+def test_workers_that_can_take_no_sessions_are_not_waited_for(start: Start, tmp_path: Path, before: str, after: str) -> None:
+    server = start(OURS, "-w", "2", "--graceful-timeout", "3600")
+    talker = Talker(WebSocketSession(server.served))
+    talker.talk("a")
+    (tmp_path / "app.py").write_text(APPLICATION.replace(before, after))
+    server.signal(signal.SIGHUP)
+    assert talker.session.ws.wait_closed().reason == "server shutting down"  # type: ignore[attr-defined]
