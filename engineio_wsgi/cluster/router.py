@@ -197,7 +197,7 @@ class Cluster:
             return None
         try:
             request = RequestCopy(environ, self._receiver.fingerprint, sid, self._worker.options.max_http_buffer_size)
-            answer = follow(sid, self._own, self._worker.clients,
+            answer = follow(sid or self.worker_id, self._own, self._worker.clients,
                             lambda owner: self._forward(owner, request, start_response, handler, listener),
                             self._whereabouts)
         except (OwnerGone, OwnerRefused) as error:
@@ -214,8 +214,10 @@ class Cluster:
         return None
 
     def _foreign_sid(self, environ: WSGIEnvironment) -> str | None:
-        """The session id of a request, if it may be another worker's."""
+        """The session id of a request, if it may be another worker's; empty if another worker has to open a session."""
         query = environ.get("QUERY_STRING", "")
+        if self._is_leaving and "sid=" not in query and environ["REQUEST_METHOD"] == "GET":
+            return ""
         is_own = self._own_mark in query and not self._is_leaving
         if is_own or "sid=" not in query or environ["REQUEST_METHOD"] not in ("GET", "POST"):
             return None
