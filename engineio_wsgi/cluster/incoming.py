@@ -41,6 +41,9 @@ logger = logging.getLogger("engine.cluster")
 SHARED_OPTIONS = ("ping_interval", "ping_timeout", "max_http_buffer_size")
 #: key of what a moved connection's requests have in their environs: the headers that continue a trace. It is taken out here
 TRACE = "engineio.trace"
+#: seconds for which a request may wait until its session has moved, before it is taken and waits here: far fewer than the other
+#: worker waits until it is taken
+GATE_PATIENCE = 1.0
 #: seconds between two checks whether all requests have been answered
 LOOK_PERIOD = 0.01
 #: seconds that idle connections have at least, to find that they have to close
@@ -161,7 +164,8 @@ class Receiver:
             # the other worker leaves, so sessions are opened here
             return None
         if self._worker.gate is not None:
-            self._worker.gate.wait_for(sid)
+            # if the session moves soon, the other worker can send the request to where it is then
+            self._worker.gate.wait_for(sid, GATE_PATIENCE)
         return None if sid in self._worker.clients else self._whereabouts(sid)
 
     # -- connections

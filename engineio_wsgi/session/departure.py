@@ -122,6 +122,8 @@ class Departure:
         self._progress = Event()
         self._sink = FrozenSink(session, self._inbox, self._progress)
         self._frozen = False
+        #: whether what other threads sent before it was frozen is in its write buffer
+        self._is_settled = False
         #: from when on the client's deadlines do not count; on the monotonic clock
         self._held_since = 0.0
 
@@ -131,10 +133,16 @@ class Departure:
         self._frozen = True
         self._held_since = monotonic()
         session.hold_deadlines()
+        # behind what other threads have sent before
+        session.loop.run_callback_threadsafe(self._on_settled)
         session.outbox.lift_limit()
         self.keep_frozen()
         # senders that wait for room, and a POST that waits until the inbox has room
         session.wake_waiting()
+
+    def _on_settled(self) -> None:
+        self._is_settled = True
+        self._progress.set()
 
     def keep_frozen(self) -> None:
         """Freeze what a request has changed that was under way: it may have completed an upgrade, or may wait for packets."""
@@ -156,7 +164,7 @@ class Departure:
         if not self._frozen:
             return
         self._frozen = False
-        self._release_deadlines()
+        session.release_deadlines(self._seconds_held())
         if not session.state.told:
             # the listeners of `close` are called behind those of these messages
             session.inbox.put_back(self._inbox.messages)
@@ -180,8 +188,8 @@ class Departure:
 
     @property
     def busy(self) -> bool:
-        """Whether an upgrade is under way, or a request of the session is."""
-        return self._session.state.upgrading or self._session.transport.busy
+        """Whether an upgrade is under way, a request of the session, or what another thread has sent."""
+        return self._session.state.upgrading or self._session.transport.busy or not self._is_settled
 
     def run_calls(self) -> bool:
         """In the session's turn: call the listeners that are queued for anything but messages. May block.
@@ -196,13 +204,14 @@ class Departure:
 
     def snapshot(self) -> SessionSnapshot:
         """What another process needs, if there is no :attr:`obstacle`. See `MovableSession`."""
-        self._release_deadlines()
+        # it is still held here: other threads must not send to it any more
+        self._session.put_off_deadlines(self._seconds_held())
         return self._session.snapshot(self._inbox.messages)
 
-    def _release_deadlines(self) -> None:
-        now = monotonic()
-        self._session.release_deadlines(now - self._held_since)
-        self._held_since = now
+    def _seconds_held(self) -> float:
+        """The seconds since it was held, or since the last call."""
+        begin, self._held_since = self._held_since, monotonic()
+        return self._held_since - begin
 
     def let_go(self) -> Stream | None:
         """The session goes on in another process. See `MovableSession`."""

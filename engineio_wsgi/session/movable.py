@@ -141,6 +141,10 @@ class MovableSession(Sink):
             seconds: for how long nothing was read. A client that polls could receive nothing, either.
         """
         self.heartbeat.release()
+        self.put_off_deadlines(seconds)
+
+    def put_off_deadlines(self, seconds: float) -> None:
+        """What the client has sent is read now in another process; see :meth:`release_deadlines`."""
         self.inbox.hear()
         if self.stalled_since:
             self.stalled_since += seconds

@@ -20,8 +20,8 @@ from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.deadline import DeadlineTimer
 from engineio_wsgi.runtime.loop import TimedLoop
+from engineio_wsgi.runtime.threads import wait_in_thread
 from engineio_wsgi.session.delivery import OnSlow
-from engineio_wsgi.session.dispatcher import Dispatcher
 from engineio_wsgi.session.expiry import Expiry
 from engineio_wsgi.session.heartbeat import Heartbeat
 from engineio_wsgi.session.movable import MovableSession
@@ -73,10 +73,6 @@ class Session(MovableSession):
         "_close_reason", "_expiry", "_progress", "_timer", "_upgrade", "close_description", "creation_watched", "heartbeat", "id",
         "inbox", "loop", "outbox", "protocol", "registry", "remote_address", "state", "thread", "transport",
     )
-
-    transport: Transport
-    inbox: Dispatcher
-    outbox: WriteBuffer
 
     def __init__(self, registry: SessionRegistry, sid: str, protocol: int, remote_address: str | None = None) -> None:
         self.registry = registry
@@ -220,11 +216,17 @@ class Session(MovableSession):
             self.outbox.watch()
         self.outbox.put(entry, size)
 
-    def append_from_thread(self, entry: Entry, size: int) -> None:
-        """As :meth:`append`, for callers in other threads: soon, unless the session ends before that."""
-        self.loop.run_callback_threadsafe(self._append_if_open, entry, size)
+    def append_from_thread(self, entry: Entry, size: int) -> bool:
+        """As :meth:`append`, for callers in other threads: soon. Returns ``False`` if the session has ended or moved before."""
+        taken: list[bool] = []
+        self.loop.run_callback_threadsafe(self._append_if_open, entry, size, taken)
+        # a session that is about to move waits for what was sent before it was held, and not for anything later
+        while self.heartbeat.held and not (taken or self.state.over):
+            wait_in_thread()
+        return taken[0] if taken else not (self.heartbeat.held or self.state.over)
 
-    def _append_if_open(self, entry: Entry, size: int) -> None:
+    def _append_if_open(self, entry: Entry, size: int, taken: list[bool]) -> None:
+        taken.append(self.state.is_open)
         if self.state.is_open:
             self.append(self.announce(entry) if self.creation_watched else entry, size)
 

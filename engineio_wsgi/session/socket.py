@@ -250,7 +250,8 @@ class Socket(HasListeners, MessageSender):
         if outbox.size >= outbox.limit and not self._wait_for_room(timeout, volatile):
             return
         if session.thread != current_thread():
-            session.append_from_thread(entry, size)
+            if not session.append_from_thread(entry, size):
+                self._require_open()
             return
         session.append(session.announce(entry) if session.creation_watched else entry, size)
 

@@ -10,15 +10,18 @@ from uuid import uuid4
 import gevent
 import pytest
 from gevent.event import Event
-from support.rawhttp import HttpConnection
+from support.rawhttp import PLAIN_TEXT, HttpConnection
 from support.rawwebsocket import WebSocketClient
 from werkzeug import Request
 
 from engineio_wsgi import Server
+from engineio_wsgi.cluster import incoming
 from engineio_wsgi.cluster.handover import following, succession
 from engineio_wsgi.cluster.handover.messages import Candidate, Claim
 from engineio_wsgi.cluster.handover.process import process
 from engineio_wsgi.cluster.handover.succession import Plan
+from engineio_wsgi.cluster.listeners import Listener, Listeners
+from engineio_wsgi.cluster.local import forwarder
 from engineio_wsgi.cluster.local.channel import connect
 from engineio_wsgi.cluster.local.names import FORMER, is_listening
 from engineio_wsgi.cluster.messages import Kind, Message
@@ -211,6 +214,56 @@ def test_sessions_that_are_opened_before_the_servers_accept_nothing_move_too(mak
     assert leave(old, settle=lambda: opened.append(admission.admit(late)))
     assert (list(old.clients), len(new.clients)) == ([stays], 2)
     assert len(left) == len(set(left)) == 3, "each session leaves once"
+
+
+# -- requests of a session whose listener does not return
+
+
+@pytest.mark.parametrize("is_heir", [True, False], ids=["at the heir", "at another worker"])
+def test_a_request_waits_at_any_worker_until_the_session_has_moved(make: Make, monkeypatch: pytest.MonkeyPatch,
+                                                                   is_heir: bool) -> None:
+    monkeypatch.setattr(forwarder, "PATIENCE", 0.5)
+    monkeypatch.setattr(incoming, "GATE_PATIENCE", 0.001)
+    old, new = make(), make()
+    begun, may_return = Event(), Event()
+    sid = polling_sid(old)
+
+    @old.clients[sid].on("message")
+    def wait(data: str | bytes) -> None:
+        begun.set()
+        assert may_return.wait(PATIENCE)
+
+    target = f"/engine.io/?EIO=4&transport=polling&sid={sid}"
+    assert HttpConnection(old.address).post(target, b"4slow").text == "ok"
+    assert begun.wait(PATIENCE)
+    moving = gevent.spawn(leave, old)
+    gate = old._worker.gate
+    assert gate is not None
+    until(lambda: sid in gate._closed)
+    http = HttpConnection((new if is_heir else make()).address)
+    http.start("POST", target, (PLAIN_TEXT,), b"4held")
+    counters = cluster_of(old).counters
+    until(lambda: counters.answered + counters.adopted)
+    may_return.set()
+    assert moving.get(timeout=PATIENCE)
+    assert http.response().text == "ok"
+    assert HttpConnection(new.address).get(target).text == "4slow\x1e4held"
+
+
+def test_a_worker_whose_server_is_closed_takes_upgrades_of_its_sessions(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    # as under gunicorn, where the workers have one address
+    monkeypatch.setattr(Listener, "counts_websockets", True)
+    monkeypatch.setattr(Listeners, "find", lambda listeners, names: next(iter(listeners._known.values()), None))
+    old, new = make(), make()
+    sid = polling_sid(old)
+    assert old._http is not None
+    old._http.close()
+    candidate = WebSocketClient.open(HttpConnection(new.address), f"/engine.io/?EIO=4&transport=websocket&sid={sid}")
+    candidate.send("2probe")
+    assert candidate.recv() == "3probe"
+    candidate.send("5")
+    candidate.send("4over")
+    assert candidate.recv() == "4over"
 
 
 # -- the search

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import threading
 from collections.abc import Callable, Iterator
 from math import inf, nan
 from time import time
@@ -11,6 +13,7 @@ from typing import Any
 import gevent
 import pytest
 from gevent.event import Event
+from gevent.threadpool import ThreadPool
 from support.rawhttp import HttpConnection
 from support.rawwebsocket import BINARY, CONTINUATION, TEXT, WebSocketClient, frame_bytes
 from werkzeug.wrappers import Response
@@ -614,6 +617,37 @@ def test_a_session_that_is_closed_meanwhile_takes_no_more_messages(slow_servers:
         socket.send("too late")
     target = f"/engine.io/?EIO=4&transport=polling&sid={sid}"
     assert http.get(target).text == "4last words\x1e1"
+
+
+def test_what_other_threads_send_moves_along_or_is_refused(servers: tuple[Server, Server]) -> None:
+    old, new = servers
+    clients = [websocket_of(old) for _ in range(4)]
+    sockets = list(old.clients.values())
+    has_begun = threading.Event()
+
+    def send(socket: Any) -> int:
+        """Send numbers until the session has moved. Returns how many were sent."""
+        for number in itertools.count():
+            try:
+                socket.send(str(number))
+            except SocketClosed:
+                return number
+            has_begun.set()
+        raise AssertionError
+
+    pool = ThreadPool(len(sockets))
+    sending = [pool.spawn(send, socket) for socket in sockets]
+    until(has_begun.is_set)
+    assert hand_over(old, new) == {}
+    for socket, task in zip(sockets, sending, strict=True):
+        sent = task.get(timeout=PATIENCE)
+        new.clients[socket.id].send("end")
+        client = clients[sockets.index(socket)]
+        heard = []
+        while (packet := client.recv()) != "4end":
+            heard.append(packet)
+        assert heard == [f"4{number}" for number in range(sent)]
+    pool.kill()
 
 
 def test_sessions_that_do_not_move_in_time_are_named() -> None:

@@ -23,8 +23,8 @@ T = TypeVar("T")
 
 #: seconds for which a request is sent again
 TIMEOUT = 5.0
-#: seconds until it is sent again
-PERIOD = 0.002
+#: seconds until it is sent again, at first and at most
+FIRST_PERIOD, LAST_PERIOD = 0.002, 0.05
 
 
 def follow(sid: str, names: WorkerNames, sessions: Container[str], forward: Callable[[str], T],
@@ -47,6 +47,7 @@ def follow(sid: str, names: WorkerNames, sessions: Container[str], forward: Call
     owner = sid[:WORKER_ID_SIZE]
     deadline = Deadline(TIMEOUT)
     is_at_former = names.is_own(owner)
+    period = FIRST_PERIOD
     while True:
         try:
             return forward(owner + FORMER if is_at_former else owner)
@@ -64,7 +65,8 @@ def follow(sid: str, names: WorkerNames, sessions: Container[str], forward: Call
         if names.is_own(owner):
             _check_expected(sid, whereabouts)
             is_at_former = True
-        gevent.sleep(PERIOD)
+        gevent.sleep(period)
+        period = min(2 * period, LAST_PERIOD)
 
 
 def _check_expected(sid: str, whereabouts: Callable[[str], Refusal]) -> None:
