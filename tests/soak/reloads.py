@@ -112,6 +112,7 @@ class Site:
         self.server = ServerProcess(
             folder, name, *arguments, count, str(workers), bind=f"127.0.0.1:{free_port()}", has_access_log=False,
             application=(HERE / "numbering.py").read_text(), options=OPTIONS, environment={"PERIOD": str(period)})
+        self.has_proxy = has_proxy
         self._proxy: Proxy | None = None
         self.address = self.server.served.address
         if has_proxy:
@@ -175,19 +176,22 @@ class Trial:
         """Open all sessions, as many in each worker. Returns when each has got an echo.
 
         The system gives most connections to the worker that waited last, so all workers but one are stopped meanwhile. Sessions
-        that are opened later are where the system puts them.
+        that are opened later are where the system puts them. A proxy would send requests to workers that are stopped, so behind
+        one it is left to the system.
         """
-        workers = sorted(self._site.workers())
+        workers = [0] if self._site.has_proxy else sorted(self._site.workers())
         for number, worker in enumerate(workers):
-            for other in workers:
+            for other in filter(None, workers):
                 os.kill(other, signal.SIGCONT if other == worker else signal.SIGSTOP)
             own = self.sessions[number::len(workers)]
             for session in own:
                 self._running.spawn(session.run)
                 gevent.sleep(0.001)
             self._wait_for(own)
-        for worker in workers:
+        for worker in filter(None, workers):
             os.kill(worker, signal.SIGCONT)
+        for session in self.sessions:
+            session.gaps.await_echo()
         self._wait_for(self.sessions)
 
     def _wait_for(self, sessions: list[Session]) -> None:
