@@ -175,24 +175,28 @@ class Trial:
     def open(self) -> None:
         """Open all sessions, as many in each worker. Returns when each has got an echo.
 
-        The system gives most connections to the worker that waited last, so all workers but one are stopped meanwhile. Sessions
-        that are opened later are where the system puts them. A proxy would send requests to workers that are stopped, so behind
-        one it is left to the system.
+        The system gives most connections to the worker that waited last, so all workers but one are stopped meanwhile. Upgrading
+        sessions are where the system puts them, and so are all behind a proxy, which would send requests to workers that are
+        stopped.
         """
-        workers = [0] if self._site.has_proxy else sorted(self._site.workers())
-        for number, worker in enumerate(workers):
-            for other in filter(None, workers):
+        placed = [] if self._site.has_proxy else [session for session in self.sessions if session.kind != "upgrading"]
+        workers = sorted(self._site.workers())
+        for number, worker in enumerate(workers if placed else ()):
+            for other in workers:
                 os.kill(other, signal.SIGCONT if other == worker else signal.SIGSTOP)
-            own = self.sessions[number::len(workers)]
-            for session in own:
-                self._running.spawn(session.run)
-                gevent.sleep(0.001)
-            self._wait_for(own)
-        for worker in filter(None, workers):
+            self._start(placed[number::len(workers)])
+        for worker in workers:
             os.kill(worker, signal.SIGCONT)
+        self._start([session for session in self.sessions if session not in placed])
         for session in self.sessions:
             session.gaps.await_echo()
         self._wait_for(self.sessions)
+
+    def _start(self, sessions: list[Session]) -> None:
+        for session in sessions:
+            self._running.spawn(session.run)
+            gevent.sleep(0.001)
+        self._wait_for(sessions)
 
     def _wait_for(self, sessions: list[Session]) -> None:
         """Wait until each of these that is left has got an echo."""
