@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import mmap
+import os
 from collections.abc import Callable, Sequence
 from struct import Struct
 
@@ -36,7 +37,7 @@ PATIENCE = 2.0
 
 _NUMBER = Struct("!Q")
 #: where the numbers of a `Generations` are
-_LATEST, _SERVING = 0, _NUMBER.size
+_LATEST, _SERVING, _SERVING_PROCESS = range(0, 3 * _NUMBER.size, _NUMBER.size)
 
 
 class Generations:
@@ -62,9 +63,9 @@ class Generations:
 
     @property
     def serving(self) -> int:
-        """The number of the last generation of which a worker serves; 0 before the first one."""
+        """The generation of the worker that has begun to serve last; 0 if that process has ended."""
         number: int = _NUMBER.unpack_from(self._shared, _SERVING)[0]
-        return number
+        return number if number and _is_alive(_NUMBER.unpack_from(self._shared, _SERVING_PROCESS)[0]) else 0
 
     def begin(self) -> int:
         """The master is about to start the workers of another generation, 1 for the first. Returns its number."""
@@ -73,8 +74,9 @@ class Generations:
         return number
 
     def serve(self, number: int) -> None:
-        """A worker of the generation with this number serves."""
-        _NUMBER.pack_into(self._shared, _SERVING, max(number, self.serving))
+        """This process is a worker of the generation with this number, and begins to serve."""
+        _NUMBER.pack_into(self._shared, _SERVING, number)
+        _NUMBER.pack_into(self._shared, _SERVING_PROCESS, os.getpid())
 
 
 class Handover:
@@ -200,6 +202,17 @@ class _Replacements:
             return False
         self._served_since = self._served_since or monotonic()
         return monotonic() - self._served_since > PATIENCE
+
+
+def _is_alive(number: int) -> bool:
+    """Whether there is a process with this number."""
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _movable() -> list[Succession]:

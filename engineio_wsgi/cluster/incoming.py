@@ -186,7 +186,8 @@ class Receiver:
         if connection.accepted:
             return True
         if connection.handshake is not None:
-            return listener is None or not (listener.counts_websockets and listener.full)
+            # also of a server that accepts nothing more: the session is still here
+            return listener is None or not (listener.counts_websockets and listener.crowded)
         return listener is not None and listener.moves and not listener.full
 
     def _serve(self, number: int, connection: MovedConnection, read_ahead: bytes) -> None:
