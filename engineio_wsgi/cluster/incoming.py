@@ -18,6 +18,7 @@ import gevent
 from gevent.socket import socket as GeventSocket
 
 from engineio_wsgi.cluster.carriers import headers_of, unpack_headers
+from engineio_wsgi.cluster.handover.process import process
 from engineio_wsgi.cluster.listeners import Listeners, OwnListener
 from engineio_wsgi.cluster.messages import Call, Kind, Message, MovedConnection, Refusal, Request, write_answer, write_result
 from engineio_wsgi.engine.worker import Worker
@@ -181,7 +182,7 @@ class Receiver:
 
     def _lack_of_room(self, connection: MovedConnection) -> Refusal:
         """Why a connection cannot be served. An upgrade waits until its session has moved to where it can."""
-        is_moving = connection.handshake is not None and self._whereabouts(connection.sid) is Refusal.MOVED
+        is_moving = connection.handshake is not None and process.leaving and self._worker.gate is not None
         return Refusal.MOVED if is_moving else Refusal.FULL
 
     def _has_room(self, connection: MovedConnection) -> bool:

@@ -112,6 +112,7 @@ class Site:
         self.server = ServerProcess(
             folder, name, *arguments, count, str(workers), bind=f"127.0.0.1:{free_port()}", has_access_log=False,
             application=(HERE / "numbering.py").read_text(), options=OPTIONS, environment={"PERIOD": str(period)})
+        self.has_proxy = has_proxy
         self._proxy: Proxy | None = None
         self.address = self.server.served.address
         if has_proxy:
@@ -174,21 +175,28 @@ class Trial:
     def open(self) -> None:
         """Open all sessions, as many in each worker. Returns when each has got an echo.
 
-        The system gives most connections to the worker that waited last, so all workers but one are stopped meanwhile. Sessions
-        that are opened later are where the system puts them.
+        The system gives most connections to the worker that waited last, so all workers but one are stopped meanwhile. Upgrading
+        sessions are where the system puts them, and so are all behind a proxy, which would send requests to workers that are
+        stopped.
         """
+        placed = [] if self._site.has_proxy else [session for session in self.sessions if session.kind != "upgrading"]
         workers = sorted(self._site.workers())
-        for number, worker in enumerate(workers):
+        for number, worker in enumerate(workers if placed else ()):
             for other in workers:
                 os.kill(other, signal.SIGCONT if other == worker else signal.SIGSTOP)
-            own = self.sessions[number::len(workers)]
-            for session in own:
-                self._running.spawn(session.run)
-                gevent.sleep(0.001)
-            self._wait_for(own)
+            self._start(placed[number::len(workers)])
         for worker in workers:
             os.kill(worker, signal.SIGCONT)
+        self._start([session for session in self.sessions if session not in placed])
+        for session in self.sessions:
+            session.gaps.await_echo()
         self._wait_for(self.sessions)
+
+    def _start(self, sessions: list[Session]) -> None:
+        for session in sessions:
+            self._running.spawn(session.run)
+            gevent.sleep(0.001)
+        self._wait_for(sessions)
 
     def _wait_for(self, sessions: list[Session]) -> None:
         """Wait until each of these that is left has got an echo."""
