@@ -22,8 +22,8 @@ from engineio_wsgi.cluster.local.records import make_socket
 from engineio_wsgi.runtime.forks import reserve_names
 from engineio_wsgi.runtime.private_folders import folder_of_user, is_private, make_private
 
-__all__ = ["FORMER", "AbstractNames", "Folder", "Names", "belongs_to_us", "choose_names", "is_worker_id", "listening_names",
-           "short_mark", "user_prefix"]
+__all__ = ["FORMER", "AbstractNames", "Folder", "Names", "belongs_to_us", "choose_names", "is_listening", "is_worker_id",
+           "listening_names", "short_mark", "user_prefix"]
 
 #: the beginning of a session id, which becomes a part of a file's name
 _WORKER_ID = re.compile(r"[0-9A-Za-z_-]{4}")
@@ -129,7 +129,7 @@ class Folder:
         """
         make_private(self._path)
         for path in self._sockets():
-            if not _is_alive(str(path)):
+            if not is_listening(str(path)):
                 path.unlink(missing_ok=True)
         # it gets its name once it listens: before that, it looks like the socket of a killed worker
         unnamed = self._path / f".{worker_id}.{os.getpid()}"
@@ -150,7 +150,7 @@ class Folder:
 
     def workers(self) -> list[str]:
         """See :class:`Names`."""
-        return sorted(path.name for path in self._sockets() if _is_alive(str(path)))
+        return sorted(path.name for path in self._sockets() if is_listening(str(path)))
 
     def _sockets(self) -> list[Path]:
         return [path for path in self._path.iterdir() if is_worker_id(path.name)] if is_private(self._path) else []
@@ -168,7 +168,8 @@ def _listen(address: str) -> _socket.socket:
     return sock
 
 
-def _is_alive(address: str) -> bool:
+def is_listening(address: str) -> bool:
+    """Whether a process listens on the address of a worker. Does not block."""
     sock = make_socket()
     sock.setblocking(False)
     try:

@@ -1,8 +1,8 @@
 """Publishing and subscribing on a Redis that workers of several machines share, over one connection.
 
-Owns the connection, its reconnection, and the messages that wait for it. All messages that are published until the event loop
-has nothing else to do go out as one pipeline, and the publisher learns how many subscribers have received each. Knows nothing of
-their content.
+Owns the connection, its reconnection, and the messages that wait for it. Messages that are published until the event loop has
+nothing else to do go out as one pipeline of limited length, and the publisher learns how many subscribers have received each.
+Knows nothing of their content.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ MAX_WAITING = 16_000_000
 FIRST_RETRY, LAST_RETRY = 0.05, 1.0
 #: seconds for which a message is kept at most, to send others with it
 MAX_DELAY = 0.001
+#: messages that are sent at once. With more in one batch, the requests of many clients go round all workers together, and only
+#: one process at a time has something to do
+MAX_BATCH = 16
 #: seconds between two checks whether all messages have been received
 FLUSH_PAUSE = 0.005
 #: switches to RESP3, where one connection may publish and subscribe (Redis 6)
@@ -209,7 +212,10 @@ class PubSub:
         self._queue.append(outgoing)
         self._waiting += len(outgoing.data)
         if self.connected:
-            self._flush_soon()
+            if len(self._queue) >= MAX_BATCH:
+                self._flush()
+            else:
+                self._flush_soon()
         return True
 
     def _flush_soon(self) -> None:
