@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
+from io import BytesIO
 from typing import ClassVar, Protocol
 from wsgiref.types import WSGIEnvironment
 
@@ -54,6 +55,8 @@ class Forwarder(Protocol):
 class RequestCopy:
     """A request for another worker. Its body is read once, by the first call of :meth:`message`, which may block.
 
+    The ``environ`` keeps the body, so that the request can still be answered here.
+
     Args:
         environ: of the request.
         fingerprint: the configuration that workers must share to send each other requests.
@@ -98,7 +101,10 @@ class RequestCopy:
         """``CONTENT_LENGTH`` and body. If the body is faulty, they are such that the session's worker refuses it, too."""
         if self.environ["REQUEST_METHOD"] != "POST":
             return self.environ.get("CONTENT_LENGTH") or "", b""
-        return copy_body(self.environ, self._body_limit)
+        announced, body = copy_body(self.environ, self._body_limit)
+        # the session may arrive in this process before another one has taken the request
+        self._received.update({"CONTENT_LENGTH": announced, "wsgi.input": BytesIO(body)})
+        return announced, body
 
 
 class ClientWatch:

@@ -157,6 +157,9 @@ class Receiver:
                 logger.warning("requests of a worker with other options are refused: it has %.300r, this one %r; "
                                "workers that serve each other's sessions need the same", fingerprint, self.fingerprint)
             return Refusal.OTHER_CONFIGURATION
+        if not sid:
+            # the other worker leaves, so sessions are opened here
+            return None
         if self._worker.gate is not None:
             self._worker.gate.wait_for(sid)
         return None if sid in self._worker.clients else self._whereabouts(sid)
@@ -170,14 +173,20 @@ class Receiver:
             if number is not None:
                 self._serve(number, connection, read_ahead)
                 return
-        exchange.finish((refusal or Refusal.FULL).message())
+        exchange.finish((refusal or self._lack_of_room(connection)).message())
+
+    def _lack_of_room(self, connection: MovedConnection) -> Refusal:
+        """Why a connection cannot be served. An upgrade waits until its session has moved to where it can."""
+        is_moving = connection.handshake is not None and self._whereabouts(connection.sid) is Refusal.MOVED
+        return Refusal.MOVED if is_moving else Refusal.FULL
 
     def _has_room(self, connection: MovedConnection) -> bool:
         listener = self.listeners.find(connection.listener)
         if connection.accepted:
             return True
         if connection.handshake is not None:
-            return listener is None or not (listener.counts_websockets and listener.full)
+            # also of a server that accepts nothing more: the session is still here
+            return listener is None or not (listener.counts_websockets and listener.crowded)
         return listener is not None and listener.moves and not listener.full
 
     def _serve(self, number: int, connection: MovedConnection, read_ahead: bytes) -> None:

@@ -92,9 +92,14 @@ class Listener:
         return not self.server.ssl_enabled and application is not None and self._worker.is_outermost(application)
 
     @property
+    def crowded(self) -> bool:
+        """Whether it has as many connections as it may have."""
+        return bool(self.server.full())
+
+    @property
     def full(self) -> bool:
         """Whether it accepts no more connections."""
-        return self.server.closed or bool(self.server.full())
+        return self.server.closed or self.crowded
 
     @property
     def over(self) -> bool:
@@ -123,9 +128,9 @@ class OwnListener(Listener):
         self.adopter = ServerAdopter(server)
 
     @property
-    def full(self) -> bool:
-        """Whether it accepts no more connections."""
-        return self.server.closed or self.adopter.full
+    def crowded(self) -> bool:
+        """Whether it has as many connections as it may have."""
+        return self.adopter.full
 
     @property
     def over(self) -> bool:

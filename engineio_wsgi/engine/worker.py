@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from threading import Lock
+from types import MappingProxyType
 from typing import Protocol
 from weakref import WeakValueDictionary
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -375,20 +376,22 @@ class Worker:
 
     # -- when another server takes the place of this one
 
-    def move_sessions(self, carrier: Carrier, deadline: float, is_local: bool = False) -> dict[str, str]:
+    def move_sessions(self, carrier: Carrier, deadline: float, is_local: bool = False,
+                      stays: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
         """Move every session that can. Blocks until all have arrived, or stay. Only with the option ``handover``.
 
         Args:
             carrier: takes them.
             deadline: of the monotonic clock.
             is_local: whether they stay in this process, and only their server changes.
+            stays: why sessions stay that are not to be moved, by their ids.
 
         Returns:
-            Why sessions stay, by their ids.
+            Why sessions stay, by their ids, those of ``stays`` included.
         """
         assert self.gate is not None
         self._engine.lane.close()
-        return move_all(self._registry, self.gate, carrier, deadline, is_local)
+        return move_all(self._registry, self.gate, carrier, deadline, is_local, stays)
 
     def prepare(self, snapshot: SessionSnapshot, stream: Stream | None) -> PreparedSession:
         """Make a session of a snapshot; see `Resumption`.

@@ -67,9 +67,12 @@ export class Watched {
 
   // ---- what is shown
 
-  /** @param seen what its worker tells; null if no worker has answered for it */
-  show(seen) {
-    if (!this.session || !seen) return;
+  /**
+   * @param seen what its worker tells; null if no worker has answered for it
+   * @param asked the question that was answered: the visitor may have chosen another session since then
+   */
+  show(seen, asked) {
+    if (!this.session || !seen || asked.watched !== this.session || asked.packet !== this.packet) return;
     if (seen.row) this.#showFacts(seen.row);
     for (const packet of seen.packets) {
       if (packet[0] <= this.packet) continue;

@@ -96,6 +96,10 @@ class WriteBuffer(MessageQueue):
         """Tell the session from now on which entries were written."""
         self.watched = True
 
+    def unwatch(self) -> None:
+        """Tell it no more: nothing waits, and nobody asks for it."""
+        self.watched = False
+
     def close(self) -> None:
         """Accept no more entries; those that are queued may be taken out."""
         self.limit = 0

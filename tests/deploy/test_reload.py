@@ -10,7 +10,7 @@ from typing import Any
 
 import gevent
 import pytest
-from support.clients import PollingSession, Session, WebSocketSession
+from support.clients import PollingSession, Session, WebSocketSession, probe
 from support.codec import Packet
 from support.processes import ServerProcess
 from support.rawhttp import Headers, Response
@@ -22,6 +22,7 @@ PATIENCE = 60.0
 #: answers each message with its number in the session, and the process; "die in X" ends the process at the event X
 APPLICATION = '''
 import json, logging, os, signal, time
+import gevent
 import engineio_wsgi
 
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
@@ -33,6 +34,8 @@ def listen(socket):
     def message(data):
         if data.startswith("die in "):
             socket.data["die in"] = data[7:]
+        while data.startswith("wait for ") and not os.path.exists(data[9:]):
+            gevent.sleep(0.01)
         if data.startswith("broadcast "):
             server.broadcast(data)
             return
@@ -92,6 +95,12 @@ class Browser(PollingSession):
         if self.last is not None and ends(self.last):
             self.getting = self.served.connect()
         super().start_poll(headers)
+
+    def recv(self) -> Packet:
+        """The next packet that is no noop."""
+        while (packet := super().recv()) == "6":
+            pass
+        return packet
 
     def post(self, *packets: Packet) -> Response:
         """POST packets."""
@@ -239,6 +248,47 @@ def test_each_session_gets_a_broadcast_once(start: Start) -> None:
         assert talker.heard == sent
 
 
+def test_an_upgrade_that_begins_while_its_session_waits_to_move(start: Start, tmp_path: Path) -> None:
+    server = start(OURS, "-w", "1")
+    talker = Talker(Browser(server.served))
+    talker.talk("a")
+    old = workers(server)
+    waiting = gevent.spawn(talker.talk, f"wait for {tmp_path}/end")
+    server.signal(signal.SIGHUP)
+    replaced(server, old, 1)
+    # the old worker accepts nothing any more, and the session is still there
+    server.until(lambda: server.ask()["pid"] not in old)
+    candidate = gevent.spawn(probe, talker.session)
+    # time enough for the handshake to arrive; if it does not, the test is an easier one
+    for _ in range(5):
+        server.ask()
+    (tmp_path / "end").touch()
+    waiting.get(timeout=PATIENCE)
+    upgraded = candidate.get(timeout=PATIENCE)
+    upgraded.send("5")
+    talker.session = upgraded
+    assert talker.talk("b") in workers(server)
+    assert "closed:" not in server.logs()
+
+
+def test_a_worker_whose_sessions_have_moved_passes_handshakes_on(start: Start) -> None:
+    """Connections that stay open, as those of proxies do, may bring some."""
+    server = start("gevent", "-w", "1")
+    connection = server.served.connect()
+    assert connection.get("/").json()["pid"] in workers(server)
+    talker = Talker(WebSocketSession(server.served))
+    talker.talk("a")
+    old = workers(server)
+    server.signal(signal.SIGHUP)
+    server.wait_for("the sessions have moved to another worker")
+    session = Browser(server.served)
+    session.getting = connection
+    late = Talker(session)
+    assert late.talk("a") not in old
+    assert late.talk("b") == talker.talk("b") not in old
+    assert "closed:" not in server.logs()
+
+
 def test_a_plain_stop_closes_the_sessions(start: Start) -> None:
     server = start(OURS, "-w", "2")
     talkers = talkers_of(server, 2)
@@ -306,3 +356,14 @@ def test_workers_with_other_options_get_no_sessions(start: Start, tmp_path: Path
     assert talker.session.ws.wait_closed().reason == "server shutting down"  # type: ignore[attr-defined]
     assert server.logs().count("cannot take sessions of this one: it has other options") == 1
     assert os.path.exists(tmp_path)
+
+
+@pytest.mark.parametrize(("before", "after"), [("handover=True, ", ""), ("handover=True, ", 'handover=True, path="/other/", ')],
+                         ids=["without the option", "in another cluster"])
+def test_workers_that_can_take_no_sessions_are_not_waited_for(start: Start, tmp_path: Path, before: str, after: str) -> None:
+    server = start(OURS, "-w", "2", "--graceful-timeout", "3600")
+    talker = Talker(WebSocketSession(server.served))
+    talker.talk("a")
+    (tmp_path / "app.py").write_text(APPLICATION.replace(before, after))
+    server.signal(signal.SIGHUP)
+    assert talker.session.ws.wait_closed().reason == "server shutting down"  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import tracemalloc
@@ -19,12 +20,16 @@ from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet import QuicPacketType, encode_quic_version_negotiation
 from support.webtransport import Client, make_certificate
 
+from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.http.response import Response
+from engineio_wsgi.http3 import certificates
+from engineio_wsgi.http3.certificates import CertificateFiles
 from engineio_wsgi.http3.connection import CONNECTION_WINDOW, MAX_STREAMS
-from engineio_wsgi.http3.listener import Http3Listener, Limits, configuration_of
+from engineio_wsgi.http3.listener import Http3Listener, Limits
 from engineio_wsgi.http3.ports import PacketStream, WebTransportSession
 from engineio_wsgi.http3.session import Session
 from engineio_wsgi.runtime.clock import monotonic
+from engineio_wsgi.runtime.private_folders import folder_of_user
 from engineio_wsgi.vendors.aioquic_connections import header_of
 
 OK = Response("200 OK", [], b"")
@@ -81,10 +86,10 @@ def listen(certificate: dict[str, str]) -> Iterator[Callable[..., Any]]:
     """A factory of listeners with an `Echo`: ``listen(**limits)``."""
     running: list[Http3Listener] = []
 
-    def start(shared: bool = False, **limits: Any) -> Any:
+    def start(shared: bool = False, certificate: dict[str, str] = certificate, **limits: Any) -> Any:
         echo = Echo()
-        configuration = configuration_of(certificate["certfile"], certificate["keyfile"])
-        listener = Http3Listener(("127.0.0.1", 0), configuration, Limits(**{"connections": 1000, **limits}), echo.answer, shared)
+        files = CertificateFiles(**certificate)
+        listener = Http3Listener(("127.0.0.1", 0), files, Limits(**{"connections": 1000, **limits}), echo.answer, shared)
         listener.listen()
         running.append(listener)
         return listener, echo
@@ -293,6 +298,25 @@ def test_header_fields_that_are_too_large_together(listen: Any) -> None:
     client.close()
 
 
+def test_trailers_behind_the_answer_are_ignored(listen: Any, caplog: pytest.LogCaptureFixture) -> None:
+    listener, _ = listen()
+    client = Client(listener.address)
+    number = client.request("/", method="GET", protocol="")
+    assert client.response(number)[":status"] == "404"
+    assert client.http is not None
+    client.http.send_headers(number, [(b"x-trailer", b"1")])
+    client.send()
+    # before the client has acknowledged the answer's end, too
+    number = client.request("/", method="GET", protocol="")
+    client.http.send_headers(number, [(b"x-trailer", b"1")])
+    client.send()
+    assert client.response(number)[":status"] == "404"
+    assert client.open("/").send("4hello").packet() == "4hello"
+    assert listener.connections == 1
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+    client.close()
+
+
 def test_an_unfinished_request_is_not_kept(listen: Any) -> None:
     listener, _ = listen()
     client = Client(listener.address)
@@ -387,12 +411,27 @@ def test_a_client_whose_address_changes(listen: Any) -> None:
     client.close()
 
 
-def test_a_file_with_the_certificate_and_the_key(certificate: dict[str, str], tmp_path: Path) -> None:
-    both = tmp_path / "both.pem"
-    both.write_text(Path(certificate["certfile"]).read_text() + Path(certificate["keyfile"]).read_text())
-    assert configuration_of(str(both), None).private_key is not None
-    with pytest.raises(ValueError, match="no private key"):
-        configuration_of(certificate["certfile"], None)
+def served_certificate(client: Client) -> object:
+    """The serial number of the certificate that a client was given."""
+    return client.quic.tls._peer_certificate.serial_number
+
+
+def test_a_renewed_certificate_is_for_new_connections(listen: Any, certificate: dict[str, str], tmp_path: Path,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    files = make_certificate(tmp_path)
+    listener, _ = listen(certificate=files)
+    client = Client(listener.address)
+    stream = client.open("/")
+    first = served_certificate(client)
+    for name, path in certificate.items():
+        Path(files[name]).write_bytes(Path(path).read_bytes())
+    monkeypatch.setattr(certificates, "LOOK_PERIOD", 0.0)
+    other = Client(listener.address)
+    assert served_certificate(other) != first
+    assert other.open("/").send("4hello").packet() == "4hello"
+    assert stream.send("4still here").packet() == "4still here"
+    client.close()
+    other.close()
 
 
 # -- several processes on one port
@@ -405,8 +444,8 @@ def listen_beside(listen: Any, certificate: dict[str, str]) -> Iterator[Callable
 
     def start(beside: Http3Listener) -> Any:
         echo = Echo()
-        configuration = configuration_of(certificate["certfile"], certificate["keyfile"])
-        running.append(Http3Listener(beside.address, configuration, Limits(1000), echo.answer, shared=True))
+        files = CertificateFiles(**certificate)
+        running.append(Http3Listener(beside.address, files, Limits(1000), echo.answer, shared=True))
         running[-1].listen()
         return running[-1], echo
 
@@ -447,6 +486,22 @@ def test_a_client_keeps_its_process_when_others_begin_and_end(listen: Any, liste
     assert first.connections == 8
     for client in clients:
         client.close()
+
+
+def test_a_port_whose_processes_cannot_reach_each_other_is_not_kept(certificate: dict[str, str], tmp_path: Path,
+                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    with udp() as sock:
+        sock.bind(("127.0.0.1", 0))
+        address = sock.getsockname()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    folder = folder_of_user(f"udp-{address[1]}")
+    folder.mkdir()
+    folder.chmod(0o777)
+    listener = Http3Listener(address, CertificateFiles(**certificate), Limits(1000), Echo().answer, shared=True)
+    with pytest.raises(ConfigurationError, match="cannot reach each other"):
+        listener.listen()
+    with udp() as sock:
+        sock.bind(address)
 
 
 def test_two_servers_that_do_not_share_a_port(listen: Any, listen_beside: Any) -> None:
