@@ -198,10 +198,11 @@ class WebSocketHandler(LaneResponder, PlainWebSocketHandler):  # type: ignore[mi
             self.websocket.finish()
         detached = self._detached
         if detached is None:
-            if connection.lost or not connection.has_input():
+            if connection.lost or (self.wsgi_input.complete and not connection.has_input()):
                 connection.close()
             else:
-                # if it were closed now, the kernel would reset it, and the client might not receive the response
+                # if it were closed now, the kernel would reset it at the next bytes of the body, and the client, or its proxy,
+                # might not receive the response
                 detached = connection.detach()
                 detached.linger()
         # the application may keep this object; the data of the request is released
