@@ -7,10 +7,10 @@ Nothing in it is ever executed, and whatever breaks the format is a :class:`BadM
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, count, islice
 from struct import Struct
-from typing import NamedTuple, Self, TypeVar
+from typing import NamedTuple, Self
 
 from engineio_wsgi.cluster.bundles import pack, unpack
 from engineio_wsgi.errors import BadMessage, OwnerRefused, SessionMoves
@@ -34,7 +34,6 @@ MAX_DIGITS = 19
 #: separates the fields of a head, unless one of them contains it
 SEPARATOR = "\0"
 
-Pairs = TypeVar("Pairs")
 #: a client's address, as ``accept`` returns it; empty if it is not known
 Address = tuple[str | int, ...] | str
 
@@ -175,9 +174,9 @@ def _flat(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
     return chain.from_iterable(pairs)
 
 
-def _pairs(left: Iterator[str], collect: Callable[[Iterable[tuple[str, str]]], Pairs]) -> Pairs:
+def _pairs(left: Iterator[str]) -> list[tuple[str, str]]:
     try:
-        return collect(zip(left, left, strict=True))
+        return list(zip(left, left, strict=True))
     except ValueError:
         raise BadMessage("a name without a value") from None
 
@@ -231,8 +230,8 @@ class MovedConnection(NamedTuple):
         left = iter(message.expect(Kind.CONNECTION))
         fingerprint, sid, hops, name, kind, state = _take(left, 6)
         host, *numbers = _take(left, read_number(*_take(left, 1))) or [""]
-        origin: dict[str, str] = _pairs(iter(_take(left, 2 * read_number(*_take(left, 1)))), dict)
-        handshake: dict[str, str] = _pairs(left, dict)
+        origin = dict(_pairs(iter(_take(left, 2 * read_number(*_take(left, 1))))))
+        handshake = dict(_pairs(left))
         if state not in ("request", "handshake", "accepted") or read_number(hops) > 255:
             raise BadMessage("a connection in an unknown state")
         address: Address = (host, *map(read_number, numbers)) if host else ""
@@ -269,7 +268,7 @@ class Request(NamedTuple):
         """Read a message of this kind."""
         left = iter(message.expect(Kind.REQUEST))
         fingerprint, sid = _take(left, 2)
-        environ: dict[str, str] = _pairs(left, dict)
+        environ = dict(_pairs(left))
         if "REQUEST_METHOD" not in environ:
             raise BadMessage("a request without a method")
         return cls(fingerprint, sid, environ)
@@ -325,7 +324,7 @@ def read_answer(message: Message) -> Response:
     """
     left = iter(message.expect(Kind.ANSWER))
     (status,) = _take(left, 1)
-    return Response(status, _pairs(left, list), message.body)
+    return Response(status, _pairs(left), message.body)
 
 
 class Action(enum.Enum):

@@ -189,12 +189,15 @@ class Channel:
         """
         if self._cut_short:
             return None
+        self._require_socket()
+        self.confirm()
+        return self._descriptors.pop()
+
+    def _require_socket(self) -> None:
         if len(self._descriptors) != 1:
             raise BadMessage(f"expected one file descriptor, got {len(self._descriptors)}")
         if not stat.S_ISSOCK(os.fstat(self._descriptors[0]).st_mode):
             raise BadMessage("the file descriptor is not that of a socket")
-        self.confirm()
-        return self._descriptors.pop()
 
     # -- what moves
 
@@ -204,12 +207,9 @@ class Channel:
         Raises:
             BadMessage: more than one has come, or it is no socket's.
         """
-        if len(self._descriptors) != 1:
-            if self._descriptors:
-                raise BadMessage(f"{len(self._descriptors)} file descriptors came, and not one")
+        if not self._descriptors:
             return None
-        if not stat.S_ISSOCK(os.fstat(self._descriptors[0]).st_mode):
-            raise BadMessage("the file descriptor that came is no socket's")
+        self._require_socket()
         return self._descriptors.pop()
 
     def last_messages(self) -> list[Message]:

@@ -46,25 +46,23 @@ _COMMAND = re.compile(r"the '([a-z|]+)' command")
 TIMEOUT = 5.0
 
 
-class _GeventConnection(GeventConnection):
+class _Held:
+    """The base class of connections whose sockets have no use in a forked child."""
+
+    def on_socket(self, sock: GeventSocket) -> None:
+        hold(sock)
+
+
+class _GeventConnection(_Held, GeventConnection):
     """redis-py's connection over a gevent socket, which blocks the calling greenlet only."""
 
-    def on_socket(self, sock: GeventSocket) -> None:
-        hold(sock)
 
-
-class _GeventSSLConnection(GeventSSLConnection):
+class _GeventSSLConnection(_Held, GeventSSLConnection):
     """The same with TLS."""
 
-    def on_socket(self, sock: GeventSocket) -> None:
-        hold(sock)
 
-
-class _GeventUnixConnection(GeventUnixConnection):
+class _GeventUnixConnection(_Held, GeventUnixConnection):
     """The same over a Unix socket."""
-
-    def on_socket(self, sock: GeventSocket) -> None:
-        hold(sock)
 
 
 class RedisConnector:
