@@ -78,8 +78,8 @@ class RedisConnector:
         self.location = location
         self._in_hub = in_hub
         self._slot_key = slot_key
-        #: in a Redis Cluster, a channel belongs to a node; elsewhere there is only one
-        self.sharded = location.finder == "cluster"
+        #: the commands for channels. In a Redis Cluster, a channel belongs to a node; elsewhere there is only one
+        self.publish, self.subscribe = ("SPUBLISH", "SSUBSCRIBE") if location.finder == "cluster" else ("PUBLISH", "SUBSCRIBE")
 
     def connect(self) -> RedisPyConnection:
         """A connection of redis-py to the server of the channels. Blocks, as its methods do, for :data:`TIMEOUT` at most.
