@@ -46,7 +46,7 @@ def check_version(version: int) -> None:
 
 
 class Kind(enum.Enum):
-    """What a message is about."""
+    """The kinds of messages."""
 
     #: a client's connection, as a file descriptor beside the message; the body is what was read from it
     CONNECTION = b"C"
@@ -105,7 +105,7 @@ def _read_prefix(data: bytes) -> tuple[Kind, int, int]:
 
 
 class Message(NamedTuple):
-    """One message, whatever it is about."""
+    """One message of any kind."""
 
     kind: Kind
     fields: Sequence[str] = ()
@@ -199,7 +199,7 @@ class MovedConnection(NamedTuple):
         fingerprint: the configuration that workers must share to send each other requests.
         sid: the session whose worker gets it.
         address: the client's.
-        origin: what the environs of its requests hold beside what is the request's own.
+        origin: the part of its requests' environs that belongs to the connection.
         hops: how often it has changed its worker before.
         listener: the names of the server that has accepted it, or empty ones: the address that it listens on, and its kind.
         handshake: if the connection is about to become the session's WebSocket, or is one: the handshake's environ, with
@@ -247,7 +247,7 @@ def _take(fields: Iterator[str], number: int) -> list[str]:
 
 
 class Request(NamedTuple):
-    """A request that another worker answers than the one that its client is connected to.
+    """A request whose client is connected to another worker than the one that answers.
 
     Attributes:
         fingerprint: as above.
@@ -275,7 +275,7 @@ class Request(NamedTuple):
 
 
 class Refusal(enum.Enum):
-    """Why a worker does not take a connection or a request, as logs say it."""
+    """Why a worker refuses a connection or a request. The values are texts for the log."""
 
     #: the session has ended
     UNKNOWN = "the worker knows no such session"
@@ -328,7 +328,7 @@ def read_answer(message: Message) -> Response:
 
 
 class Action(enum.Enum):
-    """What a worker is asked to do."""
+    """The actions that a worker can ask for."""
 
     SEND = "send"
     BROADCAST = "broadcast"
@@ -348,7 +348,7 @@ class Call(NamedTuple):
         compress: whether transports may compress it.
         to, on_slow, key: of a broadcast, as `Delivery` has them; ``to`` is the topic of what is published, and ``sids`` are its
             other fields (`publisher.Post`).
-        trace: the headers by which a trace is continued (`carriers`); empty without a trace.
+        trace: the headers that continue a trace (`carriers`); empty without a trace.
     """
 
     group: str

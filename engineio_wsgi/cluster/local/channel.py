@@ -120,7 +120,7 @@ class Channel:
 
     def _receive_record(self, deadline: float | None) -> bytes:
         while True:
-            # no answer is so fast that a try before the wait would succeed
+            # to read before the wait would be useless: no answer comes so fast
             in_time = _wait(self._sock, READ, deadline)
             try:
                 data, beside, flags, _ = self._records.recvmsg(RECORD_SIZE, _BESIDE_SIZE, CLOSE_ON_EXEC)
@@ -199,7 +199,7 @@ class Channel:
         if not stat.S_ISSOCK(os.fstat(self._descriptors[0]).st_mode):
             raise BadMessage("the file descriptor is not that of a socket")
 
-    # -- what moves
+    # -- sessions that move
 
     def take_descriptor(self) -> int | None:
         """The file descriptor that came beside the last message; ``None`` if there was none, or this process has too many.
