@@ -1,4 +1,4 @@
-"""How a request reaches the worker of its session: the interface of the forwarders, one for each way, and what they share.
+"""The interface of the two forwarders, which bring a request to the worker of its session, and the parts that they share.
 
 Owns the copy of a request that another worker answers, and the watch over its client meanwhile. The router decides what a request
 needs, `local.forwarder` and `redis.remote` do it.
@@ -65,14 +65,14 @@ class RequestCopy:
     """
 
     def __init__(self, environ: WSGIEnvironment, fingerprint: str, sid: str, body_limit: int) -> None:
-        #: as it was received, and as it is sent
+        #: the environ as it was received, and as it is sent
         self._received = self.environ = environ
         #: whether it asks for a WebSocket
         self.upgrade = asks_for_websocket(environ)
         self._fingerprint = fingerprint
         self.sid = sid
         self._body_limit = body_limit
-        #: the headers by which a trace is continued in the other worker
+        #: the headers that continue a trace in the other worker
         self.trace: dict[str, str] = {}
 
     def carry(self, headers: dict[str, str]) -> None:
@@ -130,7 +130,7 @@ class ClientWatch:
         self._hang_up()
 
     def __enter__(self) -> None:
-        """It has been watched since it was made."""
+        """Nothing to do: the watch began when it was made."""
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         """Stop watching."""

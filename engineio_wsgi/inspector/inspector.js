@@ -1,5 +1,5 @@
-// The page: asks the server once a second what there is, over an Engine.IO session of its own, and shows the answer.
-// It asks the next time when it has the answer, and only while it is visible: nobody looks, nothing costs.
+// The page: asks the server once a second for the current state, over an Engine.IO session of its own, and shows the answer.
+// It asks again only after an answer, and only while it is visible, so a hidden page costs nothing.
 import { Client } from "./client.js";
 import { Chart } from "./charts.js";
 import { bytes, count, milliseconds, rate, show } from "./formats.js";

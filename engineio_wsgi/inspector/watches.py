@@ -1,6 +1,7 @@
-"""The packets of the sessions that somebody watches, while they go by.
+"""The packets of watched sessions.
 
-A watch ends a few seconds after the last look at it, so a page that is closed leaves nothing behind. For the hub's thread only.
+A watch ends a few seconds after the last question about it, so it needs no sign that a page was closed. For the hub's thread
+only.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from engineio_wsgi.transports.base import size_of
 
 __all__ = ["Watches"]
 
-#: packets of a session that are kept for the next look
+#: packets of a session that are kept for the next question
 KEPT = 300
-#: seconds without a look after which a watch ends
+#: seconds without a question after which a watch ends
 PATIENCE = 10.0
 #: characters of a payload that are shown; bytes of a binary one, as hexadecimal digits
 MAX_PAYLOAD = 400
@@ -29,7 +30,7 @@ MAX_BINARY = 64
 
 
 class Seen(NamedTuple):
-    """A packet that went by.
+    """A packet that was received or sent.
 
     Attributes:
         number: one more than that of the session's packet before it.
@@ -71,7 +72,7 @@ class Watch:
             session.inbox.add(event, listener, False)
 
     def stop(self) -> None:
-        """Watch no more."""
+        """Remove the listeners."""
         for event, listener in self._listeners.items():
             self.session.inbox.off(event, listener)
 

@@ -97,7 +97,7 @@ class WriteBuffer(MessageQueue):
         self.watched = True
 
     def unwatch(self) -> None:
-        """Tell it no more: nothing waits, and nobody asks for it."""
+        """Stop telling the session: nothing waits, and there is no listener and no callback."""
         self.watched = False
 
     def close(self) -> None:

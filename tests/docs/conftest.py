@@ -15,7 +15,7 @@ from support.node import Browser  # noqa: E402
 
 @pytest.fixture
 def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
-    """Headless Chromium with an empty page. The fixture's parameter, if it has one, is Chromium's arguments."""
+    """Headless Chromium with an empty page. The fixture's parameter, if it has one, is the driver's arguments."""
     browser = Browser(*getattr(request, "param", ()))
     yield browser
     browser.stop()

@@ -77,7 +77,7 @@ class Browser(Driver):
     """Headless Chromium with an empty page; see ``interop/drivers/browser.js`` for what it can be told.
 
     Args:
-        arguments: more of Chromium's.
+        arguments: of the driver: ``"trusting"`` accepts any certificate.
     """
 
     def __init__(self, *arguments: str) -> None:
