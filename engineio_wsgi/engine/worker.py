@@ -286,8 +286,11 @@ class Worker:
             body = gate.pass_through(self._engine.handle_request, environ, start_response)
         else:
             body = self._engine.handle_request(environ, start_response)
-        if handler is not None and handler.code == OK and self._is_direct(handler.server.application):
-            self._engine.open_lane(handler, environ)
+        if handler is not None and handler.code == OK:
+            if "sid=" in environ.get("QUERY_STRING", ""):
+                handler.note_session()
+            if self._is_direct(handler.server.application):
+                self._engine.open_lane(handler, environ)
         return body
 
     def _enter(self, environ: WSGIEnvironment) -> None:

@@ -20,6 +20,7 @@ from engineio_wsgi.gunicorn.process import (
 )
 from engineio_wsgi.gunicorn.worker import NOTIFY_PERIOD, RESERVE, Worker
 from engineio_wsgi.handover import Handover
+from engineio_wsgi.heap import freeze_heap, limit_collections
 from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.deadline import Deadline
 from engineio_wsgi.server import close_servers
@@ -50,6 +51,8 @@ def pre_fork(server: object, worker: GunicornWorker) -> None:
 def post_worker_init(worker: GunicornWorker) -> None:
     """gunicorn's hook of this name: sessions under its own gevent workers move or are closed when the worker is asked to stop.
 
+    It freezes the heap as well, and limits full collections (:mod:`engineio_wsgi.heap`).
+
     Set it, :func:`pre_fork` and :func:`worker_exit`, by ``-c python:engineio_wsgi.gunicorn``, or import them into a configuration
     file.
 
@@ -58,6 +61,8 @@ def post_worker_init(worker: GunicornWorker) -> None:
     """
     if not isinstance(worker, Worker):
         warn_of_max_requests(worker.cfg)
+        limit_collections()
+        freeze_heap()
         if isinstance(worker, GeventWorker):
             note_worker(worker)
             join_workers(worker)

@@ -10,10 +10,12 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 from wsgiref.types import WSGIApplication
 
+import gevent
 from gevent.pywsgi import WSGIServer
 from gevent.socket import socket as GeventSocket
 
 from engineio_wsgi.errors import CannotListen
+from engineio_wsgi.http.arrivals import arrivals_of
 from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.http.roster import ConnectionRoster, RosteredHandler
 from engineio_wsgi.runtime.clock import monotonic
@@ -28,13 +30,29 @@ Address: TypeAlias = int | str | tuple[str, int] | GeventSocket
 
 
 class HttpServer(WSGIServer):  # type: ignore[misc]
-    """gevent's server with our handler. A client that fails in its TLS handshake is logged without a traceback."""
+    """gevent's server with our handler. A client that fails in its TLS handshake is logged without a traceback.
+
+    In a turn of the event loop it accepts few connections, and none while many wait for their first request to be served: the
+    kernel keeps the others, or gives them to another worker.
+    """
+
+    #: connections that are accepted in a turn of the event loop at most; gevent's is 100
+    max_accept = 16
+    #: the same with TLS, whose handshake takes 1 ms and more
+    max_accept_tls = 2
 
     def __init__(self, listener: Address, application: WSGIApplication, **options: object) -> None:
         options.setdefault("handler_class", WebSocketHandler)
         options.setdefault("log", None)
         self._given_address = listener
+        self._arrivals = arrivals_of(gevent.get_hub())
         super().__init__(("", listener) if isinstance(listener, int) else listener, application, **options)
+        if self.ssl_enabled:
+            self.max_accept = min(self.max_accept, self.max_accept_tls)
+
+    def do_read(self) -> object:
+        """Called by gevent to accept a connection. Returns ``None`` if none waits, or it has to wait."""
+        return None if self._arrivals.is_full else super().do_read()
 
     def listen(self) -> None:
         """Bind the address, and start to accept connections. Does not block.

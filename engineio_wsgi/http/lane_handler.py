@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LaneResponder"]
 
+#: what the request line of a session's request has
+SESSION = b"sid="
 #: methods that end with the connection, if a subclass overrides them
 LIFE = frozenset(("_end_connection", "handle"))
 #: attributes of a handler that only a request needs; without them, one whose connection waits takes 2.5 KB less
@@ -77,6 +79,12 @@ class LaneResponder(Responder):
         lane = self._lane
         if lane is not None and lane.serve():
             return not (self.close_connection or lane.let_go())
+        connection = self._connection
+        if connection.serves_session:
+            if SESSION not in connection.buffer.partition(b"\r\n")[0]:
+                # its turn came before others': the request may well be a handshake, and so they come first now
+                connection.give_way()
+            connection.prefer(False)
         if not self.handle_one_request():
             return False
         # an idle connection keeps only the headers of the last requests, to compare the next with them
@@ -146,6 +154,11 @@ class LaneResponder(Responder):
         if lane.note(self._head_read, environ, headers):
             # the lane compares the same bytes
             self._parser = HeadParser()
+
+    def note_session(self) -> None:
+        """The present request was a session's: serve the next one of this connection before those of others."""
+        if self._detached is None:
+            self._connection.prefer(True)
 
     @property
     def _logs_lane(self) -> bool:

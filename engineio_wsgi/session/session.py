@@ -316,7 +316,7 @@ class Session(MovableSession):
 
     def on_packet(self, packet: Packet) -> None:
         """A packet that is not a message was received."""
-        if not (self.state.is_open or self.state.closing):
+        if not ((self.state.is_open or self.state.closing) and self.inbox.count_control(1)):
             return
         self.inbox.notify("packet", packet)
         handle = _ON_PACKET.get(packet.type)

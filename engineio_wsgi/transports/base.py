@@ -217,6 +217,10 @@ class Inbox:
     def deliver(self, data: str | bytes, now: float) -> None:
         """One message was received ``now``, and nothing else. The caller is a greenlet of the pool; listeners may block it."""
 
+    def count_control(self, number: int) -> bool:
+        """So many packets or frames were received that are no messages. Returns ``False`` if the session ends because of them."""
+        return True
+
     def enqueue(self, messages: Sequence[str | bytes]) -> None:
         """Queue messages, in this order."""
 

@@ -28,13 +28,13 @@ from engineio_wsgi.protocol.websocket.frames import (
     Item,
     Opcode,
     Ping,
-    Pong,
     Violation,
     encode_binary,
     encode_close,
     encode_frame,
     to_utf8,
 )
+from engineio_wsgi.protocol.websocket.items import CONTROL
 from engineio_wsgi.runtime.connection import RECV_SIZE, Connection
 from engineio_wsgi.runtime.greenlet_pool import GreenletPool
 from engineio_wsgi.runtime.observer import Meter
@@ -174,9 +174,9 @@ class WebSocketTransport(MovableWebSocket):
             return
         for item in items:
             self._take_one(item)
-        pings = [item for item in items if type(item) is Ping]
-        if pings:
-            self._answer_pings(pings)
+        control = [item for item in items if type(item) in CONTROL]
+        if control and self.inbox.count_control(len(control)):
+            self._answer_pings([item for item in control if type(item) is Ping])
 
     def _take_one(self, item: Item) -> None:
         if type(item) is str and item[:1] == "4":
@@ -187,12 +187,12 @@ class WebSocketTransport(MovableWebSocket):
             self._on_other(item)
 
     def _answer_pings(self, pings: list[Ping]) -> None:
-        if self.wire.unsent < MAX_UNSENT_PONGS and not self.wire.closed:
+        if pings and self.wire.unsent < MAX_UNSENT_PONGS and not self.wire.closed:
             self._write(b"".join([encode_frame(Opcode.PONG, ping.payload) for ping in pings]))
 
     def _on_other(self, item: Item) -> None:
         """Process an item that is no plain message."""
-        if type(item) is Ping or type(item) is Pong or self.sink.closed:
+        if type(item) in CONTROL or self.sink.closed:
             return
         if type(item) is Close:
             self._close_code = item.code or 1000

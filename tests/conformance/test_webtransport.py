@@ -246,6 +246,12 @@ def test_heartbeats(both: Any) -> None:
     server.events.wait("heartbeat", 4)
 
 
+def test_a_flood_of_pongs_is_closed(both: Any) -> None:
+    server = both("silent", max_messages_per_second=5, rate_limit_timeout=1.0)
+    server.session().send(*["3"] * 1000)
+    assert server.events.wait("close")["reason"] == "rate limit exceeded"
+
+
 def test_a_client_that_does_not_answer(both: Any) -> None:
     server = both(ping_interval=0.02, ping_timeout=0.03)
     stream = server.session()

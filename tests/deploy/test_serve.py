@@ -321,6 +321,8 @@ def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("arguments", "line"), [
     (("--workers", "0"), "argument --workers: '0' is not a number of at least 1 "),
     (("--graceful-timeout", "soon"), "argument --graceful-timeout: 'soon' is not a number of seconds "),
+    (("--full-collections", "0"), "argument --full-collections: '0' is not a number above 0 and up to 100 "),
+    (("--gc-threshold", "700,x"), "argument --gc-threshold: '700,x' is not one to three numbers, separated by commas "),
     (("--bind", "fd:x"), "argument --bind: 'fd:x' is not HOST:PORT, unix:PATH or fd:NUMBER "),
     (("--bind", "fd:77"), "cannot listen on fd:77: Bad file descriptor"),
     (("--bind", "fd:0"), "cannot listen on fd:0: Socket operation on non-socket"),

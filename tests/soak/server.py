@@ -15,6 +15,7 @@ import gevent
 from greenlet import greenlet
 
 import engineio_wsgi
+from engineio_wsgi.heap import freeze_heap, limit_collections
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -76,6 +77,9 @@ def main() -> None:
         address = ("127.0.0.1", http.server_port)
         webtransports.append(engineio_wsgi.WebTransportServer(address, server, certfile=certfile, keyfile=keyfile))
         webtransports[0].start()
+    # as `engineio-wsgi serve` does
+    freeze_heap()
+    limit_collections()
     print(http.server_port, flush=True)
     gevent.spawn(broadcast)
     http.serve_forever()
