@@ -246,6 +246,14 @@ class HttpConnection:
         """
         return self.raw.family in (_socket.AF_INET, _socket.AF_INET6) and not is_tls(self._owner)
 
+    def begin_without_greenlet(self, on_ready: Callable[[bool], object]) -> None:
+        """Have ``on_ready`` called, as by :meth:`release`, on a new connection whose socket is a C socket.
+
+        It is called once before anything is waited for: the first bytes have usually arrived with the connection.
+        """
+        self._on_ready = on_ready
+        self._hub.loop.run_callback(self._resume)
+
     def release(self, on_ready: Callable[[bool], object]) -> None:
         """Take the connection away from the server's greenlet, which may end, and watch it.
 
@@ -266,7 +274,8 @@ class HttpConnection:
     def regain(self) -> GeventSocket:
         """Have a greenlet serve the connection again. Returns the gevent socket that it has from now on."""
         self._on_ready = None
-        sock = GeventSocket(fileno=self._owner.detach())
+        raw = self.raw
+        sock = GeventSocket(raw.family, raw.type, raw.proto, fileno=self._owner.detach())
         self._use(sock)
         return sock
 

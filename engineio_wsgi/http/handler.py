@@ -23,7 +23,7 @@ from engineio_wsgi.http.body import NO_BODY, open_body
 from engineio_wsgi.http.connection import HttpConnection
 from engineio_wsgi.http.lane_handler import LaneResponder
 from engineio_wsgi.http.lending import SOCKET_KEYS, LentSocket
-from engineio_wsgi.http.request_head import HeadParser, InvalidRequest, RequestHead, check_partial_head, fill_environ
+from engineio_wsgi.http.request_head import HeadParser, InvalidRequest, RequestHead, check_partial_head, fill_environ, name_client
 from engineio_wsgi.log import log_violation
 from engineio_wsgi.options.values import Deflate
 from engineio_wsgi.protocol.websocket.deflate import DeflateSettings
@@ -79,6 +79,9 @@ class WebSocketHandler(LaneResponder, PlainWebSocketHandler):  # type: ignore[mi
     #: whether polls and POSTs of sessions are answered without a call of the application, where nothing else has to see them. In
     #: a subclass that overrides a method which reads or answers requests: only if the same class sets it
     lane = True
+
+    #: whether this is so for the first one of a connection, and for handshakes, too; as above
+    first_lane = True
 
     #: the WebSocket of the request, from its handshake until the application returns
     websocket: WebSocket | None = None
@@ -206,13 +209,11 @@ class WebSocketHandler(LaneResponder, PlainWebSocketHandler):  # type: ignore[mi
 
     def get_environ(self) -> WSGIEnvironment:
         """The environ of the request that has just been read. Subclasses may add to it."""
-        request, connection, address = self._request, self._connection, self.client_address
+        request, connection = self._request, self._connection
         assert request is not None
         environ: WSGIEnvironment = self.server.get_environ()
         fill_environ(environ, request)
-        if isinstance(address, tuple):
-            environ["REMOTE_ADDR"] = str(address[0])
-            environ["REMOTE_PORT"] = str(address[1])
+        name_client(environ, self.client_address)
         self.wsgi_input = open_body(connection, request.length, self.body_timeout, environ)
         environ["wsgi.input"] = self.wsgi_input
         environ["wsgi.input_terminated"] = True

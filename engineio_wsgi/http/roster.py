@@ -123,6 +123,8 @@ class RosteredHandler(WebSocketHandler):
 
     #: the methods that it overrides have counterparts in it for the lane
     lane = True
+    #: and none of them reads a request
+    first_lane = True
 
     def handle(self) -> None:
         """Serve the connection until it ends. Blocks."""
@@ -133,6 +135,11 @@ class RosteredHandler(WebSocketHandler):
         finally:
             if not self.is_released:
                 roster.leave(self)
+
+    def begin_in_hub(self, start_greenlet: Callable[..., object]) -> None:
+        """Serve the connection, without a greenlet as long as none is needed. Does not block."""
+        self.server.roster.enter(self)
+        super().begin_in_hub(start_greenlet)
 
     def handle_one_response(self) -> None:
         """Answer one request."""
