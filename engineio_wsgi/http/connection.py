@@ -45,7 +45,7 @@ class HttpConnection:
     """
 
     __slots__ = ("_arrivals", "_deadline", "_due", "_greenlet", "_hub", "_on_ready", "_owner", "_parked", "_timer", "_watcher",
-                 "_watching", "buffer", "lost", "raw", "recv", "send")
+                 "_watching", "buffer", "has_ended", "lost", "raw", "recv", "send")
 
     #: set with the watcher
     _arrivals: Arrivals
@@ -69,6 +69,8 @@ class HttpConnection:
         self.buffer = read_ahead
         #: whether writing has failed, because the client has gone away
         self.lost = False
+        #: whether it is known that the client sends nothing more
+        self.has_ended = False
         self._watcher: Watcher | None = None
         self._watching = False
         self._parked = False
@@ -261,9 +263,10 @@ class HttpConnection:
             on_ready: called in the hub with ``False`` whenever there may be bytes to read, and with ``True`` when the time that
                 :meth:`expect` has set is over, or :meth:`stop_waiting` was called.
         """
-        raw = _socket.socket(fileno=self._owner.detach())
-        raw.setblocking(False)
-        self._use(raw)
+        if type(self._owner) is not _socket.socket:
+            raw = _socket.socket(fileno=self._owner.detach())
+            raw.setblocking(False)
+            self._use(raw)
         self._greenlet = None
         if self._timer is not None:
             self._timer.close()
@@ -272,15 +275,14 @@ class HttpConnection:
         self.watch()
 
     def regain(self) -> GeventSocket:
-        """Have a greenlet serve the connection again. Returns the gevent socket that it has from now on."""
-        self._on_ready = None
+        """Have the connection in a gevent socket again, which is returned. Nothing of what is under way changes."""
         raw = self.raw
         sock = GeventSocket(raw.family, raw.type, raw.proto, fileno=self._owner.detach())
         self._use(sock)
         return sock
 
     def leave_alone(self) -> None:
-        """Call ``on_ready`` no more, because a greenlet is about to :meth:`regain` the connection."""
+        """Call ``on_ready`` no more, because a greenlet is about to serve the connection."""
         self._on_ready = None
 
     def _use(self, sock: GeventSocket | _socket.socket) -> None:
@@ -368,7 +370,7 @@ class HttpConnection:
         self.close_watchers()
         self._owner = None
         self.buffer = b""
-        return Connection(detach(sock), pending)
+        return Connection(sock if type(sock) is _socket.socket else detach(sock), pending)
 
     def give_away(self) -> int | None:
         """Give the connection to another process, if nothing of a request has been read. Does not block.
@@ -394,11 +396,17 @@ class HttpConnection:
         """Whether the client has sent bytes that were not used."""
         if self.buffer:
             return True
+        if self.has_ended:
+            return False
         try:
             self.buffer = self.recv(RECV_SIZE)
         except OSError:
             return False
         return bool(self.buffer)
+
+    def note_end(self) -> None:
+        """The client sends nothing more: ``recv`` has returned nothing."""
+        self.has_ended = True
 
     def close(self) -> None:
         """Close the connection. A TLS client gets a close message, or it would take the end for an attack."""

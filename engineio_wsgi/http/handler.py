@@ -100,9 +100,9 @@ class WebSocketHandler(LaneResponder, PlainWebSocketHandler):  # type: ignore[mi
     #: whether the connection was detached together with its unanswered request
     handed_off = False
 
-    def __init__(self, sock: GeventSocket, address: object, server: Any) -> None:  # see `Responder.server`
+    def __init__(self, sock: GeventSocket | None, address: object, server: Any) -> None:  # see `Responder.server`
         # pywsgi's own constructor would make a buffered reader, of 5 KB
-        self.socket = sock
+        self._socket = sock
         self.client_address = address
         self.server = server
         self._is_logging = not is_silent(server.log) or type(self).log_request is not WebSocketHandler.log_request

@@ -94,8 +94,8 @@ class HttpServer(WSGIServer):  # type: ignore[misc]
         if isinstance(sock, GeventSocket):
             super().do_handle(sock, address)
             return
-        handler: WebSocketHandler = self.handler_class(sock, address, self)
-        handler.begin_in_hub(self._start_greenlet)
+        handler: WebSocketHandler = self.handler_class(None, address, self)
+        handler.begin_in_hub(sock, self._start_greenlet)
 
     def start_accepting(self) -> None:
         """Called by gevent when the server starts."""

@@ -394,6 +394,7 @@ class Lane:
             data = b""
         self._connection.keep(data)
         if not data:
+            self._connection.note_end()
             handler.close_soon()
             if self._transport is not None:
                 self._transport.give_up()

@@ -19,6 +19,7 @@ from engineio_wsgi.http.request_head import HeadParser, RequestHead
 from engineio_wsgi.http.response_writer import Responder
 
 if TYPE_CHECKING:
+    from _socket import socket as CSocket
     from wsgiref.types import WSGIEnvironment
 
     from gevent.socket import socket as GeventSocket
@@ -49,13 +50,14 @@ class LaneResponder(Responder):
     header_timeout: float
     keepalive_timeout: float
     lane: bool
-    socket: GeventSocket
 
     #: from the bytes of a poll or POST to those of its answer, once one has been accepted
     _lane: Lane | None = None
     #: the bytes of the request's head
     _head_read = b""
     _parser: HeadParser
+    #: ``None`` while the connection has none
+    _socket: GeventSocket | None = None
     #: starts a greenlet for the connection
     _start_greenlet: Callable[..., object] = staticmethod(gevent.spawn)
     _request: RequestHead | None
@@ -69,6 +71,13 @@ class LaneResponder(Responder):
 
     def _end_connection(self, connection: HttpConnection) -> None:
         raise NotImplementedError
+
+    @property
+    def socket(self) -> GeventSocket:
+        """The connection's gevent socket, for applications."""
+        if self._socket is None:
+            self._socket = self._connection.regain()
+        return self._socket
 
     # -- requests
 
@@ -103,7 +112,7 @@ class LaneResponder(Responder):
             self._end_connection(self._connection)
             return
         lane.take_over()
-        del self.socket
+        self._socket = None
         self.__dict__ = {name: value for name, value in self.__dict__.items() if name not in OF_REQUEST}
 
     # -- without a greenlet
@@ -119,14 +128,15 @@ class LaneResponder(Responder):
         """Whether no greenlet serves the connection now."""
         return self._lane is not None and self._lane.is_released
 
-    def begin_in_hub(self, start_greenlet: Callable[..., object]) -> None:
-        """Serve a new connection, whose socket is a C socket, without a greenlet. Does not block.
+    def begin_in_hub(self, sock: CSocket, start_greenlet: Callable[..., object]) -> None:
+        """Serve a new connection without a greenlet. Does not block.
 
         Args:
+            sock: the connection's socket, which does not block.
             start_greenlet: starts one when the connection needs it, as ``gevent.spawn`` does.
         """
         self._start_greenlet = start_greenlet
-        connection = self._connection = HttpConnection(self.socket)
+        connection = self._connection = HttpConnection(sock)
         connection.no_delay()
         self._lane = lane = Lane(self, connection, self.server.lane_engine, False, False, True)
         lane.begin()
@@ -137,8 +147,7 @@ class LaneResponder(Responder):
         self._start_greenlet(self._serve_again)
 
     def _serve_again(self) -> None:
-        lane, connection = self._lane, self._connection
-        self.socket = connection.regain()
+        lane = self._lane
         self._parser = HeadParser()
         try:
             if lane is not None:

@@ -5,6 +5,7 @@ Knows nothing of the engine, and nothing of where a connection comes from.
 
 from __future__ import annotations
 
+from _socket import socket as CSocket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
@@ -136,10 +137,10 @@ class RosteredHandler(WebSocketHandler):
             if not self.is_released:
                 roster.leave(self)
 
-    def begin_in_hub(self, start_greenlet: Callable[..., object]) -> None:
+    def begin_in_hub(self, sock: CSocket, start_greenlet: Callable[..., object]) -> None:
         """Serve the connection, without a greenlet as long as none is needed. Does not block."""
         self.server.roster.enter(self)
-        super().begin_in_hub(start_greenlet)
+        super().begin_in_hub(sock, start_greenlet)
 
     def handle_one_response(self) -> None:
         """Answer one request."""
