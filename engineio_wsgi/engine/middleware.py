@@ -51,6 +51,8 @@ class Middleware:
         self._upgrade_timeout = server.options.destroy_upgrade_timeout if server.options.destroy_upgrade else None
         #: whether it does nothing with the requests of sessions but to pass them on
         self.lane = keeps_lane(type(self), Middleware, frozenset(("__call__",)))
+        #: the same for handshakes and the first requests of connections
+        self.first_lane = keeps_lane(type(self), Middleware, frozenset(("__call__",)), "first_lane")
         self._worker.on_wrapped(self)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

@@ -31,6 +31,7 @@ from engineio_wsgi.handoff.server_loops import THREAD_LOOP
 from engineio_wsgi.handoff.thread_loops import ThreadLoop, kind_of_thread_loop
 from engineio_wsgi.handoff.upgrades import WEBSOCKETS, can_upgrade
 from engineio_wsgi.http.handler import WebSocketHandler
+from engineio_wsgi.http.http_server import HttpServer
 from engineio_wsgi.http.hub_thread import call_in_hub, in_plain_thread, start_hub, wait_for_hub
 from engineio_wsgi.http.wsgi_call import call
 from engineio_wsgi.http3.ports import PacketStream, WebTransportSession
@@ -124,19 +125,21 @@ class Worker:
         join: makes this process one of the workers of a cluster. Raises `ConfigurationError` if it cannot.
         outside: returns the way to a cluster's workers for a process that is none of them.
         has_lane: whether polls and POSTs may be answered without a call of the server.
+        has_first_lane: whether handshakes and the first requests of connections may, too.
     """
 
     #: the cluster of a server without the option ``cluster``
     default_cluster: str | None = None
 
     def __init__(self, registry: Registry, engine: Engine, hooks: Hooks, join: Callable[[Worker, str], Router],
-                 outside: Callable[[str, str], Reach], has_lane: bool = True) -> None:
+                 outside: Callable[[str, str], Reach], has_lane: bool = True, has_first_lane: bool = True) -> None:
         self._registry = registry
         self._engine = engine
         self._hooks = hooks
         self._join = join
         self._outside = outside
         self._has_lane = has_lane
+        self._has_first_lane = has_first_lane
         #: the sessions of this process, as the application sees them
         self.clients: Mapping[str, Socket] = registry.clients
         self._router: Router | None = None
@@ -291,7 +294,18 @@ class Worker:
                 handler.note_session()
             if self._is_direct(handler.server.application):
                 self._engine.open_lane(handler, environ)
+                self.introduce(handler.server)
         return body
+
+    def introduce(self, http_server: object) -> None:
+        """A request has come from an HTTP server of ours: let the first requests of its connections go over the lane, if nothing
+        else has to see them.
+        """
+        if isinstance(http_server, HttpServer) and http_server.lane_engine is None and self.gate is None:
+            front = _fronts.get(id(self._hooks.unwrap(http_server.application)))
+            if (front is not None and front.server is self._registry.server and self._has_first_lane
+                    and getattr(front, "first_lane", False)):
+                http_server.note_engine(self._engine.lane, self._registry.greenlets.spawn)
 
     def _enter(self, environ: WSGIEnvironment) -> None:
         """The first request: enter the hub, or start one in a thread of its own if the HTTP server has only plain threads."""

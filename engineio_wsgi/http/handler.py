@@ -27,7 +27,7 @@ from engineio_wsgi.http.body import NO_BODY, open_body
 from engineio_wsgi.http.connection import HttpConnection
 from engineio_wsgi.http.lane_handler import LaneResponder
 from engineio_wsgi.http.lending import SOCKET_KEYS, LentSocket
-from engineio_wsgi.http.request_head import HeadParser, InvalidRequest, RequestHead, check_partial_head, fill_environ
+from engineio_wsgi.http.request_head import HeadParser, InvalidRequest, RequestHead, check_partial_head, fill_environ, name_client
 from engineio_wsgi.http.response_head import ResponseHead
 from engineio_wsgi.log import log_violation
 from engineio_wsgi.options.values import Deflate
@@ -89,6 +89,9 @@ class WebSocketHandler(LaneResponder, PlainWebSocketHandler):  # type: ignore[mi
     #: a subclass that overrides a method which reads or answers requests: only if the same class sets it
     lane = True
 
+    #: whether this is so for the first one of a connection, and for handshakes, too; as above
+    first_lane = True
+
     #: the WebSocket of the request, from its handshake until the application returns
     websocket: WebSocket | None = None
     #: the same connection, for an application that implements the protocol itself
@@ -110,9 +113,9 @@ class WebSocketHandler(LaneResponder, PlainWebSocketHandler):  # type: ignore[mi
     #: the time that the application has for it; the limit that is over first decides
     _limits: tuple[DeadlineTimer, ...] = ()
 
-    def __init__(self, sock: GeventSocket, address: object, server: Any) -> None:  # see `Responder.server`
+    def __init__(self, sock: GeventSocket | None, address: object, server: Any) -> None:  # see `Responder.server`
         # pywsgi's own constructor would make a buffered reader, of 5 KB
-        self.socket = sock
+        self._socket = sock
         self.client_address = address
         self.server = server
         self._is_logging = not is_silent(server.log) or type(self).log_request is not WebSocketHandler.log_request
@@ -211,7 +214,7 @@ class WebSocketHandler(LaneResponder, PlainWebSocketHandler):  # type: ignore[mi
         self._lane = None
         self.wsgi_input = NO_BODY
         del self._connection
-        self._parser = HeadParser()
+        self.__dict__.pop("_parser", None)
         if detached is not None and detached.secure:
             # the server closes the TLS socket when this greenlet ends
             detached.wait_closed()
@@ -220,13 +223,11 @@ class WebSocketHandler(LaneResponder, PlainWebSocketHandler):  # type: ignore[mi
 
     def get_environ(self) -> WSGIEnvironment:
         """The environ of the request that has just been read. Subclasses may add to it."""
-        request, connection, address = self._request, self._connection, self.client_address
+        request, connection = self._request, self._connection
         assert request is not None
         environ: WSGIEnvironment = self.server.get_environ()
         fill_environ(environ, request)
-        if isinstance(address, tuple):
-            environ["REMOTE_ADDR"] = str(address[0])
-            environ["REMOTE_PORT"] = str(address[1])
+        name_client(environ, self.client_address)
         self.wsgi_input = open_body(connection, request.length, self.body_timeout, environ)
         environ["wsgi.input"] = self.wsgi_input
         environ["wsgi.input_terminated"] = True
