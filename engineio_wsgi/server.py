@@ -88,14 +88,16 @@ class Server(HasListeners):
 
     def __init__(self, **options: object) -> None:
         self._events = ServerEvents(self._stand_in, lambda: self._registry.watch_buffers())
-        hooks = Hooks(admit=self._admit, generate_id=self.generate_id, has_own_ids=self._has_own_ids, request_of=self._request_of,
-                      make_socket=self._socket_class, unwrap=self._unwrap, on_start=self._on_start)
+        hooks = Hooks(admit=self._admit, generate_id=self.generate_id, has_own_ids=self._has_own_ids,
+                      ask_nobody=self._ask_nobody, request_of=self._request_of, make_socket=self._socket_class,
+                      unwrap=self._unwrap, on_start=self._on_start)
         self._registry = Registry(self, self._events, Options.create(**options))
         self._engine = Engine(self._registry, hooks)
         self._topics = topics = Topics(lambda task: self._registry.greenlets.submit(task), self._subscriber)
         self._worker = Worker(self._registry, self._engine, hooks, lambda host, cluster: Cluster(host, cluster, topics),
                               lambda cluster, path: Bystander(cluster, path, topics),
-                              keeps_lane(type(self), Server, frozenset(("handle_request",))))
+                              keeps_lane(type(self), Server, frozenset(("handle_request",))),
+                              keeps_lane(type(self), Server, frozenset(("handle_request",)), "first_lane"))
         self._http: WSGIServer | None = None
         self._ended = Event()
         servers.add(self)
@@ -156,6 +158,10 @@ class Server(HasListeners):
     def _has_own_ids(self) -> bool:
         """Whether neither the option nor a subclass decides about session ids."""
         return self._registry.options.generate_id is None and type(self).generate_id is Server.generate_id
+
+    def _ask_nobody(self) -> bool:
+        """The same, and no subclass decides about handshakes."""
+        return type(self)._admit is Server._admit and self._has_own_ids()
 
     # -- what it is
 
@@ -250,7 +256,7 @@ class Server(HasListeners):
         Blocks as long as the middlewares do, and not until the session has ended.
 
         Args:
-            session: an object with ``environ``, the request as a WSGI environ; ``on_stream(callback)``; and
+            session: an object with ``environ``, the request as a WSGI environ; ``on_stream(callback)``; ``on_end(callback)``; and
                 ``close(code, reason)``: see :class:`engineio_wsgi.http3.ports.WebTransportSession`.
         """
         self._worker.handle_webtransport(session)

@@ -61,7 +61,7 @@ class Engine:
         self.resumption = Resumption(registry, hooks)
         self._middlewares: list[WSGIMiddleware] = []
         #: the way of polls and POSTs around the WSGI application
-        self.lane = EngineLane(registry)
+        self.lane = EngineLane(registry, self.handshakes)
         self._application: WSGIApplication = self._serve
         #: what the middlewares have made, the innermost first
         self._applications: list[WSGIApplication] = []
@@ -71,7 +71,7 @@ class Engine:
         """Use other options. Not after the first request."""
         self._origins = OriginPolicy(options.cors)
         self._hosts = HostPolicy(options.allowed_hosts)
-        self.lane.configure(self._origins, self._applications)
+        self.lane.configure(self._origins, self._hosts, self._applications)
 
     def use(self, middleware: WSGIMiddleware) -> None:
         """Wrap the engine in a WSGI middleware, inside of those that wrap it already."""
@@ -82,7 +82,7 @@ class Engine:
             application = wrap(application)
             self._applications.append(application)
         self._application = application
-        self.lane.configure(self._origins, self._applications)
+        self.lane.configure(self._origins, self._hosts, self._applications)
 
     def open_lane(self, handler: WebSocketHandler, environ: WSGIEnvironment) -> None:
         """Serve later requests like this one, which has been accepted, over the lane."""

@@ -6,6 +6,7 @@ Owns the order in which quotas, the application and `generate_id` are asked. It 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from wsgiref.types import WSGIEnvironment
 
 from engineio_wsgi.engine.admission import CheckedRequest, ask_application
@@ -84,6 +85,28 @@ class Handshakes:
         may_upgrade = self._advice.check_can_upgrade(environ, self._registry.options.transports)
         self._registry.open(session, transport, may_upgrade)
         return transport, self.cookies(session.id)
+
+    def open_unasked(self, address: str | None, environ: Callable[[], WSGIEnvironment]) -> PollingTransport | None:
+        """Open a session of revision 4 over polling, if nobody has to be asked for it and no quota counts it.
+
+        Args:
+            address: the client's.
+            environ: makes the environ of the handshake.
+
+        Returns:
+            Its transport; ``None`` if the handshake has to be admitted, or is to be refused. Nothing has happened then.
+        """
+        registry = self._registry
+        if not (registry.opens_freely and self._hooks.ask_nobody() and "polling" in registry.options.transports):
+            return None
+        options = registry.options
+        if options.allow_request is not None or options.cookie is not None:
+            return None
+        session = Session(registry, registry.new_id(), 4, address)
+        session.present_as(self._hooks.make_socket(session, environ))
+        transport = PollingTransport(4, options.max_http_buffer_size, True, registry.observers.meter("polling"))
+        registry.open(session, transport, may_upgrade=True)
+        return transport
 
     def cookies(self, sid: str) -> list[tuple[str, str]]:
         """The header that sets the session cookie, if the option ``cookie`` asks for one."""

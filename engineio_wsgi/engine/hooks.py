@@ -27,10 +27,12 @@ class Hooks:
     generate_id: Callable[[Request], str]
     #: whether session ids are the registry's, which needs no request to make one
     has_own_ids: Callable[[], bool]
+    #: whether no function has to be asked for an id or, but for ``allow_request``, about a handshake
+    ask_nobody: Callable[[], bool]
     #: returns the request that the application sees
     request_of: Callable[[WSGIEnvironment], Request]
-    #: returns what the application sees of a session, given the environ of the handshake
-    make_socket: Callable[[Session, WSGIEnvironment], Socket]
+    #: returns what the application sees of a session, given the environ of the handshake, or what makes it
+    make_socket: Callable[[Session, WSGIEnvironment | Callable[[], WSGIEnvironment]], Socket]
     #: returns the application that another one calls first of all with each request; itself if there is none
     unwrap: Callable[[WSGIApplication], WSGIApplication]
     #: called when the process begins to serve, in the thread of the hub

@@ -11,6 +11,7 @@ import logging
 import random
 import secrets
 from collections.abc import Callable, Collection, ItemsView, Iterator, Mapping, ValuesView
+from json.encoder import encode_basestring_ascii
 from typing import Protocol
 
 import gevent
@@ -254,6 +255,11 @@ class Registry:
         if self.closing:
             raise ServerClosing(random.randint(*RETRY_PERIODS))
 
+    @property
+    def opens_freely(self) -> bool:
+        """Whether sessions are opened, as many as clients want."""
+        return self._quota is None and not self.closing and self.hub is not None
+
     def check_handshake(self, address: str | None) -> None:
         """Count a handshake of a client, and check that the client may open a session.
 
@@ -283,7 +289,7 @@ class Registry:
         self.heartbeat_timer.start()
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("= %s: open over %s, revision %d", shorten(session.id), transport.name, session.protocol)
-        sid, others = json.dumps(session.id), self._open_data.get((transport.name, may_upgrade))
+        sid, others = encode_basestring_ascii(session.id), self._open_data.get((transport.name, may_upgrade))
         if others is None:
             others = self._describe_opening(transport.name, may_upgrade)
         first = [Packet(PacketType.OPEN, f'{{"sid":{sid},{others}', compress=False)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from threading import Lock
+from types import MappingProxyType
 from typing import Protocol
 from weakref import WeakValueDictionary
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -30,6 +31,7 @@ from engineio_wsgi.handoff.server_loops import THREAD_LOOP
 from engineio_wsgi.handoff.thread_loops import ThreadLoop, kind_of_thread_loop
 from engineio_wsgi.handoff.upgrades import WEBSOCKETS, can_upgrade
 from engineio_wsgi.http.handler import WebSocketHandler
+from engineio_wsgi.http.http_server import HttpServer
 from engineio_wsgi.http.hub_thread import call_in_hub, in_plain_thread, start_hub, wait_for_hub
 from engineio_wsgi.http.wsgi_call import call
 from engineio_wsgi.http3.ports import PacketStream, WebTransportSession
@@ -123,19 +125,21 @@ class Worker:
         join: makes this process one of the workers of a cluster. Raises `ConfigurationError` if it cannot.
         outside: returns the way to a cluster's workers for a process that is none of them.
         has_lane: whether polls and POSTs may be answered without a call of the server.
+        has_first_lane: whether handshakes and the first requests of connections may, too.
     """
 
     #: the cluster of a server without the option ``cluster``
     default_cluster: str | None = None
 
     def __init__(self, registry: Registry, engine: Engine, hooks: Hooks, join: Callable[[Worker, str], Router],
-                 outside: Callable[[str, str], Reach], has_lane: bool = True) -> None:
+                 outside: Callable[[str, str], Reach], has_lane: bool = True, has_first_lane: bool = True) -> None:
         self._registry = registry
         self._engine = engine
         self._hooks = hooks
         self._join = join
         self._outside = outside
         self._has_lane = has_lane
+        self._has_first_lane = has_first_lane
         #: the sessions of this process, as the application sees them
         self.clients: Mapping[str, Socket] = registry.clients
         self._router: Router | None = None
@@ -274,6 +278,8 @@ class Worker:
     def _take(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """In the hub: serve a request whose connection is here."""
         handler = environ.pop("engineio.handler", None)
+        if handler is not None and "HTTP_UPGRADE" in environ:
+            handler.lift_limit()
         gate = self.gate
         if gate is not None:
             gate.wait(environ)
@@ -288,7 +294,18 @@ class Worker:
                 handler.note_session()
             if self._is_direct(handler.server.application):
                 self._engine.open_lane(handler, environ)
+                self.introduce(handler.server)
         return body
+
+    def introduce(self, http_server: object) -> None:
+        """A request has come from an HTTP server of ours: let the first requests of its connections go over the lane, if nothing
+        else has to see them.
+        """
+        if isinstance(http_server, HttpServer) and http_server.lane_engine is None and self.gate is None:
+            front = _fronts.get(id(self._hooks.unwrap(http_server.application)))
+            if (front is not None and front.server is self._registry.server and self._has_first_lane
+                    and getattr(front, "first_lane", False)):
+                http_server.note_engine(self._engine.lane, self._registry.greenlets.spawn)
 
     def _enter(self, environ: WSGIEnvironment) -> None:
         """The first request: enter the hub, or start one in a thread of its own if the HTTP server has only plain threads."""
@@ -337,6 +354,8 @@ class Worker:
         self.enter_hub()
         environ["wsgi.websocket"] = websocket
         handler = environ.pop("engineio.handler", None)
+        if handler is not None:
+            handler.lift_limit()
         if self.gate is not None:
             self.gate.wait(environ)
         if self._router is None or self._router.route(environ, None, handler) is None:
@@ -374,20 +393,22 @@ class Worker:
 
     # -- when another server takes the place of this one
 
-    def move_sessions(self, carrier: Carrier, deadline: float, is_local: bool = False) -> dict[str, str]:
+    def move_sessions(self, carrier: Carrier, deadline: float, is_local: bool = False,
+                      stays: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
         """Move every session that can. Blocks until all have arrived, or stay. Only with the option ``handover``.
 
         Args:
             carrier: takes them.
             deadline: of the monotonic clock.
             is_local: whether they stay in this process, and only their server changes.
+            stays: why sessions stay that are not to be moved, by their ids.
 
         Returns:
-            Why sessions stay, by their ids.
+            Why sessions stay, by their ids, those of ``stays`` included.
         """
         assert self.gate is not None
         self._engine.lane.close()
-        return move_all(self._registry, self.gate, carrier, deadline, is_local)
+        return move_all(self._registry, self.gate, carrier, deadline, is_local, stays)
 
     def prepare(self, snapshot: SessionSnapshot, stream: Stream | None) -> PreparedSession:
         """Make a session of a snapshot; see `Resumption`.

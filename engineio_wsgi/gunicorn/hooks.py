@@ -70,7 +70,8 @@ def post_worker_init(worker: GunicornWorker) -> None:
 
 
 def _watch_worker(worker: GunicornWorker, handover: Handover) -> None:
-    handover.ready(_await_servers(len(list(worker.sockets))))
+    servers = _await_servers(len(list(worker.sockets)))
+    handover.ready(servers)
     watch = LimitWatch(None)
     while worker.alive:
         if os.getpid() != worker.pid:
@@ -79,7 +80,7 @@ def _watch_worker(worker: GunicornWorker, handover: Handover) -> None:
         gevent.sleep(LOOK_PERIOD)
     began = monotonic()
     deadline = began + worker.cfg.graceful_timeout - RESERVE
-    handover.leave(deadline, [])
+    handover.leave(deadline, [], lambda: _await_closed(servers))
     # for so long it may still accept connections, whose sessions must not be refused
     _accepts_nothing.wait(max(0.0, NOTIFY_PERIOD - (monotonic() - began)))
     close_servers(deadline - monotonic())
@@ -94,6 +95,16 @@ def _await_servers(count: int) -> list[StreamServer]:
             return servers
         gevent.sleep(LOOK_PERIOD)
     return []
+
+
+def _await_closed(servers: list[StreamServer]) -> None:
+    """Wait until the worker's main greenlet has closed its servers, which it does within a second after it was asked to stop.
+
+    Their connections can be handed over to other workers until then, so that they are not closed here.
+    """
+    deadline = Deadline(2 * NOTIFY_PERIOD)
+    while not all(server.closed for server in servers) and not deadline.has_passed():
+        gevent.sleep(LOOK_PERIOD)
 
 
 def worker_exit(server: object, worker: GunicornWorker) -> None:

@@ -45,7 +45,7 @@ class HttpConnection:
     """
 
     __slots__ = ("_arrivals", "_deadline", "_due", "_greenlet", "_hub", "_is_queued", "_on_ready", "_owner", "_parked", "_timer",
-                 "_watcher", "_watching", "buffer", "lost", "raw", "recv", "send", "serves_session")
+                 "_watcher", "_watching", "buffer", "has_ended", "lost", "raw", "recv", "send", "serves_session")
 
     def __init__(self, sock: GeventSocket, read_ahead: bytes = b"") -> None:
         self._owner: GeventSocket | _socket.socket = sock
@@ -71,6 +71,8 @@ class HttpConnection:
         self.buffer = read_ahead
         #: whether writing has failed, because the client has gone away
         self.lost = False
+        #: whether it is known that the client sends nothing more
+        self.has_ended = False
         self._watcher: Watcher | None = None
         self._watching = False
         self._parked = False
@@ -217,7 +219,7 @@ class HttpConnection:
             self.unwatch()
             return
         self._is_queued = True
-        if self._on_ready is not None or self.serves_session:
+        if self.serves_session:
             self._arrivals.add_session(self._resume)
         else:
             self._arrivals.add_other(self._resume)
@@ -257,6 +259,15 @@ class HttpConnection:
         """
         return self.raw.family in (_socket.AF_INET, _socket.AF_INET6) and not is_tls(self._owner)
 
+    def begin_without_greenlet(self, on_ready: Callable[[bool], object]) -> None:
+        """Have ``on_ready`` called, as by :meth:`release`, on a new connection whose socket is a C socket.
+
+        It is called once before anything is waited for: the first bytes have usually arrived with the connection.
+        """
+        self._on_ready = on_ready
+        self._is_queued = True
+        self._arrivals.add_new(self._resume)
+
     def release(self, on_ready: Callable[[bool], object]) -> None:
         """Take the connection away from the server's greenlet, which may end, and watch it.
 
@@ -264,9 +275,10 @@ class HttpConnection:
             on_ready: called in the hub with ``False`` whenever there may be bytes to read, and with ``True`` when the time that
                 :meth:`expect` has set is over, or :meth:`stop_waiting` was called.
         """
-        raw = _socket.socket(fileno=self._owner.detach())
-        raw.setblocking(False)
-        self._use(raw)
+        if type(self._owner) is not _socket.socket:
+            raw = _socket.socket(fileno=self._owner.detach())
+            raw.setblocking(False)
+            self._use(raw)
         self._greenlet = None
         if self._timer is not None:
             self._timer.close()
@@ -275,14 +287,14 @@ class HttpConnection:
         self.watch()
 
     def regain(self) -> GeventSocket:
-        """Have a greenlet serve the connection again. Returns the gevent socket that it has from now on."""
-        self._on_ready = None
-        sock = GeventSocket(fileno=self._owner.detach())
+        """Have the connection in a gevent socket again, which is returned. Nothing of what is under way changes."""
+        raw = self.raw
+        sock = GeventSocket(raw.family, raw.type, raw.proto, fileno=self._owner.detach())
         self._use(sock)
         return sock
 
     def leave_alone(self) -> None:
-        """Call ``on_ready`` no more, because a greenlet is about to :meth:`regain` the connection."""
+        """Call ``on_ready`` no more, because a greenlet is about to serve the connection."""
         self._on_ready = None
 
     def _use(self, sock: GeventSocket | _socket.socket) -> None:
@@ -370,7 +382,7 @@ class HttpConnection:
         self.close_watchers()
         self._owner = None
         self.buffer = b""
-        return Connection(detach(sock), pending)
+        return Connection(sock if type(sock) is _socket.socket else detach(sock), pending)
 
     def give_away(self) -> int | None:
         """Give the connection to another process, if nothing of a request has been read. Does not block.
@@ -396,11 +408,17 @@ class HttpConnection:
         """Whether the client has sent bytes that were not used."""
         if self.buffer:
             return True
+        if self.has_ended:
+            return False
         try:
             self.buffer = self.recv(RECV_SIZE)
         except OSError:
             return False
         return bool(self.buffer)
+
+    def note_end(self) -> None:
+        """The client sends nothing more: ``recv`` has returned nothing."""
+        self.has_ended = True
 
     def close(self) -> None:
         """Close the connection. A TLS client gets a close message, or it would take the end for an attack."""

@@ -6,6 +6,7 @@ Knows nothing of the engine: what closes the sessions is passed in.
 from __future__ import annotations
 
 import logging
+from _socket import AF_INET, AF_INET6, IPPROTO_TCP, TCP_NODELAY, socket
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 from wsgiref.types import WSGIApplication
@@ -17,13 +18,19 @@ from gevent.socket import socket as GeventSocket
 from engineio_wsgi.errors import CannotListen
 from engineio_wsgi.http.arrivals import arrivals_of
 from engineio_wsgi.http.handler import WebSocketHandler
+from engineio_wsgi.http.lane_handler import begins_in_hub
+from engineio_wsgi.http.lane_ports import LaneEngine
 from engineio_wsgi.http.roster import ConnectionRoster, RosteredHandler
 from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.forks import serve
+from engineio_wsgi.vendors.gevent_sockets import accept_c_socket
 
 __all__ = ["Address", "HttpServer", "StoppableServer", "TlsGate", "stop_all"]
 
 logger = logging.getLogger("engine")
+
+#: the families of listeners whose connections may be served in the hub: a forked child tells them by their address
+INET = (AF_INET, AF_INET6)
 
 #: a port, ``(host, port)``, ``"host:port"`` or a listening socket
 Address: TypeAlias = int | str | tuple[str, int] | GeventSocket
@@ -46,13 +53,16 @@ class HttpServer(WSGIServer):  # type: ignore[misc]
         options.setdefault("log", None)
         self._given_address = listener
         self._arrivals = arrivals_of(gevent.get_hub())
+        self._has_own_spawn = "spawn" in options
+        #: whether new connections need no greenlet as long as their requests go over the lane
+        self._begins_in_hub = False
+        #: starts the greenlets of connections that need one
+        self._start_greenlet: Callable[..., object] = gevent.spawn
+        #: an engine, and the application through which its requests have reached it without passing anything else
+        self._reached: tuple[WSGIApplication, LaneEngine] | None = None
         super().__init__(("", listener) if isinstance(listener, int) else listener, application, **options)
         if self.ssl_enabled:
             self.max_accept = min(self.max_accept, self.max_accept_tls)
-
-    def do_read(self) -> object:
-        """Called by gevent to accept a connection. Returns ``None`` if none waits, or it has to wait."""
-        return None if self._arrivals.is_full else super().do_read()
 
     def listen(self) -> None:
         """Bind the address, and start to accept connections. Does not block.
@@ -65,9 +75,51 @@ class HttpServer(WSGIServer):  # type: ignore[misc]
         except OSError as error:
             raise CannotListen(error, self._given_address) from None
 
+    def note_engine(self, engine: LaneEngine, start_greenlet: Callable[..., object]) -> None:
+        """A request has reached ``engine`` and passed nothing else: the first ones of other connections may go over the lane.
+
+        Args:
+            engine: the engine.
+            start_greenlet: starts the greenlets of connections that need one, as ``gevent.spawn`` does.
+        """
+        self._reached = self.application, engine
+        self._start_greenlet = start_greenlet
+        # nothing may have to know the greenlet of each connection
+        self._begins_in_hub = (not self._has_own_spawn and not self.ssl_enabled and "handle" not in vars(self)
+                               and self.socket.family in INET and begins_in_hub(self.handler_class, self.log))
+
+    @property
+    def lane_engine(self) -> LaneEngine | None:
+        """That engine; ``None`` if there is none, or the application is another one now."""
+        if self._reached is None or self._reached[0] is not self.application:
+            return None
+        return self._reached[1]
+
+    def do_read(self) -> tuple[socket, object] | None:
+        """Called by gevent to accept a connection. Returns its socket, and the client's address; ``None`` if none is to be served
+        now.
+        """
+        if self._arrivals.is_full:
+            return None
+        if self._begins_in_hub and self.lane_engine is not None:
+            return accept_c_socket(self.socket)
+        accepted: tuple[socket, object] | None = super().do_read()
+        return accepted
+
+    def do_handle(self, sock: socket, address: object) -> None:
+        """Called by gevent with an accepted connection."""
+        if isinstance(sock, GeventSocket):
+            super().do_handle(sock, address)
+            return
+        handler: WebSocketHandler = self.handler_class(None, address, self)
+        handler.begin_in_hub(sock, self._start_greenlet)
+
     def start_accepting(self) -> None:
         """Called by gevent when the server starts."""
         serve(self.socket)
+        if self.socket.family in INET:
+            # accepted sockets inherit it
+            self.socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
         super().start_accepting()
 
     def wrap_socket_and_handle(self, client_socket: GeventSocket, address: object) -> object:

@@ -1,8 +1,9 @@
 """The lane: polls and POSTs of sessions in this process, from the bytes of a request to the bytes of its answer.
 
 A request goes over the lane if it equals one that has been accepted before on the same connection (`lane_requests`). It then
-needs no environ and no call of the application. Any other request is left where it is, for the handler, which alone decides and
-refuses. So no rule exists twice.
+needs no environ and no call of the application. The first handshake, poll or POST of a connection goes over it as well, after its
+head has been parsed, where nothing has to see its environ. Any other request is left where it is, for the handler, which alone
+decides and refuses. So no rule exists twice.
 
 While a GET waits, no greenlet does: the hub answers it, and serves what follows on the connection. When something follows that
 may block, the handler gets a greenlet again. Where the greenlet has to stay (TLS, a pool that counts connections, an access log
@@ -15,7 +16,7 @@ options: for that it has a `LaneEngine`.
 from __future__ import annotations
 
 import sys
-from functools import lru_cache
+from functools import lru_cache, partial
 from time import time
 from typing import TYPE_CHECKING
 
@@ -24,10 +25,10 @@ from gevent.hub import Waiter
 
 from engineio_wsgi.http.connection import RECV_SIZE, HttpConnection
 from engineio_wsgi.http.lane_ports import LaneEngine, LaneHandler, LaneTransport
-from engineio_wsgi.http.lane_requests import Accepted, Known, accept
+from engineio_wsgi.http.lane_requests import Accepted, FirstRequest, Known, accept, read_first
+from engineio_wsgi.http.request_head import environ_of
 from engineio_wsgi.http.response import Response, finish, payload, posted
 from engineio_wsgi.http.response_head import ResponseHead, date_line
-from engineio_wsgi.packet import PacketType
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication, WSGIEnvironment
@@ -41,17 +42,20 @@ HOOKS = frozenset((
 ))  # fmt: skip
 
 
-def keeps_lane(kind: type, base: type, hooks: frozenset[str]) -> bool:
+def keeps_lane(kind: type, base: type, hooks: frozenset[str], mark: str = "lane") -> bool:
     """Whether a subclass leaves the lane open: no class between it and ``base`` overrides one of ``hooks``, unless the same class
     says by an attribute ``lane`` of its own what it wants.
+
+    Args:
+        mark: another attribute by which it says so.
     """
-    return bool(getattr(kind, "lane", True)) and _overrides_none(kind, base, hooks)
+    return bool(getattr(kind, "lane", True)) and _overrides_none(kind, base, hooks, mark)
 
 
 @lru_cache(maxsize=64)
-def _overrides_none(kind: type, base: type, hooks: frozenset[str]) -> bool:
+def _overrides_none(kind: type, base: type, hooks: frozenset[str], mark: str) -> bool:
     classes = kind.__mro__[:kind.__mro__.index(base)]
-    return all("lane" in vars(each) or hooks.isdisjoint(vars(each)) for each in classes)
+    return all(mark in vars(each) or hooks.isdisjoint(vars(each)) for each in classes)
 
 
 def _top(response: Response) -> bytes:
@@ -76,24 +80,31 @@ class Lane:
         engine: where the sessions are.
         is_logged: whether the access log has a line for each request.
         keeps_greenlet: whether the handler's greenlet may not end before the connection.
+        takes_first: whether handshakes, and requests like which none has been accepted before, may go over it as well.
     """
 
-    __slots__ = ("_application", "_began", "_connection", "_engine", "_gets", "_handler", "_is_due", "_is_logged", "_is_useless",
-                 "_keeps_greenlet", "_line", "_posted_to", "_posts", "_sent", "_transport", "_unsent", "_waiter", "is_released")
+    __slots__ = ("_application", "_began", "_connection", "_engine", "_gets", "_handler", "_is_declined", "_is_due",
+                 "_is_logged", "_is_new", "_is_useless", "_keeps_greenlet", "_line", "_posted_to", "_posts", "_sent",
+                 "_takes_first", "_transport", "_unsent", "_waiter", "is_released")
 
     def __init__(self, handler: LaneHandler, connection: HttpConnection, engine: LaneEngine, is_logged: bool,
-                 keeps_greenlet: bool) -> None:
+                 keeps_greenlet: bool, takes_first: bool) -> None:
         self._handler = handler
         self._connection = connection
         self._engine = engine
         self._is_logged = is_logged
         # a log may block
         self._keeps_greenlet = keeps_greenlet or is_logged
+        self._takes_first = takes_first
         self._application: WSGIApplication = handler.server.application
         self._gets: Known | Accepted | None = None
         self._posts: Known | Accepted | None = None
         #: whether nothing could be learnt from a request that was accepted
         self._is_useless = False
+        #: whether the hub has found that the next request is none for the lane
+        self._is_declined = False
+        #: whether no request has come over the lane yet
+        self._is_new = True
         #: of the session whose GET waits here
         self._transport: LaneTransport | None = None
         #: whether no greenlet serves the connection
@@ -146,16 +157,19 @@ class Lane:
         Returns:
             ``False`` if it is none for the lane; nothing has been touched then.
         """
+        if self._is_declined:
+            self._is_declined = False
+            return False
         handler, data = self._handler, self._connection.buffer
         is_get = data[:1] == b"G"
         known = self._gets if is_get else self._posts
+        if handler.server.application is not self._application:
+            return False
         if isinstance(known, Accepted):
             known = self._learn(known, is_get)
-        if known is None or handler.server.application is not self._application:
-            return False
-        request = known.recognise(data, handler)
-        if request is None:
-            return False
+        request = None if known is None else known.recognise(data, handler)
+        if known is None or request is None:
+            return self._takes_first and self._serve_first(data)
         sid, revision, head_size, body_size = request
         transport = self._engine.find(sid, revision)
         if transport is None:
@@ -165,10 +179,43 @@ class Lane:
             self._send_rest()
         return served
 
+    def _serve_first(self, data: bytes) -> bool:
+        """As :meth:`serve`, for a request like which none has been accepted before."""
+        request = None if self._is_useless else read_first(data, self._handler)
+        if request is None:
+            return False
+        headers = self._engine.admit(request.path, request.host, request.origin, self._handler.server.environ["wsgi.url_scheme"])
+        transport = None if headers is None else self._find_or_open(request)
+        if headers is None or transport is None:
+            return False
+        accepted = request.accepted(headers)
+        self._connection.prefer(request.sid != "")
+        if request.is_post:
+            self._posts = accepted
+            served = self._post(len(request.head), request.size, transport, accepted.is_binary)
+        else:
+            self._gets = accepted
+            served = self._get(len(request.head), transport)
+        if self._unsent is not None and not self.is_released:
+            self._send_rest()
+        return served
+
+    def _find_or_open(self, request: FirstRequest) -> LaneTransport | None:
+        """The transport of a request's session; of a new one, if it is a handshake."""
+        if request.sid:
+            return self._engine.find(request.sid, 4)
+        if self._connection.serves_session:
+            # its turn came before others', so that the handshake has to wait, which the hub cannot
+            return None
+        address = self._handler.client_address
+        environ = partial(environ_of, request.head, address, self._handler.server.get_environ)
+        return self._engine.open_session(str(address[0]) if isinstance(address, tuple) else None, environ)
+
     def _begin(self, used: int) -> None:
         connection = self._connection
         data = connection.buffer
         connection.keep(data[used:])
+        self._is_new = False
         if self._is_logged:
             self._line = data[:data.find(b"\r\n")].decode("ascii")
             self._began = time()
@@ -177,7 +224,7 @@ class Lane:
     def _post(self, begin: int, size: int, transport: LaneTransport, binary: bool) -> bool:
         body = self._connection.buffer[begin:begin + size]
         packets = transport.decode(body, binary) if len(body) == size else None
-        if packets is None or (self.is_released and PacketType.CLOSE in [packet.type for packet in packets]):
+        if packets is None:
             return False
         self._begin(begin + size)
         if transport.receive(packets, size):
@@ -194,7 +241,7 @@ class Lane:
 
     def _posted(self) -> bytes:
         known = self._posts
-        assert type(known) is Known
+        assert known is not None
         return b"%b%b%b%b\r\n%b" % (_POSTED, known.encoded_headers, date_line(), self._closing(), _POSTED_BODY)
 
     def _get(self, size: int, transport: LaneTransport) -> bool:
@@ -218,7 +265,7 @@ class Lane:
     def _framed(self, response: Response) -> bytes:
         """The bytes of the answer to a GET."""
         known, compression, body = self._gets, self._engine.compression, response.body
-        assert type(known) is Known
+        assert known is not None
         if compression is not None and response.compress and len(body) >= compression.threshold:
             status, headers, body, _ = finish(response, {"HTTP_ACCEPT_ENCODING": known.accept_encoding}, compression)
             closing = self._closing() != b""
@@ -351,6 +398,7 @@ class Lane:
             data = b""
         self._connection.keep(data)
         if not data:
+            self._connection.note_end()
             handler.close_soon()
             if self._transport is not None:
                 self._transport.give_up()
@@ -366,6 +414,11 @@ class Lane:
         """Release the greenlet after a request, if it may end; returns whether it has to, after a call of :meth:`take_over`."""
         self.is_released = self._may_release
         return self.is_released
+
+    def begin(self) -> None:
+        """Serve a new connection in the hub. Does not block. Its first request has usually arrived with it."""
+        self.is_released = True
+        self._connection.begin_without_greenlet(self._on_ready)
 
     def take_over(self) -> None:
         """Serve the connection in the hub from now on. Does not block."""
@@ -403,13 +456,14 @@ class Lane:
             handler.end_released()
         else:
             connection.watch()
-            connection.expect(handler.keepalive_timeout)
+            connection.expect(handler.header_timeout if self._is_new else handler.keepalive_timeout)
 
     def _serve_all(self) -> bool:
         """In the hub: serve the requests that have come, until a GET waits. Returns whether something is left for a greenlet."""
         handler, connection = self._handler, self._connection
         while connection.buffer and not handler.close_connection and self._transport is None:
             if not self.serve():
+                self._is_declined = True
                 return True
             if self._unsent is not None or self._posted_to is not None:
                 break

@@ -5,11 +5,14 @@ Owns the greenlet of a connection: it ends while a poll waits, and another one i
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from time import time
 from typing import TYPE_CHECKING
 
 import gevent
 
+from engineio_wsgi.http.access_log import is_silent
 from engineio_wsgi.http.connection import HttpConnection
 from engineio_wsgi.http.lane import HOOKS, Lane, keeps_lane
 from engineio_wsgi.http.lane_ports import LaneEngine
@@ -17,14 +20,17 @@ from engineio_wsgi.http.request_head import HeadParser, RequestHead
 from engineio_wsgi.http.response_writer import Responder
 
 if TYPE_CHECKING:
+    from _socket import socket as CSocket
     from wsgiref.types import WSGIEnvironment
 
     from gevent.socket import socket as GeventSocket
 
-__all__ = ["LaneResponder"]
+__all__ = ["LaneResponder", "begins_in_hub"]
 
 #: what the request line of a session's request has
 SESSION = b"sid="
+#: whether accepted sockets have TCP_NODELAY from their listener
+INHERITS = sys.platform == "linux"
 #: methods that end with the connection, if a subclass overrides them
 LIFE = frozenset(("_end_connection", "handle"))
 #: attributes of a handler that only a request needs; without them, one whose connection waits takes 2.5 KB less
@@ -35,21 +41,30 @@ OF_REQUEST = frozenset((
 ))  # fmt: skip
 
 
+def begins_in_hub(kind: type, log: object) -> bool:
+    """Whether the connections of a server with handlers of a class, and a log, can begin without a greenlet."""
+    return keeps_lane(kind, LaneResponder, HOOKS | LIFE, "first_lane") and is_silent(log)
+
+
 class LaneResponder(Responder):
     """The part of a handler that serves requests one after the other, over the lane where it can."""
 
     max_request_line: int
     max_header_size: int
     max_header_count: int
+    header_timeout: float
     keepalive_timeout: float
     lane: bool
-    socket: GeventSocket
 
     #: from the bytes of a poll or POST to those of its answer, once one has been accepted
     _lane: Lane | None = None
     #: the bytes of the request's head
     _head_read = b""
     _parser: HeadParser
+    #: ``None`` while the connection has none
+    _socket: GeventSocket | None = None
+    #: starts a greenlet for the connection
+    _start_greenlet: Callable[..., object] = staticmethod(gevent.spawn)
     _request: RequestHead | None
     _is_logging: bool
 
@@ -62,6 +77,13 @@ class LaneResponder(Responder):
     def _end_connection(self, connection: HttpConnection) -> None:
         raise NotImplementedError
 
+    @property
+    def socket(self) -> GeventSocket:
+        """The connection's gevent socket, for applications."""
+        if self._socket is None:
+            self._socket = self._connection.regain()
+        return self._socket
+
     # -- requests
 
     def _serve_requests(self, timeout: float) -> None:
@@ -71,6 +93,8 @@ class LaneResponder(Responder):
             timeout: seconds in which the first one has to begin.
         """
         connection = self._connection
+        if self._lane is None:
+            self._lane = self._first_lane()
         while connection.fill(timeout) and self._serve_one():
             timeout = self.keepalive_timeout
 
@@ -99,7 +123,7 @@ class LaneResponder(Responder):
             self._end_connection(self._connection)
             return
         lane.take_over()
-        del self.socket
+        self._socket = None
         self.__dict__ = {name: value for name, value in self.__dict__.items() if name not in OF_REQUEST}
 
     # -- without a greenlet
@@ -115,14 +139,27 @@ class LaneResponder(Responder):
         """Whether no greenlet serves the connection now."""
         return self._lane is not None and self._lane.is_released
 
+    def begin_in_hub(self, sock: CSocket, start_greenlet: Callable[..., object]) -> None:
+        """Serve a new connection without a greenlet. Does not block.
+
+        Args:
+            sock: the connection's socket, which does not block.
+            start_greenlet: starts one when the connection needs it, as ``gevent.spawn`` does.
+        """
+        self._start_greenlet = start_greenlet
+        connection = self._connection = HttpConnection(sock)
+        if not INHERITS:
+            connection.no_delay()
+        self._lane = lane = Lane(self, connection, self.server.lane_engine, False, False, True)
+        lane.begin()
+
     def serve_in_greenlet(self) -> None:
-        """Have a greenlet serve the connection again. Does not block."""
+        """Have a greenlet serve the connection from now on, until it needs none any more. Does not block."""
         self._connection.leave_alone()
-        gevent.spawn(self._serve_again)
+        self._start_greenlet(self._serve_again)
 
     def _serve_again(self) -> None:
-        lane, connection = self._lane, self._connection
-        self.socket = connection.regain()
+        lane = self._lane
         self._parser = HeadParser()
         try:
             if lane is not None:
@@ -150,7 +187,7 @@ class LaneResponder(Responder):
             return
         lane = self._lane
         if lane is None or not lane.leads_to(engine):
-            lane = self._lane = Lane(self, self._connection, engine, self._logs_lane, self._needs_greenlet)
+            lane = self._lane = Lane(self, self._connection, engine, self._logs_lane, self._needs_greenlet, False)
         if lane.note(self._head_read, environ, headers):
             # the lane compares the same bytes
             self._parser = HeadParser()
@@ -159,6 +196,13 @@ class LaneResponder(Responder):
         """The present request was a session's: serve the next one of this connection before those of others."""
         if self._detached is None:
             self._connection.prefer(True)
+
+    def _first_lane(self) -> Lane | None:
+        """The lane of a new connection, if its first request may go over it."""
+        engine: LaneEngine | None = getattr(self.server, "lane_engine", None)
+        if engine is None or self._logs_lane or not keeps_lane(type(self), LaneResponder, HOOKS, "first_lane"):
+            return None
+        return Lane(self, self._connection, engine, False, self._needs_greenlet, True)
 
     @property
     def _logs_lane(self) -> bool:

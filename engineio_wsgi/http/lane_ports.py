@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engineio_wsgi.http.request_head import HeadLimits
@@ -77,11 +78,21 @@ class LaneEngine(Protocol):
         """The transport of a session that polls, if nothing but the transport has to see its requests now."""
         ...
 
+    def admit(self, path: str, host: str, origin: str | None, scheme: str) -> list[tuple[str, str]] | None:
+        """The CORS headers of the response to a request, if the engine need not see its environ; ``None`` if it has to."""
+        ...
+
+    def open_session(self, address: str | None, environ: Callable[[], WSGIEnvironment]) -> LaneTransport | None:
+        """A new session's transport, if nothing has to see the handshake and nothing is against it; ``None`` otherwise."""
+        ...
+
 
 class LaneHandler(HeadLimits, Protocol):
     """What the lane needs of its handler."""
 
     server: Any  # gevent's, or one that has its attributes
+    client_address: object
+    header_timeout: float
     keepalive_timeout: float
     write_timeout: float
     @property

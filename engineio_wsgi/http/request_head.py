@@ -7,6 +7,8 @@ framing allows request smuggling. No I/O: it gets complete heads.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from sys import maxsize
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote_to_bytes
 
@@ -18,7 +20,8 @@ if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
 
 __all__ = ["BAD_REQUEST", "CHUNKED", "HEADERS_TOO_LARGE", "PROXY_KEYS", "URI_TOO_LONG", "HeadLimits", "HeadParser",
-           "InvalidRequest", "RequestHead", "build_head", "check_partial_head", "fill_environ", "parse_head"]
+           "InvalidRequest", "RequestHead", "build_head", "check_partial_head", "environ_of", "fill_environ", "name_client",
+           "parse_head"]
 
 #: ``RequestHead.length`` of a chunked body
 CHUNKED = -1
@@ -111,7 +114,7 @@ def parse_head(head: bytes, limits: HeadLimits) -> RequestHead:
     Raises:
         InvalidRequest: it is no request that can be served, or beyond the limits.
     """
-    return HeadParser().parse(head, limits)
+    return _parse(head, limits)[0]
 
 
 class HeadParser:
@@ -340,6 +343,33 @@ def _take_odd_target(request: RequestHead) -> None:
         raise InvalidRequest(NOT_IMPLEMENTED, "this is not a proxy")
     elif request.path != "*" or request.command != "OPTIONS":
         raise InvalidRequest(BAD_REQUEST, "the request target is neither a path nor a URL")
+
+
+class _Unlimited:
+    """Limits that nothing exceeds: of a head that has been accepted."""
+
+    max_request_line = max_header_size = max_header_count = maxsize
+
+
+def environ_of(head: bytes, address: object, get_environ: Callable[[], WSGIEnvironment]) -> WSGIEnvironment:
+    """The environ of a request that has been accepted, without what belongs to its connection.
+
+    Args:
+        head: of the request, its empty line included.
+        address: the client's, as ``accept`` has returned it.
+        get_environ: returns what the environs of the server have in common.
+    """
+    environ = get_environ()
+    fill_environ(environ, parse_head(head, _Unlimited()))
+    name_client(environ, address)
+    return environ
+
+
+def name_client(environ: WSGIEnvironment, address: object) -> None:
+    """Put a client's address into an environ, if it has one."""
+    if isinstance(address, tuple):
+        environ["REMOTE_ADDR"] = str(address[0])
+        environ["REMOTE_PORT"] = str(address[1])
 
 
 def fill_environ(environ: WSGIEnvironment, request: RequestHead) -> None:

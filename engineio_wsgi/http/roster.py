@@ -5,6 +5,7 @@ Knows nothing of the engine, and nothing of where a connection comes from.
 
 from __future__ import annotations
 
+from _socket import socket as CSocket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
@@ -123,6 +124,8 @@ class RosteredHandler(WebSocketHandler):
 
     #: the methods that it overrides have counterparts in it for the lane
     lane = True
+    #: and none of them reads a request
+    first_lane = True
 
     def handle(self) -> None:
         """Serve the connection until it ends. Blocks."""
@@ -133,6 +136,11 @@ class RosteredHandler(WebSocketHandler):
         finally:
             if not self.is_released:
                 roster.leave(self)
+
+    def begin_in_hub(self, sock: CSocket, start_greenlet: Callable[..., object]) -> None:
+        """Serve the connection, without a greenlet as long as none is needed. Does not block."""
+        self.server.roster.enter(self)
+        super().begin_in_hub(sock, start_greenlet)
 
     def handle_one_response(self) -> None:
         """Answer one request."""

@@ -16,14 +16,17 @@ __all__ = ["TRANSIENT", "keep_environ"]
 #: keys of an environ that are not kept after the request: their values would keep the connection's buffers alive
 TRANSIENT = frozenset({
     "wsgi.input", "wsgi.errors", "wsgi.file_wrapper", "wsgi.websocket", "wsgi.input_terminated", "engineio.socket",
-    "gunicorn.socket", "gunicorn.sock", "werkzeug.socket", "wsgi.early_hints", "werkzeug.request",
+    "engineio.initial", "gunicorn.socket", "gunicorn.sock", "werkzeug.socket", "wsgi.early_hints", "werkzeug.request",
 })
 
 
 class Keeper(Protocol):
     """What keeps an environ: a socket."""
 
-    _environ: WSGIEnvironment
+    @property
+    def _environ(self) -> WSGIEnvironment:
+        """What :func:`keep_environ` has returned."""
+        ...
 
 
 #: the keeper before, if there was one

@@ -52,19 +52,27 @@ class Socket(HasListeners, MessageSender):
                 socket.send(message)
     """
 
-    __slots__ = ("__weakref__", "_data", "_environ", "_request", "_session")
+    __slots__ = ("__weakref__", "_data", "_kept", "_request", "_session")
 
     _known_events = SESSION_EVENTS
 
-    def __init__(self, session: Session, environ: WSGIEnvironment) -> None:
+    def __init__(self, session: Session, environ: WSGIEnvironment | Callable[[], WSGIEnvironment]) -> None:
         self._session = session
         self._queue = session.outbox
-        self._environ = keep_environ(environ, self)
+        #: the environ of the handshake, or what makes it: most applications never look at it
+        self._kept = environ if callable(environ) else keep_environ(environ, self)
         self._request: Request | None = None
         self._data: dict[Any, Any] | None = None  # as of `data`, below
 
     def __repr__(self) -> str:
         return f"<Socket {self.id[:6]}… {self.ready_state}>"
+
+    @property
+    def _environ(self) -> WSGIEnvironment:
+        kept = self._kept
+        if callable(kept):
+            kept = self._kept = keep_environ(kept(), self)
+        return kept
 
     # -- hooks for subclasses
 
@@ -250,7 +258,8 @@ class Socket(HasListeners, MessageSender):
         if outbox.size >= outbox.limit and not self._wait_for_room(timeout, volatile):
             return
         if session.thread != current_thread():
-            session.append_from_thread(entry, size)
+            if not session.append_from_thread(entry, size):
+                self._require_open()
             return
         session.append(session.announce(entry) if session.creation_watched else entry, size)
 
@@ -269,7 +278,6 @@ class Socket(HasListeners, MessageSender):
         if callback is None:
             return packet
         check_function("a callback of send()", callback)
-        self._session.outbox.watch()
         return TrackedPacket(packet, self._stand_in(callback))
 
     def _wait_for_room(self, timeout: float | None, volatile: bool) -> bool:

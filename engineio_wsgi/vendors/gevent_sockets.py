@@ -1,8 +1,8 @@
 """What is inside gevent's sockets and hubs.
 
 Relies on: ``socket._sock`` (the C socket), ``socket._detach_socket``, ``SSLSocket._sslobj`` (OpenSSL's object; also of the
-standard library), ``gevent._hub_local.get_hub_if_exists``, and that gevent's loop with libev leaves an epoll registration to the
-kernel.
+standard library), ``gevent._hub_local.get_hub_if_exists``, the C socket's ``_accept``, as gevent's servers do, and that gevent's
+loop with libev leaves an epoll registration to the kernel.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gevent.socket import socket as GeventSocket
 if TYPE_CHECKING:
     from select import epoll
 
-__all__ = ["TlsObject", "c_socket", "forget_descriptor", "has_hub", "is_tls", "take_c_socket", "tls_object"]
+__all__ = ["TlsObject", "accept_c_socket", "c_socket", "forget_descriptor", "has_hub", "is_tls", "take_c_socket", "tls_object"]
 
 
 class TlsObject(Protocol):
@@ -51,6 +51,22 @@ class _EpollLoop(Protocol):
 def c_socket(sock: CSocket) -> CSocket:
     """The C socket inside a gevent socket, whose methods never switch to another greenlet; ``sock`` itself if it is one."""
     return getattr(sock, "_sock", sock)
+
+
+def accept_c_socket(listener: CSocket) -> tuple[CSocket, object] | None:
+    """Accept a connection as a non-blocking C socket, with the client's address; ``None`` if none waits. Never blocks.
+
+    Raises:
+        OSError: of ``accept``.
+    """
+    try:
+        number, address = listener._accept()  # type: ignore[attr-defined]
+    except BlockingIOError:
+        return None
+    # without the family, Python would ask the kernel for it
+    sock = CSocket(listener.family, listener.type, listener.proto, number)
+    sock.setblocking(False)
+    return sock, address
 
 
 def take_c_socket(sock: CSocket) -> CSocket | None:

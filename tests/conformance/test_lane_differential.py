@@ -80,7 +80,7 @@ class Run:
         numbers = count()
         self.server = LocalServer(
             "echo", handler, cors=Cors(origins="http://page.example"), allow_eio3=True, ping_interval=1000.0, ping_timeout=1000.0,
-            max_http_buffer_size=10_000, http_compression=HttpCompression(threshold=1000),
+            takes_first=False, max_http_buffer_size=10_000, http_compression=HttpCompression(threshold=1000),
             generate_id=lambda request: f"session-{next(numbers)}")
         self.served = self.server.served
         self.connections: list[HttpConnection] = []
@@ -191,6 +191,8 @@ class Run:
         """Stop the server, and return all that it has sent, and why its sessions have ended."""
         for socket in list(self.server.engine.clients.values()):
             socket.close(discard=True)
+        # twice, as after each step: what is behind a GET that has waited is read one turn later
+        self.served.settle()
         self.served.settle()
         for index, connection in enumerate(self.connections):
             self.transcript.append((index, *self._arrived(connection)))

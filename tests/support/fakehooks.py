@@ -40,7 +40,8 @@ def serving_registry(in_cluster: bool = False, **options: Any) -> Iterator[Regis
 def fake_hooks(**replaced: Any) -> Hooks:
     """Hooks that admit everybody, with the session id ``abcd1``."""
     hooks = Hooks(admit=lambda environ: "abcd1", generate_id=lambda request: "abcd1", has_own_ids=lambda: False,
-                  request_of=Request, make_socket=Socket, unwrap=lambda application: application, on_start=lambda: None)
+                  ask_nobody=lambda: False, request_of=Request, make_socket=Socket, unwrap=lambda application: application,
+                  on_start=lambda: None)
     return replace(hooks, **replaced)
 
 

@@ -159,6 +159,7 @@ class LocalServer:
         handler: ``"ours"``, the same without its lane, ``"laneless"``, or ``"stock"``.
         wsgi: what the WSGI server runs, instead of the engine wrapped round `fallback`.
         server: the engine, if the test has made one.
+        takes_first: whether the lane takes handshakes and the first requests of connections, from the beginning.
         tls: ``certfile`` and ``keyfile`` of a server that speaks TLS.
         options: the engine's.
     """
@@ -171,13 +172,15 @@ class LocalServer:
         wsgi: Any = None,
         server: Any = None,
         tls: dict[str, str] | None = None,
+        takes_first: bool = True,
         **options: Any,
     ) -> None:
         import engineio_wsgi
+        from engineio_wsgi.http.http_server import HttpServer
 
         self.errors = ErrorText()
         self.engine = server if server is not None else engineio_wsgi.Server(**options)
-        self.http = gevent.pywsgi.WSGIServer(
+        self.http = (HttpServer if takes_first and handler != "stock" else gevent.pywsgi.WSGIServer)(
             ("127.0.0.1", 0),
             wsgi(self.engine) if wsgi is not None else self.engine.wrap(fallback),
             handler_class=handler_class(handler),
@@ -190,6 +193,10 @@ class LocalServer:
         if app is not None:
             APPS[app](self.engine)
         self.http.start()
+        if handler == "ours" and takes_first:
+            # what the first request does: the tests have few, and those of the lane may be the first of their connections
+            self.engine._worker.enter_hub()
+            self.engine._worker.introduce(self.http)
         path = self.engine.options.path.rstrip("/") + "/"
         self.served = Served(self.http.address, self.events, handler=handler, server=self.engine, path=path)
 

@@ -36,7 +36,7 @@ class SocketIOSession(Socket):
 
     __slots__ = ("_running",)
 
-    def __init__(self, session: Session, environ: WSGIEnvironment) -> None:
+    def __init__(self, session: Session, environ: WSGIEnvironment | Callable[[], WSGIEnvironment]) -> None:
         super().__init__(session, environ)
         session.let_listeners_overlap()
         self._running = 0

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from engineio_wsgi.http import lane_requests
 from engineio_wsgi.http.handler import WebSocketHandler
-from engineio_wsgi.http.lane_requests import Known, accept
+from engineio_wsgi.http.lane_requests import FirstRequest, Known, accept, read_first
+from engineio_wsgi.http.query import parse_query
+from engineio_wsgi.http.request_head import parse_head
 from engineio_wsgi.protocol.websocket.batches import accelerated
 
 LINE = "{} /engine.io/?{}EIO=4&transport=polling&t={}{} HTTP/1.1\r\n"
@@ -144,3 +146,92 @@ def test_wrong_arguments_are_refused() -> None:
     for wrong in [(), (b"", b"", b""), (b"", b"", b"", ""), ("", b"", b"", b""), (b"", b"", b"", b"", b"")]:
         with pytest.raises(TypeError):
             lane_requests.match(*wrong)
+    for argument in ("", None, bytearray()):
+        with pytest.raises(TypeError):
+            lane_requests.read_plain(argument)
+
+
+# -- requests like which none has been accepted yet
+
+PLAIN_FIELDS = "Host: h\r\nConnection: keep-alive\r\nAccept-Encoding: gzip\r\nUser-Agent: a b \r\nX-Empty:\r\n"
+
+
+def read_both(data: bytes, limits: Any = LIMITS) -> FirstRequest | None:
+    """The plain request in ``data``, as both implementations read it."""
+    assert lane_requests.read_plain(data) == lane_requests.read_plain_in_python(data)
+    return read_first(data, limits)
+
+
+def test_a_plain_handshake() -> None:
+    data = get(sid=None, fields=PLAIN_FIELDS)
+    assert read_both(data + b"more") == FirstRequest("/engine.io/", "", False, data, 52, 5, 0, "h", None, None, "gzip")
+
+
+def test_a_plain_post() -> None:
+    data = post("4a", after="origin:http://h\r\ncontent-type: text/plain\r\n")
+    assert read_both(data) == FirstRequest("/engine.io/", "s1", True, data[:-2], 60, 4, 2, "h", "http://h", "text/plain", None)
+
+
+@pytest.mark.parametrize("data", [
+    b"", get()[:-1], get(fields=""), get(own="a=b&"), get("%41"), get("a&j=1"), get(sid=""), get(fields="Host: h\r\nHost: h\r\n"),
+    get().replace(b"EIO=4", b"EIO=3"), get().replace(b"/engine.io/", b"/engine%2Eio/"),
+    get().replace(b"/engine.io/", b"engine.io/"),
+    get().replace(b"HTTP/1.1", b"HTTP/1.0"), get().replace(b"\r\n", b"\n"), b"\r\n" + get(), get().replace(b"GET", b"PUT"),
+    get(fields="Host: h\r\nConnection: close\r\n"), get(fields="Host: h\r\nContent-Length: 1\r\n"),
+    get(fields="Host: h\r\nContent-Length: 0\r\n"), get(fields="Host: h\r\nX_A: b\r\n"), get(fields="Host: h\r\nX: \x7f\r\n"),
+    get(fields="Host: h\r\nX: a\r\n b\r\n"), get(fields="Host : h\r\n"), get(fields="Host: h\r\nX: \tb\r\n"),
+    get(fields="Host: \xe4\r\n"),
+    get(fields="Host: h\r\nX\r\n"), get(fields="Host: h\r\n: x\r\n"), post("4a").replace(b": 2", b": 0"),
+    post("4a").replace(b"&sid=s1", b""),
+    post("4a").replace(b": 2", b": 02"), post("4a").replace(b": 2", b": +2"),
+    post("4a").replace(b": 2", b": 2\r\nContent-Length: 2"),
+    post("4a").replace(b": 2", b": 2 2"), post("4a").replace(b": 2", b": 1234567890"),
+    *(get(fields=f"Host: h\r\n{name}: x\r\n") for name in (
+        "Expect", "forwarded", "Proxy-Connection", "TRANSFER-ENCODING", "Upgrade", "Via", "X-Forwarded-For", "x-forwarded-proto",
+        "X-Real-IP")),
+])  # fmt: skip
+def test_a_request_that_is_not_plain(data: bytes) -> None:
+    assert read_both(data) is None
+
+
+@pytest.mark.parametrize(("name", "limit"), [("max_request_line", 55), ("max_header_size", 20), ("max_header_count", 1)])
+def test_the_limits_of_plain_requests(name: str, limit: int) -> None:
+    assert read_both(get(), type("Small", (WebSocketHandler,), {name: limit})) is None
+    enough = len(get().partition(b"\r\n")[0]) if name == "max_request_line" else len(FIELDS) if name == "max_header_size" else 2
+    assert read_both(get(), type("Enough", (WebSocketHandler,), {name: enough})) is not None
+
+
+names = st.sampled_from([
+    b"Host", b"host", b"Origin", b"Content-Type", b"content-length", b"Content-Length", b"Connection", b"Accept-Encoding",
+    b"Cookie", b"X-A", b"Upgrade", b"TE", b"Trailer", b"Keep-Alive", b"Sec-WebSocket-Key", b"Proxy-Connection", b"HTTP2-Settings",
+    b"A_B", b"", b"\xe4",
+])  # fmt: skip
+any_bytes = st.text(st.characters(min_codepoint=1, max_codepoint=255), max_size=6).map(lambda text: text.encode("latin-1"))
+values = st.one_of(
+    st.sampled_from([b"h", b"keep-alive", b"close", b"3", b"03", b"http://h", b"a, b", b"websocket", b"", b"chunked"]), any_bytes)
+fields = st.lists(st.tuples(names, st.sampled_from([b": ", b":", b":  ", b" : "]), values, st.sampled_from([b"", b" ", b"\t"]),
+                            st.sampled_from([b"\r\n"] * 9 + [b"\n"])).map(b"".join), max_size=6).map(b"".join)
+plain_lines = st.builds(
+    lambda method, path, before, sid,
+    after: method + path + b"?EIO=4&transport=polling" + before + sid + after + b" HTTP/1.1\r\n",
+    st.sampled_from([b"GET ", b"POST ", b"HEAD ", b"get "]), st.sampled_from([b"/engine.io/", b"/", b"/a~-_./b", b"//",
+    b"/\"", b"/%41"]),
+    st.sampled_from([b"&t=x", b"&b64=1", b"", b"&t="]), st.sampled_from([b"&sid=s1", b"&sid=", b""]),
+    st.sampled_from([b"&t=y", b"&", b""]))
+
+
+@settings(max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "300")), deadline=None)
+@given(plain_lines, fields, st.sampled_from([b"Host: h\r\n", b""]), st.sampled_from([b"\r\n", b"\r\nabc", b""]))
+def test_plain_requests_are_valid_and_read_alike(line: bytes, fields: bytes, host: bytes, rest: bytes) -> None:
+    data = line + host + fields + rest
+    request = read_both(data)
+    if request is not None:
+        head = parse_head(request.head, LIMITS)
+        path, _, query = head.path.partition("?")
+        assert (request.path, request.sid, "4") == (path, parse_query(query).get("sid", ""), parse_query(query)["EIO"])
+        keys = ("HTTP_HOST", "HTTP_ORIGIN", "CONTENT_TYPE", "HTTP_ACCEPT_ENCODING")
+        assert request[-4:] == tuple(map(head.variables.get, keys))
+        assert (head.command == "POST", head.length or 0, head.close) == (request.is_post, request.size, False)
+        assert len(head.line) == request.line_size
+        environ: dict[str, Any] = dict(head.variables)
+        assert accept(request.head, environ, []) == request.accepted([])
