@@ -65,7 +65,8 @@ T = TypeVar("T")
 MAX_ATTEMPTS = 8
 #: the part of an environ that belongs to the connection: its scheme and server, and its client as a proxy has named it
 ORIGIN = ("wsgi.url_scheme", "SERVER_NAME", "SERVER_PORT", "PROXY_PROTOCOL", "PROXY_ADDR", "PROXY_PORT", "engineio.peer")
-#: how often a connection may change its worker: one that needs more carries requests of many clients, whatever its headers say
+#: how often a connection may change its worker. One that would change more often carries requests of many clients, although its
+#: headers do not say so
 MAX_HOPS = 3
 #: seconds beyond a heartbeat within which every poll is answered
 MARGIN = 10.0
@@ -197,7 +198,7 @@ class Cluster:
             return None
         try:
             request = RequestCopy(environ, self._receiver.fingerprint, sid, self._worker.options.max_http_buffer_size)
-            answer = follow(sid, self._own, self._worker.clients,
+            answer = follow(sid or self.worker_id, self._own, self._worker.clients,
                             lambda owner: self._forward(owner, request, start_response, handler, listener),
                             self._whereabouts)
         except (OwnerGone, OwnerRefused) as error:
@@ -214,8 +215,10 @@ class Cluster:
         return None
 
     def _foreign_sid(self, environ: WSGIEnvironment) -> str | None:
-        """The session id of a request, if it may be another worker's."""
+        """The session id of a request, if it may be another worker's; empty if another worker has to open a session."""
         query = environ.get("QUERY_STRING", "")
+        if self._is_leaving and "sid=" not in query and environ["REQUEST_METHOD"] == "GET":
+            return ""
         is_own = self._own_mark in query and not self._is_leaving
         if is_own or "sid=" not in query or environ["REQUEST_METHOD"] not in ("GET", "POST"):
             return None

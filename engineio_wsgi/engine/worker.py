@@ -275,6 +275,8 @@ class Worker:
     def _take(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """In the hub: serve a request whose connection is here."""
         handler = environ.pop("engineio.handler", None)
+        if handler is not None and "HTTP_UPGRADE" in environ:
+            handler.lift_limit()
         gate = self.gate
         if gate is not None:
             gate.wait(environ)
@@ -335,6 +337,8 @@ class Worker:
         self.enter_hub()
         environ["wsgi.websocket"] = websocket
         handler = environ.pop("engineio.handler", None)
+        if handler is not None:
+            handler.lift_limit()
         if self.gate is not None:
             self.gate.wait(environ)
         if self._router is None or self._router.route(environ, None, handler) is None:

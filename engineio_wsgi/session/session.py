@@ -93,7 +93,7 @@ class Session(MovableSession):
         self.creation_watched = False
         if registry.observers.of_sends:
             self.outbox.announce(True)
-        if registry.listeners_of("flush") or registry.listeners_of("drain"):
+        if self._has_buffer_listeners():
             self.outbox.watch()
         self._progress: Event | None = None
         self._expiry: Expiry | None = None
@@ -272,6 +272,12 @@ class Session(MovableSession):
             self.inbox.notify("drain")
             for listener in self.registry.listeners_of("drain"):
                 self.inbox.queue_call(listener, self.socket)
+            # an entry under way may have a callback; those who wait for progress watch again before they go on waiting
+            if not self.stalled_since and not self._has_buffer_listeners():
+                self.outbox.unwatch()
+
+    def _has_buffer_listeners(self) -> bool:
+        return any(self.inbox.has(event) or self.registry.listeners_of(event) for event in ("flush", "drain"))
 
     def on_stalled(self, under_way: list[Entry] | None = None) -> None:
         """Entries cannot be written now. ``under_way`` were taken out, and the kernel has not accepted all of their bytes."""

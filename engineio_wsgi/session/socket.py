@@ -270,7 +270,6 @@ class Socket(HasListeners, MessageSender):
         if callback is None:
             return packet
         check_function("a callback of send()", callback)
-        self._session.outbox.watch()
         return TrackedPacket(packet, self._stand_in(callback))
 
     def _wait_for_room(self, timeout: float | None, volatile: bool) -> bool:

@@ -12,6 +12,7 @@ import pytest
 from gevent.event import Event
 from support.rawhttp import PLAIN_TEXT, HttpConnection
 from support.rawwebsocket import WebSocketClient
+from werkzeug import Request
 
 from engineio_wsgi import Server
 from engineio_wsgi.cluster import incoming
@@ -40,8 +41,8 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     monkeypatch.setattr(following, "TIMEOUT", 3600.0)
     group, servers = f"local:{uuid4()}", []
 
-    def begin(handover: bool = True, path: str = "/engine.io/") -> Server:
-        server = Server(cluster=group, handover=handover, path=path)
+    def begin(handover: bool = True, path: str = "/engine.io/", **options: Any) -> Server:
+        server = Server(cluster=group, handover=handover, path=path, **options)
         for event in ("connection", "resume"):
             server.on(event, lambda socket: socket.on("message", lambda data: socket.send(data)))
         server.listen(("127.0.0.1", 0))
@@ -74,9 +75,9 @@ def leave(server: Server, searches_on: Callable[[float, bool], bool] = lambda be
         return leaving.leave(plan)
 
 
-def websocket_of(server: Server) -> WebSocketClient:
+def websocket_of(server: Server, query: str = "") -> WebSocketClient:
     """A WebSocket session, after its open packet."""
-    client = WebSocketClient.open(HttpConnection(server.address), "/engine.io/?EIO=4&transport=websocket")
+    client = WebSocketClient.open(HttpConnection(server.address), f"/engine.io/?EIO=4&transport=websocket{query}")
     assert client.recv()[0] == "0"
     return client
 
@@ -159,30 +160,58 @@ def test_the_names_of_a_worker_that_is_killed_after_its_claim_are_dropped(make: 
 # -- what is opened meanwhile
 
 
+class Admission:
+    """An ``allow_request`` that keeps one handshake waiting, which has got to a worker before that one leaves."""
+
+    def __init__(self) -> None:
+        self._arrived, self._admitted = Event(), Event()
+
+    def __call__(self, request: Request) -> bool:
+        if "late" in request.args:
+            self._arrived.set()
+            assert self._admitted.wait(PATIENCE)
+        return True
+
+    def begin(self, server: Server) -> gevent.Greenlet[[], WebSocketClient]:
+        """Begin the handshake. Returns what will have its session."""
+        client = gevent.spawn(websocket_of, server, "&late=1")
+        assert self._arrived.wait(PATIENCE)
+        return client
+
+    def admit(self, client: gevent.Greenlet[[], WebSocketClient]) -> WebSocketClient:
+        """Let the handshake go on. Returns its session."""
+        self._admitted.set()
+        return client.get(timeout=PATIENCE)
+
+
 def test_sessions_that_are_opened_meanwhile_move_too(make: Make) -> None:
-    old, new = make(), make()
+    admission = Admission()
+    old, new = make(allow_request=admission), make(allow_request=admission)
     opened = [websocket_of(old)]
+    late = admission.begin(old)
 
     @old.on("leave")
     def open_another(socket: Any) -> None:
-        if len(opened) < 4:
-            opened.append(websocket_of(old))
+        if len(opened) < 2:
+            opened.append(admission.admit(late))
 
     assert leave(old)
-    assert (len(old.clients), len(new.clients)) == (0, 4)
+    assert (len(old.clients), len(new.clients)) == (0, 2)
     for client in opened:
         client.send("4goes on")
         assert client.recv() == "4goes on"
 
 
 def test_sessions_that_are_opened_before_the_servers_accept_nothing_move_too(make: Make) -> None:
-    old, new = make(), make()
+    admission = Admission()
+    old, new = make(allow_request=admission), make(allow_request=admission)
     opened = [websocket_of(old)]
+    late = admission.begin(old)
     left: list[str] = []
     old.on("leave", lambda socket: left.append(socket.id))
     stays = polling_sid(old)
     old.clients[stays].data["when"] = object()
-    assert leave(old, settle=lambda: opened.append(websocket_of(old)))
+    assert leave(old, settle=lambda: opened.append(admission.admit(late)))
     assert (list(old.clients), len(new.clients)) == ([stays], 2)
     assert len(left) == len(set(left)) == 3, "each session leaves once"
 

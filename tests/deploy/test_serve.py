@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -154,6 +155,23 @@ def test_a_worker_that_is_killed_is_replaced(start: Start) -> None:
     new = set()
     server.until(lambda: bool(new.update({server.ask()["pid"]} - {victim}) or len(new) == 2))
     assert workers < new
+
+
+def test_a_master_without_descriptors_goes_on(start: Start) -> None:
+    """It cannot start a process then, but the workers serve; and it starts the missing ones as soon as it can."""
+    server = start("--workers", "2")
+    victim, survivor = pids(server, 2)
+    limits = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (0, limits[1]))
+    server.signal(SIGHUP)
+    server.wait_for("the old workers go on, new ones cannot start: a worker process could not be started: .* Too many open files")
+    os.kill(victim, SIGKILL)
+    server.wait_for("engineio-wsgi: a worker process could not be started: .* Too many open files; another worker is started in ")
+    assert server.ask()["pid"] == survivor
+    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, limits)
+    assert survivor in pids(server, 2)
+    server.signal(SIGTERM)
+    assert server.wait() == 0
 
 
 # -- SIGHUP and --reload

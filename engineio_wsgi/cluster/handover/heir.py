@@ -25,6 +25,8 @@ from engineio_wsgi.cluster.messages import Call, Kind, Message, MovedConnection,
 from engineio_wsgi.engine.resumption import PreparedSession
 from engineio_wsgi.engine.worker import Worker
 from engineio_wsgi.errors import BadMessage
+from engineio_wsgi.log import Throttle
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.connection import Connection, detach
 from engineio_wsgi.runtime.forks import serve
 from engineio_wsgi.runtime.loop import Stream
@@ -84,6 +86,8 @@ class Heir:
         self._caller = caller
         self._neighbourhood = neighbourhood
         self._claims = 0
+        #: of the log: what one session lacks, all may lack
+        self._throttle = Throttle()
         #: the broadcasts since a name has come, which its sessions have missed that arrive later
         self._missed: dict[str, list[tuple[Call, bytes]]] = {}
         #: names whose former process keeps sessions
@@ -165,7 +169,8 @@ class Heir:
             name, kind = message.fields
             prepared = self._prepare(channel, message, has_connection=bool(kind))
         except (BadMessage, ValueError, OSError) as error:
-            logger.warning("a session of another worker cannot go on here: %s", error)
+            if self._throttle.passes(str(error), monotonic()):
+                logger.warning("sessions of another worker cannot go on here: %s", error)
             channel.send(Refusal.NOT_TAKEN.message())
             return
         try:
