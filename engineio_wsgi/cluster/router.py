@@ -65,8 +65,7 @@ T = TypeVar("T")
 MAX_ATTEMPTS = 8
 #: the part of an environ that belongs to the connection: its scheme and server, and its client as a proxy has named it
 ORIGIN = ("wsgi.url_scheme", "SERVER_NAME", "SERVER_PORT", "PROXY_PROTOCOL", "PROXY_ADDR", "PROXY_PORT", "engineio.peer")
-#: how often a connection may change its worker. One that would change more often carries requests of many clients, although its
-#: headers do not say so
+#: how often a connection may change its worker: one that would change more often carries requests of many clients
 MAX_HOPS = 3
 #: seconds beyond a heartbeat within which every poll is answered
 MARGIN = 10.0

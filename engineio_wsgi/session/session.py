@@ -49,12 +49,10 @@ if TYPE_CHECKING:
 __all__ = ["Session"]
 
 logger = logging.getLogger("engine.socket")
-
 #: seconds that the ``close`` listeners wait for a listener that is running; then they run beside it
 CLOSE_GRACE = 1.0
 #: seconds that a closing session waits until its client has received what is buffered; the reference server's value
 CLOSE_TIMEOUT = 30.0
-
 #: the close reason in a process that was forked from the one that has the session
 FORKED = "it belongs to the process that this one was forked from"
 
@@ -272,7 +270,7 @@ class Session(MovableSession):
             self.inbox.notify("drain")
             for listener in self.registry.listeners_of("drain"):
                 self.inbox.queue_call(listener, self.socket)
-            # an entry under way may have a callback; those who wait for progress watch again before they go on waiting
+            # an entry under way may have a callback; those who wait for progress watch again before they wait on
             if not self.stalled_since and not self._has_buffer_listeners():
                 self.outbox.unwatch()
 
@@ -461,8 +459,7 @@ class Session(MovableSession):
             self._timer.close()
         self.inbox.call_each("close", str(self.close_reason), self.close_description)
         spawned, self.spawned = self.spawned, None
-        if spawned:
-            gevent.killall(list(spawned), block=False)
+        gevent.killall(list(spawned or ()), block=False)
         # no references to the application's objects are left
         self.inbox.release()
         self.outbox.clear()
