@@ -67,6 +67,7 @@ class EngineLane:
     _origins: OriginPolicy
     _hosts: HostPolicy
     _resource: str
+    _is_for_all: bool
 
     def __init__(self, registry: Registry, handshakes: Handshakes) -> None:
         self._registry = registry
@@ -80,7 +81,11 @@ class EngineLane:
 
     def configure(self, origins: OriginPolicy, hosts: HostPolicy, applications: Sequence[WSGIApplication]) -> None:
         """Serve requests only if ``origins`` need not be asked for each, and no ``applications`` have to see each."""
-        self._origins, self._hosts, self._resource = origins, hosts, self._registry.options.resource
+        self._origins, self._hosts = origins, hosts
+        options = self._registry.options
+        # what both policies say then of a request without an origin
+        self._resource = options.resource
+        self._is_for_all = options.cors is None and options.allowed_hosts is None
         self._is_closed = origins.is_asked or not all(isinstance(each, HandshakeOnly) for each in applications)
         self._has_middlewares = bool(applications)
 
@@ -111,9 +116,10 @@ class EngineLane:
         Returns:
             ``None`` if the general way has to decide.
         """
-        registry = self._registry
-        if registry.observers.of_answers or not (path.startswith(self._resource) and self.is_open):
+        if self._registry.observers.of_answers or not (path.startswith(self._resource) and self.is_open):
             return None
+        if origin is None and self._is_for_all:
+            return []
         environ = {"wsgi.url_scheme": scheme, "HTTP_HOST": host}
         if origin is not None:
             environ["HTTP_ORIGIN"] = origin

@@ -200,7 +200,7 @@ class WebSocketHandler(LaneResponder, PlainWebSocketHandler):  # type: ignore[mi
         self._lane = None
         self.wsgi_input = NO_BODY
         del self._connection
-        self._parser = HeadParser()
+        self.__dict__.pop("_parser", None)
         if detached is not None and detached.secure:
             # the server closes the TLS socket when this greenlet ends
             detached.wait_closed()

@@ -6,7 +6,7 @@ Knows nothing of the engine: what closes the sessions is passed in.
 from __future__ import annotations
 
 import logging
-from _socket import AF_INET, AF_INET6, socket
+from _socket import AF_INET, AF_INET6, IPPROTO_TCP, TCP_NODELAY, socket
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 from wsgiref.types import WSGIApplication
@@ -100,6 +100,9 @@ class HttpServer(WSGIServer):  # type: ignore[misc]
     def start_accepting(self) -> None:
         """Called by gevent when the server starts."""
         serve(self.socket)
+        if self.socket.family in INET:
+            # accepted sockets inherit it
+            self.socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
         super().start_accepting()
 
     def wrap_socket_and_handle(self, client_socket: GeventSocket, address: object) -> object:

@@ -5,6 +5,7 @@ Owns the greenlet of a connection: it ends while a poll waits, and another one i
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from time import time
 from typing import TYPE_CHECKING
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LaneResponder", "begins_in_hub"]
 
+#: whether accepted sockets have TCP_NODELAY from their listener
+INHERITS = sys.platform == "linux"
 #: methods that end with the connection, if a subclass overrides them
 LIFE = frozenset(("_end_connection", "handle"))
 #: attributes of a handler that only a request needs; without them, one whose connection waits takes 2.5 KB less
@@ -137,7 +140,8 @@ class LaneResponder(Responder):
         """
         self._start_greenlet = start_greenlet
         connection = self._connection = HttpConnection(sock)
-        connection.no_delay()
+        if not INHERITS:
+            connection.no_delay()
         self._lane = lane = Lane(self, connection, self.server.lane_engine, False, False, True)
         lane.begin()
 

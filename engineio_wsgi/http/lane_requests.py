@@ -245,7 +245,8 @@ def read_first(data: bytes, limits: HeadLimits) -> FirstRequest | None:
     found = read_plain(data)
     if found is None:
         return None
-    request = FirstRequest._make(found)
+    # `_make` is a function in Python
+    request = tuple.__new__(FirstRequest, found)
     if (request.line_size > limits.max_request_line or len(request.head) - request.line_size - 4 > limits.max_header_size
             or request.field_count > limits.max_header_count):
         return None

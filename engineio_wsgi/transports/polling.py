@@ -304,18 +304,22 @@ class PollingTransport(Transport):
             logger.debug("< %s: a POST with %d packets", shorten(sink.id), len(packets))
         self.inbox.hear()
         messages: list[str | bytes] = []
+        has_messages = False
         for packet in packets:
             if packet.type is PacketType.MESSAGE:
                 messages.append(packet.data)
+                has_messages = True
                 continue
-            self.inbox.enqueue(messages)
-            messages = []
+            if messages:
+                self.inbox.enqueue(messages)
+                messages = []
             if packet.type is PacketType.CLOSE and self._poll is None:
                 self._close_soon()
                 break
             sink.on_packet(packet)
-        self.inbox.enqueue(messages)
-        self.inbox.submit_turn()
+        if has_messages:
+            self.inbox.enqueue(messages)
+            self.inbox.submit_turn()
 
     def _close_soon(self) -> None:
         """The client has closed the session, and no GET waits: end it when one that was sent before can have been read."""
