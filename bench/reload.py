@@ -30,7 +30,7 @@ SETTLING = 8
 #: seconds that a restart may take
 PATIENCE = 300
 GUNICORN = [PYTHON, "-m", "gunicorn", "-b", "127.0.0.1:{port}", "--graceful-timeout", str(GRACEFUL), "--no-control-socket",
-            "--log-level", "critical"]
+            "--log-level", "critical", "--worker-connections", "20000"]
 OURS = [*GUNICORN, "-k", "engineio_wsgi.gunicorn.Worker", "-w", "{workers}", "reload_ours:app"]
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import mmap
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from struct import Struct
 
 import gevent
@@ -35,6 +36,8 @@ SIBLING_TIMEOUT = 1.0
 PATIENCE = 2.0
 
 _NUMBER = Struct("!Q")
+#: where the numbers of a `Generations` are
+_LATEST, _SERVING, _SERVING_PROCESS = range(0, 3 * _NUMBER.size, _NUMBER.size)
 
 
 class Generations:
@@ -50,19 +53,30 @@ class Generations:
 
     def __init__(self, latest: int = 0) -> None:
         self._shared = mmap.mmap(-1, mmap.PAGESIZE)
-        _NUMBER.pack_into(self._shared, 0, latest)
+        _NUMBER.pack_into(self._shared, _LATEST, latest)
 
     @property
     def latest(self) -> int:
         """The number of the generation that was begun last; 0 before the first one."""
-        number: int = _NUMBER.unpack_from(self._shared)[0]
+        number: int = _NUMBER.unpack_from(self._shared, _LATEST)[0]
         return number
+
+    @property
+    def serving(self) -> int:
+        """The generation of the worker that has begun to serve last; 0 if that process has ended."""
+        number: int = _NUMBER.unpack_from(self._shared, _SERVING)[0]
+        return number if number and _is_alive(_NUMBER.unpack_from(self._shared, _SERVING_PROCESS)[0]) else 0
 
     def begin(self) -> int:
         """The master is about to start the workers of another generation, 1 for the first. Returns its number."""
         number = self.latest + 1
-        _NUMBER.pack_into(self._shared, 0, number)
+        _NUMBER.pack_into(self._shared, _LATEST, number)
         return number
+
+    def serve(self, number: int) -> None:
+        """This process is a worker of the generation with this number, and begins to serve."""
+        _NUMBER.pack_into(self._shared, _SERVING, number)
+        _NUMBER.pack_into(self._shared, _SERVING_PROCESS, os.getpid())
 
 
 class Handover:
@@ -102,8 +116,10 @@ class Handover:
             for server in servers:
                 cluster._receiver.listeners.learn(server)
         process.become_ready()
+        if self._generations is not None:
+            self._generations.serve(self._generation)
 
-    def leave(self, deadline: float, servers: Sequence[StreamServer]) -> None:
+    def leave(self, deadline: float, servers: Sequence[StreamServer], settle: Callable[[], object] = int) -> None:
         """Move the sessions of all servers with the option ``handover`` to workers that go on. Blocks until it is done.
 
         The HTTP ``servers`` accept and serve until a worker that takes the sessions is ready. Then they are closed, as by their
@@ -115,32 +131,36 @@ class Handover:
         Args:
             deadline: of the monotonic clock (`clock.monotonic`). It returns a little before this in any case.
             servers: the HTTP servers of this process.
+            settle: blocks until no more connections are accepted, if the caller closes other servers than these. Sessions that
+                have been opened by then move as well.
         """
         process.begin_to_leave()
         movable = _movable()
         if not movable or not (self._is_replaced or any(len(server.clients) for server in list(servers_here))):
             return
-        plan = self._plan(deadline, servers)
+        plan = self._plan(deadline, servers, settle)
         gevent.joinall([gevent.spawn(succession.leave, plan) for succession in movable])
 
-    def _plan(self, deadline: float, servers: Sequence[StreamServer]) -> Plan:
+    def _plan(self, deadline: float, servers: Sequence[StreamServer], settle: Callable[[], object]) -> Plan:
         def close() -> None:
             for server in servers:
                 server.close()
 
-        replacements = _Replacements(self._generation, self._workers)
+        replacements = _Replacements(self._generations, self._generation, self._workers)
         ends = deadline - MARGIN
 
         def heirs(candidates: list[Candidate]) -> list[Candidate]:
             return replacements.among(candidates) if self._is_replaced else candidates
 
-        def search_deadline(began: float) -> float:
-            return ends if self._is_replaced else min(ends, began + SIBLING_TIMEOUT)
+        def searches_on(began: float, is_hopeful: bool) -> bool:
+            if self._is_replaced:
+                return monotonic() < ends and (is_hopeful or not replacements.are_elsewhere())
+            return is_hopeful and monotonic() < min(ends, began + SIBLING_TIMEOUT)
 
         if not self._is_replaced:
             # the others may have been told to stop as well, and not know it yet
             gevent.sleep(MOMENT)
-        return Plan(heirs, self._workers, search_deadline, ends, close)
+        return Plan(heirs, self._workers, searches_on, ends, close, settle)
 
     @property
     def _is_replaced(self) -> bool:
@@ -154,14 +174,18 @@ class _Replacements:
     One that is claimed before the others are ready would get the sessions of several workers.
 
     Args:
+        generations: the master's; ``None`` if there is no master that replaces workers.
         generation: of the worker that leaves.
         workers: how many there will be.
     """
 
-    def __init__(self, generation: int, workers: int) -> None:
+    def __init__(self, generations: Generations | None, generation: int, workers: int) -> None:
+        self._generations = generations
         self._generation = generation
         self._workers = workers
         self._first_seen = 0.0
+        #: when one of them was first known to serve
+        self._served_since = 0.0
 
     def among(self, candidates: list[Candidate]) -> list[Candidate]:
         """Those that may be claimed now."""
@@ -171,6 +195,24 @@ class _Replacements:
         self._first_seen = self._first_seen or monotonic()
         are_all = len(later) >= self._workers
         return later if are_all or monotonic() - self._first_seen > PATIENCE else []
+
+    def are_elsewhere(self) -> bool:
+        """Whether one has served for a while. If none has been found then, they are in no cluster, or in another one."""
+        if self._generations is None or self._generations.serving <= self._generation:
+            return False
+        self._served_since = self._served_since or monotonic()
+        return monotonic() - self._served_since > PATIENCE
+
+
+def _is_alive(number: int) -> bool:
+    """Whether there is a process with this number."""
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _movable() -> list[Succession]:

@@ -256,7 +256,7 @@ class Server(HasListeners):
         Blocks as long as the middlewares do, and not until the session has ended.
 
         Args:
-            session: an object with ``environ``, the request as a WSGI environ; ``on_stream(callback)``; and
+            session: an object with ``environ``, the request as a WSGI environ; ``on_stream(callback)``; ``on_end(callback)``; and
                 ``close(code, reason)``: see :class:`engineio_wsgi.http3.ports.WebTransportSession`.
         """
         self._worker.handle_webtransport(session)

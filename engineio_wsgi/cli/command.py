@@ -19,6 +19,7 @@ from wsgiref.types import WSGIApplication
 from gevent import ssl
 
 from engineio_wsgi.cli.binds import Bound, bind_text, inherited_binds, open_binds
+from engineio_wsgi.cli.collecting import add_collection_flags, set_collection_defaults, settle_heap
 from engineio_wsgi.cli.hints import argument_hint
 from engineio_wsgi.cli.inspecting import choose_password, with_inspector
 from engineio_wsgi.cli.link import WorkerEnd, inherit
@@ -114,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     _add_flags(parser, None)
     parser.set_defaults(load=_load_demo, workers=None, reload=False, inspector=None, webtransport=False)
+    set_collection_defaults(parser)
     commands = parser.add_subparsers(metavar="command", parser_class=_Parser)
     serve = commands.add_parser("serve", help="serve a WSGI application that was wrapped", description=_SERVE, allow_abbrev=False)
     serve.add_argument("application", help="module:app, or a call that makes it: 'module:create_app()'")
@@ -132,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
                        help="serve WebTransport as well, on the UDP ports with the same numbers; needs --certfile, and the extra "
                             "webtransport")
     _add_flags(serve, argparse.SUPPRESS)
+    add_collection_flags(serve)
     serve.set_defaults(load=_load_application)
     return parser
 
@@ -222,6 +225,7 @@ def _run_alone(chosen: argparse.Namespace) -> None:
     context = _ssl_context(chosen)
     bounds = _bind(chosen)
     serving = Serving(application, [bound.listener for bound in bounds], access_log(chosen.access_log), context, False)
+    settle_heap(chosen)
     serving.start()
     serving.watch_signals()
     with webtransport_served(application, [bound.listener for bound in bounds], chosen, False):
@@ -276,6 +280,7 @@ def _run_worker(chosen: argparse.Namespace, link: WorkerEnd) -> None:
     set_up_logging(chosen.log_level)
     count = chosen.workers or 1
     serving = Serving(application, link.listeners, access_log(chosen.access_log), _ssl_context(chosen), count > 1)
+    settle_heap(chosen)
     serving.start()
     serving.watch_master(link, count, tells_files=chosen.reload)
     with webtransport_served(application, link.listeners, chosen, True):

@@ -82,6 +82,8 @@ class Master:
         #: the number of the generation that was begun last
         self._generation = 0
         self._failures = 0
+        #: how many `Kind.RESPAWN` are to come
+        self._respawns = 0
         #: why another generation has to follow the one that is starting
         self._again: str | None = None
         self._status: int | None = None
@@ -112,6 +114,19 @@ class Master:
 
     def _workers(self) -> list[WorkerProcess]:
         return [*self._serving, *self._starting, *self._leaving]
+
+    def _fill(self, workers: list[WorkerProcess], count: int) -> str:
+        """Start workers of the generation until a list has ``count``.
+
+        Returns:
+            Why that is not possible now, for which the system may have reasons that pass; empty if it was.
+        """
+        while len(workers) < count:
+            try:
+                workers.append(self._spawn())
+            except OSError as error:
+                return f"a worker process could not be started: {error}"
+        return ""
 
     def _spawn(self) -> WorkerProcess:
         worker = self._spawn_process(self._generation)
@@ -156,14 +171,20 @@ class Master:
 
     def _begin_generation(self) -> None:
         self._generation += 1
-        self._starting = [self._spawn()]
+        self._start(1)
+
+    def _start(self, count: int) -> None:
+        """Start workers of the generation that is starting, until it has ``count``."""
+        failure = self._fill(self._starting, count)
+        if failure:
+            self._on_failed_generation(failure, 1)
 
     def _look_at_generation(self) -> None:
         """A worker has become ready: start the others, or let the old ones go."""
         if not self._starting or not all(worker.is_ready for worker in self._starting):
             return
         if len(self._starting) < self._count:
-            self._starting += [self._spawn() for _ in range(self._count - len(self._starting))]
+            self._start(self._count)
             return
         is_first = not self._serving
         old, self._serving, self._starting = self._serving, self._starting, []
@@ -187,45 +208,51 @@ class Master:
         assert isinstance(worker, WorkerProcess)
         if worker in self._starting:
             self._starting.remove(worker)
-            self._on_failed_generation(worker)
+            self._on_failed_generation(worker.failure, worker.exit_status)
         elif worker in self._serving:
             self._serving.remove(worker)
-            self._on_lost(worker)
+            self._failures = 0 if worker.is_ready and worker.age() > SETTLED else self._failures + 1
+            self._top_up_later(worker.failure)
         elif worker in self._leaving:
             self._leaving.remove(worker)
 
-    def _on_failed_generation(self, worker: WorkerProcess) -> None:
-        """The new generation cannot start. The old one goes on, if there is one."""
+    def _on_failed_generation(self, failure: str, status: int) -> None:
+        """The new generation cannot start. The old one goes on, if there is one; else the command ends with ``status``."""
         others, self._starting = self._starting, []
         self._dismiss(others, Stop.QUICK)
         if not self._serving:
-            _say(worker.failure)
-            self._stop(worker.exit_status, Stop.QUICK)
+            _say(failure)
+            self._stop(status, Stop.QUICK)
             return
-        _say(f"the old workers go on, new ones cannot start: {worker.failure}")
+        _say(f"the old workers go on, new ones cannot start: {failure}")
         self._top_up()
         self._replace_again()
 
-    def _on_lost(self, worker: WorkerProcess) -> None:
-        """A worker has ended that was not told to. Another one is started, after a pause that grows with each failure."""
+    def _top_up_later(self, failure: str) -> None:
+        """A worker is missing, though it was not told to end. Start another one, after a pause that grows with each failure."""
         if self._status is not None:
             return
-        self._failures = 0 if worker.is_ready and worker.age() > SETTLED else self._failures + 1
         if self._failures >= MAX_FAILURES and not any(other.is_ready for other in self._serving):
-            _say(f"{worker.failure}: no worker can be kept running")
+            _say(f"{failure}: no worker can be kept running")
             self._stop(1, Stop.QUICK)
             return
         pause = min(SHORTEST_PAUSE * 4 ** self._failures, LONGEST_PAUSE)
-        _say(f"{worker.failure}; another worker is started in {pause:g} s")
+        _say(f"{failure}; another worker is started in {pause:g} s")
+        self._respawns += 1
         gevent.spawn_later(pause, self._put, Kind.RESPAWN)
 
     def _on_respawn(self, event: Event) -> None:
+        self._respawns -= 1
         self._top_up()
 
     def _top_up(self) -> None:
         """Bring the generation that serves to its size, unless it is about to be replaced."""
-        if self._status is None and not self._starting:
-            self._serving += [self._spawn() for _ in range(self._count - len(self._serving))]
+        if self._status is not None or self._starting:
+            return
+        failure = self._fill(self._serving, self._count)
+        if failure and not self._respawns:
+            self._failures += 1
+            self._top_up_later(failure)
 
     def _stop(self, status: int, how: str) -> None:
         if self._status is None:

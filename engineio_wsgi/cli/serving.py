@@ -116,7 +116,7 @@ class Serving:
         assert self._generations is not None
         assert self._handover is not None
         if is_replaced:
-            self._generations.begin()
+            self._generations.serve(self._generations.begin())
         self._handover.leave(deadline, self._servers)
         for server in self._servers:
             server.close()

@@ -24,14 +24,21 @@ class WorkerProcess:
         command: what it runs.
         generation: a number that grows with each replacement of the workers.
         listeners: the sockets on which it accepts connections.
+
+    Raises:
+        OSError: the system cannot start it; no descriptor is left open.
     """
 
     def __init__(self, command: Sequence[str], generation: int, listeners: Iterable[GeventSocket]) -> None:
-        self._link = MasterEnd(generation, listeners)
+        self._link = link = MasterEnd(generation, listeners)
         self._began = monotonic()
-        self._process = subprocess.Popen(command, pass_fds=self._link.descriptors,
-                                         env={**os.environ, **self._link.environment})
-        self._link.passed()
+        try:
+            self._process = subprocess.Popen(command, pass_fds=link.descriptors, env={**os.environ, **link.environment})
+        except BaseException:
+            link.close()
+            raise
+        finally:
+            link.passed()
         #: whether it serves
         self.is_ready = False
         self._reason = ""
@@ -74,7 +81,7 @@ class WorkerProcess:
         if self._reason:
             return self._reason
         status: int = self._process.returncode
-        how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"has ended with status {status}"
+        how = f"was ended by {_signal_name(-status)}" if status < 0 else f"has ended with status {status}"
         return f"worker {self._process.pid} {how}" + ("" if self.is_ready else " before it served")
 
     @property
@@ -101,3 +108,10 @@ class WorkerProcess:
     def _signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):
             self._process.send_signal(number)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most real-time signals have no name
+        return f"signal {number}"

@@ -1,4 +1,4 @@
-"""A queue that is bounded by the bytes of its items. Does not know what they are."""
+"""A queue that is bounded by the bytes of its items, whatever they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How workers pass on what sessions send: one message, or a bundle of messages, as the body of a call.
+"""The body of a call that sends something to sessions: one message, or a bundle of messages.
 
 Owns this format, and the checks of a body that arrives. Knows nothing of the call around it.
 """

@@ -1,4 +1,4 @@
-"""The headers by which a trace is continued in another worker: as part of a request, and as one text.
+"""The headers that continue a trace in another worker: as part of a request, and as one text.
 
 Knows no tracer: the headers are whatever an observer has added.
 """

@@ -1,4 +1,4 @@
-"""How a request reaches the worker of its session: the interface of the forwarders, one for each way, and what they share.
+"""The interface of the two forwarders, which bring a request to the worker of its session, and the parts that they share.
 
 Owns the copy of a request that another worker answers, and the watch over its client meanwhile. The router decides what a request
 needs, `local.forwarder` and `redis.remote` do it.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
+from io import BytesIO
 from typing import ClassVar, Protocol
 from wsgiref.types import WSGIEnvironment
 
@@ -54,6 +55,8 @@ class Forwarder(Protocol):
 class RequestCopy:
     """A request for another worker. Its body is read once, by the first call of :meth:`message`, which may block.
 
+    The ``environ`` keeps the body, so that the request can still be answered here.
+
     Args:
         environ: of the request.
         fingerprint: the configuration that workers must share to send each other requests.
@@ -62,14 +65,14 @@ class RequestCopy:
     """
 
     def __init__(self, environ: WSGIEnvironment, fingerprint: str, sid: str, body_limit: int) -> None:
-        #: as it was received, and as it is sent
+        #: the environ as it was received, and as it is sent
         self._received = self.environ = environ
         #: whether it asks for a WebSocket
         self.upgrade = asks_for_websocket(environ)
         self._fingerprint = fingerprint
         self.sid = sid
         self._body_limit = body_limit
-        #: the headers by which a trace is continued in the other worker
+        #: the headers that continue a trace in the other worker
         self.trace: dict[str, str] = {}
 
     def carry(self, headers: dict[str, str]) -> None:
@@ -98,7 +101,10 @@ class RequestCopy:
         """``CONTENT_LENGTH`` and body. If the body is faulty, they are such that the session's worker refuses it, too."""
         if self.environ["REQUEST_METHOD"] != "POST":
             return self.environ.get("CONTENT_LENGTH") or "", b""
-        return copy_body(self.environ, self._body_limit)
+        announced, body = copy_body(self.environ, self._body_limit)
+        # the session may arrive in this process before another one has taken the request
+        self._received.update({"CONTENT_LENGTH": announced, "wsgi.input": BytesIO(body)})
+        return announced, body
 
 
 class ClientWatch:
@@ -124,7 +130,7 @@ class ClientWatch:
         self._hang_up()
 
     def __enter__(self) -> None:
-        """It has been watched since it was made."""
+        """Nothing to do: the watch began when it was made."""
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         """Stop watching."""

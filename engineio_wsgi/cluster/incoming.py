@@ -18,6 +18,7 @@ import gevent
 from gevent.socket import socket as GeventSocket
 
 from engineio_wsgi.cluster.carriers import headers_of, unpack_headers
+from engineio_wsgi.cluster.handover.process import process
 from engineio_wsgi.cluster.listeners import Listeners, OwnListener
 from engineio_wsgi.cluster.messages import Call, Kind, Message, MovedConnection, Refusal, Request, write_answer, write_result
 from engineio_wsgi.engine.worker import Worker
@@ -36,19 +37,22 @@ __all__ = ["TRACE", "Counters", "Exchange", "Receiver"]
 
 logger = logging.getLogger("engine.cluster")
 
-#: options that the forwarding worker applies, too, so that both workers must have the same values: the timeout of an answer, and
-#: the limit of a body
+#: options that must be the same in both workers, because the forwarding worker applies them as well: they set the timeout of an
+#: answer, and the limit of a body
 SHARED_OPTIONS = ("ping_interval", "ping_timeout", "max_http_buffer_size")
 #: key of what a moved connection's requests have in their environs: the headers that continue a trace. It is taken out here
 TRACE = "engineio.trace"
+#: seconds for which a request may wait until its session has moved, before it is taken and waits here: far fewer than the other
+#: worker waits until it is taken
+GATE_PATIENCE = 1.0
 #: seconds between two checks whether all requests have been answered
 LOOK_PERIOD = 0.01
-#: seconds that idle connections have at least, to find that they have to close
+#: seconds that idle connections have at least to close
 MOMENT = 0.1
 
 
 class Exchange(Protocol):
-    """What another worker has sent, and the way back to it."""
+    """The way in which something came from another worker, and in which the reply goes back."""
 
     @property
     def client(self) -> Mapping[str, object]:
@@ -97,14 +101,14 @@ class Receiver:
     Args:
         worker: this process as a worker.
         group: of workers that serve each other's sessions.
-        counters: to count them in.
+        counters: count them.
         perform: carries out a call that was sent to a name of this worker, and returns how many sessions it concerned. May block
             while a client's write buffer is full.
-        whereabouts: says of a session that is not here what to answer.
+        whereabouts: returns the refusal for a session that this worker does not have.
     """
 
     def __init__(self, worker: Worker, group: str, counters: Counters, perform: Callable[[Call, bytes, str], int | Refusal],
-                 whereabouts: Callable[[str], Refusal] = lambda sid: Refusal.UNKNOWN) -> None:
+                 whereabouts: Callable[[str], Refusal]) -> None:
         self._worker = worker
         self._whereabouts = whereabouts
         self._perform = perform
@@ -115,7 +119,7 @@ class Receiver:
         self._counters = counters
         #: requests of other workers that are under way
         self._answering = 0
-        #: the servers of this process, as far as they are known
+        #: the servers of this process that have received a request
         self.listeners = Listeners(worker)
         #: serves connections that become WebSockets, if their server has another handler than ours
         self._upgrader = Adopter(worker.handle_request)
@@ -157,8 +161,12 @@ class Receiver:
                 logger.warning("requests of a worker with other options are refused: it has %.300r, this one %r; "
                                "workers that serve each other's sessions need the same", fingerprint, self.fingerprint)
             return Refusal.OTHER_CONFIGURATION
+        if not sid:
+            # the other worker leaves, so sessions are opened here
+            return None
         if self._worker.gate is not None:
-            self._worker.gate.wait_for(sid)
+            # if the session moves soon, the other worker can send the request to where it is then
+            self._worker.gate.wait_for(sid, GATE_PATIENCE)
         return None if sid in self._worker.clients else self._whereabouts(sid)
 
     # -- connections
@@ -170,14 +178,20 @@ class Receiver:
             if number is not None:
                 self._serve(number, connection, read_ahead)
                 return
-        exchange.finish((refusal or Refusal.FULL).message())
+        exchange.finish((refusal or self._lack_of_room(connection)).message())
+
+    def _lack_of_room(self, connection: MovedConnection) -> Refusal:
+        """Why a connection cannot be served. An upgrade waits until its session has moved to where it can."""
+        is_moving = connection.handshake is not None and process.leaving and self._worker.gate is not None
+        return Refusal.MOVED if is_moving else Refusal.FULL
 
     def _has_room(self, connection: MovedConnection) -> bool:
         listener = self.listeners.find(connection.listener)
         if connection.accepted:
             return True
         if connection.handshake is not None:
-            return listener is None or not (listener.counts_websockets and listener.full)
+            # also of a server that accepts nothing more: the session is still here
+            return listener is None or not (listener.counts_websockets and listener.crowded)
         return listener is not None and listener.moves and not listener.full
 
     def _serve(self, number: int, connection: MovedConnection, read_ahead: bytes) -> None:

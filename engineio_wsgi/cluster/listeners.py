@@ -1,4 +1,4 @@
-"""The servers of this process that accept the engine's requests, as far as they are known.
+"""The servers of this process that have accepted a request of the engine.
 
 Owns the choice of the server for a connection that another worker has accepted: the one that listens on the same address, or one
 of the same kind. A request on such a connection must go through the same application as on its own server.
@@ -35,7 +35,7 @@ PLAIN_SERVERS = ("gevent.pywsgi", "engineio_wsgi.server")
 class ServerAdopter(ConnectionAdopter):
     """An adopter for an existing server: it has the server's attributes, and serves in its pool.
 
-    So a handler finds the attributes that it needs of its server, such as gunicorn's worker.
+    A handler reads attributes of its server, such as gunicorn's worker.
     """
 
     def __init__(self, server: StreamServer) -> None:
@@ -92,9 +92,14 @@ class Listener:
         return not self.server.ssl_enabled and application is not None and self._worker.is_outermost(application)
 
     @property
+    def crowded(self) -> bool:
+        """Whether it has as many connections as it may have."""
+        return bool(self.server.full())
+
+    @property
     def full(self) -> bool:
         """Whether it accepts no more connections."""
-        return self.server.closed or bool(self.server.full())
+        return self.server.closed or self.crowded
 
     @property
     def over(self) -> bool:
@@ -123,9 +128,9 @@ class OwnListener(Listener):
         self.adopter = ServerAdopter(server)
 
     @property
-    def full(self) -> bool:
-        """Whether it accepts no more connections."""
-        return self.server.closed or self.adopter.full
+    def crowded(self) -> bool:
+        """Whether it has as many connections as it may have."""
+        return self.adopter.full
 
     @property
     def over(self) -> bool:
@@ -166,7 +171,7 @@ class Listeners:
         return known if known is not None or not isinstance(server, BaseServer) else self.learn(server)
 
     def learn(self, server: StreamServer) -> Listener | None:
-        """Know a server from now on; ``None`` if it has stopped."""
+        """Add a server to the known ones. Returns ``None`` if it has stopped."""
         self._known = {known: listener for known, listener in self._known.items() if not listener.over}
         if server.closed:
             return None

@@ -7,10 +7,10 @@ Nothing in it is ever executed, and whatever breaks the format is a :class:`BadM
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, count, islice
 from struct import Struct
-from typing import NamedTuple, Self, TypeVar
+from typing import NamedTuple, Self
 
 from engineio_wsgi.cluster.bundles import pack, unpack
 from engineio_wsgi.errors import BadMessage, OwnerRefused, SessionMoves
@@ -34,7 +34,6 @@ MAX_DIGITS = 19
 #: separates the fields of a head, unless one of them contains it
 SEPARATOR = "\0"
 
-Pairs = TypeVar("Pairs")
 #: a client's address, as ``accept`` returns it; empty if it is not known
 Address = tuple[str | int, ...] | str
 
@@ -47,7 +46,7 @@ def check_version(version: int) -> None:
 
 
 class Kind(enum.Enum):
-    """What a message is about."""
+    """The kinds of messages."""
 
     #: a client's connection, as a file descriptor beside the message; the body is what was read from it
     CONNECTION = b"C"
@@ -106,7 +105,7 @@ def _read_prefix(data: bytes) -> tuple[Kind, int, int]:
 
 
 class Message(NamedTuple):
-    """One message, whatever it is about."""
+    """One message of any kind."""
 
     kind: Kind
     fields: Sequence[str] = ()
@@ -175,9 +174,9 @@ def _flat(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
     return chain.from_iterable(pairs)
 
 
-def _pairs(left: Iterator[str], collect: Callable[[Iterable[tuple[str, str]]], Pairs]) -> Pairs:
+def _pairs(left: Iterator[str]) -> list[tuple[str, str]]:
     try:
-        return collect(zip(left, left, strict=True))
+        return list(zip(left, left, strict=True))
     except ValueError:
         raise BadMessage("a name without a value") from None
 
@@ -200,7 +199,7 @@ class MovedConnection(NamedTuple):
         fingerprint: the configuration that workers must share to send each other requests.
         sid: the session whose worker gets it.
         address: the client's.
-        origin: what the environs of its requests hold beside what is the request's own.
+        origin: the part of its requests' environs that belongs to the connection.
         hops: how often it has changed its worker before.
         listener: the names of the server that has accepted it, or empty ones: the address that it listens on, and its kind.
         handshake: if the connection is about to become the session's WebSocket, or is one: the handshake's environ, with
@@ -231,8 +230,8 @@ class MovedConnection(NamedTuple):
         left = iter(message.expect(Kind.CONNECTION))
         fingerprint, sid, hops, name, kind, state = _take(left, 6)
         host, *numbers = _take(left, read_number(*_take(left, 1))) or [""]
-        origin: dict[str, str] = _pairs(iter(_take(left, 2 * read_number(*_take(left, 1)))), dict)
-        handshake: dict[str, str] = _pairs(left, dict)
+        origin = dict(_pairs(iter(_take(left, 2 * read_number(*_take(left, 1))))))
+        handshake = dict(_pairs(left))
         if state not in ("request", "handshake", "accepted") or read_number(hops) > 255:
             raise BadMessage("a connection in an unknown state")
         address: Address = (host, *map(read_number, numbers)) if host else ""
@@ -248,7 +247,7 @@ def _take(fields: Iterator[str], number: int) -> list[str]:
 
 
 class Request(NamedTuple):
-    """A request that another worker answers than the one that its client is connected to.
+    """A request whose client is connected to another worker than the one that answers.
 
     Attributes:
         fingerprint: as above.
@@ -269,14 +268,14 @@ class Request(NamedTuple):
         """Read a message of this kind."""
         left = iter(message.expect(Kind.REQUEST))
         fingerprint, sid = _take(left, 2)
-        environ: dict[str, str] = _pairs(left, dict)
+        environ = dict(_pairs(left))
         if "REQUEST_METHOD" not in environ:
             raise BadMessage("a request without a method")
         return cls(fingerprint, sid, environ)
 
 
 class Refusal(enum.Enum):
-    """Why a worker does not take a connection or a request, as logs say it."""
+    """Why a worker refuses a connection or a request. The values are texts for the log."""
 
     #: the session has ended
     UNKNOWN = "the worker knows no such session"
@@ -325,11 +324,11 @@ def read_answer(message: Message) -> Response:
     """
     left = iter(message.expect(Kind.ANSWER))
     (status,) = _take(left, 1)
-    return Response(status, _pairs(left, list), message.body)
+    return Response(status, _pairs(left), message.body)
 
 
 class Action(enum.Enum):
-    """What a worker is asked to do."""
+    """The actions that a worker can ask for."""
 
     SEND = "send"
     BROADCAST = "broadcast"
@@ -349,7 +348,7 @@ class Call(NamedTuple):
         compress: whether transports may compress it.
         to, on_slow, key: of a broadcast, as `Delivery` has them; ``to`` is the topic of what is published, and ``sids`` are its
             other fields (`publisher.Post`).
-        trace: the headers by which a trace is continued (`carriers`); empty without a trace.
+        trace: the headers that continue a trace (`carriers`); empty without a trace.
     """
 
     group: str

@@ -27,7 +27,7 @@ logger = logging.getLogger("engine.cluster")
 
 
 class PostKind(enum.Enum):
-    """What a message of a topic is."""
+    """The kinds of a topic's messages."""
 
     PUBLISH = "publish"
     ASK = "ask"
@@ -51,7 +51,7 @@ class Post(NamedTuple):
     """A message of a topic.
 
     Attributes:
-        kind: what it is.
+        kind: its kind.
         topic: its topic.
         data: what is published, or the reply.
         origin: the worker that sends it; empty if no worker does.

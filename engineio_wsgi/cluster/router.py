@@ -17,6 +17,7 @@ import gevent
 from engineio_wsgi.cluster.carriers import pack_headers, unpack_headers
 from engineio_wsgi.cluster.forwarder import Forwarder, RequestCopy
 from engineio_wsgi.cluster.handover.following import follow
+from engineio_wsgi.cluster.handover.heir import candidate
 from engineio_wsgi.cluster.handover.succession import Succession
 from engineio_wsgi.cluster.handover.worker_names import WorkerNames
 from engineio_wsgi.cluster.incoming import TRACE, Counters, Receiver
@@ -26,7 +27,7 @@ from engineio_wsgi.cluster.local.channel import Channel
 from engineio_wsgi.cluster.local.forwarder import LocalForwarder
 from engineio_wsgi.cluster.local.listener import UnixListener
 from engineio_wsgi.cluster.local.names import choose_names, is_worker_id
-from engineio_wsgi.cluster.messages import Action, Call, Message, MovedConnection, Refusal
+from engineio_wsgi.cluster.messages import Action, Call, Kind, Message, MovedConnection, Refusal
 from engineio_wsgi.cluster.publisher import Publisher, check_session, check_timeout
 from engineio_wsgi.cluster.rpc import WorkerCaller, perform
 from engineio_wsgi.cluster.topics import Reply, Subscriber, Topics, check_data, check_topic
@@ -64,7 +65,8 @@ T = TypeVar("T")
 MAX_ATTEMPTS = 8
 #: the part of an environ that belongs to the connection: its scheme and server, and its client as a proxy has named it
 ORIGIN = ("wsgi.url_scheme", "SERVER_NAME", "SERVER_PORT", "PROXY_PROTOCOL", "PROXY_ADDR", "PROXY_PORT", "engineio.peer")
-#: how often a connection may change its worker: one that needs more carries requests of many clients, whatever its headers say
+#: how often a connection may change its worker. One that would change more often carries requests of many clients, although its
+#: headers do not say so
 MAX_HOPS = 3
 #: seconds beyond a heartbeat within which every poll is answered
 MARGIN = 10.0
@@ -137,10 +139,13 @@ class Cluster:
 
     def _receive(self, channel: Channel, message: Message) -> None:
         """Take what another worker has sent to this worker's first name."""
-        if self._succession is None:
-            self._receiver.receive(channel, message)
-        else:
+        if self._succession is not None:
             self._succession.receive(self.worker_id, channel, message)
+        elif message.kind is Kind.SEARCH:
+            # a worker that leaves need not wait for this one
+            channel.send(candidate(self._worker, self._receiver.fingerprint).message())
+        else:
+            self._receiver.receive(channel, message)
 
     def _join(self, location: RedisLocation) -> RedisLinks:
         """Become a worker among those of several machines. Blocks until Redis is reached."""
@@ -193,8 +198,9 @@ class Cluster:
             return None
         try:
             request = RequestCopy(environ, self._receiver.fingerprint, sid, self._worker.options.max_http_buffer_size)
-            answer = follow(sid, self._own, self._worker.clients,
-                            lambda owner: self._forward(owner, request, start_response, handler, listener))
+            answer = follow(sid or self.worker_id, self._own, self._worker.clients,
+                            lambda owner: self._forward(owner, request, start_response, handler, listener),
+                            self._whereabouts)
         except (OwnerGone, OwnerRefused) as error:
             reason = str(error)
         except ClientGone:
@@ -209,8 +215,10 @@ class Cluster:
         return None
 
     def _foreign_sid(self, environ: WSGIEnvironment) -> str | None:
-        """The session id of a request, if it may be another worker's."""
+        """The session id of a request, if it may be another worker's; empty if another worker has to open a session."""
         query = environ.get("QUERY_STRING", "")
+        if self._is_leaving and "sid=" not in query and environ["REQUEST_METHOD"] == "GET":
+            return ""
         is_own = self._own_mark in query and not self._is_leaving
         if is_own or "sid=" not in query or environ["REQUEST_METHOD"] not in ("GET", "POST"):
             return None
@@ -444,12 +452,11 @@ class Cluster:
 
     def _whereabouts(self, sid: str) -> Refusal:
         """What to tell a worker that asks for a session which is not here."""
-        return self._own.whereabouts(sid)
+        return self._own.whereabouts(sid) if self._succession is None else self._succession.whereabouts(sid)
 
     @property
     def _is_leaving(self) -> bool:
         return not self._own.is_own(self.worker_id)
-
 
     def _here(self, function: Callable[[], T]) -> T:
         """Call ``function`` in the thread of this worker's hub, and wait for its result."""

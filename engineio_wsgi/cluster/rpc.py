@@ -33,24 +33,20 @@ def perform(worker: Worker, call: Call, body: bytes) -> int:
     Raises:
         BadMessage: what the call should send is in another form, or is a bundle that does not fit into a write buffer.
     """
-    try:
-        return _perform(worker, call, body)
-    except BundleTooLarge as error:
-        raise BadMessage(str(error)) from error
-
-
-def _perform(worker: Worker, call: Call, body: bytes) -> int:
     if call.action is Action.COUNT:
         return len(worker.clients)
-    if call.action is Action.BROADCAST:
-        return worker.deliver(call.data(body), call.delivery)
-    session = worker.clients.get(call.sids[0])
-    if session is None:
-        return 0
-    if call.action is Action.DISCONNECT:
-        session.close()
-        return 1
-    return int(send_or_not(session, call.data(body), call.compress))
+    try:
+        if call.action is Action.BROADCAST:
+            return worker.deliver(call.data(body), call.delivery)
+        session = worker.clients.get(call.sids[0])
+        if session is None:
+            return 0
+        if call.action is Action.SEND:
+            return int(send_or_not(session, call.data(body), call.compress))
+    except BundleTooLarge as error:
+        raise BadMessage(str(error)) from error
+    session.close()
+    return 1
 
 
 class Answers(Generic[T]):

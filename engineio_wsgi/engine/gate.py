@@ -13,6 +13,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 from gevent.event import Event
 
 from engineio_wsgi.http.query import parse_query
+from engineio_wsgi.runtime.deadline import Deadline
 
 __all__ = ["Gate"]
 
@@ -36,10 +37,11 @@ class Gate:
         if self._closed:
             self.wait_for(_sid_of(environ))
 
-    def wait_for(self, sid: str) -> None:
-        """Block as long as the gate is closed for a session."""
-        while (opened := self._closed.get(sid)) is not None:
-            opened.wait()
+    def wait_for(self, sid: str, timeout: float | None = None) -> None:
+        """Block as long as the gate is closed for a session, for ``timeout`` seconds at most."""
+        deadline = Deadline(timeout)
+        while (opened := self._closed.get(sid)) is not None and deadline.wait(opened):
+            pass
 
     def pass_through(self, application: WSGIApplication, environ: WSGIEnvironment, start_response: StartResponse,
                      ) -> Iterable[bytes]:

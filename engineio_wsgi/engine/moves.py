@@ -5,6 +5,8 @@ Owns the order of the steps. Does not know where the session goes: a `Carrier` t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Protocol
 
 import gevent
@@ -26,6 +28,8 @@ __all__ = ["Carrier", "Move", "move_all"]
 AT_ONCE = 16
 #: seconds after which another session begins to move although so many are under way: their listeners have not returned
 PATIENCE = 0.02
+#: why sessions stay with which the move has not begun
+OUT_OF_TIME = "there was no time left"
 #: seconds between two looks whether a session has ended meanwhile
 LOOK_PERIOD = 0.1
 
@@ -123,7 +127,7 @@ class Move:
         session, departure = self._session, self._departure
         if self._is_over:
             return
-        if self._registry.listeners_of("leave"):
+        if not session.closed and self._registry.listeners_of("leave"):
             self._registry.tell_leave(session)
         while not self._is_over and not session.closed and not self._is_quiet():
             if self._is_late:
@@ -136,6 +140,7 @@ class Move:
     def _is_quiet(self) -> bool:
         """Whether no request is under way, and no listener waits to be called for anything but a message."""
         departure = self._departure
+        departure.keep_frozen()
         if departure.busy or not self._gate.is_empty(self._session.id):
             return False
         # a listener may block, and then look again
@@ -149,7 +154,7 @@ class Move:
             return reason
         try:
             parcel = self._carrier.pack(departure.snapshot())
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             return f"its data is not JSON: {error}"
         except BadMessage as error:
             return str(error)
@@ -157,13 +162,20 @@ class Move:
         return None
 
 
-def move_all(registry: Registry, gate: Gate, carrier: Carrier, deadline: float, is_local: bool = False) -> dict[str, str]:
-    """Move every session that can. Blocks until all have arrived, or stay. See :class:`Move`.
+def move_all(registry: Registry, gate: Gate, carrier: Carrier, deadline: float, is_local: bool = False,
+             stays: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+    """Move every session that can. Blocks until all have arrived, or stay, also those that are opened meanwhile.
+
+    See :class:`Move`.
+
+    Args:
+        stays: why sessions stay that are not to be moved, by their ids.
 
     Returns:
-        Why sessions stay, by their ids.
+        Why sessions stay, by their ids, those of ``stays`` included.
     """
-    reasons: dict[str, str] = {}
+    reasons = dict(stays)
+    tried = set(stays)
     under_way = Semaphore(AT_ONCE)
 
     def move(session: Session) -> None:
@@ -171,12 +183,14 @@ def move_all(registry: Registry, gate: Gate, carrier: Carrier, deadline: float, 
         if reason is not None:
             reasons[session.id] = reason
 
-    tasks: list[gevent.Greenlet] = []
-    for session in list(registry.sessions.values()):
-        # a slow listener must not keep the others waiting for long
-        is_free = under_way.acquire(timeout=PATIENCE)
-        tasks.append(task := gevent.spawn(move, session))
-        if is_free:
-            task.rawlink(lambda _: under_way.release())
-    gevent.joinall(tasks)
-    return reasons
+    while (left := [session for sid, session in registry.sessions.items() if sid not in tried]) and monotonic() < deadline:
+        tasks: list[gevent.Greenlet] = []
+        for session in left:
+            tried.add(session.id)
+            # a slow listener must not keep the others waiting for long
+            is_free = under_way.acquire(timeout=PATIENCE)
+            tasks.append(task := gevent.spawn(move, session))
+            if is_free:
+                task.rawlink(lambda _: under_way.release())
+        gevent.joinall(tasks)
+    return reasons | {session.id: OUT_OF_TIME for session in left}

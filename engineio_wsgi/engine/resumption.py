@@ -6,6 +6,8 @@ resumed when it is certain that nobody else goes on with it.
 
 from __future__ import annotations
 
+from math import isfinite
+
 from engineio_wsgi.engine.hooks import Hooks
 from engineio_wsgi.engine.registry import Registry
 from engineio_wsgi.errors import FrameError
@@ -17,12 +19,24 @@ from engineio_wsgi.session.movable import SessionSnapshot
 from engineio_wsgi.session.session import Session
 from engineio_wsgi.transports import transports
 from engineio_wsgi.transports.base import Transport
+from engineio_wsgi.transports.entries import restore_entries
 from engineio_wsgi.transports.jsonp import JSONPTransport
 from engineio_wsgi.transports.movable_websocket import WebSocketSnapshot, deflate_parameters
 from engineio_wsgi.transports.polling import PollingTransport
 from engineio_wsgi.transports.websocket import WebSocketTransport
 
 __all__ = ["PreparedSession", "Resumption"]
+
+
+def _check(snapshot: SessionSnapshot) -> None:
+    """Check what a session looks at only when it is resumed, which is too late to refuse it.
+
+    Raises:
+        ValueError: the snapshot is not valid.
+    """
+    restore_entries(snapshot.entries)
+    if not all(map(isfinite, (*snapshot.heartbeat, snapshot.stalled_since, snapshot.expires_at or 0.0))):
+        raise ValueError("a time that is no number")
 
 
 class PreparedSession:
@@ -50,7 +64,11 @@ class PreparedSession:
         Raises:
             ValueError: the snapshot is not valid.
         """
-        self._registry.resume(self._session, self._transport, self._snapshot)
+        try:
+            self._registry.resume(self._session, self._transport, self._snapshot)
+        except BaseException:
+            self._registry.let_go(self._session)
+            raise
 
     def discard(self) -> None:
         """Somebody else goes on with it: close the descriptor, of which the other side has another one."""
@@ -86,6 +104,7 @@ class Resumption:
         if registry.closing:
             raise ValueError("this server is closing")
         try:
+            _check(snapshot)
             transport = self._transport(snapshot, stream)
         except (FrameError, TypeError) as error:
             raise ValueError(str(error)) from error

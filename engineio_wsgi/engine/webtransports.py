@@ -28,6 +28,8 @@ from engineio_wsgi.protocol.engineio.v4 import decode_packet
 from engineio_wsgi.runtime.deadline import DeadlineTimer
 from engineio_wsgi.runtime.loop import Loop
 from engineio_wsgi.session.session import Session
+from engineio_wsgi.transports.base import CloseReason
+from engineio_wsgi.transports.connected import CLOSE_CODES
 from engineio_wsgi.transports.webtransport import REFUSED, WebTransportTransport
 
 __all__ = ["Relay", "WebTransports", "add_query"]
@@ -85,9 +87,9 @@ class WebTransports:
 
     def _greet(self, environ: WSGIEnvironment, session: WebTransportSession, stream: PacketStream, sid: str) -> None:
         """Open a session, or upgrade one. Blocks as long as the application does."""
-        if sid and sid not in self._registry.sessions and self._relay is not None and self._relay(environ, sid, stream):
-            return
         try:
+            if sid and sid not in self._registry.sessions and self._relay is not None and self._relay(environ, sid, stream):
+                return
             checked = check_packet(sid, self._registry.options, self._registry.sessions)
             if checked.session is None:
                 self._open(environ, checked, stream)
@@ -96,6 +98,10 @@ class WebTransports:
         except RequestRefused as refusal:
             self._refusals.report(refusal, environ)
             session.close(REFUSED, error_body(refusal).decode())
+        except BaseException:
+            # nothing else would ever close it
+            session.close(CLOSE_CODES[CloseReason.APPLICATION_ERROR], "")
+            raise
 
     def _open(self, environ: WSGIEnvironment, checked: CheckedRequest, stream: PacketStream) -> None:
         session = self._handshakes.new_session(self._handshakes.admit(environ), checked, environ)
@@ -131,6 +137,7 @@ class FirstPacket:
         self._decoder = StreamDecoder(MAX_FIRST)
         self._stream: PacketStream | None = None
         self._timer = DeadlineTimer(loop, timeout, self._fail, f"no first packet within {timeout:g} s")
+        session.on_end(self._stop)
         session.on_stream(self._on_stream)
 
     def _on_stream(self, stream: PacketStream) -> None:
@@ -154,7 +161,6 @@ class FirstPacket:
             if not data or self._decoder.error is not None:
                 self._fail(str(self._decoder.error or "the stream has ended"))
                 return
-        stream.unwatch()
         self._take(stream, packets[0])
 
     def _take(self, stream: PacketStream, content: str | bytes) -> None:
@@ -163,13 +169,18 @@ class FirstPacket:
         except ProtocolError as error:
             self._fail(str(error))
             return
-        self._timer.close()
+        self._stop()
         self._on_open(stream, sid)
 
-    def _fail(self, why: str) -> None:
+    def _stop(self) -> None:
+        """Wait no longer: the packet has come, or the session has ended."""
+        self._session.on_end(None)
         self._timer.close()
         if self._stream is not None:
             self._stream.unwatch()
+
+    def _fail(self, why: str) -> None:
+        self._stop()
         log_violation(logger, self._address, "first packet", "< %s: a WebTransport session is closed: %s", self._address, why)
         self._session.close(REFUSED, "")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from threading import Lock
+from types import MappingProxyType
 from typing import Protocol
 from weakref import WeakValueDictionary
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -277,6 +278,8 @@ class Worker:
     def _take(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """In the hub: serve a request whose connection is here."""
         handler = environ.pop("engineio.handler", None)
+        if handler is not None and "HTTP_UPGRADE" in environ:
+            handler.lift_limit()
         gate = self.gate
         if gate is not None:
             gate.wait(environ)
@@ -286,9 +289,12 @@ class Worker:
             body = gate.pass_through(self._engine.handle_request, environ, start_response)
         else:
             body = self._engine.handle_request(environ, start_response)
-        if handler is not None and handler.code == OK and self._is_direct(handler.server.application):
-            self._engine.open_lane(handler, environ)
-            self.introduce(handler.server)
+        if handler is not None and handler.code == OK:
+            if "sid=" in environ.get("QUERY_STRING", ""):
+                handler.note_session()
+            if self._is_direct(handler.server.application):
+                self._engine.open_lane(handler, environ)
+                self.introduce(handler.server)
         return body
 
     def introduce(self, http_server: object) -> None:
@@ -348,6 +354,8 @@ class Worker:
         self.enter_hub()
         environ["wsgi.websocket"] = websocket
         handler = environ.pop("engineio.handler", None)
+        if handler is not None:
+            handler.lift_limit()
         if self.gate is not None:
             self.gate.wait(environ)
         if self._router is None or self._router.route(environ, None, handler) is None:
@@ -385,20 +393,22 @@ class Worker:
 
     # -- when another server takes the place of this one
 
-    def move_sessions(self, carrier: Carrier, deadline: float, is_local: bool = False) -> dict[str, str]:
+    def move_sessions(self, carrier: Carrier, deadline: float, is_local: bool = False,
+                      stays: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
         """Move every session that can. Blocks until all have arrived, or stay. Only with the option ``handover``.
 
         Args:
             carrier: takes them.
             deadline: of the monotonic clock.
             is_local: whether they stay in this process, and only their server changes.
+            stays: why sessions stay that are not to be moved, by their ids.
 
         Returns:
-            Why sessions stay, by their ids.
+            Why sessions stay, by their ids, those of ``stays`` included.
         """
         assert self.gate is not None
         self._engine.lane.close()
-        return move_all(self._registry, self.gate, carrier, deadline, is_local)
+        return move_all(self._registry, self.gate, carrier, deadline, is_local, stays)
 
     def prepare(self, snapshot: SessionSnapshot, stream: Stream | None) -> PreparedSession:
         """Make a session of a snapshot; see `Resumption`.

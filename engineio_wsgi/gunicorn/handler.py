@@ -10,6 +10,7 @@ from wsgiref.types import WSGIEnvironment
 
 from engineio_wsgi.gunicorn.heads import HeadReader, Reading, is_in, preface_size
 from engineio_wsgi.http.connection import HttpConnection
+from engineio_wsgi.http.handler import UNANSWERED
 from engineio_wsgi.http.lane_ports import LaneEngine
 from engineio_wsgi.http.request_head import InvalidRequest, RequestHead
 from engineio_wsgi.http.response_writer import ExceptionInfo
@@ -123,7 +124,7 @@ class GunicornHandler(RosteredHandler):
             self.close_connection = True
         environ = self.environ
         super().handle_one_response()
-        if self._detached is not None and not self.handed_off:
+        if self._detached is not None and not self.handed_off and not self.overdue:
             self.log_request()
         if original is not None:
             try:
@@ -191,7 +192,10 @@ class GunicornHandler(RosteredHandler):
 
     def _as_response(self) -> SimpleNamespace:
         """The response in the form that gunicorn's loggers and hooks expect."""
-        status = "101 Switching Protocols" if self._detached is not None else self._orig_status or "000"
+        if self.overdue:
+            status = UNANSWERED
+        else:
+            status = "101 Switching Protocols" if self._detached is not None else self._orig_status or "000"
         return SimpleNamespace(status=status, headers=self.response_headers or (), sent=self.response_length,
                                headers_sent=self.headers_sent, response_length=self.response_length)
 

@@ -20,6 +20,7 @@ from engineio_wsgi.gunicorn.process import (
 )
 from engineio_wsgi.gunicorn.worker import NOTIFY_PERIOD, RESERVE, Worker
 from engineio_wsgi.handover import Handover
+from engineio_wsgi.heap import freeze_heap, limit_collections
 from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.deadline import Deadline
 from engineio_wsgi.server import close_servers
@@ -50,6 +51,8 @@ def pre_fork(server: object, worker: GunicornWorker) -> None:
 def post_worker_init(worker: GunicornWorker) -> None:
     """gunicorn's hook of this name: sessions under its own gevent workers move or are closed when the worker is asked to stop.
 
+    It freezes the heap as well, and limits full collections (:mod:`engineio_wsgi.heap`).
+
     Set it, :func:`pre_fork` and :func:`worker_exit`, by ``-c python:engineio_wsgi.gunicorn``, or import them into a configuration
     file.
 
@@ -58,6 +61,8 @@ def post_worker_init(worker: GunicornWorker) -> None:
     """
     if not isinstance(worker, Worker):
         warn_of_max_requests(worker.cfg)
+        limit_collections()
+        freeze_heap()
         if isinstance(worker, GeventWorker):
             note_worker(worker)
             join_workers(worker)
@@ -65,7 +70,8 @@ def post_worker_init(worker: GunicornWorker) -> None:
 
 
 def _watch_worker(worker: GunicornWorker, handover: Handover) -> None:
-    handover.ready(_await_servers(len(list(worker.sockets))))
+    servers = _await_servers(len(list(worker.sockets)))
+    handover.ready(servers)
     watch = LimitWatch(None)
     while worker.alive:
         if os.getpid() != worker.pid:
@@ -74,7 +80,7 @@ def _watch_worker(worker: GunicornWorker, handover: Handover) -> None:
         gevent.sleep(LOOK_PERIOD)
     began = monotonic()
     deadline = began + worker.cfg.graceful_timeout - RESERVE
-    handover.leave(deadline, [])
+    handover.leave(deadline, [], lambda: _await_closed(servers))
     # for so long it may still accept connections, whose sessions must not be refused
     _accepts_nothing.wait(max(0.0, NOTIFY_PERIOD - (monotonic() - began)))
     close_servers(deadline - monotonic())
@@ -89,6 +95,16 @@ def _await_servers(count: int) -> list[StreamServer]:
             return servers
         gevent.sleep(LOOK_PERIOD)
     return []
+
+
+def _await_closed(servers: list[StreamServer]) -> None:
+    """Wait until the worker's main greenlet has closed its servers, which it does within a second after it was asked to stop.
+
+    Their connections can be handed over to other workers until then, so that they are not closed here.
+    """
+    deadline = Deadline(2 * NOTIFY_PERIOD)
+    while not all(server.closed for server in servers) and not deadline.has_passed():
+        gevent.sleep(LOOK_PERIOD)
 
 
 def worker_exit(server: object, worker: GunicornWorker) -> None:

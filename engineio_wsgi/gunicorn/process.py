@@ -29,6 +29,8 @@ LOOK_PERIOD = 0.1
 _generations = Generations()
 #: gunicorn's settings with which the last worker was made
 _settings: list[GunicornSettings] = []
+#: the generation of the worker that was about to be started last; in a worker, its own
+_numbers: list[int] = []
 #: the worker that this process is
 _workers: list[GunicornWorker] = []
 
@@ -61,6 +63,7 @@ def count_worker(cfg: GunicornSettings) -> None:
     if not _settings or _settings[0] is not cfg:
         _settings[:] = [cfg]
         _generations.begin()
+    _numbers[:] = [_generations.latest]
 
 
 def new_handover(cfg: GunicornSettings) -> Handover:
@@ -69,7 +72,7 @@ def new_handover(cfg: GunicornSettings) -> Handover:
     Args:
         cfg: gunicorn's settings.
     """
-    return Handover(_generations, _generations.latest if _settings else 0, cfg.workers)
+    return Handover(_generations, _numbers[0] if _numbers else 0, cfg.workers)
 
 
 def warn_of_max_requests(cfg: GunicornSettings) -> None:

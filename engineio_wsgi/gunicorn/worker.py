@@ -28,6 +28,7 @@ from engineio_wsgi.gunicorn.process import (
 )
 from engineio_wsgi.gunicorn.settings import refusal
 from engineio_wsgi.handover import Handover
+from engineio_wsgi.heap import freeze_heap, limit_collections
 from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.http.http_server import HttpServer
 from engineio_wsgi.http.roster import ConnectionRoster
@@ -82,6 +83,9 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             raise HaltServer(refused)
         # this is still the master
         count_worker(self.cfg)
+        if self.cfg.preload_app:
+            # what its workers share with it: a collection in a worker would write to all of this memory, and so copy it
+            freeze_heap()
         #: whether the worker goes on; gunicorn's
         self.alive: bool = True
         self._woken: Event | None = None
@@ -99,6 +103,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         """What gunicorn calls to get the application."""
         super().load_wsgi()
         join_workers(self)
+        limit_collections()
+        freeze_heap()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """What gunicorn calls on SIGTERM."""

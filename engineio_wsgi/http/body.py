@@ -42,6 +42,11 @@ class Body:
         """``size`` bytes, fewer only at the end of the body; the whole rest if ``size`` is negative or ``None``."""
         return b""
 
+    @property
+    def complete(self) -> bool:
+        """Whether nothing of it is left on the connection."""
+        return True
+
     def readline(self, size: int | None = -1) -> bytes:
         """The bytes up to and including the next line feed, at most ``size``."""
         return b""

@@ -1,7 +1,6 @@
 /* The comparison of a request with an earlier one, and the reading of a plain one. lane_requests.py says what the functions do, and is
    the reference. No state. */
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "../c_module.h"
 #include <string.h>
 
 #define MAX_DIGITS 9 /* of a body's length */
@@ -235,19 +234,6 @@ static PyMethodDef functions[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static PyModuleDef_Slot slots[] = {
-#ifdef Py_GIL_DISABLED
-    {Py_mod_gil, Py_MOD_GIL_USED},
-#endif
-    {0, NULL},
-};
+static PyModuleDef_Slot slots[] = {LAST_SLOTS};
 
-static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "engineio_wsgi.http.c_lane_requests", NULL, 0, functions, slots, NULL, NULL, NULL,
-};
-
-PyMODINIT_FUNC
-PyInit_c_lane_requests(void)
-{
-    return PyModuleDef_Init(&definition);
-}
+MODULE(c_lane_requests, "engineio_wsgi.http.c_lane_requests", functions, slots)

@@ -44,17 +44,19 @@ class HttpConnection:
     client that sends without a pause would keep the others waiting.
     """
 
-    __slots__ = ("_arrivals", "_deadline", "_due", "_greenlet", "_hub", "_on_ready", "_owner", "_parked", "_timer", "_watcher",
-                 "_watching", "buffer", "has_ended", "lost", "raw", "recv", "send")
-
-    #: set with the watcher
-    _arrivals: Arrivals
+    __slots__ = ("_arrivals", "_deadline", "_due", "_greenlet", "_hub", "_is_queued", "_on_ready", "_owner", "_parked", "_timer",
+                 "_watcher", "_watching", "buffer", "has_ended", "lost", "raw", "recv", "send", "serves_session")
 
     def __init__(self, sock: GeventSocket, read_ahead: bytes = b"") -> None:
         self._owner: GeventSocket | _socket.socket = sock
         #: called in the hub instead of resuming a greenlet, if no greenlet serves the connection
         self._on_ready: Callable[[bool], object] | None = None
         self._hub: Hub = gevent.get_hub()
+        self._arrivals: Arrivals = arrivals_of(self._hub)
+        #: whether it is among the arrivals
+        self._is_queued = False
+        #: whether its last request was a session's: then its turn comes before that of other connections
+        self.serves_session = False
         self._greenlet: Any = None  # a `greenlet` while it is parked, which is checked before each use
         #: the C socket, or the TLS socket, to watch for the client's end
         self.raw: _socket.socket = sock
@@ -111,7 +113,7 @@ class HttpConnection:
     def fill_first(self, timeout: float) -> bool:
         """As :meth:`fill`, for the first request. It has usually arrived with the connection, and no wait has to be set up."""
         if not self.buffer:
-            expired = self._give_way()
+            expired = self.give_way()
             try:
                 self.buffer = self.recv(RECV_SIZE)
             except BlockingIOError:
@@ -120,10 +122,15 @@ class HttpConnection:
                 return False
         return self.buffer != b""
 
-    def _give_way(self) -> bool:
-        """Block until what became readable before, in this turn of the loop, has been served. Returns as :meth:`_park` does."""
-        self._hub.loop.run_callback(self._resume)
+    def give_way(self) -> bool:
+        """Block until what became readable before has been served, and sessions' connections. Returns as :meth:`_park` does."""
+        self._is_queued = True
+        self._arrivals.add_new(self._resume)
         return self._switch_out()
+
+    def prefer(self, serves_session: bool) -> None:
+        """Note whether the last request was a session's."""
+        self.serves_session = serves_session
 
     def receive(self, timeout: float, size: int = RECV_SIZE) -> bytes:
         """Wait for bytes and read them; ``b""`` at the end of the stream.
@@ -203,18 +210,22 @@ class HttpConnection:
     def _watch(self) -> None:
         if self._watcher is None:
             self._watcher = self._hub.loop.io(self.raw.fileno(), READ)
-            self._arrivals = arrivals_of(self._hub)
         self._watching = True
         self._watcher.start(self._on_readable)
 
     def _on_readable(self) -> None:
         """In the hub. The watcher stays active while a request is served, and is stopped only if more bytes arrive."""
-        if self._parked or self._on_ready is not None:
-            self._arrivals.add(self._resume)
-        else:
+        if self._is_queued or not (self._parked or self._on_ready is not None):
             self.unwatch()
+            return
+        self._is_queued = True
+        if self.serves_session:
+            self._arrivals.add_session(self._resume)
+        else:
+            self._arrivals.add_other(self._resume)
 
     def _resume(self) -> None:
+        self._is_queued = False
         # the deadline may have passed since
         if self._parked:
             self._greenlet.switch()
@@ -254,7 +265,8 @@ class HttpConnection:
         It is called once before anything is waited for: the first bytes have usually arrived with the connection.
         """
         self._on_ready = on_ready
-        self._hub.loop.run_callback(self._resume)
+        self._is_queued = True
+        self._arrivals.add_new(self._resume)
 
     def release(self, on_ready: Callable[[bool], object]) -> None:
         """Take the connection away from the server's greenlet, which may end, and watch it.

@@ -6,13 +6,17 @@ nothing of Engine.IO: the engine is a WSGI application like any other.
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from email.message import Message
 from time import time
 from typing import TYPE_CHECKING, Any
 from wsgiref.util import FileWrapper
 
+import gevent
 from gevent.socket import socket as GeventSocket
 from geventwebsocket.exceptions import WebSocketError
 from geventwebsocket.handler import Client
@@ -24,12 +28,14 @@ from engineio_wsgi.http.connection import HttpConnection
 from engineio_wsgi.http.lane_handler import LaneResponder
 from engineio_wsgi.http.lending import SOCKET_KEYS, LentSocket
 from engineio_wsgi.http.request_head import HeadParser, InvalidRequest, RequestHead, check_partial_head, fill_environ, name_client
+from engineio_wsgi.http.response_head import ResponseHead
 from engineio_wsgi.log import log_violation
 from engineio_wsgi.options.values import Deflate
 from engineio_wsgi.protocol.websocket.deflate import DeflateSettings
 from engineio_wsgi.protocol.websocket.handshake import HandshakeRefused, asks_for_websocket
 from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.connection import Connection
+from engineio_wsgi.runtime.deadline import DeadlineTimer
 from engineio_wsgi.websocket.websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -38,6 +44,9 @@ if TYPE_CHECKING:
 __all__ = ["WebSocketHandler"]
 
 logger = logging.getLogger("engine.http")
+
+#: the response to a handshake that the application has not answered in time
+UNANSWERED, UNANSWERED_BODY = "503 Service Unavailable", b"The application has not answered this WebSocket handshake in time\n"
 
 
 class WebSocketHandler(LaneResponder, PlainWebSocketHandler):  # type: ignore[misc]
@@ -99,6 +108,10 @@ class WebSocketHandler(LaneResponder, PlainWebSocketHandler):  # type: ignore[mi
     _request: RequestHead | None = None
     #: whether the connection was detached together with its unanswered request
     handed_off = False
+    #: whether the handshake was answered in the application's place, which has taken too long
+    overdue = False
+    #: the time that the application has for it; the limit that is over first decides
+    _limits: tuple[DeadlineTimer, ...] = ()
 
     def __init__(self, sock: GeventSocket | None, address: object, server: Any) -> None:  # see `Responder.server`
         # pywsgi's own constructor would make a buffered reader, of 5 KB
@@ -188,10 +201,11 @@ class WebSocketHandler(LaneResponder, PlainWebSocketHandler):  # type: ignore[mi
             self.websocket.finish()
         detached = self._detached
         if detached is None:
-            if connection.lost or not connection.has_input():
+            if connection.lost or (self.wsgi_input.complete and not connection.has_input()):
                 connection.close()
             else:
-                # if it were closed now, the kernel would reset it, and the client might not receive the response
+                # if it were closed now, the kernel would reset it at the next bytes of the body, and the client, or its proxy,
+                # might not receive the response
                 detached = connection.detach()
                 detached.linger()
         # the application may keep this object; the data of the request is released
@@ -347,6 +361,7 @@ class WebSocketHandler(LaneResponder, PlainWebSocketHandler):  # type: ignore[mi
 
     def _end_loan(self) -> None:
         """Close the socket that was lent to the application, which has returned."""
+        self.lift_limit()
         lent, self._lent = self._lent, None
         if lent is not None:
             lent.close()
@@ -367,11 +382,55 @@ class WebSocketHandler(LaneResponder, PlainWebSocketHandler):  # type: ignore[mi
     def _detach(self) -> Connection:
         if self.headers_sent:
             raise self.ApplicationError("the handshake has been answered with an ordinary response")
+        if self.overdue:
+            raise BrokenPipeError(errno.EPIPE, "the handshake was not answered in time, and the connection has been closed")
         if self._detached is not None:
             raise self.ApplicationError("the connection has been detached already")
+        self.lift_limit()
         self._detached = detached = self._connection.detach()
         self.environ.pop("engineio.socket", None)
         return detached
+
+    # -- a handshake that the application does not answer
+
+    def limit_upgrade(self, timeout: float, on_overdue: Callable[[], object]) -> None:
+        """Give the application some time to answer the WebSocket handshake that is the current request, or to take its WebSocket.
+
+        After that, the handshake is answered with 503, and the connection is closed. The application is not interrupted, but what
+        it does with the request has no effect any more. Does not block. Of several limits, the one that is over first counts.
+        Does nothing if the request is no handshake, or if it is called in another thread than the handler's.
+
+        Args:
+            timeout: seconds.
+            on_overdue: called in a greenlet when the time is over.
+        """
+        lent = self._lent
+        if lent is not None and lent.is_here:
+            limit = DeadlineTimer(gevent.get_hub().loop, timeout, gevent.spawn, self._answer_overdue, on_overdue)
+            self._limits = (*self._limits, limit)
+
+    def lift_limit(self) -> None:
+        """Let the handshake take any time from now on."""
+        limits, self._limits = self._limits, ()
+        for limit in limits:
+            limit.close()
+
+    def _answer_overdue(self, on_overdue: Callable[[], object]) -> None:
+        if not self._limits or self._head is not None:
+            return
+        head = ResponseHead(UNANSWERED, [("Content-Type", "text/plain; charset=UTF-8")])
+        data = head.frame(len(UNANSWERED_BODY), self.request_version, True, False) + UNANSWERED_BODY
+        detached = self._detach()
+        self.overdue = True
+        self.status = self._orig_status = UNANSWERED
+        self.response_length = len(data)
+        with suppress(OSError):  # the client has gone
+            detached.write(data)
+        detached.linger()
+        on_overdue()
+        self.time_finish = time()
+        if self._is_logging:
+            self.log_request()
 
     # -- detaching the connection
 

@@ -16,6 +16,7 @@ from gevent.pywsgi import WSGIServer
 from gevent.socket import socket as GeventSocket
 
 from engineio_wsgi.errors import CannotListen
+from engineio_wsgi.http.arrivals import arrivals_of
 from engineio_wsgi.http.handler import WebSocketHandler
 from engineio_wsgi.http.lane_handler import begins_in_hub
 from engineio_wsgi.http.lane_ports import LaneEngine
@@ -36,12 +37,22 @@ Address: TypeAlias = int | str | tuple[str, int] | GeventSocket
 
 
 class HttpServer(WSGIServer):  # type: ignore[misc]
-    """gevent's server with our handler. A client that fails in its TLS handshake is logged without a traceback."""
+    """gevent's server with our handler. A client that fails in its TLS handshake is logged without a traceback.
+
+    In a turn of the event loop it accepts few connections, and none while many wait for their first request to be served: the
+    kernel keeps the others, or gives them to another worker.
+    """
+
+    #: connections that are accepted in a turn of the event loop at most; gevent's is 100
+    max_accept = 16
+    #: the same with TLS, whose handshake takes 1 ms and more
+    max_accept_tls = 2
 
     def __init__(self, listener: Address, application: WSGIApplication, **options: object) -> None:
         options.setdefault("handler_class", WebSocketHandler)
         options.setdefault("log", None)
         self._given_address = listener
+        self._arrivals = arrivals_of(gevent.get_hub())
         self._has_own_spawn = "spawn" in options
         #: whether new connections need no greenlet as long as their requests go over the lane
         self._begins_in_hub = False
@@ -50,6 +61,8 @@ class HttpServer(WSGIServer):  # type: ignore[misc]
         #: an engine, and the application through which its requests have reached it without passing anything else
         self._reached: tuple[WSGIApplication, LaneEngine] | None = None
         super().__init__(("", listener) if isinstance(listener, int) else listener, application, **options)
+        if self.ssl_enabled:
+            self.max_accept = min(self.max_accept, self.max_accept_tls)
 
     def listen(self) -> None:
         """Bind the address, and start to accept connections. Does not block.
@@ -83,7 +96,11 @@ class HttpServer(WSGIServer):  # type: ignore[misc]
         return self._reached[1]
 
     def do_read(self) -> tuple[socket, object] | None:
-        """Called by gevent to accept a connection. Returns its socket, and the client's address."""
+        """Called by gevent to accept a connection. Returns its socket, and the client's address; ``None`` if none is to be served
+        now.
+        """
+        if self._arrivals.is_full:
+            return None
         if self._begins_in_hub and self.lane_engine is not None:
             return accept_c_socket(self.socket)
         accepted: tuple[socket, object] | None = super().do_read()

@@ -189,6 +189,7 @@ class Lane:
         if headers is None or transport is None:
             return False
         accepted = request.accepted(headers)
+        self._connection.prefer(request.sid != "")
         if request.is_post:
             self._posts = accepted
             served = self._post(len(request.head), request.size, transport, accepted.is_binary)
@@ -203,6 +204,9 @@ class Lane:
         """The transport of a request's session; of a new one, if it is a handshake."""
         if request.sid:
             return self._engine.find(request.sid, 4)
+        if self._connection.serves_session:
+            # its turn came before others', so that the handshake has to wait, which the hub cannot
+            return None
         address = self._handler.client_address
         environ = partial(environ_of, request.head, address, self._handler.server.get_environ)
         return self._engine.open_session(str(address[0]) if isinstance(address, tuple) else None, environ)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LaneResponder", "begins_in_hub"]
 
+#: what the request line of a session's request has
+SESSION = b"sid="
 #: whether accepted sockets have TCP_NODELAY from their listener
 INHERITS = sys.platform == "linux"
 #: methods that end with the connection, if a subclass overrides them
@@ -101,6 +103,12 @@ class LaneResponder(Responder):
         lane = self._lane
         if lane is not None and lane.serve():
             return not (self.close_connection or lane.let_go())
+        connection = self._connection
+        if connection.serves_session:
+            if SESSION not in connection.buffer.partition(b"\r\n")[0]:
+                # its turn came before others': the request may well be a handshake, and so they come first now
+                connection.give_way()
+            connection.prefer(False)
         if not self.handle_one_request():
             return False
         # an idle connection keeps only the headers of the last requests, to compare the next with them
@@ -183,6 +191,11 @@ class LaneResponder(Responder):
         if lane.note(self._head_read, environ, headers):
             # the lane compares the same bytes
             self._parser = HeadParser()
+
+    def note_session(self) -> None:
+        """The present request was a session's: serve the next one of this connection before those of others."""
+        if self._detached is None:
+            self._connection.prefer(True)
 
     def _first_lane(self) -> Lane | None:
         """The lane of a new connection, if its first request may go over it."""

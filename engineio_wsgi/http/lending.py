@@ -54,8 +54,13 @@ class LentSocket:
         """Whether the application has used it."""
         return self._connection is not None
 
+    @property
+    def is_here(self) -> bool:
+        """Whether the calling thread is the one that serves the connection."""
+        return current_thread() == self._thread
+
     def _open(self) -> Connection:
-        if current_thread() != self._thread:
+        if not self.is_here:
             if _throttle.passes(UNPATCHED, monotonic()):
                 logger.error(UNPATCHED)
             raise OSError(UNPATCHED)
@@ -125,7 +130,7 @@ class LentSocket:
 
     def close(self) -> None:
         """Close the connection in the background, when all bytes are sent. May be called again, and from any thread."""
-        if current_thread() != self._thread:
+        if not self.is_here:
             return
         if self._connection is None or self._ended:
             return

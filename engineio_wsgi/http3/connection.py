@@ -325,7 +325,8 @@ class Http3Connection:
         """Take nothing of a stream, and send nothing on it."""
         if self._quic.can_receive(stream_id):
             self._quic.stop_stream(stream_id, STREAM_REJECTED)
-        if not stream_id & 2 and self.can_send(stream_id):
+        if not stream_id & 2 and not self.ended and self._quic.can_reset(stream_id):
+            # also behind the end: what the client has not acknowledged is kept otherwise
             self._quic.reset_stream(stream_id, STREAM_REJECTED)
         self.wake()
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aioquic.quic.configuration import SMALLEST_MAX_DATAGRAM_SIZE, QuicConfiguration
+from aioquic.quic.configuration import SMALLEST_MAX_DATAGRAM_SIZE
 from aioquic.quic.packet import (
     QuicHeader,
     QuicPacketType,
@@ -24,8 +24,9 @@ from aioquic.quic.retry import QuicRetryTokenHandler
 from gevent.server import DatagramServer
 from gevent.socket import socket as GeventSocket
 
-from engineio_wsgi.errors import CannotListen
-from engineio_wsgi.http3.connection import CONNECTION_WINDOW, FIRST_WINDOW, MAX_STREAMS, Http3Connection
+from engineio_wsgi.errors import CannotListen, ConfigurationError
+from engineio_wsgi.http3.certificates import DATAGRAM_SIZE, ID_SIZE, CertificateFiles
+from engineio_wsgi.http3.connection import MAX_STREAMS, Http3Connection
 from engineio_wsgi.http3.neighbours import Neighbours
 from engineio_wsgi.http3.session import Session
 from engineio_wsgi.log import log_violation
@@ -39,20 +40,14 @@ if TYPE_CHECKING:
 
     from aioquic.quic.connection import NetworkAddress
 
-__all__ = ["Http3Listener", "Limits", "configuration_of"]
+__all__ = ["Http3Listener", "Limits"]
 
 logger = logging.getLogger("engine.webtransport")
 
-#: bytes of one ``recvfrom``; a datagram of the internet has less than 1,500
-DATAGRAM_SIZE = 65_536
 #: datagrams that are read before the event loop looks at other connections and at timers
 BATCH = 64
 #: bytes that the kernel is asked to keep for us, between two turns of the event loop. It may grant less
 RECEIVE_BUFFER = 4_194_304
-#: bytes of a connection id of ours
-ID_SIZE = 8
-#: seconds after which a silent connection has ended; a heartbeat comes more often
-IDLE_TIMEOUT = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,40 +67,24 @@ class Limits:
     timeout: float = 10.0
 
 
-def configuration_of(certfile: str, keyfile: str | None) -> QuicConfiguration:
-    """The configuration of a server's connections.
-
-    Raises:
-        OSError: a file cannot be read.
-        ValueError: its content is no certificate or no key.
-    """
-    configuration = QuicConfiguration(
-        alpn_protocols=["h3"], is_client=False, max_data=CONNECTION_WINDOW, max_stream_data=FIRST_WINDOW,
-        max_datagram_frame_size=DATAGRAM_SIZE, connection_id_length=ID_SIZE, idle_timeout=IDLE_TIMEOUT)
-    configuration.load_cert_chain(certfile, keyfile)
-    if configuration.private_key is None:
-        raise ValueError(f"{certfile} has no private key, and there is no keyfile")
-    return configuration
-
-
 class Http3Listener(DatagramServer):  # type: ignore[misc]
     """See the module.
 
     Args:
         address: a port, ``(host, port)``, ``"host:port"`` or a bound UDP socket.
-        configuration: of the connections.
+        certificate: of the server.
         limits: how many there may be.
         on_request: called in the hub with each session that a client asks for; its request has to be answered.
         shared: whether other processes receive on the same port.
     """
 
-    def __init__(self, address: object, configuration: QuicConfiguration, limits: Limits,
+    def __init__(self, address: object, certificate: CertificateFiles, limits: Limits,
                  on_request: Callable[[Session], object], shared: bool = False) -> None:
         self._given_address = address
         self._shared = shared
         # gevent wants a function for each datagram, and does not call it: `do_read` returns none
         super().__init__(("", address) if isinstance(address, int) else address, self.do_read)
-        self._configuration = configuration
+        self._certificate = certificate
         self._limits = limits
         self._on_request = on_request
         self._retry = QuicRetryTokenHandler()
@@ -123,6 +102,7 @@ class Http3Listener(DatagramServer):  # type: ignore[misc]
 
         Raises:
             CannotListen: the address cannot be used; an ``OSError``.
+            ConfigurationError: processes that share the port could not reach each other.
         """
         try:
             self.start()
@@ -133,7 +113,11 @@ class Http3Listener(DatagramServer):  # type: ignore[misc]
         self._raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         hold(self._raw)
         if self._shared:
-            self._neighbours = Neighbours(self.address[1], self._on_passed_on)
+            try:
+                self._neighbours = Neighbours(self.address[1], self._on_passed_on)
+            except ConfigurationError:
+                self.close_connections()
+                raise
 
     def get_listener(self, address: tuple[str, int], family: int | None = None) -> GeventSocket:
         """Called by gevent to bind the socket: gevent's own would let two servers bind a port, and leave it open if it cannot."""
@@ -227,7 +211,7 @@ class Http3Listener(DatagramServer):  # type: ignore[misc]
             return None
         if header.packet_type is QuicPacketType.ONE_RTT or len(data) < SMALLEST_MAX_DATAGRAM_SIZE:
             return None
-        if header.version not in self._configuration.supported_versions:
+        if header.version not in self._certificate.configuration.supported_versions:
             self._negotiate_version(header, address)
             return None
         return self._admit(header, address, now) if header.packet_type is QuicPacketType.INITIAL else None
@@ -237,7 +221,7 @@ class Http3Listener(DatagramServer):  # type: ignore[misc]
         if header.packet_type is not QuicPacketType.VERSION_NEGOTIATION:
             self.send_to(encode_quic_version_negotiation(
                 source_cid=header.destination_cid, destination_cid=header.source_cid,
-                supported_versions=self._configuration.supported_versions), address)
+                supported_versions=self._certificate.configuration.supported_versions), address)
 
     def _admit(self, header: QuicHeader, address: NetworkAddress, now: float) -> Http3Connection | None:
         """A new connection, if there is room, and if the client has proved its address where it has to."""
@@ -259,7 +243,7 @@ class Http3Listener(DatagramServer):  # type: ignore[misc]
         elif len(self._handshakes) >= limits.retry_above:
             self._ask_again(header, address, now)
             return None
-        quic = PacedConnection(self._configuration, original, retried, MAX_STREAMS, self._mark)
+        quic = PacedConnection(self._certificate.current(now), original, retried, MAX_STREAMS, self._mark)
         connection = Http3Connection(self, quic, self.loop, self.address[:2], limits.timeout)
         self._ids[connection] = set()
         self._handshakes.add(connection)

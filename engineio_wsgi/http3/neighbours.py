@@ -2,18 +2,20 @@
 
 The kernel chooses a process by the client's address. A client keeps its process until its address changes, or a process begins or
 ends. The ids of connections begin with a mark of their process, so that any other one can pass their datagrams on, over a Unix
-socket. Processes of other users are not listened to.
+socket. The sockets are in a directory of this user: another user could take the names of abstract ones, and get the datagrams.
 """
 
 from __future__ import annotations
 
 import _socket
+import errno
 import os
 import secrets
 import socket
-import struct
+import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gevent
@@ -21,6 +23,7 @@ import gevent
 from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.runtime.forks import hold
 from engineio_wsgi.runtime.loop import READ, IoLoop
+from engineio_wsgi.runtime.private_folders import folder_of_user, make_private
 
 if TYPE_CHECKING:
     from aioquic.quic.connection import NetworkAddress
@@ -31,12 +34,10 @@ __all__ = ["MARK_SIZE", "Neighbours"]
 MARK_SIZE = 2
 #: marks that are tried, until one is free
 MAX_ATTEMPTS = 64
-#: bytes of one ``recvmsg``
+#: bytes of one ``recv``
 MESSAGE_SIZE = 70_000
 #: datagrams that are read before the event loop looks at other sockets
 BATCH = 64
-#: the process, user and group that the kernel reports of a sender
-CREDENTIALS = struct.Struct("3i")
 
 
 class Neighbours:
@@ -47,18 +48,18 @@ class Neighbours:
         on_datagram: called in the hub with each datagram that another process has passed on, and the client's address.
 
     Raises:
-        ConfigurationError: the system has no such Unix sockets, or too many processes use the port.
+        ConfigurationError: the system is not Linux, the directory cannot be used, or too many processes use the port.
     """
 
     def __init__(self, port: int, on_datagram: Callable[[bytes, NetworkAddress], object]) -> None:
-        if not hasattr(socket, "SO_PASSCRED") or not hasattr(socket, "SO_REUSEPORT"):
+        if sys.platform != "linux":
             raise ConfigurationError("several processes on one UDP port need Linux")
         self._port = port
         self._on_datagram = on_datagram
+        self._folder = folder_of_user(f"udp-{port}")
         # the C socket: where gevent has patched the process, the other one's methods would wait
         self._socket = _socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         #: the beginning of this process' connection ids
         self.mark = self._bind()
         hold(self)
@@ -69,17 +70,32 @@ class Neighbours:
         self._watcher.start(self._on_readable)
 
     def _bind(self) -> bytes:
-        for _ in range(MAX_ATTEMPTS):
+        try:
+            make_private(self._folder)
+            for path in self._folder.iterdir():
+                if not _is_alive(path):
+                    path.unlink(missing_ok=True)
+            return self._take_mark()
+        except OSError as error:
+            self._socket.close()
+            raise ConfigurationError(f"the processes on the UDP port {self._port} cannot reach each other: {error}") from error
+
+    def _take_mark(self) -> bytes:
+        attempts = 0
+        while True:
             mark = secrets.token_bytes(MARK_SIZE)
-            with suppress(OSError):
+            attempts += 1
+            try:
                 self._socket.bind(self._name(mark))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or attempts == MAX_ATTEMPTS:
+                    raise
+            else:
                 return mark
-        self._socket.close()
-        raise ConfigurationError(f"too many processes receive on the UDP port {self._port}")
 
     def _name(self, mark: bytes) -> str:
-        """The name of a process' socket; of the abstract kind, which ends with the process."""
-        return f"\0engineio-wsgi/udp/{self._port}/{mark.hex()}"
+        """The path of a process' socket."""
+        return str(self._folder / mark.hex())
 
     def pass_on(self, identifier: bytes, data: bytes, address: NetworkAddress) -> bool:
         """Give a datagram to the process whose mark a connection id has. Returns whether there is such a process."""
@@ -99,29 +115,37 @@ class Neighbours:
     def _on_readable(self) -> None:
         for _ in range(BATCH):
             try:
-                message, ancillary, _, _ = self._socket.recvmsg(MESSAGE_SIZE, socket.CMSG_SPACE(CREDENTIALS.size))
+                head, _, data = self._socket.recv(MESSAGE_SIZE).partition(b"\n")
             except OSError:
                 return
-            if _sender(ancillary) == os.getuid():
-                head, _, data = message.partition(b"\n")
-                host, _, port = head.decode("ascii", "replace").partition(" ")
-                if port.isdigit():
-                    self._on_datagram(data, (host, int(port)))
+            host, _, port = head.decode().partition(" ")
+            self._on_datagram(data, (host, int(port)))
 
     def fileno(self) -> int:
         """The descriptor of the Unix socket; -1 once closed."""
         return self._socket.fileno()
 
     def close(self) -> None:
-        """Stop receiving."""
+        """Stop receiving. Harmless if repeated."""
+        if self._socket.fileno() < 0:
+            return
         self._watcher.stop()
         self._watcher.close()
         self._socket.close()
+        with suppress(OSError):
+            os.unlink(self._name(self.mark))
 
 
-def _sender(ancillary: list[tuple[int, int, bytes]]) -> int | None:
-    """The user of the process that has sent a message."""
-    for level, kind, data in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
-            return int(CREDENTIALS.unpack(data[:CREDENTIALS.size])[1])
-    return None
+def _is_alive(path: Path) -> bool:
+    """Whether a process has the socket at a path."""
+    sock = _socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    sock.setblocking(False)
+    try:
+        sock.connect(str(path))
+    except (ConnectionRefusedError, FileNotFoundError):
+        return False
+    except OSError:
+        return True
+    finally:
+        sock.close()
+    return True

@@ -63,6 +63,13 @@ class WebTransportSession(Protocol):
         """Call ``callback(stream)`` once, in the hub, with the first bidirectional stream that the client has opened or opens."""
         ...
 
+    def on_end(self, callback: Callable[[], object] | None, /) -> None:
+        """Call ``callback()`` once, in the hub, when the session has ended, on either side.
+
+        At once if it has ended. ``None`` calls nothing any more.
+        """
+        ...
+
     def close(self, code: int = 0, reason: str = "") -> None:
         """Close the session. Harmless if repeated."""
         ...

@@ -22,6 +22,8 @@ __all__ = ["Session", "SessionOwner"]
 #: response headers that HTTP/3 does not have (RFC 9114 section 4.2), or that a session's response does not
 HOP_BY_HOP = frozenset({"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"})
 OK = "200"
+#: the code with which a session is closed whose application has failed, as that of WebSocket
+APPLICATION_ERROR = 1011
 
 
 class SessionOwner(Protocol):
@@ -54,7 +56,7 @@ class Session:
         offer: the same as in the environ.
     """
 
-    __slots__ = ("_capsules", "_is_open", "_offer", "_on_stream", "_owner", "closed", "environ", "number", "stream")
+    __slots__ = ("_capsules", "_is_open", "_offer", "_on_end", "_on_stream", "_owner", "closed", "environ", "number", "stream")
 
     def __init__(self, owner: SessionOwner, number: int, environ: WSGIEnvironment, offer: SessionOffer) -> None:
         self._owner = owner
@@ -68,6 +70,7 @@ class Session:
         #: the stream with the packets, once the client has opened it
         self.stream: SessionStream | None = None
         self._on_stream: Callable[[PacketStream], object] | None = None
+        self._on_end: Callable[[], object] | None = None
 
     def answer(self, response: Response) -> None:
         """Send the application's response. If it has admitted the session, what it has asked for is called with the session."""
@@ -85,6 +88,13 @@ class Session:
             self._is_open = True
             serve(self)
 
+    def fail(self) -> None:
+        """The application has failed: refuse the request, or close the session if the client has been told that it is open."""
+        if self._is_open:
+            self.close(APPLICATION_ERROR)
+        elif not self.closed:
+            self._refuse(Response("500 Internal Server Error", [], b""))
+
     def _refuse(self, response: Response) -> None:
         headers = [(b":status", response.status[:3].encode()), *_encode(response.headers)]
         self._owner.send_headers(self.number, headers, not response.body)
@@ -98,6 +108,16 @@ class Session:
             callback(self.stream)
         else:
             self._on_stream = callback
+
+    def on_end(self, callback: Callable[[], object] | None) -> None:
+        """Call ``callback()`` once, in the hub, when the session has ended, on either side.
+
+        At once if it has ended. ``None`` calls nothing any more.
+        """
+        if self.closed and callback is not None:
+            callback()
+        else:
+            self._on_end = callback
 
     # -- from the connection
 
@@ -153,6 +173,9 @@ class Session:
         self.closed = True
         self._on_stream = None
         self._owner.on_session_closed(self)
+        callback, self._on_end = self._on_end, None
+        if callback is not None:
+            callback()
 
 
 def _encode(headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:

@@ -1,6 +1,6 @@
 """`Inspector`: the WSGI application with the page, and the Engine.IO session over which the page gets its data.
 
-Owns the question whether a request is allowed, and the messages between the page and this worker.
+Owns the decision whether a request is allowed, and the messages between the page and this worker.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ MAX_QUESTION = 65_536
 
 
 class Inspector:
-    """A page that shows the sessions of all workers of a server as they are: a WSGI application to mount.
+    """A WSGI application with a page that shows the current sessions of all workers of a server.
 
-    Whoever uses it sees all clients, and can close their sessions. ``allow`` decides who may, and there is no inspector without
-    it. Make it before the server has sessions. The server counts the messages of each session while somebody looks.
+    Its users see all clients, and can close their sessions, so ``allow`` is required: it decides who may use the page. Make the
+    inspector before the server has sessions. The server counts the messages of each session while a page is open.
 
     Args:
-        server: the one that is inspected.
+        server: the server whose sessions are shown.
         allow: ``callable(request) -> bool``, or raises :class:`Forbidden`, as the option ``allow_request``. It gets a werkzeug
             request, may block, and is asked for the page, for each of its files, and for each session of the page. A
             :class:`Password` asks the browser for one.
@@ -73,7 +73,7 @@ class Inspector:
         self._inspected = server
         #: guards the two below
         self._starting = Lock()
-        #: of the page's sessions
+        #: the server of the page's own sessions
         self._live: Server | None = None
         self._application: WSGIApplication | None = None
 
@@ -84,8 +84,8 @@ class Inspector:
     def mount(self, application: WSGIApplication, path: str = "/inspector") -> WSGIApplication:
         """``application`` with the inspector under ``path``.
 
-        The engine may be inside of ``application`` or around it: it keeps its short way for polls, and hands connections over to
-        other workers, which it cannot do behind other dispatchers.
+        The engine may be inside of ``application`` or around it. It still serves polls on the fast lane, and hands connections
+        over to other workers, which it cannot do behind other dispatchers.
 
         Raises:
             ConfigurationError: ``path`` is no path.
@@ -93,7 +93,7 @@ class Inspector:
         return Mount(application, path, self)
 
     def _start(self) -> WSGIApplication:
-        """At the first request: a framework may have set the server's options by now."""
+        """Make the server of the page's own sessions: at the first request, as a framework may set the options until then."""
         with self._starting:
             if self._application is None:
                 options = self._inspected.options
@@ -135,7 +135,7 @@ class Inspector:
         socket.send(json.dumps({"type": "hello", "path": self._inspected.options.path, "payloads": self._payloads}))
 
     def _on_message(self, socket: Socket, message: str | bytes) -> None:
-        """Answer a question of the page. It asks the next one when it has the answer, so nothing piles up."""
+        """Answer a question of the page. It asks the next one when it has the answer, so at most one waits."""
         try:
             asked = read_question(message)
         except ValueError:

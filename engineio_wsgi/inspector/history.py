@@ -1,6 +1,6 @@
 """The last minutes of one worker: a sample every two seconds, for the charts. Does no I/O but reading the process' CPU time.
 
-Sampling goes on while nobody looks, so that the page shows what was before it was opened. A sample costs some microseconds.
+Sampling continues while no page is open, so that a new page can show the last minutes. A sample costs some microseconds.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class History:
         now, before = self._read(), self._before
         cpu, at = process_time(), monotonic()
         elapsed = max(at - self._sampled_at, 0.001)
-        # nothing else measures in a worker without sessions
+        # in a worker without sessions, nothing else measures the lag
         lag = max(self._lag, at - self._due)
         self._samples.append(Sample(
             int(time() // PERIOD), now.sessions, now.opened - before.opened, now.closed - before.closed,

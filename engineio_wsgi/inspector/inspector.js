@@ -1,5 +1,5 @@
-// The page: asks the server once a second what there is, over an Engine.IO session of its own, and shows the answer.
-// It asks the next time when it has the answer, and only while it is visible: nobody looks, nothing costs.
+// The page: asks the server once a second for the current state, over an Engine.IO session of its own, and shows the answer.
+// It asks again only after an answer, and only while it is visible, so a hidden page costs nothing.
 import { Client } from "./client.js";
 import { Chart } from "./charts.js";
 import { bytes, count, milliseconds, rate, show } from "./formats.js";
@@ -26,7 +26,7 @@ const watched = new Watched(element("watched"), { onChange: () => ask(), onClose
 let client = null;
 let history = new History();
 let timer = null;
-let askedAt = null; // when the question that waits for its answer was sent
+let asked = null; // the question that waits for its answer, and when it was sent
 
 function say(state, text) {
   element("status").dataset.value = state;
@@ -40,26 +40,29 @@ function send(question) {
 }
 
 function ask() {
+  if (document.hidden || asked || !client?.sid || client.closed) return;
+  // only here: while the page is not connected, or waits for an answer, the timer is another one
   clearTimeout(timer);
-  if (document.hidden || askedAt !== null || !client?.sid || client.closed) return;
-  askedAt = performance.now();
-  timer = setTimeout(() => client.close(), PATIENCE);
-  send({
+  const question = {
     type: "look", search: element("search").value, order: element("order").value, since: history.since(), ...watched.question(),
-  });
+  };
+  asked = { question, at: performance.now() };
+  timer = setTimeout(() => client.close(), PATIENCE);
+  send(question);
 }
 
 function onAnswer(look) {
-  const waited = performance.now() - askedAt;
-  askedAt = null;
+  const { question, at } = asked;
+  const waited = performance.now() - at;
+  asked = null;
   clearTimeout(timer);
   timer = setTimeout(ask, Math.max(50, (watched.session ? WATCHING : PERIOD) - waited));
   say("open", `live over ${client.transport === "websocket" ? "WebSocket" : "polling"}`);
-  showAll(look);
+  showAll(look, question);
 }
 
 function connect() {
-  askedAt = null;
+  asked = null;
   say("connecting", "connecting");
   const mine = (client = new Client(["polling", "websocket"], new URL("live/", location.href).pathname));
   const on = (event, listener) => mine.addEventListener(event, ({ detail }) => mine === client && listener(detail));
@@ -87,7 +90,7 @@ function onHello({ path, payloads }) {
 
 const sum = (values) => values.reduce((total, value) => total + value, 0);
 
-function showAll({ workers, silent: unheard }) {
+function showAll({ workers, silent: unheard }, question) {
   const heard = new Set(workers.flatMap((worker) => worker.names));
   const silent = unheard.filter((id) => !heard.has(id));
   for (const worker of workers) history.add(worker.worker, worker.history);
@@ -96,12 +99,12 @@ function showAll({ workers, silent: unheard }) {
   charts.messages.update(history.messages(), SAMPLED);
   charts.turnover.update(history.turnover(), SAMPLED);
   charts.lag.update(history.lag(), SAMPLED);
-  showSessions(workers, element("order").value, watched);
+  showSessions(workers, question.order, watched);
   showWorkers(workers, silent, history);
   showUpgrades(workers);
   showCloses(workers);
   showRefusals(workers);
-  watched.show(workers.map((worker) => worker.watched).find((seen) => seen) ?? null);
+  watched.show(workers.map((worker) => worker.watched).find((seen) => seen) ?? null, question);
 }
 
 function showNow(workers) {

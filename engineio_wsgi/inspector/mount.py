@@ -1,4 +1,4 @@
-"""Puts an application under a path, in front of another one, and lets the engine inside of that keep its short ways."""
+"""Puts an application under a path, in front of another one, and keeps the fast lane of the engine there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ PATH = re.compile(r"(?:/[\w.~-]+)+")
 class Mount:
     """A WSGI application that sends the requests under one path to ``mounted``, and all others to ``application``.
 
-    Any dispatcher does. This one is known to the engine: requests of sessions go past it, on the lane and to other workers.
+    Any dispatcher would work. The engine knows this one, so it serves polls on the fast lane and hands connections over to other
+    workers, although an application is in front of it.
 
     Args:
         application: what is behind it.
@@ -28,9 +29,9 @@ class Mount:
         ConfigurationError: ``path`` is no path.
     """
 
-    #: it passes the requests of sessions on
+    #: tells the engine that requests of sessions pass through unchanged
     lane = True
-    #: it is no engine's
+    #: the server of an engine's application; this is none
     server: object = None
 
     def __init__(self, application: WSGIApplication, path: str, mounted: WSGIApplication) -> None:

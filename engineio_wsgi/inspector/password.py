@@ -1,4 +1,4 @@
-"""A password that a browser asks for: HTTP Basic authentication (RFC 7617). Knows no pages."""
+"""Checks a password that comes by HTTP Basic authentication (RFC 7617). Knows no pages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REALM = "engineio-wsgi inspector"
 
 
 class Password:
-    """Lets in whoever knows a password: for ``Inspector(server, allow=Password("…"))``. The name of the user does not matter.
+    """Allows requests with the right password: ``Inspector(server, allow=Password("…"))``. The user's name does not matter.
 
     The password goes over the wire with each request, so use it over HTTPS, or on this machine.
 
@@ -26,7 +26,7 @@ class Password:
         ConfigurationError: it is empty.
     """
 
-    #: what makes a browser ask for a user and a password
+    #: the header that makes a browser ask for a user and a password
     challenge = ("WWW-Authenticate", f'Basic realm="{REALM}", charset="UTF-8"')
 
     def __init__(self, text: str) -> None:
@@ -38,7 +38,7 @@ class Password:
         return "<Password>"
 
     def __call__(self, request: Request) -> bool:
-        """Whether a request comes with the password. Takes the same time, whatever is wrong with it."""
+        """Whether a request comes with the password. Takes the same time for every wrong password."""
         given = request.authorization
         text = (given.password if given is not None and given.type == "basic" else None) or ""
         return hmac.compare_digest(_digest(text), self._digest)

@@ -1,4 +1,4 @@
-"""What a page asks for, and what one worker asks the others: checked texts in JSON."""
+"""The questions of a page to a worker, and of that worker to the others: JSON, checked when it is read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 __all__ = ["ORDERS", "Close", "Look", "read_question"]
 
-#: characters of a text that somebody searches for
+#: characters of the text to search for
 MAX_SEARCH = 100
 #: workers whose history a page already has
 MAX_WORKERS = 1000
@@ -19,7 +19,7 @@ ORDERS = ("newest", "oldest", "traffic", "buffered", "slowest", "quietest")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What a page shows.
+    """A question for the current state, with what the page shows of it.
 
     Attributes:
         order: how the sessions are sorted; one of `ORDERS`.
@@ -49,7 +49,7 @@ class Look:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Close:
-    """A session that is to be closed.
+    """The request to close a session.
 
     Attributes:
         session: its worker, a dot and its number.
@@ -70,7 +70,7 @@ def read_question(text: str | bytes) -> Question:
     """The question in a message of a page, or of another worker.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the message is not a question.
     """
     try:
         content: Any = json.loads(text)  # any JSON

@@ -1,6 +1,6 @@
-"""What is kept of the sessions of one worker, while an inspector is installed: their beginnings, ends and upgrades.
+"""The records of the sessions of one worker with an inspector: their beginnings, ends and upgrades.
 
-An observer like that of the metrics, beside which it may run. Messages are counted while somebody looks, because counting takes a
+An observer like that of the metrics, beside which it may run. Messages are counted while a page is open, because counting takes a
 tenth of the time of an echo. For the hub's thread only. Knows no pages.
 """
 
@@ -22,7 +22,7 @@ from engineio_wsgi.transports import transports
 
 __all__ = ["Recorder", "SessionRecord"]
 
-#: seconds without a look after which messages are not counted any more
+#: seconds without a question after which messages are not counted any more
 PATIENCE = 10.0
 #: upgrades whose durations are kept
 UPGRADES = 200
@@ -32,7 +32,7 @@ OTHER_REASON = "other"
 
 
 class SessionRecord:
-    """What is kept of one session.
+    """The record of one session.
 
     Attributes:
         number: the session's, of those of its worker.
@@ -49,7 +49,7 @@ class SessionRecord:
         self.opened_at = now
         self.round_trip: float | None = None
         self.upgraded_in: float | None = None
-        #: messages over the transports that it has left
+        #: messages over the transports before the present one
         self._left_in = 0
         self._left_out = 0
 
@@ -63,12 +63,12 @@ class SessionRecord:
         self.upgraded_in = seconds
 
     def count_with(self, observers: Observers) -> None:
-        """Count its messages as it is wanted now."""
+        """Count its messages from now on, or stop, as the observers say."""
         transport = self.session.transport
         transport.count_with(observers.meter(transport.name))
 
     def forget_counts(self) -> None:
-        """Nobody looks any more."""
+        """Forget the counts: no page is open any more."""
         self._left_in = self._left_out = 0
 
     @property
@@ -78,13 +78,13 @@ class SessionRecord:
 
     @property
     def messages_in(self) -> int:
-        """Messages that the client has sent since somebody looks."""
+        """Messages that the client has sent since a page was opened."""
         meter = self.session.transport.meter
         return self._left_in + (meter.messages_in if isinstance(meter, SessionMeter) else 0)
 
     @property
     def messages_out(self) -> int:
-        """Messages that were written to the client since somebody looks."""
+        """Messages that were written to the client since a page was opened."""
         meter = self.session.transport.meter
         return self._left_out + (meter.messages_out if isinstance(meter, SessionMeter) else 0)
 
@@ -106,7 +106,7 @@ class Recorder(Observer):
     def _begin(self) -> None:
         self._records: dict[ObservedSession, SessionRecord] = {}
         self._numbers = count(1)
-        #: when somebody looked last, on the monotonic clock; ``None`` if messages are not counted
+        #: when a page has asked last, on the monotonic clock; ``None`` if messages are not counted
         self._looked_at: float | None = None
         self._opened = 0
         self._closed = 0
@@ -188,7 +188,7 @@ class Recorder(Observer):
     # -- counting
 
     def look(self) -> None:
-        """Somebody looks: count the messages of all sessions for some seconds."""
+        """A page asks: count the messages of all sessions for some seconds."""
         self._looked_at = monotonic()
         self._observers.count_sessions(True)
         # each time, because an upgrade that began before the first look comes with other counters
@@ -198,7 +198,7 @@ class Recorder(Observer):
         self.history.start()
 
     def _on_sample(self) -> Totals:
-        """The counts for a sample. Stops counting messages if nobody has looked."""
+        """The counts for a sample. Stops counting messages if no page has asked for a while."""
         if self._looked_at is not None and monotonic() - self._looked_at > PATIENCE:
             self._looked_at = None
             self._observers.count_sessions(False)

@@ -1,4 +1,4 @@
-"""The refusals of one server by their kind: how many, when the last one was, and what to do about it.
+"""Counts the refusals of one server by their kind, with the time of the last one and advice.
 
 Under an attack there are thousands in a second: one costs a dict lookup and two additions, and its texts are made once a second.
 """
@@ -13,7 +13,7 @@ from engineio_wsgi.errors import ErrorCode, RequestRefused
 
 __all__ = ["RefusalLog"]
 
-#: kinds that are kept: an application may make up its own
+#: kinds that are kept: an application may have any number of its own
 MAX_KINDS = 60
 #: seconds after which the texts of a kind are made again
 TEXT_PERIOD = 1.0

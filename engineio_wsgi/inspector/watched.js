@@ -1,4 +1,4 @@
-// The session that is watched: its facts, its packets as they go by, and the button that closes it.
+// The panel of the watched session: its facts, its packets, and the button that closes it.
 import { bytes, count, make, milliseconds, seconds, show } from "./formats.js";
 
 const KEPT = 200; // packets that are shown
@@ -14,7 +14,7 @@ export class Watched {
     document.addEventListener("keydown", (event) => event.key === "Escape" && this.end());
   }
 
-  /** What the page asks about it. */
+  /** The part of a question that is about it. */
   question() {
     return { watched: this.session, packet: this.packet };
   }
@@ -67,9 +67,12 @@ export class Watched {
 
   // ---- what is shown
 
-  /** @param seen what its worker tells; null if no worker has answered for it */
-  show(seen) {
-    if (!this.session || !seen) return;
+  /**
+   * @param seen the answer of its worker; null if there is none
+   * @param asked the question that was answered: the visitor may have chosen another session since then
+   */
+  show(seen, asked) {
+    if (!this.session || !seen || asked.watched !== this.session || asked.packet !== this.packet) return;
     if (seen.row) this.#showFacts(seen.row);
     for (const packet of seen.packets) {
       if (packet[0] <= this.packet) continue;

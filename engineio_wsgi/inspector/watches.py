@@ -1,6 +1,7 @@
-"""The packets of the sessions that somebody watches, while they go by.
+"""The packets of watched sessions.
 
-A watch ends a few seconds after the last look at it, so a page that is closed leaves nothing behind. For the hub's thread only.
+A watch ends a few seconds after the last question about it, so it needs no sign that a page was closed. For the hub's thread
+only.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from engineio_wsgi.transports.base import size_of
 
 __all__ = ["Watches"]
 
-#: packets of a session that are kept for the next look
+#: packets of a session that are kept for the next question
 KEPT = 300
-#: seconds without a look after which a watch ends
+#: seconds without a question after which a watch ends
 PATIENCE = 10.0
 #: characters of a payload that are shown; bytes of a binary one, as hexadecimal digits
 MAX_PAYLOAD = 400
@@ -29,10 +30,10 @@ MAX_BINARY = 64
 
 
 class Seen(NamedTuple):
-    """A packet that went by.
+    """A packet that was received or sent.
 
     Attributes:
-        number: of this session's packets since the watch began.
+        number: one more than that of the session's packet before it.
         at: when its listener was called, on the monotonic clock.
         is_out: whether the server has sent it.
         size: bytes of its data.
@@ -49,13 +50,21 @@ class Seen(NamedTuple):
 
 
 class Watch:
-    """The packets of one session. Adds listeners to the session, which :meth:`stop` removes."""
+    """The packets of one session. Adds listeners to the session, which :meth:`stop` removes.
 
-    def __init__(self, session: Session, shows_payloads: bool) -> None:
+    Args:
+        session: the session.
+        shows_payloads: whether the beginning of each packet's data is kept.
+        after: the number after which the packets are counted.
+    """
+
+    def __init__(self, session: Session, shows_payloads: bool, after: int) -> None:
         self.session = session
         self._shows_payloads = shows_payloads
         self._seen: deque[Seen] = deque(maxlen=KEPT)
-        self._count = 0
+        self._after = after
+        #: the number of the latest packet
+        self.count = after
         self.looked_at = monotonic()
         #: kept, because a listener is removed by its identity
         self._listeners: dict[str, Callable[..., object]] = {"packet": self._on_received, "flush": self._on_written}
@@ -63,7 +72,7 @@ class Watch:
             session.inbox.add(event, listener, False)
 
     def stop(self) -> None:
-        """Watch no more."""
+        """Remove the listeners."""
         for event, listener in self._listeners.items():
             self.session.inbox.off(event, listener)
 
@@ -75,19 +84,19 @@ class Watch:
             self._add(packet, True)
 
     def _add(self, packet: Packet, is_out: bool) -> None:
-        self._count += 1
+        self.count += 1
         data = packet.data
         payload = _shown(data) if self._shows_payloads else None
-        self._seen.append(Seen(self._count, monotonic(), is_out, packet.type.name.lower(), isinstance(data, bytes), size_of(data),
+        self._seen.append(Seen(self.count, monotonic(), is_out, packet.type.name.lower(), isinstance(data, bytes), size_of(data),
                                payload))
 
     def look(self, number: int, now: float) -> dict[str, object]:
-        """The packets behind the one with a number, as the page gets them."""
+        """The packets after the one with a number, as the page gets them."""
         self.looked_at = now
         packets = [seen for seen in self._seen if seen.number > number]
         return {
             "reason": self.session.close_reason,
-            "missed": self._count - max(number, 0) - len(packets),
+            "missed": self.count - max(number, self._after) - len(packets),
             "packets": [[seen.number, round(now - seen.at, 2), seen.is_out, seen.type, seen.is_binary, seen.size, seen.payload]
                         for seen in packets],
         }
@@ -100,13 +109,17 @@ class Watches:
         self._shows_payloads = shows_payloads
         self._watches: dict[int, Watch] = {}
         self._timer: Watcher | None = None
+        #: the highest number of a packet in the watches that have ended. A page may still have the packets of one of them, so
+        #: the numbers of the next watch are higher
+        self._last = 0
 
     def look(self, number: int, session: Session | None, packet: int) -> dict[str, object] | None:
-        """What went by behind the packet with a number. The first look begins a watch.
+        """The packets after the one with a number. The first look begins a watch.
 
         Args:
             number: the session's.
             session: the session, if it is open.
+            packet: the number of the last packet that the page has.
 
         Returns:
             As :meth:`Watch.look`; ``None`` if there is no such session any more.
@@ -115,8 +128,7 @@ class Watches:
         if watch is None:
             if session is None:
                 return None
-            watch = self._watches[number] = Watch(session, self._shows_payloads)
-            packet = 0
+            watch = self._watches[number] = Watch(session, self._shows_payloads, self._last)
             if self._timer is None:
                 self._timer = gevent.get_hub().loop.timer(PATIENCE / 2, PATIENCE / 2, ref=False)
                 self._timer.start(self._expire)
@@ -127,6 +139,7 @@ class Watches:
         for number, watch in list(self._watches.items()):
             if now - watch.looked_at > PATIENCE:
                 watch.stop()
+                self._last = max(self._last, watch.count)
                 del self._watches[number]
         if not self._watches:
             self._stop_timer()
@@ -138,6 +151,7 @@ class Watches:
 
     def after_fork(self) -> None:
         """In a forked child: forget the parent's sessions."""
+        self._last = max([self._last, *(watch.count for watch in self._watches.values())])
         self._watches.clear()
         self._stop_timer()
 

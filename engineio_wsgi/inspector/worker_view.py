@@ -1,4 +1,4 @@
-"""What one worker answers to the inspector: its sessions as they are, its load, and the packets of a watched session.
+"""The answers of one worker to the inspector: its sessions, its load, and the packets of a watched session.
 
 Ids of sessions are credentials, and do not leave the worker: a page gets their first characters, and names a session by its
 worker and a number. Everything here runs in the hub of the inspected server.
@@ -33,7 +33,7 @@ MAX_USER = 80
 USER_KEYS = ("user", "username", "name")
 #: the close reason of a session that was closed on the page
 CLOSED_BY_INSPECTOR = "closed by the inspector"
-#: what became of a watched session that is not here any more, if it was not closed here
+#: the reason that is shown for a watched session that this worker does not have any more
 GONE = "it has ended, or went to another worker"
 #: the name of this worker where there is no cluster
 ALONE = "this"
@@ -52,8 +52,8 @@ class WorkerView:
     """Answers questions about the sessions of this worker.
 
     Args:
-        registry: where the sessions are.
-        recorder: what is kept of them.
+        registry: has the sessions.
+        recorder: has their records.
         shows_payloads: whether the data of a watched session's packets is shown.
     """
 
@@ -81,7 +81,7 @@ class WorkerView:
         return json.dumps(self._describe(asked))
 
     def _forget_parent(self) -> None:
-        """In a forked child, what was watched is the parent's."""
+        """In a forked child, forget the watches of the parent."""
         if self._pid != os.getpid():
             self._pid = os.getpid()
             self._watches.after_fork()

@@ -10,7 +10,7 @@ from engineio_wsgi.server import Server
 
 __all__ = ["Answers", "Workers"]
 
-#: what the workers' inspectors subscribe to
+#: the topic that the workers' inspectors subscribe to
 TOPIC = "engineio:inspector"
 #: seconds in which a worker has to answer
 TIMEOUT = 1.0
@@ -34,7 +34,7 @@ class Workers:
     """The workers of one server's cluster; without a cluster, this process.
 
     Args:
-        server: the one that is inspected.
+        server: the server whose sessions are shown.
         view: this worker's.
     """
 

@@ -33,8 +33,6 @@ _ASYNC = Alias("", "this server always runs on gevent; leave it out")
 _LISTEN = Alias("", "it is for listen((host, port), …) or for the server that the application runs under")
 _WORKERS = Alias("", f"start several with engineio-wsgi serve --workers NUMBER, or with gunicorn; see {MANUAL} Several workers")
 _NO_LIMIT = Alias("", "payloads are bounded by max_http_buffer_size, in bytes")
-_UPGRADES = Alias("", "an upgrade outside the engine's path is the application's, or answered with 501, and its connection is "
-                      "closed at once; leave it out")
 
 #: by their names in small letters without underscores, so that ``pingInterval`` is ``ping_interval``
 ALIASES = {
@@ -65,7 +63,6 @@ ALIASES = {
     "resource": Alias("path"), "endpoint": Alias("path"), "engineiopath": Alias("path"), "socketiopath": Alias("path"),
     "heartbeatinterval": Alias("ping_interval"), "heartbeattimeout": Alias("ping_timeout"), "pingtime": Alias("ping_interval"),
     "closetimeout": Alias("ping_timeout"), "timeout": Alias("ping_timeout"),
-    "destroyupgradetimeout": _UPGRADES, "destroyupgrade": _UPGRADES,
     "websocketping": Alias("ping_interval"),
     "cookiename": Alias("cookie"), "cookies": Alias("cookie"),
     **dict.fromkeys(("transport", "allowedtransports"), Alias("transports")),

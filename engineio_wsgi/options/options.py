@@ -70,6 +70,11 @@ class Options:
         20.0, check_seconds, f"seconds within which a ping has to be answered; {SHORTEST} to {LONGEST}", float)
     upgrade_timeout: float = _option(
         10.0, check_seconds, f"seconds until an unfinished upgrade is abandoned; {SHORTEST} to {LONGEST}", float)
+    destroy_upgrade: bool = _option(
+        True, check_flag, "whether a WebSocket handshake outside the path is ended if the wrapped application neither answers it "
+        "nor takes the WebSocket in time", parse_flag)
+    destroy_upgrade_timeout: float = _option(
+        10.0, check_seconds, f"seconds that the application has for it, before the answer is 503; {SHORTEST} to {LONGEST}", float)
     max_http_buffer_size: int = _option(1_000_000, check_bytes, "bytes of the largest POST body and of the largest WebSocket "
                                         "message, after decompression; refused before it is read, with 413 or 1009", int)
     allow_upgrades: bool = _option(True, check_flag, "whether sessions may be upgraded to another transport", parse_flag)

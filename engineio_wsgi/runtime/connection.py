@@ -34,6 +34,8 @@ RECV_SIZE = 65536
 MORE = getattr(_socket, "MSG_MORE", 0)
 #: seconds that a closing connection waits for the peer to read what was sent and to close its side
 LINGER = 5.0
+#: bytes that it reads and drops meanwhile; a client that sends more does not look at the answer, and would only cost CPU time
+MAX_DROPPED = 64 << 20
 
 
 class _TlsStream:
@@ -339,7 +341,7 @@ class Connection:
         """Close in the background: send what is unsent, end the sending side, and wait until the peer closes.
 
         If it were closed while the peer is still sending, the kernel would reset the connection, and the peer could lose the
-        last bytes that were written to it.
+        last bytes that were written to it. What the peer sends is dropped, up to `MAX_DROPPED` bytes.
 
         Args:
             timeout: seconds to wait for the peer.
@@ -353,7 +355,7 @@ class Connection:
             return
         timer = DeadlineTimer(self._loop, timeout, self.close)
         self._on_closed = _both(self._on_closed, timer.close)
-        self.watch(self._discard_input)
+        self.watch(_Dropper(self))
 
     def _finish_writing(self) -> None:
         self._on_drained = None
@@ -363,15 +365,6 @@ class Connection:
             return
         try:
             self._sock.shutdown(_socket.SHUT_WR)
-        except OSError:
-            self.close()
-
-    def _discard_input(self) -> None:
-        try:
-            if not self.recv(RECV_SIZE):
-                self.close()
-        except BlockingIOError:
-            pass
         except OSError:
             self.close()
 
@@ -430,6 +423,27 @@ class ConnectionSnapshot(NamedTuple):
 
     read_ahead: bytes
     unsent: bytes
+
+
+class _Dropper:
+    """Reads and drops what the peer of a connection sends, and closes it when the peer has, or has sent too much."""
+
+    __slots__ = ("_connection", "_left")
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._left = MAX_DROPPED
+
+    def __call__(self) -> None:
+        try:
+            data = self._connection.recv(RECV_SIZE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        self._left -= len(data)
+        if not data or self._left < 0:
+            self._connection.close()
 
 
 def _both(first: Callable[[], object] | None, second: Callable[[], object]) -> Callable[[], object]:

@@ -96,7 +96,8 @@ class Broadcasts:
         """Put a message into the write buffers of the sessions for which nothing waits, to write it soon. Returns the others."""
         others: list[Session] = []
         for session in sessions:
-            if _writable(session) is None or session.outbox.entries:
+            # the type first: of 10,000 sessions that poll, each call would take a quarter of what a broadcast to them costs
+            if type(session.transport) is not WebSocketTransport or session.outbox.entries or _writable(session) is None:
                 others.append(session)
             else:
                 session.outbox.append(message, message.size)

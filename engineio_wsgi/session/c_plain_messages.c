@@ -1,8 +1,7 @@
 /* The plain case of `Socket.send`: a queue, what has one, and a method that queues. No state, but the names of two attributes.
 
    plain_messages.py says what the types do, and is the reference: what is not the plain case is left to Python. */
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "../c_module.h"
 #include <stddef.h>
 #include <structmember.h>
 
@@ -306,20 +305,6 @@ add_types(PyObject *module)
     return 0;
 }
 
-static PyModuleDef_Slot slots[] = {
-    {Py_mod_exec, add_types},
-#ifdef Py_GIL_DISABLED
-    {Py_mod_gil, Py_MOD_GIL_USED},
-#endif
-    {0, NULL},
-};
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, add_types}, LAST_SLOTS};
 
-static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "engineio_wsgi.session.c_plain_messages", NULL, 0, NULL, slots, NULL, NULL, NULL,
-};
-
-PyMODINIT_FUNC
-PyInit_c_plain_messages(void)
-{
-    return PyModuleDef_Init(&definition);
-}
+MODULE(c_plain_messages, "engineio_wsgi.session.c_plain_messages", NULL, slots)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from gevent.event import Event
 
 from engineio_wsgi.packet import Packet, PacketType
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.loop import Stream
 from engineio_wsgi.session.movable import SessionSnapshot
 from engineio_wsgi.session.session import Session
@@ -46,8 +47,10 @@ class FrozenInbox(Inbox):
         self.enqueue((data,))
 
     def enqueue(self, messages: Sequence[str | bytes]) -> None:
-        """Keep messages."""
+        """Keep messages, unless the session is closing."""
         session = self._session
+        if session.inbox.closed:
+            return
         self.messages.extend(messages)
         if session.transport.meter is not None:
             session.transport.meter.on_messages_in(len(messages))
@@ -117,20 +120,43 @@ class Departure:
         self._inbox = FrozenInbox(session, [])
         #: set whenever something may have changed
         self._progress = Event()
+        self._sink = FrozenSink(session, self._inbox, self._progress)
         self._frozen = False
+        #: whether what other threads sent before it was frozen is in its write buffer
+        self._is_settled = False
+        #: from when on the client's deadlines do not count; on the monotonic clock
+        self._held_since = 0.0
 
     def freeze(self) -> None:
         """Read nothing more, and call no listener with a message. The listener that runs goes on; it can send without limit."""
         session = self._session
         self._frozen = True
-        session.transport.pause()
+        self._held_since = monotonic()
+        session.hold_deadlines()
+        # behind what other threads have sent before
+        session.loop.run_callback_threadsafe(self._on_settled)
         session.outbox.lift_limit()
+        self.keep_frozen()
         # senders that wait for room, and a POST that waits until the inbox has room
-        self._inbox.messages.extend(session.inbox.take_messages())
         session.wake_waiting()
-        session.transport.bind(FrozenSink(session, self._inbox, self._progress))
-        session.transport.pause()
-        session.transport.nudge()
+
+    def _on_settled(self) -> None:
+        self._is_settled = True
+        self._progress.set()
+
+    def keep_frozen(self) -> None:
+        """Freeze what a request has changed that was under way: it may have completed an upgrade, or may wait for packets."""
+        session = self._session
+        session.prepare_to_move()
+        transport = session.transport
+        if transport.sink is not self._sink:
+            transport.pause()
+            # behind those of the transport before
+            self._inbox.messages.extend(session.inbox.take_messages())
+            transport.bind(self._sink)
+            # taking the messages may have resumed it
+            transport.pause()
+        transport.nudge()
 
     def thaw(self) -> None:
         """Go on as before. Harmless if the session has ended, or was not frozen."""
@@ -138,11 +164,15 @@ class Departure:
         if not self._frozen:
             return
         self._frozen = False
+        session.release_deadlines(self._seconds_held())
+        if not session.state.told:
+            # the listeners of `close` are called behind those of these messages
+            session.inbox.put_back(self._inbox.messages)
         if session.closed:
             return
         session.transport.bind(session)
-        session.outbox.restore_limit(session.registry.options.max_buffered)
-        session.inbox.put_back(self._inbox.messages)
+        if session.state.is_open:
+            session.outbox.restore_limit(session.registry.options.max_buffered)
         if not session.inbox.reading_paused:
             session.transport.resume()
 
@@ -158,8 +188,8 @@ class Departure:
 
     @property
     def busy(self) -> bool:
-        """Whether an upgrade is under way, or a request of the session is."""
-        return self._session.state.upgrading or self._session.transport.busy
+        """Whether an upgrade is under way, a request of the session, or what another thread has sent."""
+        return self._session.state.upgrading or self._session.transport.busy or not self._is_settled
 
     def run_calls(self) -> bool:
         """In the session's turn: call the listeners that are queued for anything but messages. May block.
@@ -174,7 +204,14 @@ class Departure:
 
     def snapshot(self) -> SessionSnapshot:
         """What another process needs, if there is no :attr:`obstacle`. See `MovableSession`."""
+        # it is still held here: other threads must not send to it any more
+        self._session.put_off_deadlines(self._seconds_held())
         return self._session.snapshot(self._inbox.messages)
+
+    def _seconds_held(self) -> float:
+        """The seconds since it was held, or since the last call."""
+        begin, self._held_since = self._held_since, monotonic()
+        return self._held_since - begin
 
     def let_go(self) -> Stream | None:
         """The session goes on in another process. See `MovableSession`."""

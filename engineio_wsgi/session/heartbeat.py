@@ -193,7 +193,7 @@ class Heartbeat:
     the client pings within ``interval + timeout`` seconds. Any packet shows that the client is alive.
     """
 
-    __slots__ = ("_interval", "_pinged_at", "_session", "_slot", "_timeout", "_timer")
+    __slots__ = ("_interval", "_pinged_at", "_session", "_slot", "_timeout", "_timer", "held")
 
     def __init__(self, session: HeartbeatSession, timer: HeartbeatTimer, interval: float, timeout: float) -> None:
         self._session = session
@@ -201,6 +201,8 @@ class Heartbeat:
         self._interval = interval
         self._timeout = timeout
         self._pinged_at = 0.0
+        #: whether nothing is read from the client at the moment, so that it is not taken for dead
+        self.held = False
         self._slot: set[Heartbeat] | None = None
 
     def start(self) -> None:
@@ -221,7 +223,7 @@ class Heartbeat:
         If the application or the event loop was late, the session has until the tick.
         """
         now, session = monotonic(), self._session
-        if now < session.inbox.last_seen + self._interval + self._timeout or self._slot is None:
+        if now < session.inbox.last_seen + self._interval + self._timeout or self._slot is None or self.held:
             return False
         if session.protocol >= 4 and not self._was_pinged(now):
             return False
@@ -234,6 +236,14 @@ class Heartbeat:
             return False
         on_time = pinged_at <= last_seen + self._interval + min(LATE, self._timeout / 4)
         return on_time or now >= pinged_at + self._timeout
+
+    def hold(self) -> None:
+        """Do not take the client for dead until :meth:`release`, because nothing is read from it. Pings go on."""
+        self.held = True
+
+    def release(self) -> None:
+        """The client's packets are read again. Harmless if repeated."""
+        self.held = False
 
     def on_beat(self) -> float:
         """The client's ping or pong was received. Returns the seconds since the ping that was answered; 0 if there was none."""
@@ -257,9 +267,10 @@ class Heartbeat:
     def on_due(self, now: float, pinged: list[HeartbeatSession]) -> None:
         """Called at a deadline: add the session to those that are pinged, or decide whether the client is dead."""
         session = self._session
-        if session.stalled_since and self._too_slow(now):
+        if session.stalled_since and not self.held and self._too_slow(now):
             return
-        if session.protocol >= 4 and not self._pinged_at:
+        # while it is held: the client's answer is not read, on which the next ping depends that the client waits for
+        if session.protocol >= 4 and (self.held or not self._pinged_at):
             self._pinged_at = now
             self._schedule(now + self._timeout)
             pinged.append(session)
@@ -269,7 +280,9 @@ class Heartbeat:
     def _expire(self, now: float) -> None:
         """The deadline has passed: end the session, unless the server was late."""
         session = self._session
-        if session.inbox.reading_paused:
+        if self.held:
+            self._schedule(now + self._timeout)
+        elif session.inbox.reading_paused:
             # the client's packets are unread because the application is slow
             session.inbox.hear()
             self._schedule_next(now)

@@ -130,6 +130,25 @@ class MovableSession(Sink):
             return "a callback of send() is waiting for its message"
         return self.transport.obstacle(is_local)
 
+    def hold_deadlines(self) -> None:
+        """Take the client for alive until :meth:`release_deadlines`, because what it sends is not read."""
+        self.heartbeat.hold()
+
+    def release_deadlines(self, seconds: float) -> None:
+        """What the client has sent is read now.
+
+        Args:
+            seconds: for how long nothing was read. A client that polls could receive nothing, either.
+        """
+        self.heartbeat.release()
+        self.put_off_deadlines(seconds)
+
+    def put_off_deadlines(self, seconds: float) -> None:
+        """What the client has sent is read now in another process; see :meth:`release_deadlines`."""
+        self.inbox.hear()
+        if self.stalled_since:
+            self.stalled_since += seconds
+
     def snapshot(self, messages: list[str | bytes]) -> SessionSnapshot:
         """What another process needs to go on with the session, if there is no :meth:`obstacle`.
 

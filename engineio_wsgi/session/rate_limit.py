@@ -1,13 +1,14 @@
 """What a client may send in a second: token buckets, and inboxes that pause the reading for a client that sends more.
 
-An inbox without a limit is a plain `Dispatcher`, and pays nothing. Heartbeats and other packets of the engine do not count.
+An inbox without a limit is a plain `Dispatcher`, and pays nothing. Heartbeats and other packets of the engine, and the control
+frames of WebSocket, have an allowance of their own, far above what an honest client sends.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from math import inf
+from math import ceil, inf
 
 from engineio_wsgi.log import shorten
 from engineio_wsgi.options.options import Options
@@ -21,6 +22,10 @@ __all__ = ["RateLimit", "TokenBucket", "make_inbox"]
 
 logger = logging.getLogger("engine.socket")
 
+#: packets and frames that are no messages and that a client may send in a second at least; a heartbeat is one in many seconds
+LEAST_CONTROL = 100
+#: the same for each ping that the server sends, where it sends many
+CONTROL_PER_PING = 4
 #: seconds: a debt that is paid sooner is nothing that a client could notice
 SHORTEST_PAUSE = 0.001
 
@@ -60,7 +65,7 @@ class RateLimit:
         options: with the limits.
     """
 
-    __slots__ = ("_bytes", "_exceeded_since", "_loop", "_messages", "_timeout", "_timer")
+    __slots__ = ("_bytes", "_control", "_exceeded_since", "_loop", "_messages", "_timeout", "_timer")
 
     def __init__(self, loop: Loop, options: Options) -> None:
         self._loop = loop
@@ -69,6 +74,7 @@ class RateLimit:
         messages, size = options.max_messages_per_second, options.max_bytes_per_second
         self._messages = None if messages is None else TokenBucket(messages, now)
         self._bytes = None if size is None else TokenBucket(size, now)
+        self._control = TokenBucket(max(messages or 0, LEAST_CONTROL, ceil(CONTROL_PER_PING / options.ping_interval)), now)
         #: since when the client has always sent more than it may; ``None`` if it does not
         self._exceeded_since: float | None = None
         #: runs while the reading is paused
@@ -76,13 +82,26 @@ class RateLimit:
 
     def spend(self, messages: Sequence[str | bytes], now: float) -> float:
         """Count messages. Returns the seconds for which the reading has to pause; ``inf`` if the session has to end."""
-        pause, is_rested = 0.0, True
+        pause, is_rested = 0.0, self._control.refill(now)
         if self._messages is not None:
-            is_rested = self._messages.refill(now)
+            is_rested = self._messages.refill(now) and is_rested
             pause = self._messages.spend(len(messages))
         if self._bytes is not None:
             is_rested = self._bytes.refill(now) and is_rested
             pause = max(pause, self._bytes.spend(sum(map(size_of, messages))))
+        return self._judge(max(pause, self._control.spend(0)), is_rested, now)
+
+    def spend_control(self, number: int, now: float) -> float:
+        """As :meth:`spend`, for packets and frames that are no messages."""
+        others = [bucket for bucket in (self._messages, self._bytes) if bucket is not None]
+        rested = [bucket.refill(now) for bucket in (self._control, *others)]
+        pause = self._control.spend(number)
+        if pause < SHORTEST_PAUSE:
+            # a heartbeat neither ends a session that has sent too many messages, nor its pause
+            return 0.0
+        return self._judge(max(pause, *[bucket.spend(0) for bucket in others]), all(rested), now)
+
+    def _judge(self, pause: float, is_rested: bool, now: float) -> float:
         if is_rested:
             self._exceeded_since = None
         if pause < SHORTEST_PAUSE:
@@ -118,10 +137,17 @@ class _RateLimited(Dispatcher):
 
     def _accepts(self, messages: Sequence[str | bytes]) -> bool:
         """Count messages, and pause the reading if they are too many. Returns ``False`` if the session ends because of them."""
-        seconds = self._limit.spend(messages, monotonic())
+        return self._obey(self._limit.spend(messages, monotonic()), "max_messages_per_second or max_bytes_per_second allows")
+
+    def count_control(self, number: int) -> bool:
+        """See :class:`Inbox`."""
+        return self.closed or self._obey(self._limit.spend_control(number, monotonic()),
+                                         "is allowed of packets and frames that are no messages")
+
+    def _obey(self, seconds: float, limit: str) -> bool:
+        """Pause the reading for so long; ``inf`` is the end of the session. Returns whether it goes on."""
         if seconds == inf:
-            logger.info("< %s: closed: it has sent more than max_messages_per_second or max_bytes_per_second allows",
-                        shorten(self._session.id))
+            logger.info("< %s: closed: it has sent more than %s", shorten(self._session.id), limit)
             self._session.end(CloseReason.RATE_LIMIT, "the client has sent too much for too long")
             return False
         if seconds:

@@ -20,8 +20,8 @@ from engineio_wsgi.packet import Packet, PacketType
 from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.deadline import DeadlineTimer
 from engineio_wsgi.runtime.loop import TimedLoop
+from engineio_wsgi.runtime.threads import wait_in_thread
 from engineio_wsgi.session.delivery import OnSlow
-from engineio_wsgi.session.dispatcher import Dispatcher
 from engineio_wsgi.session.expiry import Expiry
 from engineio_wsgi.session.heartbeat import Heartbeat
 from engineio_wsgi.session.movable import MovableSession
@@ -74,10 +74,6 @@ class Session(MovableSession):
         "inbox", "loop", "outbox", "protocol", "registry", "remote_address", "state", "thread", "transport",
     )
 
-    transport: Transport
-    inbox: Dispatcher
-    outbox: WriteBuffer
-
     def __init__(self, registry: SessionRegistry, sid: str, protocol: int, remote_address: str | None = None) -> None:
         self.registry = registry
         self.id = sid
@@ -97,7 +93,7 @@ class Session(MovableSession):
         self.creation_watched = False
         if registry.observers.of_sends:
             self.outbox.announce(True)
-        if registry.listeners_of("flush") or registry.listeners_of("drain"):
+        if self._has_buffer_listeners():
             self.outbox.watch()
         self._progress: Event | None = None
         self._expiry: Expiry | None = None
@@ -220,11 +216,17 @@ class Session(MovableSession):
             self.outbox.watch()
         self.outbox.put(entry, size)
 
-    def append_from_thread(self, entry: Entry, size: int) -> None:
-        """As :meth:`append`, for callers in other threads: soon, unless the session ends before that."""
-        self.loop.run_callback_threadsafe(self._append_if_open, entry, size)
+    def append_from_thread(self, entry: Entry, size: int) -> bool:
+        """As :meth:`append`, for callers in other threads: soon. Returns ``False`` if the session has ended or moved before."""
+        taken: list[bool] = []
+        self.loop.run_callback_threadsafe(self._append_if_open, entry, size, taken)
+        # a session that is about to move waits for what was sent before it was held, and not for anything later
+        while self.heartbeat.held and not (taken or self.state.over):
+            wait_in_thread()
+        return taken[0] if taken else not (self.heartbeat.held or self.state.over)
 
-    def _append_if_open(self, entry: Entry, size: int) -> None:
+    def _append_if_open(self, entry: Entry, size: int, taken: list[bool]) -> None:
+        taken.append(self.state.is_open)
         if self.state.is_open:
             self.append(self.announce(entry) if self.creation_watched else entry, size)
 
@@ -270,6 +272,12 @@ class Session(MovableSession):
             self.inbox.notify("drain")
             for listener in self.registry.listeners_of("drain"):
                 self.inbox.queue_call(listener, self.socket)
+            # an entry under way may have a callback; those who wait for progress watch again before they go on waiting
+            if not self.stalled_since and not self._has_buffer_listeners():
+                self.outbox.unwatch()
+
+    def _has_buffer_listeners(self) -> bool:
+        return any(self.inbox.has(event) or self.registry.listeners_of(event) for event in ("flush", "drain"))
 
     def on_stalled(self, under_way: list[Entry] | None = None) -> None:
         """Entries cannot be written now. ``under_way`` were taken out, and the kernel has not accepted all of their bytes."""
@@ -308,7 +316,7 @@ class Session(MovableSession):
 
     def on_packet(self, packet: Packet) -> None:
         """A packet that is not a message was received."""
-        if not (self.state.is_open or self.state.closing):
+        if not ((self.state.is_open or self.state.closing) and self.inbox.count_control(1)):
             return
         self.inbox.notify("packet", packet)
         handle = _ON_PACKET.get(packet.type)

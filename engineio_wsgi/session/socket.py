@@ -258,7 +258,8 @@ class Socket(HasListeners, MessageSender):
         if outbox.size >= outbox.limit and not self._wait_for_room(timeout, volatile):
             return
         if session.thread != current_thread():
-            session.append_from_thread(entry, size)
+            if not session.append_from_thread(entry, size):
+                self._require_open()
             return
         session.append(session.announce(entry) if session.creation_watched else entry, size)
 
@@ -277,7 +278,6 @@ class Socket(HasListeners, MessageSender):
         if callback is None:
             return packet
         check_function("a callback of send()", callback)
-        self._session.outbox.watch()
         return TrackedPacket(packet, self._stand_in(callback))
 
     def _wait_for_room(self, timeout: float | None, volatile: bool) -> bool:

@@ -96,6 +96,10 @@ class WriteBuffer(MessageQueue):
         """Tell the session from now on which entries were written."""
         self.watched = True
 
+    def unwatch(self) -> None:
+        """Stop telling the session: nothing waits, and there is no listener and no callback."""
+        self.watched = False
+
     def close(self) -> None:
         """Accept no more entries; those that are queued may be taken out."""
         self.limit = 0

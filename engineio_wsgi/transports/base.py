@@ -21,6 +21,7 @@ __all__ = [
     "Candidate",
     "ClientClose",
     "CloseReason",
+    "DuplexWire",
     "Entry",
     "Inbox",
     "Outbox",
@@ -216,6 +217,10 @@ class Inbox:
     def deliver(self, data: str | bytes, now: float) -> None:
         """One message was received ``now``, and nothing else. The caller is a greenlet of the pool; listeners may block it."""
 
+    def count_control(self, number: int) -> bool:
+        """So many packets or frames were received that are no messages. Returns ``False`` if the session ends because of them."""
+        return True
+
     def enqueue(self, messages: Sequence[str | bytes]) -> None:
         """Queue messages, in this order."""
 
@@ -376,6 +381,23 @@ class Wire(Protocol):
 
     def watch(self, on_readable: Callable[[], object], /) -> None:
         """Call ``on_readable()`` in the hub, repeatedly, as long as there is something to read."""
+        ...
+
+
+class DuplexWire(Wire, Protocol):
+    """What a transport needs of its connection."""
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that were written, and that the connection has not accepted yet."""
+        ...
+
+    def unwatch(self) -> None:
+        """Stop calling back."""
+        ...
+
+    def call_when_drained(self, callback: Callable[[], object], /) -> None:
+        """Call ``callback()`` in the hub whenever ``unsent`` becomes 0, and when the connection is lost with bytes unsent."""
         ...
 
 

@@ -8,7 +8,8 @@ from engineio_wsgi.protocol.websocket.deflate import DeflateParameters, Deflater
 from engineio_wsgi.protocol.websocket.frames import DecoderSnapshot, FrameDecoder
 from engineio_wsgi.runtime.connection import Connection, ConnectionSnapshot
 from engineio_wsgi.runtime.loop import Stream
-from engineio_wsgi.transports.base import Candidate, Entry
+from engineio_wsgi.transports.base import Entry
+from engineio_wsgi.transports.connected import ConnectedTransport
 from engineio_wsgi.transports.entries import EntrySnapshot, has_callback, restore_entries, snapshots_of
 
 __all__ = ["MovableWebSocket", "WebSocketSnapshot"]
@@ -38,10 +39,10 @@ class WebSocketSnapshot(NamedTuple):
     in_flight: tuple[EntrySnapshot, ...]
 
 
-class MovableWebSocket(Candidate):
+class MovableWebSocket(ConnectedTransport):
     """See the module."""
 
-    __slots__ = ("_in_flight",)
+    __slots__ = ()
 
     wire: Connection
     subprotocol: str | None
@@ -49,7 +50,6 @@ class MovableWebSocket(Candidate):
     _decoder: FrameDecoder
     _deflate_threshold: int
     _deflater: Deflater | None
-    _in_flight: tuple[list[Entry], list[bytes]] | None
 
     def _frames(self, entries: list[Entry]) -> list[bytes]:
         raise NotImplementedError

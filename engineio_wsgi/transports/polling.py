@@ -140,11 +140,12 @@ class PollingTransport(Transport):
 
     def _answer_poll(self) -> Response:
         sink = self.sink
+        if self._discarded:
+            # also if the session has ended or moved since
+            return self._encode([NOOP])
         if sink.closed:
             # a client that has closed the session itself needs a response only
             return self._encode([NOOP if sink.close_reason is CloseReason.TRANSPORT_CLOSE else CLOSE])
-        if self._discarded:
-            return self._encode([NOOP])
         entries = self.outbox.take()
         last = [CLOSE] if sink.closing else [] if entries else [NOOP]
         answer = self._encode_entries(entries, last)

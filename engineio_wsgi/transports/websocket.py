@@ -1,6 +1,6 @@
 """The WebSocket transport: converts between the bytes of a connection, frames and packets, one batch at a time.
 
-Owns the connection of a session. The greenlet that reads then runs the listeners; only ``flush`` writes. Knows no handshakes.
+Owns the connection of a session. Knows no handshakes.
 """
 
 from __future__ import annotations
@@ -8,8 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
-
-import gevent
 
 from engineio_wsgi.errors import ProtocolError, RequestRefused
 from engineio_wsgi.http.response import error_body
@@ -30,17 +28,18 @@ from engineio_wsgi.protocol.websocket.frames import (
     Item,
     Opcode,
     Ping,
-    Pong,
     Violation,
     encode_binary,
     encode_close,
     encode_frame,
     to_utf8,
 )
+from engineio_wsgi.protocol.websocket.items import CONTROL
 from engineio_wsgi.runtime.connection import RECV_SIZE, Connection
 from engineio_wsgi.runtime.greenlet_pool import GreenletPool
 from engineio_wsgi.runtime.observer import Meter
 from engineio_wsgi.transports.base import ClientClose, CloseReason, Entry, Prepared, as_packets, count_beyond
+from engineio_wsgi.transports.connected import CLOSE_CODES
 from engineio_wsgi.transports.frame_forms import PING_FRAME, count_taken, is_pong, shared_form, text_parts
 from engineio_wsgi.transports.movable_websocket import MovableWebSocket
 
@@ -51,14 +50,6 @@ logger = logging.getLogger("engine.ws")
 #: bytes of pongs that may wait for a client that does not read; further pings are not answered (RFC 6455 section 5.5.3)
 MAX_UNSENT_PONGS = 65_536
 PONG = Packet(PacketType.PONG)
-#: close codes by close reason (RFC 6455 section 7.4.1); 1000 for all others
-CLOSE_CODES: dict[str | None, int] = {
-    CloseReason.SERVER_SHUTTING_DOWN: 1001,
-    CloseReason.APPLICATION_ERROR: 1011,
-    **dict.fromkeys((CloseReason.CLIENT_TOO_SLOW, CloseReason.RATE_LIMIT, CloseReason.EXPIRED), 1008),
-    CloseReason.TRANSPORT_ERROR: 1002,
-    CloseReason.PARSE_ERROR: 1002,
-}
 
 
 class WebSocketTransport(MovableWebSocket):
@@ -74,20 +65,18 @@ class WebSocketTransport(MovableWebSocket):
         subprotocol: the sub-protocol that was negotiated, if one was.
     """
 
-    __slots__ = ("_binary", "_binary_prefix", "_close_code", "_codec", "_decoder", "_deflate_threshold", "_deflater",
-                 "_greenlets", "_loop", "_paused", "_scheduled", "_takes_batches", "_writes_batches",
-                 "shared_form", "subprotocol", "wire")
+    __slots__ = ("_binary", "_binary_prefix", "_codec", "_decoder", "_deflate_threshold", "_deflater", "_takes_batches",
+                 "_writes_batches", "shared_form", "subprotocol")
 
     name = "websocket"
-    handles_upgrades = True
+    title = "WebSocket"
+    logger = logger
 
     def __init__(self, wire: Connection, greenlets: GreenletPool, decoder: FrameDecoder, protocol: int,
                  binary: bool = True, deflater: Deflater | None = None, deflate_threshold: int = 0,
                  meter: Meter | None = None, subprotocol: str | None = None) -> None:
-        super().__init__(meter)
-        self.wire = wire
+        super().__init__(wire, greenlets, meter)
         self.subprotocol = subprotocol
-        self._greenlets, self._loop = greenlets, gevent.get_hub().loop
         self._decoder = decoder
         self._takes_batches = accelerated and protocol == 4
         self._writes_batches = self._takes_batches and binary and deflater is None
@@ -97,47 +86,8 @@ class WebSocketTransport(MovableWebSocket):
         self._deflate_threshold = deflate_threshold
         #: the key of the frame of a broadcast that other transports can write as well; ``None`` if there is none
         self.shared_form = shared_form(binary, self._binary_prefix, deflater, deflate_threshold)
-        self._in_flight: tuple[list[Entry], list[bytes]] | None = None
-        self._scheduled = False
-        self._paused = False
-        self._close_code: int | None = None
-
-    @property
-    def unsent(self) -> int:
-        """Bytes, framing included, that the kernel has not accepted yet."""
-        return self.wire.unsent
 
     # -- reading
-
-    def open(self) -> None:
-        """Start to read."""
-        if logger.isEnabledFor(logging.DEBUG):
-            logger.debug("= %s: its WebSocket is open", shorten(self.sink.id))
-        self.wire.call_when_drained(self._on_drained)
-        self.wire.watch(self._on_readable)
-
-    def pause(self) -> None:
-        """Stop reading. The kernel's receive window then slows the client down."""
-        self._paused = True
-        self.wire.unwatch()
-
-    def resume(self) -> None:
-        """Read again."""
-        if self._paused:
-            self._paused = False
-            self.wire.watch(self._on_readable)
-
-    def _on_readable(self) -> None:
-        """In the hub: have one batch read by the receiving greenlet, or by one of the pool. What it sends is written at once."""
-        self.corked = True
-        inbox = self.inbox
-        if inbox.receiver is None:
-            self._greenlets.attend(self)
-            return
-        try:
-            inbox.take_receiver().switch(True)
-        finally:
-            self.flush()
 
     def read(self, now: float) -> None:
         """Read once and deliver the packets. Called in a greenlet of the pool, or in the one that called ``receive``."""
@@ -203,10 +153,6 @@ class WebSocketTransport(MovableWebSocket):
         known = self._decoder.begun + data
         return len(data), known[decode_messages(known, self._decoder.plain_limit, messages):]
 
-    def describe(self) -> str:
-        """The names of the listeners that reading calls."""
-        return self.inbox.describe()
-
     def _take_pong(self) -> None:
         self.inbox.hear()
         self.sink.on_packet(PONG)
@@ -228,9 +174,9 @@ class WebSocketTransport(MovableWebSocket):
             return
         for item in items:
             self._take_one(item)
-        pings = [item for item in items if type(item) is Ping]
-        if pings:
-            self._answer_pings(pings)
+        control = [item for item in items if type(item) in CONTROL]
+        if control and self.inbox.count_control(len(control)):
+            self._answer_pings([item for item in control if type(item) is Ping])
 
     def _take_one(self, item: Item) -> None:
         if type(item) is str and item[:1] == "4":
@@ -241,12 +187,12 @@ class WebSocketTransport(MovableWebSocket):
             self._on_other(item)
 
     def _answer_pings(self, pings: list[Ping]) -> None:
-        if self.wire.unsent < MAX_UNSENT_PONGS and not self.wire.closed:
+        if pings and self.wire.unsent < MAX_UNSENT_PONGS and not self.wire.closed:
             self._write(b"".join([encode_frame(Opcode.PONG, ping.payload) for ping in pings]))
 
     def _on_other(self, item: Item) -> None:
         """Process an item that is no plain message."""
-        if type(item) is Ping or type(item) is Pong or self.sink.closed:
+        if type(item) in CONTROL or self.sink.closed:
             return
         if type(item) is Close:
             self._close_code = item.code or 1000
@@ -284,19 +230,6 @@ class WebSocketTransport(MovableWebSocket):
         self.inbox.run_turn()
 
     # -- writing
-
-    def wake(self) -> None:
-        """Write soon, together with what the running greenlet still sends."""
-        if not self._scheduled:
-            self._scheduled = True
-            self._loop.run_callback(self.flush)
-
-    def wake_to_close(self) -> bool:
-        """Write what is left; ``False`` if nothing is left."""
-        if self.outbox.entries:
-            self.wake()
-            return True
-        return bool(self.wire.unsent)
 
     def flush(self) -> None:
         """Write all entries of the write buffer with one ``send``. The rest, if the kernel does not accept all, follows later."""

@@ -1,14 +1,11 @@
 """The WebTransport transport: converts between the bytes of a session's stream and packets, one batch at a time.
 
-Owns the stream of a session that uses WebTransport. The greenlet that reads then runs the listeners; entries are written only in
-``flush``. Does not know HTTP/3: the stream is a `PacketStream`.
+Owns the stream of a session that uses WebTransport. Does not know HTTP/3: the stream is a `PacketStream`.
 """
 
 from __future__ import annotations
 
 import logging
-
-import gevent
 
 from engineio_wsgi.errors import ProtocolError, RequestRefused
 from engineio_wsgi.http.response import error_body
@@ -21,15 +18,8 @@ from engineio_wsgi.protocol.websocket.items import Item, Violation
 from engineio_wsgi.runtime.connection import RECV_SIZE
 from engineio_wsgi.runtime.greenlet_pool import GreenletPool
 from engineio_wsgi.runtime.observer import Meter
-from engineio_wsgi.transports.base import (
-    Candidate,
-    ClientClose,
-    CloseReason,
-    Entry,
-    Prepared,
-    as_packets,
-    count_beyond,
-)
+from engineio_wsgi.transports.base import ClientClose, CloseReason, Entry, Prepared, as_packets, count_beyond
+from engineio_wsgi.transports.connected import CLOSE_CODES, ConnectedTransport
 
 __all__ = ["REFUSED", "WebTransportTransport"]
 
@@ -37,19 +27,11 @@ logger = logging.getLogger("engine.webtransport")
 
 #: the key of the bytes of a broadcast that every session over WebTransport gets
 FORM = ("webtransport",)
-#: the codes with which sessions are closed, by close reason, as those of WebSocket; 0 for all others
-CLOSE_CODES: dict[str | None, int] = {
-    CloseReason.SERVER_SHUTTING_DOWN: 1001,
-    CloseReason.APPLICATION_ERROR: 1011,
-    CloseReason.CLIENT_TOO_SLOW: 1008,
-    CloseReason.TRANSPORT_ERROR: 1002,
-    CloseReason.PARSE_ERROR: 1002,
-}
 #: the code with which the session of a refused handshake is closed
 REFUSED = 1008
 
 
-class WebTransportTransport(Candidate):
+class WebTransportTransport(ConnectedTransport):
     """The stream of one session.
 
     Args:
@@ -59,60 +41,24 @@ class WebTransportTransport(Candidate):
         meter: the counters of the traffic, if it is counted.
     """
 
-    __slots__ = ("_close_code", "_decoder", "_greenlets", "_in_flight", "_loop", "_paused", "_scheduled", "wire")
+    __slots__ = ("_decoder",)
 
     name = "webtransport"
-    handles_upgrades = True
+    title = "WebTransport stream"
+    logger = logger
     over_http = False
 
-    def __init__(self, wire: PacketStream, greenlets: GreenletPool, limit: int, meter: Meter | None = None) -> None:
-        super().__init__(meter)
-        self.wire: PacketStream = wire
-        self._greenlets = greenlets
-        self._loop = gevent.get_hub().loop
-        self._decoder = StreamDecoder(limit)
-        #: the entries that the stream has not accepted completely, and their frames
-        self._in_flight: tuple[list[Entry], list[bytes]] | None = None
-        self._scheduled = False
-        self._paused = False
-        self._close_code: int | None = None
+    wire: PacketStream
 
-    @property
-    def unsent(self) -> int:
-        """Bytes, framing included, that the stream has not accepted yet."""
-        return self.wire.unsent
+    def __init__(self, wire: PacketStream, greenlets: GreenletPool, limit: int, meter: Meter | None = None) -> None:
+        super().__init__(wire, greenlets, meter)
+        self._decoder = StreamDecoder(limit)
 
     # -- reading
 
-    def open(self) -> None:
-        """Start to read."""
-        if logger.isEnabledFor(logging.DEBUG):
-            logger.debug("= %s: its WebTransport stream is open", shorten(self.sink.id))
-        self.wire.call_when_drained(self._on_drained)
-        self.wire.watch(self._on_readable)
-
-    def pause(self) -> None:
-        """Stop reading. The client is slowed down when the window of its stream is used up."""
-        self._paused = True
-        self.wire.unwatch()
-
-    def resume(self) -> None:
-        """Read again."""
-        if self._paused:
-            self._paused = False
-            self.wire.watch(self._on_readable)
-
     def _on_readable(self) -> None:
-        """In the hub: have one batch read by the receiving greenlet, or by one of the pool. What it sends is written at once."""
         self.wire.unwatch()  # until it was read
-        self.corked = True
-        if self.inbox.receiver is None:
-            self._greenlets.attend(self)
-            return
-        try:
-            self.inbox.take_receiver().switch(True)
-        finally:
-            self.flush()
+        super()._on_readable()
 
     def read(self, now: float) -> None:
         """Read once and deliver the packets. Called in a greenlet of the pool, or in the one that called ``receive``."""
@@ -139,10 +85,6 @@ class WebTransportTransport(Candidate):
         self.inbox.hear()
         self.take(items)
         self.inbox.run_turn()
-
-    def describe(self) -> str:
-        """The names of the listeners that reading calls."""
-        return self.inbox.describe()
 
     def feed(self, data: bytes) -> list[Item]:
         """Decode what was received: the contents of packets, and the violation if there is one."""
@@ -199,19 +141,6 @@ class WebTransportTransport(Candidate):
         self.sink.end(CloseReason.TRANSPORT_CLOSE, error if goodbye is None else ClientClose(goodbye[0] or None, goodbye[1]))
 
     # -- writing
-
-    def wake(self) -> None:
-        """Write soon, together with what the running greenlet still sends."""
-        if not self._scheduled:
-            self._scheduled = True
-            self._loop.run_callback(self.flush)
-
-    def wake_to_close(self) -> bool:
-        """Write what is left; ``False`` if nothing is left."""
-        if self.outbox.entries:
-            self.wake()
-            return True
-        return bool(self.wire.unsent)
 
     def flush(self) -> None:
         """Write all entries of the write buffer. If the client does not take them as fast, the next ones wait."""

@@ -4,8 +4,8 @@ Relies on: ``_buffer.Buffer``, which ``aioquic.buffer`` exports without saying s
 ``_logger``, ``_host_cids``, ``_local_initial_source_connection_id``, ``_replenish_connection_ids``, ``_local_max_data``,
 ``_local_max_streams_bidi`` and ``_local_max_streams_uni``; that ``_write_stream_limits`` and ``_write_connection_limits`` double
 a limit of which more than half is used, and send one whose value has changed; ``QuicStreamSender._buffer``, which has the bytes
-that are not acknowledged, and ``_reset_error_code``; ``H3Connection._stream``, and the ``buffer`` of its streams;
-``H3Connection._decoder`` and ``_get_local_settings``.
+that are not acknowledged, ``_buffer_fin``, which is ``None`` until the stream was given an end, and ``_reset_error_code``;
+``H3Connection._stream``, and the ``buffer`` of its streams; ``H3Connection._decoder`` and ``_get_local_settings``.
 """
 
 from __future__ import annotations
@@ -113,6 +113,11 @@ class PacedConnection(QuicConnection):
 
     def can_send(self, stream_id: int) -> bool:
         """Whether data can still be sent on a stream: the client has not refused it, and it has no end yet."""
+        stream = self._streams.get(stream_id)
+        return self.can_reset(stream_id) and stream is not None and stream.sender._buffer_fin is None
+
+    def can_reset(self, stream_id: int) -> bool:
+        """Whether a stream can be reset: the client has neither refused it, nor acknowledged all of it and its end."""
         stream = self._streams.get(stream_id)
         return stream is not None and not stream.sender.is_finished and not _is_reset(stream)
 

@@ -43,8 +43,7 @@ def test_requests_of_each_session_at_every_worker(start: Start, folder: Path, re
     session = Nomad(group.workers[0]).open()
     for number, worker in enumerate(group.workers):
         session.served = worker
-        session.say(str(number))
-        assert session.hear() == str(number)
+        session.echo(str(number))
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert reach.workers() == ids
     assert reach.send(session.sid, "from outside") is True
@@ -58,8 +57,7 @@ def test_sockets_of_killed_workers_are_removed(start: Start, folder: Path, reach
     first, second = group.workers
     session = Nomad(first).open()
     session.served = second
-    session.say("hello")
-    assert session.hear() == "hello"
+    session.echo("hello")
     os.kill(first.pid, signal.SIGKILL)
     assert session.post("4x").json()["code"] == 1
     assert second.call("workers") == reach.workers() == [second.ask()["id"]]
@@ -109,5 +107,4 @@ def test_a_directory_that_other_users_can_enter_is_not_used_any_more(start: Star
     session.served = second
     assert session.post("4x").json()["code"] == 1
     folder.chmod(0o700)
-    session.say("again")
-    assert session.hear() == "again"
+    session.echo("again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket as plain_socket
 from collections.abc import Iterator
@@ -21,7 +22,8 @@ from engineio_wsgi.cluster.local.forwarder import LocalForwarder
 from engineio_wsgi.cluster.local.listener import UnixListener
 from engineio_wsgi.cluster.local.names import AbstractNames
 from engineio_wsgi.cluster.messages import Kind, Message, Request, write_answer
-from engineio_wsgi.errors import OwnerGone
+from engineio_wsgi.errors import OwnerGone, PayloadTooLarge
+from engineio_wsgi.http.body import read_body
 from engineio_wsgi.http.response import Response
 
 OWNER = "abcd"
@@ -184,3 +186,21 @@ def test_channels_to_workers_that_come_and_go(owner: Owner, forwarder: LocalForw
     forwarder.close()
     # each unix_listener's end of a channel is closed by its own greenlet
     settled(lambda: len(os.listdir("/proc/self/fd")) <= files)
+
+
+@pytest.mark.parametrize("head", [{"CONTENT_LENGTH": "5"}, {"wsgi.input_terminated": True}], ids=["announced", "in chunks"])
+def test_a_request_that_was_offered_to_another_worker_can_still_be_answered_here(head: dict[str, Any]) -> None:
+    """Its session may arrive in this worker before the other one has taken it."""
+    environ: dict[str, Any] = {"REQUEST_METHOD": "POST", "QUERY_STRING": "", "wsgi.input": io.BytesIO(b"4text"), **head}
+    request = RequestCopy(environ, "group", "sid", 1000)
+    assert request.message().body == b"4text"
+    assert request.message().body == b"4text"
+    assert read_body(environ, 1000) == b"4text"
+
+
+@pytest.mark.parametrize("head", [{"CONTENT_LENGTH": "5"}, {"wsgi.input_terminated": True}], ids=["announced", "in chunks"])
+def test_a_body_that_is_too_large_for_another_worker_is_so_here(head: dict[str, Any]) -> None:
+    environ: dict[str, Any] = {"REQUEST_METHOD": "POST", "QUERY_STRING": "", "wsgi.input": io.BytesIO(b"4text"), **head}
+    assert RequestCopy(environ, "group", "sid", 4).message().body == b""
+    with pytest.raises(PayloadTooLarge):
+        read_body(environ, 4)

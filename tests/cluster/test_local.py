@@ -17,7 +17,7 @@ from support import codec
 from support.clients import PollingSession
 from support.rawhttp import ConnectionEnded
 from support.rawwebsocket import Closed, Refused
-from support.workers import Nomad, Worker, Workers, knock, settled
+from support.workers import Nomad, Worker, Workers, assert_descriptors_are_given_back, knock, settled
 
 from engineio_wsgi.cluster.messages import VERSION
 
@@ -66,8 +66,7 @@ def test_a_connection_stays_with_the_worker_that_got_it(pair: tuple[Workers, Wor
     session.served = other
     session.getting, session.posting = other.connect(), other.connect()
     for number in range(5):
-        session.say(str(number))
-        assert session.hear() == str(number)
+        session.echo(str(number))
     assert other.ask()["counters"]["handed_over"] == 2
     counters = owner.ask()
     assert (counters["counters"]["adopted"], counters["adopted"]) == (2, 2)
@@ -100,8 +99,7 @@ def test_poll_whose_first_worker_has_died(pair: tuple[Workers, Worker, Worker]) 
     settled(lambda: owner.ask()["adopted"] == 1)
     os.kill(other.pid, signal.SIGKILL)
     session.served = owner
-    session.say("still there")
-    assert session.hear() == "still there"
+    session.echo("still there")
 
 
 def test_dead_owner(pair: tuple[Workers, Worker, Worker]) -> None:
@@ -116,8 +114,7 @@ def test_dead_owner(pair: tuple[Workers, Worker, Worker]) -> None:
     assert refused.value.response.json()["code"] == 1
     group.wait_for_log('"name": "OWNER_GONE"', 2)
     assert f'"owner": "{session.sid[:4]}"' in group.log()
-    neighbour.say("fine")
-    assert neighbour.hear() == "fine"
+    neighbour.echo("fine")
 
 
 def test_forged_ids_cost_one_lookup(pair: tuple[Workers, Worker, Worker]) -> None:
@@ -149,8 +146,7 @@ def test_connections_that_are_refused_leave_nothing_at_the_other_worker(pair: tu
         is_refused()
     settled(lambda: owner.ask()["files"] <= files)
     session.served = other
-    session.say("as if nothing had happened")
-    assert session.hear() == "as if nothing had happened"
+    session.echo("as if nothing had happened")
     assert not group.complaints()
 
 
@@ -165,8 +161,7 @@ def test_connections_of_a_proxy_stay(pair: tuple[Workers, Worker, Worker]) -> No
         session.getting, session.posting = getting, posting
     for number in range(10):
         for session in sessions:
-            session.say(f"{number} {'x' * 100_000}")
-            assert session.hear() == f"{number} {'x' * 100_000}"
+            session.echo(f"{number} {'x' * 100_000}")
     assert other.ask()["counters"] == {"handed_over": 0, "relayed": 40, "adopted": 0, "answered": 0, "failed": 0}
     assert posting.get("/").json()["pid"] == other.pid
     assert not group.complaints()
@@ -315,8 +310,7 @@ def test_owner_that_cannot_open_another_file(pair: tuple[Workers, Worker, Worker
     group, owner, other = pair
     session = Nomad(owner).open()
     session.served = other
-    session.say("handed over")
-    assert session.hear() == "handed over"
+    session.echo("handed over")
     _, hard = resource.prlimit(owner.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(owner.pid, resource.RLIMIT_NOFILE, (3, hard))
     assert session.post("4relayed").body == b"ok"
@@ -335,15 +329,7 @@ def test_owner_that_cannot_open_another_file(pair: tuple[Workers, Worker, Worker
 
 def test_descriptors_are_given_back(pair: tuple[Workers, Worker, Worker]) -> None:
     _, owner, other = pair
-    session = Nomad(owner).open()
-    before = [worker.ask()["files"] for worker in (owner, other)]
-    session.served = other
-    for number in range(30):
-        session.say(str(number))
-        assert session.hear() == str(number)
-    session.getting.close()
-    session.posting.close()
-    settled(lambda: [worker.ask()["files"] for worker in (owner, other)] <= before)
+    assert_descriptors_are_given_back(owner, other)
 
 
 def test_tls(start: Start, certificate: dict[str, str]) -> None:
@@ -355,8 +341,7 @@ def test_tls(start: Start, certificate: dict[str, str]) -> None:
     session = Nomad(owner).open()
     session.served = other
     for number in range(5):
-        session.say(f"{number}" * 50_000)
-        assert session.hear() == f"{number}" * 50_000
+        session.echo(f"{number}" * 50_000)
     assert session.posting.get("/").json()["scheme"] == "https"
     websocket = session.upgrade()
     websocket.send("5")
@@ -448,8 +433,7 @@ def test_garbage_on_the_unix_socket(pair: tuple[Workers, Worker, Worker], beside
         visitor.close()
     settled(lambda: owner.ask()["files"] <= before)
     session.served = other
-    session.say("as if nothing had happened")
-    assert session.hear() == "as if nothing had happened"
+    session.echo("as if nothing had happened")
     assert "a message of another process was refused" in group.log()
 
 
@@ -475,8 +459,7 @@ def test_half_a_message_delays_no_other_request(start: Start) -> None:
     for visitor in visitors:
         visitor.send(struct.pack("!BcII", VERSION, b"R", 100, 100) + b"x")
     session.served = other
-    session.say("as if nothing had happened")
-    assert session.hear() == "as if nothing had happened"
+    session.echo("as if nothing had happened")
     # and is not waited for for ever
     assert visitors[0].recv(100) == b""
     for visitor in visitors:
@@ -524,5 +507,4 @@ def test_session_ids_of_the_application(start: Start) -> None:
     session = Nomad(owner).open()
     assert session.sid == owner.ask()["id"] + "number 1"
     session.served = other
-    session.say("found")
-    assert session.hear() == "found"
+    session.echo("found")

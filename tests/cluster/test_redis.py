@@ -518,6 +518,19 @@ def test_over_a_unix_socket(tmp_path: Path, short_folder: Path, start: Start) ->
         server.kill()
 
 
+def test_by_the_name_of_valkey(tmp_path: Path, start: Start) -> None:
+    """Workers and emitters may name the same server in both ways."""
+    server = RedisServer(tmp_path / "redis")
+    url = server.url.replace("redis://", "valkey://")
+    try:
+        group = start(server, cluster=url)
+        talks(group)
+        emitted(group, url)
+        emitted(group, server.url)
+    finally:
+        server.kill()
+
+
 def refusal_of(url: str) -> str:
     """What an emitter is told."""
     try:

@@ -75,7 +75,7 @@ def test_a_right_that_an_emitter_lacks_is_named(server: RedisServer, right: str)
 
 
 def test_the_rights_for_a_redis_cluster_suffice(tmp_path: Path, start: Start) -> None:
-    words = re.search(r"In a Redis Cluster, it is ``([^`]*)`` instead of ``([^`]*)``", MANUAL)
+    words = re.search(r"In a Redis Cluster, the user needs ``([^`]*)`` instead of\s``([^`]*)``", MANUAL)
     assert words is not None
     rights = [*(right for right in LINE if right not in words[2].split()), *words[1].split()]
     node = RedisServer(tmp_path / "node", "cluster-enabled yes", f"cluster-port {free_port()}")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import gevent
 import pytest
-from support.workers import Nomad, Workers, settled
+from support.workers import Nomad, Workers, assert_descriptors_are_given_back, settled
 
 from engineio_wsgi import Emitter, emitter
 from engineio_wsgi.cluster.local import records
@@ -35,8 +35,7 @@ def test_sessions_at_every_worker(group: Workers) -> None:
     for worker in group.workers:
         session.served = worker
         for text in ("short", large):
-            session.say(text)
-            assert session.hear() == text
+            session.echo(text)
     session.served = group.workers[1]
     websocket = session.upgrade()
     websocket.send("5")
@@ -63,8 +62,7 @@ def test_a_worker_that_is_killed(group: Workers) -> None:
     first, second, _ = group.workers
     session = Nomad(first).open()
     session.served = second
-    session.say("hello")
-    assert session.hear() == "hello"
+    session.echo("hello")
     os.kill(first.pid, signal.SIGKILL)
     assert session.post("4x").json()["code"] == 1
     settled(lambda: len(second.call("workers")) == 2)
@@ -72,14 +70,4 @@ def test_a_worker_that_is_killed(group: Workers) -> None:
 
 def test_descriptors_are_given_back(group: Workers) -> None:
     owner, other, _ = group.workers
-    session = Nomad(owner).open()
-    before = [worker.ask()["files"] for worker in (owner, other)]
-    session.served = other
-    for number in range(30):
-        session.say(str(number))
-        assert session.hear() == str(number)
-    session.getting.close()
-    session.posting.close()
-    # each keeps a few idle channels to the other
-    limits = [count + 8 for count in before]
-    settled(lambda: [worker.ask()["files"] for worker in (owner, other)] <= limits)
+    assert_descriptors_are_given_back(owner, other)

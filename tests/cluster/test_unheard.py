@@ -10,7 +10,7 @@ from engineio_wsgi.cluster.messages import Kind, Message
 from engineio_wsgi.cluster.redis import links
 from engineio_wsgi.cluster.redis.envelope import Envelope
 from engineio_wsgi.cluster.redis.links import RedisLinks
-from engineio_wsgi.cluster.redis.pubsub import Outgoing
+from engineio_wsgi.cluster.redis.pubsub import Publication
 from engineio_wsgi.cluster.redis.reliable_link import Conversation
 
 OTHER = "other"
@@ -23,12 +23,12 @@ class FakePubSub:
     connected_since = 0.0
 
     def __init__(self, *arguments: object) -> None:
-        self.published: list[Outgoing] = []
+        self.published: list[Publication] = []
 
     def open(self) -> None:
         """Redis has been reached."""
 
-    def publish(self, outgoing: Outgoing) -> bool:
+    def publish(self, outgoing: Publication) -> bool:
         """Keep a message; a test says who has heard it."""
         self.published.append(outgoing)
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Any
 
 import gevent
@@ -122,6 +123,17 @@ def test_cookie_in_full(serve: Any) -> None:
     expected = {"path=/x", "samesite=none", "secure", "max-age=60", "domain=a.example"}
     assert parts >= expected | {f"lb={session.sid}".lower()}
     assert "httponly" not in parts
+
+
+@pytest.mark.ours
+def test_cookie_of_an_embedded_page(serve: Any) -> None:
+    import engineio_wsgi
+
+    cookie = engineio_wsgi.Cookie(samesite="None", secure=True, partitioned=True, priority="High", expires=datetime(2030, 1, 2))
+    session = PollingSession(serve(cookie=cookie)).open()
+    assert session.last is not None
+    parts = {part.strip() for part in (session.last.header("Set-Cookie") or "").split(";")}
+    assert parts >= {"Partitioned", "Priority=High", "Expires=Wed, 02 Jan 2030 00:00:00 GMT", "SameSite=None", "Secure"}
 
 
 def test_cookie_comes_with_the_handshake_only(serve: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import gevent
@@ -22,6 +23,12 @@ def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     body = environ["wsgi.input"].read()
     start_response("200 OK", [("Content-Length", str(len(body)))])
     return [body]
+
+
+def careless(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    """Reads no bodies."""
+    start_response("200 OK", [])
+    return [b"ok"]
 
 
 def refused(server: PlainServer, data: bytes) -> tuple[int, str]:
@@ -119,6 +126,19 @@ def test_a_body_that_ends_early(head: bytes) -> None:
             assert connection.read_to_end().startswith(b"HTTP/1.1 400 ")
         assert [record.levelname for record in records] == ["INFO"]
         assert server.errors.text == ""
+
+
+@pytest.mark.parametrize("head", [b"Content-Length: 1000000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n100000\r\n"],
+                         ids=["sized", "chunked"])
+def test_a_client_that_goes_on_sending_what_is_not_read(head: bytes) -> None:
+    """It is not reset, and gets the response when it looks for it."""
+    with serving(careless) as server:
+        connection = server.connect(b"POST / HTTP/1.1\r\nHost: h\r\n" + head)
+        assert connection.sock.recv(1, socket.MSG_PEEK), "the response has arrived"
+        for _ in range(20):
+            connection.send(bytes(10_000))
+            server.connect().get("/")
+        assert connection.read_to_end().startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_client_that_takes_nothing() -> None:

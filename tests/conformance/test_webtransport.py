@@ -6,6 +6,7 @@ import json
 import logging
 import random
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -243,6 +244,12 @@ def test_heartbeats(both: Any) -> None:
         assert stream.packet() == "2"
         stream.send("3")
     server.events.wait("heartbeat", 4)
+
+
+def test_a_flood_of_pongs_is_closed(both: Any) -> None:
+    server = both("silent", max_messages_per_second=5, rate_limit_timeout=1.0)
+    server.session().send(*["3"] * 1000)
+    assert server.events.wait("close")["reason"] == "rate limit exceeded"
 
 
 def test_a_client_that_does_not_answer(both: Any) -> None:
@@ -525,6 +532,33 @@ def test_files_that_cannot_be_used(short_lived: dict[str, str], wrong: dict[str,
         WebTransportServer(0, server, **{**short_lived, **wrong})
 
 
+def test_a_certificate_that_is_renewed(serve: Any, short_lived: dict[str, str], tmp_path: Path) -> None:
+    files = make_certificate(tmp_path)
+    served = serve(app="echo", transports=TRANSPORTS)
+    around = WebTransportServer(("127.0.0.1", 0), served.server, **files)
+    around.start()
+    clients = [Client(around.address)]
+    first = clients[0].open()
+    first.handshake()
+    for name, path in short_lived.items():
+        Path(files[name]).write_bytes(Path(path).read_bytes())
+    around.reload_certificate()
+    clients.append(Client(around.address))
+    second = clients[1].open()
+    second.handshake()
+    serials = [client.quic.tls._peer_certificate.serial_number for client in clients]
+    assert serials[0] != serials[1]
+    assert [stream.send("4hello").packet() for stream in (first, second)] == ["4hello", "4hello"]
+    Path(files["keyfile"]).write_text("no key")
+    with pytest.raises(ConfigurationError, match="the certificate of a WebTransportServer cannot be used"):
+        around.reload_certificate()
+    clients.append(Client(around.address))
+    assert clients[2].quic.tls._peer_certificate.serial_number == serials[1]
+    for client in clients:
+        client.stop()
+    around.stop(timeout=0)
+
+
 def test_an_address_that_is_taken(both: Any, short_lived: dict[str, str]) -> None:
     server = both()
     with pytest.raises(OSError, match=r"cannot listen on 127\.0\.0\.1:"):
@@ -572,6 +606,15 @@ def test_an_application_that_fails(serve: Any, short_lived: dict[str, str]) -> N
     client.stop()
     around.stop(timeout=0)
     assert served.server.clients_count == 0
+
+
+@pytest.mark.complains
+def test_a_response_that_cannot_be_sent(both: Any, caplog: pytest.LogCaptureFixture) -> None:
+    server = both()
+    server.server.on("headers", lambda headers, request: headers.add("X-Price", "5 €"))
+    client = server.client()
+    assert client.response(client.request())[":status"] == "500"
+    assert "the application failed; the WebTransport session is refused" in caplog.text
 
 
 def test_metrics(both: Any) -> None:

@@ -20,7 +20,7 @@ import gevent.socket
 import pytest
 from gevent import subprocess
 from support.clients import PollingSession, WebSocketSession, open_session
-from support.rawhttp import HttpConnection
+from support.rawhttp import ConnectionEnded, HttpConnection
 from support.rawwebsocket import Closed, Refused, WebSocketClient
 from support.serving import EventLog, Served
 
@@ -493,6 +493,41 @@ def test_runserver_serves_every_transport(start: Callable[..., Site], transport:
     assert json.loads(session.hear())[0] == "tobi"
     session.close()
     assert "Traceback" not in site.text()
+
+
+def test_runserver_starts_anew_when_code_changes(start: Callable[..., Site], tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(PROJECT, folder)
+    port = _free_port()
+    site = start("manage.py", "runserver", str(port), folder=folder)
+    site.address = ("127.0.0.1", port)
+    site.until(lambda: _answers(site))
+    session = open_session(site, "websocket")
+    assert session.hear() == "1 users"
+    realtime = folder / "project" / "realtime.py"
+    realtime.write_text(realtime.read_text().replace(" users\"", " people\""))
+
+    def has_restarted() -> bool:
+        heard = _first_message(site)
+        if heard == "1 users":
+            # Django misses changes of a file that it has not looked at before
+            os.utime(realtime)
+        return heard == "1 people"
+
+    site.until(has_restarted)
+    session.ws.wait_closed()
+    assert "Traceback" not in site.text()
+
+
+def _first_message(site: Site) -> str | bytes | None:
+    """What a new session is told; ``None`` while no process is there that goes on."""
+    try:
+        session = open_session(site, "websocket")
+        heard = session.hear()
+        session.close()
+        return heard
+    except (OSError, ConnectionEnded, Closed, Refused):
+        return None
 
 
 # -- without a project

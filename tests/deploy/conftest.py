@@ -75,7 +75,7 @@ def deploy(short_folder: Path, certificate: dict[str, str]) -> Iterator[Deploy]:
 
 
 @pytest.fixture(scope="module", params=["nginx-unix-worker", "nginx-tcp-server", "haproxy-unix-worker", "haproxy-tcp-gevent",
-                                        "caddy-unix-worker", "caddy-tcp-worker"])
+                                        "caddy-unix-worker", "caddy-tcp-worker", "traefik-tcp-worker"])
 def deployment(request: pytest.FixtureRequest, short_folder: Path, certificate: dict[str, str]) -> Iterator[Deployment]:
     """One for all tests of a kind; nothing may have gone wrong in it when it ends."""
     running = deploy_in(short_folder, certificate, *request.param.split("-"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import json
+import os
 import re
 import runpy
 import shlex
@@ -12,7 +13,7 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import pytest
 import yaml
 from gevent import socket
 from support.deployment import DEPLOY, UNIX_SOCKET, Program, is_reachable, replaced
+from support.manual import Shell
 from support.processes import ROOT
 
 import engineio_wsgi
@@ -31,6 +33,7 @@ GUNICORN: dict[str, Any] = runpy.run_path(str(DEPLOY / "gunicorn.conf.py"))
 NGINX = (DEPLOY / "nginx.conf").read_text()
 HAPROXY = (DEPLOY / "haproxy.cfg").read_text()
 CADDY = (DEPLOY / "Caddyfile").read_text()
+TRAEFIK = (DEPLOY / "traefik-engineio.yaml").read_text()
 #: the home of a user who has none, where nobody can make one
 NOWHERE = "/proc/nowhere"
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
@@ -85,6 +88,7 @@ def test_haproxy_waits_longer_than_the_engine(name: str) -> None:
 def test_idle_connections_end_at_the_proxy_first() -> None:
     assert seconds("keepalive_timeout", NGINX) < GUNICORN["keepalive"]
     assert seconds("keepalive", CADDY) < GUNICORN["keepalive"]
+    assert seconds("idleConnTimeout:", TRAEFIK) < GUNICORN["keepalive"]
 
 
 def test_nginx_lets_the_engine_refuse_what_is_too_large() -> None:
@@ -153,24 +157,88 @@ def test_dockerfile_installs_what_there_is() -> None:
     assert {"flask", "gunicorn"} == set(match[2].split(",")) <= set(setup["options.extras_require"])
 
 
-@pytest.fixture
-def address(short_folder: Path) -> str:
-    """Where the test's application listens."""
-    return f"unix:{short_folder}/image"
+class Image:
+    """A folder in which the Dockerfile's instructions are carried out, one after the other, in a virtual environment.
+
+    Of what Docker would do, it lacks another root, so paths and the user are replaced; and ``pip install`` takes what this Python
+    has.
+    """
+
+    def __init__(self, folder: Path, run: Path) -> None:
+        self._root = folder / "image"
+        self._run = run
+        self.shell = Shell(folder)
+        self.shell.type("python -m venv .venv")
+        self.shell.type(". .venv/bin/activate")
+        self.user = "root"
+        self.command: list[str] = []
+        for instruction, rest in DOCKERFILE:
+            _INSTRUCTIONS[instruction](self, rest)
+
+    def from_(self, rest: str) -> None:
+        """The base image: of a Python that is supported. This Python takes its place."""
+        match = re.fullmatch(r"python:(3\.\d+)-slim", rest)
+        assert match
+        assert f"Programming Language :: Python :: {match[1]}\n" in (ROOT / "setup.cfg").read_text()
+
+    def run(self, rest: str) -> None:
+        """A command."""
+        if "pip install" in rest:
+            *_, requirement = shlex.split(rest)
+            self.shell.type(f"pip install '{requirement}'")
+            return
+        accounts = self._root / "accounts"
+        (accounts / "etc").mkdir(parents=True)
+        for name in ("passwd", "group", "shadow", "gshadow"):
+            (accounts / "etc" / name).touch()
+        # only root may add users, even to a folder
+        add = f"useradd --prefix {accounts} " if os.geteuid() == 0 else ": "
+        self.shell.type(replaced(rest, {"useradd ": add, "-o engineio -g engineio": f"-o {os.geteuid()} -g {os.getegid()}",
+                                        "/run/engineio": str(self._run)}))
+        if os.geteuid() == 0:
+            assert (accounts / "etc" / "passwd").read_text().startswith("engineio:")
+
+    def workdir(self, rest: str) -> None:
+        """The folder of what follows."""
+        self.shell.type(f"mkdir -p {self._root}{rest}")
+        self.shell.type(f"cd {self._root}{rest}")
+
+    def copy(self, rest: str) -> None:
+        """Files of the example."""
+        *sources, target = rest.split()
+        for source in sources:
+            shutil.copy(DEPLOY / source, self.shell.folder / target)
+
+    def user_(self, rest: str) -> None:
+        """Who runs it: one that was added."""
+        assert any(name == "RUN" and f"useradd --system {rest} " in text for name, text in DOCKERFILE)
+        self.user = rest
+
+    def cmd(self, rest: str) -> None:
+        """What a container runs."""
+        self.command = json.loads(replaced(rest, {"/run/engineio": str(self._run)}))
+
+    def said_elsewhere(self, rest: str) -> None:
+        """What the tests below look at."""
+
+
+_INSTRUCTIONS: dict[str, Callable[[Image, str], None]] = {
+    "FROM": Image.from_, "RUN": Image.run, "WORKDIR": Image.workdir, "COPY": Image.copy, "USER": Image.user_, "CMD": Image.cmd,
+    "STOPSIGNAL": Image.said_elsewhere, "HEALTHCHECK": Image.said_elsewhere,
+}  # fmt: skip
 
 
 @pytest.fixture
-def container(tmp_path: Path, address: str) -> Iterator[Program]:
-    """The image's command in a folder with the image's files, and nothing else."""
-    *sources, target = of_dockerfile("COPY").split()
-    assert target == "./"
-    image = tmp_path / "image"
-    image.mkdir()
-    for source in sources:
-        shutil.copy(DEPLOY / source, image)
-    command = json.loads(replaced(of_dockerfile("CMD"), {f"unix:{UNIX_SOCKET}": address}))
-    assert command[0] == "gunicorn"
-    running = Program(tmp_path / "logs", [sys.executable, "-m", *command], lambda: is_reachable(address), cwd=image, HOME=NOWHERE)
+def container(tmp_path: Path, short_folder: Path) -> Iterator[Program]:
+    """The image's command, among what the instructions before it have made."""
+    image = Image(tmp_path, short_folder / "run")
+    assert image.user != "root"
+    assert {path.name for path in image.shell.folder.iterdir()} == {"app.py", "gunicorn.conf.py"}
+    program, *arguments = image.command
+    path = image.shell.type(f"command -v {program}").output.strip()
+    assert Path(path).parent.parent.name == ".venv", "it was installed"
+    running = Program(tmp_path / "logs", [path, *arguments], lambda: is_reachable(f"unix:{short_folder}/run/gunicorn.sock"),
+                      cwd=image.shell.folder, HOME=NOWHERE)
     yield running
     running.stop()
 
@@ -183,7 +251,8 @@ def is_healthy(address: str) -> bool:
     return subprocess.run([sys.executable, *command[1:]], stderr=subprocess.DEVNULL, timeout=120).returncode == 0
 
 
-def test_container(container: Program, address: str) -> None:
+def test_container(container: Program, short_folder: Path) -> None:
+    address = f"unix:{short_folder}/run/gunicorn.sock"
     container.wait_for("Using worker: engineio_wsgi.gunicorn.Worker")
     assert is_healthy(address)
     mode = Path(address.removeprefix("unix:")).stat().st_mode
@@ -237,35 +306,25 @@ def test_unit_is_told_when_it_is_up(tmp_path: Path, short_folder: Path) -> None:
             running.stop()
 
 
-#: listens as systemd does, and becomes gunicorn
-ACTIVATE = """
-import os, socket, sys
-path, *command = sys.argv[1:]
-listener = socket.socket(socket.AF_UNIX)
-listener.bind(path)
-listener.listen()
-os.dup2(listener.fileno(), 3)
-os.set_inheritable(3, True)
-os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
-os.execv(sys.executable, [sys.executable, "-m", "gunicorn", *command])
-"""
-
-
-def test_socket_activation(tmp_path: Path, short_folder: Path) -> None:
-    """gunicorn serves systemd's socket, whatever ``--bind`` says, and leaves its file where it is."""
-    path = short_folder / "activated"
-    address = f"unix:{path}"
+@pytest.mark.parametrize("server", ["gunicorn", "serve"])
+def test_socket_activation(tmp_path: Path, short_folder: Path, server: str) -> None:
+    """gunicorn serves systemd's socket, whatever ``--bind`` says, and leaves its file where it is. So does the command."""
+    activate = shutil.which("systemd-socket-activate")
+    assert activate, "systemd is not installed: tests/prepare.sh does it as root"
+    path = short_folder / f"activated-{server}"
     _, *arguments = shlex.split(UNIT["Service"]["ExecStart"])
-    running = Program(tmp_path / "logs", [sys.executable, "-c", ACTIVATE, str(path), *arguments], lambda: is_reachable(address),
-                      HOME=NOWHERE)
+    modules = {"gunicorn": ["gunicorn", *arguments], "serve": ["engineio_wsgi", "serve", "app:app"]}
+    # it gives the program only the variables that it is told to
+    command = [activate, f"--listen={path}", "--setenv=PYTHONPATH", "--setenv=HOME", sys.executable, "-m", *modules[server]]
+    running = Program(tmp_path / "logs", command, path.exists, HOME=NOWHERE)
     try:
-        # it comes before gunicorn is up, and waits
+        # the program is started for it, and it waits meanwhile
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(60)
             client.connect(str(path))
             client.sendall(b"GET /health HTTP/1.0\r\n\r\n")
             assert b" 200 " in client.recv(64)
-        running.wait_for(f"Listening at: unix:{path}")
+        running.wait_for(f"(Listening at:|listens on) unix:{path}")
         running.signal(signal.SIGTERM)
         assert running.wait() == 0
         assert path.exists()

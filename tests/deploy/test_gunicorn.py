@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from support.clients import PollingSession, Session, WebSocketSession, open_session
@@ -197,3 +198,28 @@ def test_still_serves(server: ServerProcess) -> None:
         session.ws.close()
         session.ws.wait_closed()
         session.ws.http.read(1)
+
+
+HANGING = """
+import engineio_wsgi
+from gevent.event import Event
+server = engineio_wsgi.Server(destroy_upgrade_timeout=0.2)
+
+def application(environ, start_response):
+    Event().wait()
+
+app = server.wrap(application)
+"""
+
+
+def test_a_handshake_that_the_application_never_answers(tmp_path: Path) -> None:
+    """Its client and the access log see a 503."""
+    running = ServerProcess(tmp_path, OURS, application=HANGING)
+    try:
+        connection = running.served.connect()
+        connection.send(handshake("/elsewhere"))
+        assert connection.read_to_end().startswith(b"HTTP/1.1 503 ")
+        running.until(lambda: '"GET /elsewhere HTTP/1.1" 503 ' in running.access_log.read_text())
+        running.wait_for("a WebSocket handshake for '/elsewhere' was answered with 503")
+    finally:
+        running.stop()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from gevent import ssl
 from support.clients import PollingSession, WebSocketSession, data_of, probe
 from support.codec import Packet
 from support.deployment import Program, Site, free_port
+from support.node import Driver
 from support.processes import ServerProcess
 from support.rawhttp import Headers, Response
 from support.rawwebsocket import TEXT, Refused, WebSocketClient, frame_bytes, handshake_headers
@@ -19,15 +22,24 @@ from support.workers import Nomad
 TARGET = "/engine.io/?EIO=4&transport=websocket"
 KEY = "MDEyMzQ1Njc4OWFiY2RlZg=="
 #: the arguments of each, and whether it serves several requests at a time
-KINDS = {"wsgiref": ((), False), "werkzeug": ((), True), "sync": ((), False), "gthread": (("--threads", "4"), True)}
+KINDS = {"wsgiref": ((), False), "werkzeug": ((), True), "sync": ((), False), "sync threads": (("--threads", "4"), True),
+         "gthread": (("--threads", "4"), True)}
+#: closes of WebSockets that have to leave no line in the server's log
+CLOSES = 1000
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def kind(request: pytest.FixtureRequest) -> str:
+    """One of `KINDS`."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def server(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """One process for all tests of a kind."""
-    arguments, _ = KINDS[request.param]
+    arguments, _ = KINDS[kind]
     options = {"ping_interval": 0.3, "ping_timeout": 60, "max_http_buffer_size": 1000}
-    running = ServerProcess(tmp_path_factory.mktemp("server"), request.param, *arguments, options=options)
+    running = ServerProcess(tmp_path_factory.mktemp("server"), kind.partition(" ")[0], *arguments, options=options)
     yield running
     said = running.complaints()
     running.stop()
@@ -84,8 +96,8 @@ def test_heartbeat_and_end(server: ServerProcess) -> None:
     server.wait_for("closed: transport close")
 
 
-def test_message_reaches_a_waiting_poll(server: ServerProcess) -> None:
-    if not KINDS[server.kind][1]:
+def test_message_reaches_a_waiting_poll(server: ServerProcess, kind: str) -> None:
+    if not KINDS[kind][1]:
         # one request at a time: the poll has to end first, which a ping makes it do
         session = open_polling(server)
         assert session.recv() == "2"
@@ -132,9 +144,16 @@ def test_a_refusal_leaves_the_server_as_it_was(server: ServerProcess) -> None:
     test_websocket(server)
 
 
-def test_hundreds_of_ends_of_every_kind(server: ServerProcess) -> None:
-    """The server's own log has no line about any: the fixture looks at it."""
-    for number in range(200):
+def lines_of(text: str) -> int:
+    """How many lines of a log are neither one for each request nor the application's."""
+    return len([line for line in text.splitlines() if not re.search(r'^closed: |" [1-5]\d\d ', line)])
+
+
+def test_a_thousand_ends_of_every_kind(server: ServerProcess) -> None:
+    """The server's own log has no line about any."""
+    server.ask()
+    before = lines_of(server.logs())
+    for number in range(CLOSES):
         session = WebSocketSession(server.served).open()
         session.say("a")
         if number % 2:
@@ -142,6 +161,25 @@ def test_hundreds_of_ends_of_every_kind(server: ServerProcess) -> None:
         else:
             session.vanish()
     server.until(lambda: server.ask()["clients"] <= 10)
+    assert lines_of(server.logs()) == before, server.logs()[-3000:]
+
+
+@pytest.mark.parametrize("transports", [["websocket"], ["polling", "websocket"]], ids="+".join)
+def test_the_official_client(server: ServerProcess, kind: str, drive: Callable[..., Driver], transports: list[str]) -> None:
+    if not KINDS[kind][1]:
+        # its keep-alive connection would be the only one that is served
+        transports = ["websocket"]
+    client = drive("http://{}:{}".format(*server.served.address), json.dumps({"transports": transports}))
+    client.events.wait("open")
+    if len(transports) == 2:
+        assert client.events.wait("upgrade")["transport"] == "websocket"
+    for fields in (sent := [{"text": "héllo"}, {"base64": "AAEC"}, {"text": "x" * 900}]):
+        client.tell("send", **fields)
+    client.events.wait("message", len(sent))
+    assert client.events.of("message") == sent
+    client.tell("close")
+    client.events.wait("close")
+    assert client.events.of("error") == []
 
 
 def test_too_large(server: ServerProcess) -> None:
@@ -213,5 +251,29 @@ def test_flask_run_with_the_debugger_and_its_reloader(tmp_path: Path) -> None:
         running.until(site.is_up)
         assert WebSocketSession(site).open().recv() == "4version 2"
         assert "Traceback" not in running.logs()
+    finally:
+        running.stop()
+
+
+WAITRESS = ("import logging; logging.basicConfig(); import app, waitress;"
+            "s = waitress.create_server(app.app, listen='127.0.0.1:0');"
+            "print('Listening at: http://127.0.0.1:%s' % s.effective_port, flush=True); s.run()")
+
+
+def test_waitress_keeps_its_connections(tmp_path: Path) -> None:
+    """So polling alone is offered, and the log says once what to do."""
+    running = ServerProcess(tmp_path, "waitress", mains={"waitress": WAITRESS})
+    try:
+        for _ in range(2):
+            session = PollingSession(running.served).open()
+            assert session.info["upgrades"] == []
+            session.say("text", b"\x00binary")
+            assert session.hear_many(2) == ["text", b"\x00binary"]
+            session.close()
+        with pytest.raises(Refused) as caught:
+            WebSocketClient.open(running.served.connect(), TARGET)
+        assert (caught.value.response.status, caught.value.response.json()["code"]) == (400, 3)
+        [advice] = running.complaints()
+        assert "so only polling is offered; for WebSockets use" in advice
     finally:
         running.stop()

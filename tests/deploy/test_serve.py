@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -156,6 +157,23 @@ def test_a_worker_that_is_killed_is_replaced(start: Start) -> None:
     assert workers < new
 
 
+def test_a_master_without_descriptors_goes_on(start: Start) -> None:
+    """It cannot start a process then, but the workers serve; and it starts the missing ones as soon as it can."""
+    server = start("--workers", "2")
+    victim, survivor = pids(server, 2)
+    limits = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (0, limits[1]))
+    server.signal(SIGHUP)
+    server.wait_for("the old workers go on, new ones cannot start: a worker process could not be started: .* Too many open files")
+    os.kill(victim, SIGKILL)
+    server.wait_for("engineio-wsgi: a worker process could not be started: .* Too many open files; another worker is started in ")
+    assert server.ask()["pid"] == survivor
+    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, limits)
+    assert survivor in pids(server, 2)
+    server.signal(SIGTERM)
+    assert server.wait() == 0
+
+
 # -- SIGHUP and --reload
 
 def test_a_reload_serves_the_code_of_the_moment(start: Start, tmp_path: Path) -> None:
@@ -303,6 +321,8 @@ def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("arguments", "line"), [
     (("--workers", "0"), "argument --workers: '0' is not a number of at least 1 "),
     (("--graceful-timeout", "soon"), "argument --graceful-timeout: 'soon' is not a number of seconds "),
+    (("--full-collections", "0"), "argument --full-collections: '0' is not a number above 0 and up to 100 "),
+    (("--gc-threshold", "700,x"), "argument --gc-threshold: '700,x' is not one to three numbers, separated by commas "),
     (("--bind", "fd:x"), "argument --bind: 'fd:x' is not HOST:PORT, unix:PATH or fd:NUMBER "),
     (("--bind", "fd:77"), "cannot listen on fd:77: Bad file descriptor"),
     (("--bind", "fd:0"), "cannot listen on fd:0: Socket operation on non-socket"),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,16 +10,12 @@ import pytest
 
 sys.path[:0] = [str(Path(__file__).parent.parent)]
 
-from support.node import Driver  # noqa: E402
-
-DRIVER = Path(__file__).parent.parent / "interop" / "drivers" / "browser.js"
+from support.node import Browser  # noqa: E402
 
 
 @pytest.fixture
-def browser() -> Iterator[Driver]:
-    """Headless Chromium with an empty page; see the driver for what it can be told."""
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or "chromium"
-    driver = Driver(str(DRIVER), chromium)
-    driver.events.wait("ready")
-    yield driver
-    driver.stop()
+def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
+    """Headless Chromium with an empty page. The fixture's parameter, if it has one, is the driver's arguments."""
+    browser = Browser(*getattr(request, "param", ()))
+    yield browser
+    browser.stop()

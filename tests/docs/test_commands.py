@@ -208,6 +208,7 @@ CHECKS: dict[str, Check] = {
     "python bench/reload.py": exists("bench/reload.py", MINUTES),
     "python bench/cluster.py": exists("bench/cluster.py", MINUTES),
     "python bench/redis_hop.py": exists("bench/redis_hop.py", MINUTES),
+    "python bench/webtransport.py": exists("bench/webtransport.py", MINUTES),
     "python bench/metrics_cost.py": exists("bench/metrics_cost.py", MINUTES),
     "python tests/hostile/run.py": exists("tests/hostile/run.py", MINUTES),
     HOSTILE: exists("tests/hostile/run.py", MINUTES),

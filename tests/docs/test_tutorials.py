@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import gevent
 import pytest
 from support.clients import open_session
 from support.manual import DOCS, SERVERS, Shell, code_of, commands_of, lines_of, snippets
-from support.node import node_modules
+from support.node import Browser, node_modules
 from support.rawhttp import HttpConnection
 from support.serving import Served
 
@@ -105,26 +104,21 @@ def stranger_is_refused(site: Served) -> None:
     assert (refused.status, refused.json()["message"]) == (403, "log in first")
 
 
-def use_the_page(browser: Any, site: Served, address: str, cookie: Cookie | None = None) -> None:
+def use_the_page(browser: Browser, site: Served, address: str, cookie: Cookie | None = None) -> None:
     """Type something into the page's field, and see it come back."""
     browser.tell("route", url=CDN, path=str(node_modules() / "engine.io-client" / "dist" / "engine.io.min.js"))
     if cookie is not None:
         pairs = [pair.split("=", 1) for pair in cookie[1].split("; ")]
         browser.tell("cookies", cookies=[{"name": name, "value": value, "url": site.origin} for name, value in pairs])
-    browser.tell("goto", url=f"{site.origin}{address}")
-    browser.events.wait("loaded")
-    shows = "new Promise((done) => {{ const look = () => document.body.textContent.includes({}) ? done(true) : " \
-            "setTimeout(look, 10); look(); }})"
-    browser.tell("run", script=shows.format(json.dumps("hello tobi")))
-    browser.events.wait("result")
-    browser.tell("run", script="void (document.getElementById('text').value = 'h\u00e9llo', "
-                               "document.querySelector('#form button').click())")
-    browser.tell("run", script=shows.format(json.dumps("tobi: h\u00e9llo")))
-    assert browser.events.wait("result", 3)["value"] is True
+    browser.goto(f"{site.origin}{address}")
+    browser.until("document.body.textContent.includes('hello tobi')")
+    browser.evaluate("document.getElementById('text').value = 'h\u00e9llo'")
+    browser.click("#form button")
+    browser.until("document.body.textContent.includes('tobi: h\u00e9llo')")
     assert browser.events.of("page_error") == []
 
 
-def test_flask(tmp_path: Path, browser: Any) -> None:
+def test_flask(tmp_path: Path, browser: Browser) -> None:
     seen: list[str] = []
 
     def served(command: str, site: Served) -> None:
@@ -142,7 +136,7 @@ def test_flask(tmp_path: Path, browser: Any) -> None:
     assert seen == ["flask", "engineio-wsgi", "gunicorn"]
 
 
-def test_django(tmp_path: Path, browser: Any) -> None:
+def test_django(tmp_path: Path, browser: Browser) -> None:
     user = {"DJANGO_SUPERUSER_USERNAME": "tobi", "DJANGO_SUPERUSER_PASSWORD": "secret", "DJANGO_SUPERUSER_EMAIL": "t@example.org"}
     seen: list[str] = []
 

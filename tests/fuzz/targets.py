@@ -109,11 +109,27 @@ def stream(data: bytes) -> None:
     assert [packet for begin in range(0, len(data), size) for packet in pieces.feed(data[begin:begin + size])] == packets
     assert str(whole.error) == str(pieces.error)
     assert all(len(packet) <= LIMIT for packet in packets)
+    assert _one_at_a_time(data) == (packets, str(whole.error))
     again = StreamDecoder(LIMIT).feed(b"".join(map(encode_frame, packets)))
     # an empty binary message is sent as base64
     assert [packet if packet != b"" else "b" for packet in packets] == again
     with suppress(ProtocolError):
         CapsuleReader().feed(data)
+
+
+def _one_at_a_time(data: bytes) -> tuple[list[str | bytes], str]:
+    """The packets of a stream that is read as the first packet is: not a byte beyond one that is not complete."""
+    decoder = StreamDecoder(LIMIT)
+    packets: list[str | bytes] = []
+    position = 0
+    while position < len(data) and decoder.error is None:
+        assert 0 < decoder.missing <= LIMIT
+        read = data[position:position + decoder.missing]
+        position += len(read)
+        found = decoder.feed(read)
+        assert len(found) <= 1
+        packets += found
+    return packets, str(decoder.error)
 
 
 def _payload(codec: Any, data: bytes, binary: bool) -> None:

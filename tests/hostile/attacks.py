@@ -239,7 +239,7 @@ def reflected_files(served: Served) -> None:
                        f"{TARGET}&j={rosetta}", f"{TARGET}&j=0||calc||"):
             response = served.connect().get(target)
             kind = response.header("Content-Type") or ""
-            if response.status == 200 and (b"calc" in response.body or b"CWS" in response.body or "html" in kind):
+            if response.status == 200 and (b"calc" in response.body or b"CWSMIKI" in response.body or "html" in kind):
                 raise Wrong(f"{target}: {response.header_list} {response.body!r}")
             if response.header("X-Content-Type-Options") != "nosniff" and target.startswith("/engine.io/?"):
                 raise Wrong(f"{target} without nosniff")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +11,7 @@ import pytest
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
-from support.node import Driver  # noqa: E402
+from support.node import Browser, Driver  # noqa: E402
 
 DRIVERS = Path(__file__).parent / "drivers"
 
@@ -34,9 +32,8 @@ def drive() -> Iterator[Any]:
 
 
 @pytest.fixture
-def browser(drive: Any) -> Driver:
-    """Headless Chromium with an empty page; see drivers/browser.js for what it can be told."""
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or "chromium"
-    driver: Driver = drive("browser.js", chromium)
-    driver.events.wait("ready")
-    return driver
+def browser() -> Iterator[Browser]:
+    """Headless Chromium with an empty page."""
+    browser = Browser()
+    yield browser
+    browser.stop()

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from gevent import subprocess
+from support.node import Browser
 
 import engineio_wsgi
 
@@ -43,67 +42,40 @@ def demo() -> Iterator[str]:
 OVERTAKEN_POLL = r"Failed to load resource: .* status of 400 \(Bad Request\) \S+&transport=polling&sid="
 
 
-class Window:
+class Window(Browser):
     """A browser window that shows the demo."""
 
-    def __init__(self, browser: Any, url: str) -> None:
-        self.browser = browser
+    def __init__(self, url: str) -> None:
+        super().__init__()
         #: the complaints that the test brings about, as patterns of the text and the address
         self.tolerated = [OVERTAKEN_POLL]
-        self._results = 0
-        browser.tell("goto", url=url)
-        browser.events.wait("loaded")
-
-    def evaluate(self, script: str) -> Any:
-        """The value of an expression in the page."""
-        self._results += 1
-        self.browser.tell("run", script=script)
-        return self.browser.events.wait("result", self._results)["value"]
-
-    def until(self, condition: str) -> None:
-        """Return when the expression has become true."""
-        look = f"const look = () => ({condition}) ? done(true) : setTimeout(look, 10); look();"
-        assert self.evaluate(f"new Promise((done) => {{ {look} }})")
-
-    def text(self, element: str) -> str:
-        """What an element shows."""
-        return str(self.evaluate(f"document.getElementById({json.dumps(element)}).textContent"))
+        self.goto(url)
 
     def timeline(self) -> list[str]:
         """The steps that are shown, without their times."""
         steps = "[...document.querySelectorAll('#timeline li')].map((item) => item.firstChild.textContent)"
         return list(self.evaluate(steps))
 
-    def click(self, selector: str) -> None:
-        """Press a button."""
-        self.evaluate(f"document.querySelector({json.dumps(selector)}).click()")
-
     def say(self, text: str) -> None:
         """Send a line of chat."""
         self.evaluate(f"document.getElementById('text').value = {json.dumps(text)}")
         self.click("#chat button")
 
-    def complaints(self) -> list[Any]:
-        """What went wrong in the page, the browser's refusals by the page's policy included."""
-        errors = [f"{entry['text']} {entry['url']}" for entry in self.browser.events.of("console") if entry["level"] == "error"]
-        untold = [error for error in errors if not any(re.match(pattern, error) for pattern in self.tolerated)]
-        return self.browser.events.of("page_error") + untold
-
 
 @pytest.fixture
-def window(drive: Any, demo: str) -> Iterator[Callable[[], Window]]:
+def window(demo: str) -> Iterator[Callable[[], Window]]:
     """A factory of windows; none of them may have complained at the end."""
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or "chromium"
     windows: list[Window] = []
 
     def opened() -> Window:
-        browser = drive("browser.js", chromium)
-        browser.events.wait("ready")
-        windows.append(Window(browser, demo))
+        windows.append(Window(demo))
         return windows[-1]
 
     yield opened
-    assert [complaint for each in windows for complaint in each.complaints()] == []
+    complaints = [complaint for each in windows for complaint in each.complaints(*each.tolerated)]
+    for each in windows:
+        each.stop()
+    assert complaints == []
 
 
 SAMPLED = "document.getElementById('latency').textContent.startsWith('now')"
@@ -137,8 +109,8 @@ def test_the_session_and_its_upgrade_are_shown(window: Callable[[], Window]):
     page = window()
     page.until(showing("transport", "websocket"))
     assert page.timeline() == UPGRADED
-    assert page.text("state") == "open"
-    assert re.fullmatch(r"[\w-]{6}…", page.text("sid"))
+    assert page.text("#state") == "open"
+    assert re.fullmatch(r"[\w-]{6}…", page.text("#sid"))
     page.until(SAMPLED)
     page.until(drawn("websocket"))
 
@@ -147,12 +119,12 @@ def test_the_session_and_its_upgrade_are_shown(window: Callable[[], Window]):
 def test_a_button_forces_a_transport(window: Callable[[], Window], transport: str, shown: str):
     page = window()
     page.until(showing("transport", "websocket"))
-    first = page.text("sid")
+    first = page.text("#sid")
     page.click(f"[data-transports='{transport}']")
     page.until(showing("state", "open"))
-    assert page.text("transport") == transport
+    assert page.text("#transport") == transport
     assert page.timeline() == [f"handshake over {shown}", "session open, and stays on it"]
-    assert page.text("sid") != first
+    assert page.text("#sid") != first
     page.until(drawn(transport))
     page.until(showing("count", "1"))
     page.click("[data-transports='polling,websocket']")
@@ -201,7 +173,7 @@ def test_every_step_of_the_upgrade_has_its_time(window: Callable[[], Window]):
     steps = "document.querySelectorAll('#timeline li:not(.end) time')"
     times = page.evaluate(f"[...{steps}].map((time) => parseFloat(time.textContent))")
     assert len(times) == len(UPGRADED) - 1
-    total = float(re.fullmatch(r"(\d+) ms in all", page.text("total")).group(1))  # type: ignore[union-attr]
+    total = float(re.fullmatch(r"(\d+) ms in all", page.text("#total")).group(1))  # type: ignore[union-attr]
     assert sum(times) == pytest.approx(total, abs=1)
 
 
@@ -250,4 +222,4 @@ def test_polling_goes_on_when_the_upgrade_fails(window: Callable[[], Window], fa
     page.until("document.getElementById('timeline').textContent.includes('failed; polling goes on')")
     page.say("still here")
     page.until("document.querySelector('#lines li')")
-    assert (page.text("state"), page.text("transport")) == ("open", "polling")
+    assert (page.text("#state"), page.text("#transport")) == ("open", "polling")

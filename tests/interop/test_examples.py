@@ -18,7 +18,7 @@ import gevent.socket
 import pytest
 from gevent import subprocess
 from support.clients import PollingSession, open_session
-from support.node import node_modules
+from support.node import Browser, node_modules
 from support.rawhttp import HttpConnection
 from support.serving import EventLog, Served
 
@@ -184,24 +184,19 @@ def test_django_login(run: Run, tmp_path: Path) -> None:
         session.close()
 
 
-def test_official_client(run: Run, browser: Any) -> None:
+def test_official_client(run: Run, browser: Browser) -> None:
     served = run("official_client/app.py", NODE_MODULES=str(node_modules()))
-    browser.tell("goto", url=served.origin)
-    browser.events.wait("loaded")
+    browser.goto(served.origin)
     lines = "[...document.querySelectorAll('li')].map((line) => line.textContent)"
-    look = f"() => ({lines}).length > %d ? done({lines}) : setTimeout(look, 10)"
-    script = f"new Promise((done) => {{ const look = {look}; look(); }})"
-    browser.tell("run", script=script % 3)
-    first = browser.events.wait("result")["value"]
-    assert first == [
+    browser.until(f"{lines}.length > 3")
+    assert browser.evaluate(lines) == [
         "open, over polling",
         "the server sees polling",
         "upgraded to websocket",
         "the server sees websocket",
     ]
-    browser.tell(
-        "run", script="document.getElementById('text').value = 'h\u00e9llo'; document.querySelector('button').click()"
-    )
-    browser.tell("run", script=script % 4)
-    assert browser.events.wait("result", 3)["value"][-1] == "h\u00e9llo"
+    browser.evaluate("document.getElementById('text').value = 'h\u00e9llo'")
+    browser.click("button")
+    browser.until(f"{lines}.length > 4")
+    assert browser.evaluate(lines)[-1] == "h\u00e9llo"
     assert browser.events.of("page_error") == []

@@ -7,13 +7,17 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
 
+import gevent
 import pytest
+from gevent.event import Event
+from gevent.queue import Queue
 from support.clients import PollingSession
+from support.node import Browser
 from support.serving import LocalServer
 from werkzeug.wrappers import Response
 
 import engineio_wsgi
-from engineio_wsgi.inspector import Inspector, Password
+from engineio_wsgi.inspector import Inspector, Password, watches
 from engineio_wsgi.testing import Client
 
 pytestmark = [pytest.mark.ours, pytest.mark.deadline(600)]
@@ -22,58 +26,38 @@ pytestmark = [pytest.mark.ours, pytest.mark.deadline(600)]
 class Site:
     """A served engine with an inspector, and a browser that shows it."""
 
-    def __init__(self, browser: Any, allow: Any, payloads: bool, **options: Any) -> None:
+    def __init__(self, browser: Browser, allow: Any, payloads: bool, **options: Any) -> None:
         self.browser = browser
         self.server = engineio_wsgi.Server(**options)
         self.inspector = Inspector(self.server, allow=allow, payloads=payloads)
         self.app = self.inspector.mount(self.server.wrap(Response("a page")))
         self.local = LocalServer("echo", "ours", server=self.server, wsgi=lambda engine: self.app)
         self.served = self.local.served
-        self._results = 0
 
     def show(self) -> None:
         """Open the page, and wait for its first answer."""
-        self.browser.tell("goto", url=f"{self.served.origin}/inspector")
-        assert self.browser.events.wait("loaded")["status"] == 200
-        self.until("document.getElementById('status').dataset.value === 'open'")
-
-    def evaluate(self, script: str) -> Any:
-        """The value of an expression in the page."""
-        self._results += 1
-        self.browser.tell("run", script=script)
-        return self.browser.events.wait("result", self._results)["value"]
-
-    def until(self, condition: str) -> None:
-        """Return when the expression has become true."""
-        look = f"const look = () => ({condition}) ? done(true) : setTimeout(look, 10); look();"
-        assert self.evaluate(f"new Promise((done) => {{ {look} }})")
-
-    def text(self, selector: str) -> str:
-        """What an element shows."""
-        return str(self.evaluate(f"document.querySelector({json.dumps(selector)})?.textContent ?? 'nothing'"))
+        assert self.browser.goto(f"{self.served.origin}/inspector") == 200
+        self.browser.until("document.getElementById('status').dataset.value === 'open'")
 
     def until_text(self, selector: str, text: str) -> None:
         """Return when an element shows a text."""
-        self.until(f"document.querySelector({json.dumps(selector)})?.textContent.includes({json.dumps(text)})")
+        self.browser.until(f"document.querySelector({json.dumps(selector)})?.textContent.includes({json.dumps(text)})")
 
-    def click(self, selector: str) -> None:
-        """Press a button."""
-        self.evaluate(f"document.querySelector({json.dumps(selector)}).click()")
-
-    def complaints(self) -> list[Any]:
-        """What went wrong in the page, refusals by its policy included."""
-        return self.browser.events.of("page_error") + [
-            entry for entry in self.browser.events.of("console") if entry["level"] == "error"]
+    def hide(self, hidden: bool) -> None:
+        """What the browser does when the visitor turns to another tab, or comes back."""
+        self.browser.evaluate(f"""(() => {{
+            Object.defineProperty(document, "hidden", {{ get: () => {json.dumps(hidden)}, configurable: true }});
+            document.dispatchEvent(new Event("visibilitychange"));
+        }})()""")
 
     def stop(self) -> None:
         """Close everything."""
-        self.browser.tell("goto", url="about:blank")
-        self.browser.events.wait("loaded", len(self.browser.events.of("loaded")) + 1)
+        self.browser.goto("about:blank")
         self.local.stop()
 
 
 @pytest.fixture
-def make_site(browser: Any) -> Iterator[Callable[..., Site]]:
+def make_site(browser: Browser) -> Iterator[Callable[..., Site]]:
     """A factory of sites; none of their pages may have complained at the end."""
     sites: list[Site] = []
 
@@ -84,7 +68,7 @@ def make_site(browser: Any) -> Iterator[Callable[..., Site]]:
     yield make
     for site in sites:
         site.stop()
-        assert site.complaints() == []
+        assert site.browser.complaints() == []
 
 
 @pytest.fixture
@@ -103,26 +87,27 @@ def test_sessions_come_and_go(site: Site) -> None:
     with Client(site.app, transport="websocket", remote_address="10.9.8.7") as client:
         client.socket.data["user"] = "tobi"  # type: ignore[union-attr]
         site.until_text(ROW, "tobi")
-        cells = site.evaluate(f"[...document.querySelectorAll('{ROW} td')].map((cell) => cell.textContent)")
+        cells = site.browser.evaluate(f"[...document.querySelectorAll('{ROW} td')].map((cell) => cell.textContent)")
         assert cells[0] == f"{client.sid[:6]}… #1"
         assert cells[1:4] == ["tobi", "10.9.8.7", "websocket"]
         client.send("hello")
-        site.until(f"document.querySelector('{ROW} td:last-child').textContent === '1'")
-        assert site.text("#now-transports") == "1 websocket"
+        site.browser.until(f"document.querySelector('{ROW} td:last-child').textContent === '1'")
+        assert site.browser.text("#now-transports") == "1 websocket"
     site.until_text("#sessions-hint", "No session is open.")
     site.until_text("#closes", "transport close")
-    assert client.sid not in str(site.evaluate("document.documentElement.outerHTML"))
+    assert client.sid not in str(site.browser.evaluate("document.documentElement.outerHTML"))
 
 
 def test_the_search_and_the_order(site: Site) -> None:
     site.show()
     with Client(site.app, remote_address="10.0.0.1"), Client(site.app, transport="websocket", remote_address="10.0.0.2"):
-        site.until(f"document.querySelectorAll('{ROW}').length === 2")
-        site.evaluate("(() => { search.value = '0.0.1'; search.dispatchEvent(new Event('input')); })()")
-        site.until(f"document.querySelectorAll('{ROW}').length === 1")
-        assert "10.0.0.1" in site.text(ROW)
-        site.evaluate("(() => { search.value = ''; order.value = 'oldest'; order.dispatchEvent(new Event('change')); })()")
-        site.until(f"document.querySelectorAll('{ROW}').length === 2")
+        site.browser.until(f"document.querySelectorAll('{ROW}').length === 2")
+        site.browser.evaluate("(() => { search.value = '0.0.1'; search.dispatchEvent(new Event('input')); })()")
+        site.browser.until(f"document.querySelectorAll('{ROW}').length === 1")
+        assert "10.0.0.1" in site.browser.text(ROW)
+        site.browser.evaluate(
+            "(() => { search.value = ''; order.value = 'oldest'; order.dispatchEvent(new Event('change')); })()")
+        site.browser.until(f"document.querySelectorAll('{ROW}').length === 2")
         site.until_text(ROW, "10.0.0.1")
 
 
@@ -140,39 +125,40 @@ DRAWN = """(() => {
 def test_the_charts_are_drawn(site: Site) -> None:
     site.show()
     with Client(site.app, transport="websocket"):
-        site.until(DRAWN)
-        site.until("document.querySelector('section.chart output b').textContent === '1'")
+        site.browser.until(DRAWN)
+        site.browser.until("document.querySelector('section.chart output b').textContent === '1'")
 
 
 def test_a_session_is_watched_and_closed(site: Site) -> None:
     site.show()
     with Client(site.app, transport="websocket") as client:
-        site.until(f"document.querySelector('{ROW}')")
-        site.click(f"{ROW} button")
+        site.browser.until(f"document.querySelector('{ROW}')")
+        site.browser.click(f"{ROW} button")
         site.until_text("#facts", "websocket")
         client.send("hello")
         client.receive()
-        site.until("document.querySelectorAll('#packets li').length === 2")
-        lines = site.evaluate("[...document.querySelectorAll('#packets li')].map((line) => line.className + line.textContent)")
+        site.browser.until("document.querySelectorAll('#packets li').length === 2")
+        lines = site.browser.evaluate(
+            "[...document.querySelectorAll('#packets li')].map((line) => line.className + line.textContent)")
         assert sorted(line[:2] for line in lines) == ["in", "ou"]
         assert all("message" in line and "5 B" in line and "hello" not in line for line in lines)
-        site.click("#close")
+        site.browser.click("#close")
         assert client.connected
         site.until_text("#close", "Really close it?")
-        site.click("#close")
+        site.browser.click("#close")
         assert client.wait_closed(60)
         site.until_text("#packets-hint", "The session is closed: closed by the inspector.")
-        assert site.evaluate("document.getElementById('close').disabled")
-    site.click("#unwatch")
-    assert site.evaluate("document.getElementById('watched').hidden")
+        assert site.browser.evaluate("document.getElementById('close').disabled")
+    site.browser.click("#unwatch")
+    assert site.browser.evaluate("document.getElementById('watched').hidden")
 
 
 def test_payloads_are_shown_if_they_are_switched_on(make_site: Callable[..., Site]) -> None:
     site = make_site(payloads=True)
     site.show()
     with Client(site.app, transport="websocket") as client:
-        site.until(f"document.querySelector('{ROW}')")
-        site.click(f"{ROW} button")
+        site.browser.until(f"document.querySelector('{ROW}')")
+        site.browser.click(f"{ROW} button")
         site.until_text("#facts", "websocket")
         client.send("<b>hello</b>")
         site.until_text("#packets code", "<b>hello</b>")
@@ -192,7 +178,7 @@ def test_what_clients_send_is_never_html(make_site: Callable[..., Site]) -> None
         connection.get("/engine.io/?EIO=4&transport=" + quote(EVIL))
         site.until_text(ROW, EVIL)
         site.until_text("#refusals", "Transport unknown")
-        site.click(f"{ROW} button")
+        site.browser.click(f"{ROW} button")
         site.until_text("#facts", EVIL)
         client.send(EVIL)
         site.until_text("#packets code", EVIL)
@@ -200,7 +186,7 @@ def test_what_clients_send_is_never_html(make_site: Callable[..., Site]) -> None
         assert client.wait_closed(60)
         site.until_text("#closes", EVIL)
         site.until_text("#packets-hint", EVIL)
-    assert site.evaluate(clean)
+    assert site.browser.evaluate(clean)
     assert site.browser.events.of("hacked") == []
 
 
@@ -208,7 +194,7 @@ def test_a_refusal_says_what_to_do(site: Site) -> None:
     site.show()
     site.served.connect().get("/engine.io/?EIO=3&transport=polling")
     site.until_text("#refusals", "1 ×")
-    assert "allow_eio3=True" in site.text("#refusals .advice")
+    assert "allow_eio3=True" in site.browser.text("#refusals .advice")
 
 
 def test_an_upgrade_is_counted(site: Site) -> None:
@@ -221,14 +207,73 @@ def test_an_upgrade_is_counted(site: Site) -> None:
 
 def test_a_page_that_nobody_sees_asks_nothing(site: Site) -> None:
     site.show()
-    site.evaluate("""(() => {
-        Object.defineProperty(document, "hidden", { get: () => window.isHidden, configurable: true });
-        window.isHidden = true;
-        document.dispatchEvent(new Event("visibilitychange"));
-    })()""")
+    site.hide(True)
     site.until_text("#status", "paused")
-    site.evaluate("(() => { window.isHidden = false; document.dispatchEvent(new Event('visibilitychange')); })()")
+    site.hide(False)
     site.until_text("#status", "live")
+
+
+def is_watched(client: Client) -> bool:
+    return client.socket._session.inbox.has("flush")  # type: ignore[union-attr]
+
+
+def test_a_watched_session_goes_on_after_the_page_was_hidden(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watches, "PATIENCE", 2.0)
+    site.show()
+    with Client(site.app, transport="websocket") as client:
+        site.browser.until(f"document.querySelector('{ROW}')")
+        site.browser.click(f"{ROW} button")
+        site.until_text("#facts", "websocket")
+        client.send("hello")
+        site.browser.until("document.querySelectorAll('#packets li').length === 2")
+        site.hide(True)
+        while is_watched(client):
+            gevent.sleep(0.01)
+        site.hide(False)
+        while not is_watched(client):
+            gevent.sleep(0.01)
+        client.send("hello")
+        site.browser.until("document.querySelectorAll('#packets li').length === 4")
+        assert site.browser.text("#missed") == ""
+
+
+def test_an_answer_about_another_session_is_not_shown(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The visitor chooses a second session while the answer about the first one is under way."""
+    held: Queue[tuple[str, Event]] = Queue()
+    ask = site.inspector._workers.ask
+
+    def ask_when_released(question: str) -> Any:
+        released = Event()
+        held.put((json.loads(question)["watched"], released))
+        assert released.wait(60)
+        return ask(question)
+
+    def question_about(number: int) -> Event:
+        """The next question about the session with a number, which waits until the event is set. Those before it are answered."""
+        while True:
+            watched, released = held.get(timeout=60)
+            if watched.endswith(f".{number}"):
+                return released
+            released.set()
+
+    site.show()
+    with Client(site.app, remote_address="10.0.0.1") as first, Client(site.app, remote_address="10.0.0.2"):
+        site.browser.until(f"document.querySelectorAll('{ROW}').length === 2")
+        with monkeypatch.context() as patch:
+            patch.setattr(site.inspector._workers, "ask", ask_when_released)
+            site.browser.click(f"{ROW}:nth-child(2) button")
+            question_about(1).set()
+            site.until_text("#facts", "10.0.0.1")
+            released = question_about(1)
+            first.send("hello")
+            first.receive()
+            site.browser.click(f"{ROW}:nth-child(1) button")
+            released.set()
+            # the page asks this when it has the answer to the question before
+            released = question_about(2)
+            assert (site.browser.text("#facts"), site.browser.text("#packets")) == ("", "")
+        released.set()
+        site.until_text("#facts", "10.0.0.2")
 
 
 def test_the_page_connects_anew(site: Site) -> None:
@@ -236,6 +281,8 @@ def test_the_page_connects_anew(site: Site) -> None:
     for socket in list(site.inspector._live.clients.values()):
         socket.close()
     site.until_text("#status", "not connected")
+    # a visitor who types meanwhile does not put it off
+    site.browser.evaluate("search.dispatchEvent(new Event('input'))")
     site.until_text("#status", "live")
 
 

@@ -1,9 +1,10 @@
 """The soak test: mixed traffic for a long time, and whether the server is the same afterwards.
 
-``tox -e soak`` runs ten minutes of it, ``python tests/soak/run.py --minutes 60`` an hour. Clients poll, use WebSockets,
-upgrade, come and go, go without a word, break off polls, send garbage, and do not read what they asked for; the server
-broadcasts all the while. Every ``PERIOD`` the server's memory, files, greenlets and timers are noted, and the latency of one
-well-behaved session. The notes become ``soak.csv`` and ``soak.svg``. The exit status is 1 if anything has grown.
+``tox -e soak`` runs ten minutes of it, ``python tests/soak/run.py --minutes 60`` an hour; with ``--clients webtransport`` all
+clients use WebTransport. Clients poll, use WebSockets and WebTransport, upgrade, come and go, go without a word, break off
+polls, send garbage, and do not read what they asked for; the server broadcasts all the while. Every ``PERIOD`` the server's
+memory, files, greenlets and timers are noted, and the latency of one well-behaved session. The notes become ``soak.csv`` and
+``soak.svg``. The exit status is 1 if anything has grown.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import random
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -30,16 +32,23 @@ from support.clients import PollingSession, WebSocketSession, open_session, upgr
 from support.rawhttp import ConnectionEnded, HttpConnection
 from support.rawwebsocket import Closed, Refused, frame_bytes
 from support.serving import EventLog, Served
+from support.webtransport import Client, Stream, make_certificate
 
 #: seconds between two notes
 PERIOD = 5.0
 #: clients at a time
 CLIENTS = 60
-FIELDS = ("minutes", "resident_kb", "files", "greenlets", "timers", "objects", "sessions", "p50_ms", "p99_ms", "behaviours")
-#: by how much the last quarter may be above the second one
+FIELDS = ("minutes", "resident_kb", "files", "greenlets", "timers", "objects", "sessions", "quic_connections", "p50_ms", "p99_ms",
+          "behaviours")
+#: by how much the last quarter may be above the second one, and what is there without clients above what was before the first one
 MAX_GROWTH = 1.05
-CHARTS = {"resident_kb": "resident memory (KB)", "files": "open files", "greenlets": "greenlets", "objects": "objects",
-          "p50_ms": "latency, median (ms)"}
+#: files and timers that the server may have more without clients than before the first one: the event loop's own
+MORE = 5
+#: seconds in which all that clients have left behind ends: a heartbeat, and the time after which QUIC takes a connection for
+#: lost, on a machine that has other work as well
+AFTERWARDS = 120.0
+CHARTS = {"resident_kb": "resident memory (KB)", "files": "open files", "quic_connections": "QUIC connections",
+          "greenlets": "greenlets", "objects": "objects", "p50_ms": "latency, median (ms)"}
 
 
 class Lines(Served):
@@ -48,14 +57,23 @@ class Lines(Served):
     def __init__(self, port: int) -> None:
         super().__init__(("127.0.0.1", port), EventLog(), handler="ours")
         self._connections: list[HttpConnection] = []
+        self._clients: list[Client] = []
 
     def connect(self, **options: Any) -> HttpConnection:
         """A new connection."""
         self._connections.append(super().connect(**options))
         return self._connections[-1]
 
+    def connect_quic(self, **options: Any) -> Client:
+        """A new QUIC connection."""
+        self._clients.append(Client(self.address, **options))
+        return self._clients[-1]
+
     def hang_up(self) -> None:
         """Close them all."""
+        for client in self._clients:
+            client.stop()
+        self._clients.clear()
         for connection in self._connections:
             connection.close()
         self._connections.clear()
@@ -64,15 +82,16 @@ class Lines(Served):
 class Stranger:
     """One client after the other, each with a behaviour drawn by lot."""
 
-    def __init__(self, port: int, seed: int) -> None:
+    def __init__(self, port: int, seed: int, behaviours: list[Callable[..., None]]) -> None:
         self.served = Lines(port)
+        self._behaviours = behaviours
         self.rng = random.Random(seed)
         self.behaved = 0
 
     def run(self) -> None:
         """Until the test ends."""
         while True:
-            behave: Callable[[], None] = self.rng.choice(BEHAVIOURS).__get__(self)
+            behave: Callable[[], None] = self.rng.choice(self._behaviours).__get__(self)
             try:
                 with gevent.Timeout(30):
                     behave()
@@ -82,6 +101,10 @@ class Stranger:
             self.served.hang_up()
             self.behaved += 1
             gevent.sleep(self.rng.random() * 0.2)
+
+    def hang_up(self) -> None:
+        """Close its connections."""
+        self.served.hang_up()
 
     def _talk(self, session: Any) -> None:
         for number in range(self.rng.randint(1, 30)):
@@ -150,15 +173,100 @@ class Stranger:
         connection.close()
 
 
-BEHAVIOURS = [Stranger.polls, Stranger.polls, Stranger.uses_a_websocket, Stranger.uses_a_websocket, Stranger.upgrades,
-              Stranger.upgrades, Stranger.vanishes, Stranger.breaks_off_a_frame, Stranger.sends_garbage, Stranger.does_not_read,
-              Stranger.stalls, Stranger.half_a_handshake]
+    # -- over WebTransport
+
+    def _echo(self, stream: Stream) -> None:
+        for number in range(self.rng.randint(1, 30)):
+            message = f"4{number} " + "é" * self.rng.randint(0, 2000)
+            stream.send(message)
+            gevent.sleep(self.rng.random() * 0.1)
+            while (packet := stream.packet()) != message:
+                if packet == "2":
+                    stream.send("3")
+                else:
+                    assert packet == "4to everybody", packet
+
+    def uses_webtransport(self) -> None:
+        """A session over WebTransport, that ends politely; some change their address meanwhile."""
+        client = self.served.connect_quic()
+        stream = client.open()
+        stream.handshake()
+        self._echo(stream)
+        if self.rng.random() < 0.3:
+            client.move()
+            self._echo(stream)
+        stream.close()
+        client.close()
+
+    def upgrades_to_webtransport(self) -> None:
+        """From polling."""
+        polling = PollingSession(self.served).open()
+        client = self.served.connect_quic()
+        stream = client.open().send(f'0{{"sid":"{polling.sid}"}}', "2probe")
+        assert stream.packet() == "3probe"
+        stream.send("5")
+        self._echo(stream)
+        stream.close()
+        client.close()
+
+    def vanishes_from_webtransport(self) -> None:
+        """Without a word: in the handshake, before the first packet, or with a session."""
+        how = self.rng.randrange(4)
+        client = self.served.connect_quic(connect=how > 0)
+        if how > 1:
+            stream = client.open()
+            if how > 2:
+                stream.handshake()
+
+    def sends_garbage_over_webtransport(self) -> None:
+        """Bytes that are no packets, or packets that are none here."""
+        stream = self.served.connect_quic().open()
+        if self.rng.random() < 0.5:
+            stream.handshake()
+        stream.write(self.rng.choice([b"\x00", b"\xff" * 9, b"\x019", self.rng.randbytes(200), b"\x06" + b"4hel"]))
+        stream.client.wait(lambda: stream.has_ended or stream.client.terminated)
+
+    def does_not_read_webtransport(self) -> None:
+        """Asks for two megabytes, and takes its time, or never takes it."""
+        client = self.served.connect_quic(window=10_000)
+        stream = client.open()
+        stream.handshake()
+        client.pause_reading(stream)
+        stream.send("4flood")
+        gevent.sleep(3.0)
+        if self.rng.random() < 0.5:
+            client.resume_reading(stream)
+            for _ in range(200):
+                stream.packet()
+
+    def refuses_streams(self) -> None:
+        """Resets its stream, or ends its connection with an error."""
+        client = self.served.connect_quic()
+        stream = client.open()
+        stream.handshake()
+        if self.rng.random() < 0.5:
+            client.quic.reset_stream(stream.number, 1)
+            client.send()
+            client.wait(lambda: stream.has_ended or client.terminated)
+        else:
+            client.quic.close(0x101)
+            client.send()
+
+
+HTTP = [Stranger.polls, Stranger.polls, Stranger.uses_a_websocket, Stranger.uses_a_websocket, Stranger.upgrades,
+        Stranger.upgrades, Stranger.vanishes, Stranger.breaks_off_a_frame, Stranger.sends_garbage, Stranger.does_not_read,
+        Stranger.stalls, Stranger.half_a_handshake]
+WEBTRANSPORT = [Stranger.uses_webtransport, Stranger.uses_webtransport, Stranger.upgrades_to_webtransport,
+                Stranger.upgrades_to_webtransport, Stranger.vanishes_from_webtransport, Stranger.sends_garbage_over_webtransport,
+                Stranger.does_not_read_webtransport, Stranger.refuses_streams]
+BEHAVIOURS = {"http": HTTP, "webtransport": WEBTRANSPORT, "all": HTTP + WEBTRANSPORT}
 
 
 class Witness:
     """A well-behaved session that measures round trips."""
 
     def __init__(self, served: Served) -> None:
+        self._served = served
         self.session = WebSocketSession(served).open()
         self.seconds: list[float] = []
 
@@ -172,6 +280,10 @@ class Witness:
                     self.session.send("3")
             self.seconds.append(monotonic() - begin)
             gevent.sleep(0.1)
+
+    def hang_up(self) -> None:
+        """Close its connection."""
+        self._served.hang_up()
 
     def take(self) -> tuple[float, float]:
         """Median and 99th percentile of what was measured since the last time, in milliseconds."""
@@ -190,16 +302,25 @@ def note(port: int, begin: float, witness: Witness, strangers: list[Stranger]) -
             "p99_ms": round(p99, 2), "behaviours": sum(stranger.behaved for stranger in strangers)}
 
 
+def note_at_rest(port: int, begin: float, witness: Witness, strangers: list[Stranger]) -> dict[str, float]:
+    """The same when all clients have gone and nothing is left of them, or after some time."""
+    ends = monotonic() + AFTERWARDS
+    while True:
+        gevent.sleep(PERIOD)
+        last = note(port, begin, witness, strangers)
+        if not (last["sessions"] or last["quic_connections"]) or monotonic() > ends:
+            return last
+
+
 def grown(notes: list[dict[str, float]]) -> list[str]:
-    """What has become more from the second quarter to the last; the first is for warming up."""
+    """Whether the memory has become more from the second quarter to the last; the first is for warming up.
+
+    The other figures depend on how many clients there are in a moment, which a slow machine serves for longer: see `left`.
+    """
     quarter = max(1, len(notes) // 4)
-    found = []
-    for name in ("resident_kb", "objects", "timers"):
-        before = median(row[name] for row in notes[quarter:2 * quarter] or notes[:1])
-        after = median(row[name] for row in notes[-quarter:])
-        if after > before * MAX_GROWTH:
-            found.append(f"{name}: {before:,.0f} became {after:,.0f}")
-    return found
+    before = median(row["resident_kb"] for row in notes[quarter:2 * quarter] or notes[:1])
+    after = median(row["resident_kb"] for row in notes[-quarter:])
+    return [f"resident_kb: {before:,.0f} became {after:,.0f}"] if after > before * MAX_GROWTH else []
 
 
 def chart(notes: list[dict[str, float]]) -> str:
@@ -217,13 +338,40 @@ def chart(notes: list[dict[str, float]]) -> str:
     return "\n".join(parts) + "</svg>\n"
 
 
-def soak(minutes: float, output: Path) -> int:
-    """Run, write the notes down, and judge."""
-    process = subprocess.Popen([sys.executable, str(HERE / "server.py")], stdout=subprocess.PIPE, text=True)
+def start_server(folder: Path) -> tuple[subprocess.Popen[str], int]:
+    """A server, and its port."""
+    files = make_certificate(folder)
+    options = {"transports": ["polling", "websocket", "webtransport"]}
+    command = [sys.executable, str(HERE / "server.py"), json.dumps(options), files["certfile"], files["keyfile"]]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    port = int(process.stdout.readline())
-    strangers = [Stranger(port, seed) for seed in range(CLIENTS)]
+    return process, int(process.stdout.readline())
+
+
+def left(before: dict[str, float], last: dict[str, float]) -> list[str]:
+    """What clients have left behind, although all have gone."""
+    limits = {"sessions": 0.0, "quic_connections": 0.0, "files": before["files"] + MORE, "timers": before["timers"] + MORE,
+              "objects": before["objects"] * MAX_GROWTH}
+    return [f"{name}: {before[name]:,.0f} before the first client, {last[name]:,.0f} after the last one"
+            for name, limit in limits.items() if last[name] > limit]
+
+
+def soak(minutes: float, output: Path, kind: str, clients: int) -> int:
+    """Run, write the notes down, and judge."""
+    with tempfile.TemporaryDirectory() as folder:
+        process, port = start_server(Path(folder))
+        try:
+            return judge(port, minutes, output, kind, clients)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def judge(port: int, minutes: float, output: Path, kind: str, clients: int) -> int:
+    """Let clients come and go, write the notes down, and tell what has grown."""
+    strangers = [Stranger(port, seed, BEHAVIOURS[kind]) for seed in range(clients)]
     witness = Witness(Lines(port))
+    before = note(port, monotonic(), witness, strangers)
     greenlets = [gevent.spawn(client.run) for client in (*strangers, witness)]
     begin = monotonic()
     notes = [note(port, begin, witness, strangers)]
@@ -232,19 +380,17 @@ def soak(minutes: float, output: Path) -> int:
         notes.append(note(port, begin, witness, strangers))
     gevent.killall(greenlets)
     HttpConnection.close_all()
-    gevent.sleep(10.0)  # longer than a heartbeat: what has not ended by now never will
-    last = note(port, begin, witness, strangers)
-    process.kill()
+    for client in (*strangers, witness):
+        client.hang_up()
+    last = note_at_rest(port, begin, witness, strangers)
     with (output / "soak.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, FIELDS)
         writer.writeheader()
         writer.writerows(notes)
     (output / "soak.svg").write_text(chart(notes))
-    found = grown(notes)
-    if last["sessions"]:
-        found.append(f"{last['sessions']:.0f} sessions are left without clients")
-    print(f"{minutes:g} minutes, {notes[-1]['behaviours']:,.0f} clients; at first {notes[0]}; at last {notes[-1]}; "
-          f"without clients {last}")
+    found = grown(notes) + left(before, last)
+    print(f"{minutes:g} minutes, {notes[-1]['behaviours']:,.0f} clients; before {before}; at first {notes[0]}; "
+          f"at last {notes[-1]}; without clients {last}")
     print("\n".join(f"soak: grown: {line}" for line in found) or "soak: flat")
     return 1 if found else 0
 
@@ -253,9 +399,11 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description="Mixed traffic for a long time, and whether the server is the same afterwards.")
     parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--clients", choices=BEHAVIOURS, default="all", help="what they use")
+    parser.add_argument("--number", type=int, default=CLIENTS, help="clients at a time")
     parser.add_argument("--output", type=Path, default=Path(), help="folder for soak.csv and soak.svg")
     given = parser.parse_args()
-    return soak(given.minutes, given.output)
+    return soak(given.minutes, given.output, given.clients, given.number)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 """The server of the soak test, and of ``tests/hostile/``: an echo, a broadcast every second, and /stats, which says what the
-process holds. Takes more options of the engine's as JSON.
+process holds. Takes more options of the engine's as JSON, and the files of a certificate and its key to serve WebTransport, too.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import gevent
 from greenlet import greenlet
 
 import engineio_wsgi
+from engineio_wsgi.heap import freeze_heap, limit_collections
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -35,6 +36,7 @@ def stats(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         "timers": sum(type(thing).__name__ == "timer" for thing in objects),
         "objects": len(objects),
         "sessions": server.clients_count,
+        "quic_connections": sum(each._listener.connections for each in webtransports),
     }).encode()
     start_response("200 OK", [("Content-Type", "application/json")])
     return [body]
@@ -47,6 +49,7 @@ def broadcast() -> None:
         server.broadcast("to everybody")
 
 
+webtransports: list[engineio_wsgi.WebTransportServer] = []
 options = {"ping_interval": 5.0, "ping_timeout": 4.0, "max_buffered": 200_000}
 server = engineio_wsgi.Server(**{**options, **json.loads(sys.argv[1] if sys.argv[1:] else "{}")})
 
@@ -69,6 +72,14 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     http = engineio_wsgi.http.http_server.HttpServer(("127.0.0.1", 0), server.wrap(stats))
     http.start()
+    if sys.argv[2:]:
+        certfile, keyfile = sys.argv[2:]
+        address = ("127.0.0.1", http.server_port)
+        webtransports.append(engineio_wsgi.WebTransportServer(address, server, certfile=certfile, keyfile=keyfile))
+        webtransports[0].start()
+    # as `engineio-wsgi serve` does
+    freeze_heap()
+    limit_collections()
     print(http.server_port, flush=True)
     gevent.spawn(broadcast)
     http.serve_forever()

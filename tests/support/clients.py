@@ -1,7 +1,7 @@
 """Engine.IO clients for the tests. They send nothing by themselves.
 
 Both have the same methods, so that a test can run over either transport: ``send(*packets)``, ``recv()``, ``say(*data)``,
-``hear()``, ``vanish()``. Packets are those of `support.codec`.
+``hear()``, ``echo(data)``, ``vanish()``. Packets are those of `support.codec`.
 """
 
 from __future__ import annotations
@@ -85,6 +85,12 @@ class Session:
     def hear(self) -> str | bytes:
         """The data of the next packet, which must be a message."""
         return data_of(self.recv())
+
+    def echo(self, data: str | bytes) -> None:
+        """Send a message, which must be the next that comes back."""
+        self.say(data)
+        heard = self.hear()
+        assert heard == data
 
     def hear_many(self, count: int) -> list[str | bytes]:
         """The data of the next ``count`` packets."""

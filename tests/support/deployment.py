@@ -1,4 +1,4 @@
-"""Runs the files of examples/deploy: the application under gunicorn or gevent, and nginx or HAProxy in front of it.
+"""Runs the files of examples/deploy: the application under gunicorn or gevent, and a proxy in front of it.
 
 The files are used unchanged, except for addresses and the names of files and folders.
 """
@@ -23,6 +23,8 @@ from support.serving import EventLog, Served
 
 DEPLOY = ROOT / "examples" / "deploy"
 UNIX_SOCKET = "/run/engineio/gunicorn.sock"
+#: where tests/prepare.sh puts Traefik
+TRAEFIK = ROOT / "tests" / "upstream" / "traefik" / "bin"
 #: seconds that a minute of a hurried proxy takes: a ping that is this late on a slow machine would be too late
 HURRIED = 3
 #: what nginx logs about clients that misbehave, as some tests' clients do on purpose
@@ -125,11 +127,11 @@ class Backend(Program):
 
 
 class Proxy(Program):
-    """nginx, HAProxy or Caddy with the configuration of examples/deploy.
+    """nginx, HAProxy, Caddy or Traefik with the configuration of examples/deploy.
 
     Args:
         folder: for its configuration and logs.
-        kind: ``"nginx"``, ``"haproxy"`` or ``"caddy"``.
+        kind: ``"nginx"``, ``"haproxy"``, ``"caddy"`` or ``"traefik"``.
         backend: ``unix:PATH`` or ``HOST:PORT``.
         certificate: ``certfile`` and ``keyfile``; with them the lines about TLS count, too.
         hurried: whether a minute of the file takes :data:`HURRIED` seconds.
@@ -140,25 +142,33 @@ class Proxy(Program):
     """
 
     def __init__(self, folder: Path, kind: str, backend: str, certificate: dict[str, str], *, hurried: bool = False) -> None:
-        program = shutil.which(kind) or shutil.which(kind, path="/usr/sbin:/usr/local/sbin")
-        assert program, f"{kind} is not installed: tests/prepare.sh does it as root"
+        program = shutil.which(kind) or shutil.which(kind, path=f"/usr/sbin:/usr/local/sbin:{TRAEFIK}")
+        assert program, f"{kind} is not installed: tests/prepare.sh does it, mostly as root"
         folder.mkdir(exist_ok=True)
         self.kind = kind
         plain, secure = free_port(), free_port()
         write, self.configuration = {"nginx": (nginx_configuration, folder / "nginx.conf"),
                                      "haproxy": (haproxy_configuration, folder / "haproxy.cfg"),
-                                     "caddy": (caddy_configuration, folder / "Caddyfile")}[kind]
+                                     "caddy": (caddy_configuration, folder / "Caddyfile"),
+                                     "traefik": (traefik_configuration, folder / "traefik.yaml")}[kind]
         text = write(folder, backend, plain, secure, certificate)
         self.configuration.write_text(re.sub(r"\b60s\b", f"{HURRIED}s", text) if hurried else text)
-        super().__init__(folder, [program, *self._arguments(folder)], lambda: is_reachable(f"127.0.0.1:{plain}"), cwd=folder)
         self.served = Site(("127.0.0.1", plain))
+        super().__init__(folder, [program, *self._arguments(folder)], self._is_ready, cwd=folder)
         self.secured = Site(("127.0.0.1", secure), ssl.create_default_context(cafile=certificate["certfile"]))
+
+    def _is_ready(self) -> bool:
+        # Traefik listens before it has read its other file, and answers 404 meanwhile
+        return is_reachable("{}:{}".format(*self.served.address)) and (
+            self.kind != "traefik" or self.served.connect().get("/health").status != 404)
 
     def _arguments(self, folder: Path) -> list[str]:
         if self.kind == "haproxy":
             return ["-db", "-f", str(self.configuration)]
         if self.kind == "caddy":
             return ["run", "--config", str(self.configuration), "--adapter", "caddyfile"]
+        if self.kind == "traefik":
+            return [f"--configfile={self.configuration}"]
         # under another user, its processes could not enter the test's folders
         user = " user root;" if os.geteuid() == 0 else ""
         return ["-e", str(folder / "error.log"), "-c", str(self.configuration), "-g", f"daemon off;{user}"]
@@ -166,7 +176,8 @@ class Proxy(Program):
     def complaints(self) -> list[str]:
         """The lines of the logs that report a failure."""
         return [line for line in self.logs().splitlines()
-                if re.search(r'\[(warn|warning|error|crit|alert|emerg)\]|DOWN|"level":"(error|fatal|panic)"', line, re.IGNORECASE)
+                if re.search(r'\[(warn|warning|error|crit|alert|emerg)\]|\bDOWN\b|"level":"(error|fatal|panic)"', line,
+                             re.IGNORECASE)
                 and TOO_LARGE not in line]
 
 
@@ -213,6 +224,22 @@ def caddy_configuration(folder: Path, backend: str, plain: int, secure: int, cer
     })
     # the global options are one block
     return re.sub(r"(# Caddy in front.*\n)\{\n", r"\1", text, count=1)
+
+
+def traefik_configuration(folder: Path, backend: str, plain: int, secure: int, certificate: dict[str, str]) -> str:
+    """traefik.yaml with the addresses of a test. The other file is written beside it."""
+    other = replaced((DEPLOY / "traefik-engineio.yaml").read_text(), {
+        'url: "http://127.0.0.1:8000"': f'url: "http://{backend}"',
+        "#tls:\n#  certificates:\n#    - certFile: /etc/ssl/certs/site.pem\n#      keyFile: /etc/ssl/private/site.key\n":
+            f"tls: {{certificates: [{{certFile: {certificate['certfile']}, keyFile: {certificate['keyfile']}}}]}}\n",
+    })
+    (folder / "traefik-engineio.yaml").write_text(other)
+    return replaced((DEPLOY / "traefik.yaml").read_text(), {
+        'address: ":80"': f'address: "127.0.0.1:{plain}"',
+        "  #websecure:\n  #  address: \":443\"\n  #  http:\n  #    tls: {}\n":
+            f'  websecure:\n    address: "127.0.0.1:{secure}"\n    http:\n      tls: {{}}\n',
+        "filename: /etc/traefik/": f"filename: {folder}/",
+    })
 
 
 class Site(Served):

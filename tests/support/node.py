@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -70,3 +71,50 @@ class Driver:
         complaints = b"".join(self._complaints).decode()
         assert not complaints, complaints
         assert self.process.returncode == 0
+
+
+class Browser(Driver):
+    """Headless Chromium with an empty page; see ``interop/drivers/browser.js`` for what it can be told.
+
+    Args:
+        arguments: of the driver: ``"trusting"`` accepts any certificate.
+    """
+
+    def __init__(self, *arguments: str) -> None:
+        super().__init__(str(TESTS / "interop" / "drivers" / "browser.js"), find_chromium(), *arguments)
+        self.events.wait("ready")
+
+    def goto(self, url: str) -> Any:
+        """Load a page. Returns the status of the response."""
+        loaded = len(self.events.of("loaded"))
+        self.tell("goto", url=url)
+        return self.events.wait("loaded", loaded + 1)["status"]
+
+    def evaluate(self, script: str) -> Any:
+        """The value of an expression in the page; if it is a promise, when that is kept."""
+        results = len(self.events.of("result"))
+        self.tell("run", script=script)
+        return self.events.wait("result", results + 1)["value"]
+
+    def until(self, condition: str) -> None:
+        """Return when the expression has become true."""
+        look = f"const look = () => ({condition}) ? done(true) : setTimeout(look, 10); look();"
+        assert self.evaluate(f"new Promise((done) => {{ {look} }})")
+
+    def text(self, selector: str) -> str:
+        """What an element shows."""
+        return str(self.evaluate(f"document.querySelector({json.dumps(selector)})?.textContent ?? 'nothing'"))
+
+    def click(self, selector: str) -> None:
+        """Press a button."""
+        self.evaluate(f"document.querySelector({json.dumps(selector)}).click()")
+
+    def complaints(self, *tolerated: str) -> list[Any]:
+        """What went wrong in the page, the browser's refusals by the page's policy included.
+
+        Args:
+            tolerated: patterns of texts and addresses, one after the other.
+        """
+        errors = [f"{entry['text']} {entry['url']}" for entry in self.events.of("console") if entry["level"] == "error"]
+        untold = [error for error in errors if not any(re.match(pattern, error) for pattern in tolerated)]
+        return self.events.of("page_error") + untold

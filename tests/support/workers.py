@@ -28,6 +28,8 @@ from support.serving import EventLog, Served
 ROOT = Path(__file__).parents[2]
 #: seconds that anything may take; only a failing test waits that long
 PATIENCE = 60.0
+#: between two workers: each keeps up to four to the other
+IDLE_CHANNELS = 8
 
 #: argv: sharing ("fork" or "reuseport"), number of workers, handler, options as JSON. Echoes messages; "push N" sends N numbers
 SCRIPT = '''
@@ -356,6 +358,18 @@ def settled(condition: Callable[[], bool]) -> None:
     with gevent.Timeout(PATIENCE, AssertionError("it does not come about")):
         while not condition():
             gevent.sleep(0.02)
+
+
+def assert_descriptors_are_given_back(owner: Worker, other: Worker) -> None:
+    """Send many messages through another worker than the session's, which must leave no more files open than idle channels."""
+    session = Nomad(owner).open()
+    limits = {worker: worker.ask()["files"] + IDLE_CHANNELS for worker in (owner, other)}
+    session.served = other
+    for number in range(30):
+        session.echo(str(number))
+    session.getting.close()
+    session.posting.close()
+    settled(lambda: all(worker.ask()["files"] <= limit for worker, limit in limits.items()))
 
 
 def knock(worker_id: str, group: str = "local/engine.io") -> Any:

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import threading
 from collections.abc import Callable, Iterator
+from math import inf, nan
 from time import time
 from typing import Any
 
 import gevent
 import pytest
 from gevent.event import Event
+from gevent.threadpool import ThreadPool
 from support.rawhttp import HttpConnection
 from support.rawwebsocket import BINARY, CONTINUATION, TEXT, WebSocketClient, frame_bytes
 from werkzeug.wrappers import Response
 
 from engineio_wsgi import Server, SocketClosed
 from engineio_wsgi.errors import UsageError
+from engineio_wsgi.session import session as session_module
+from engineio_wsgi.session.heartbeat import HeartbeatSnapshot
+from engineio_wsgi.session.movable import SessionSnapshot
+from engineio_wsgi.session.session import Session
 from engineio_wsgi.testing import Client, hand_over
+from engineio_wsgi.transports.entries import EntrySnapshot
+from engineio_wsgi.transports.polling import PollingSnapshot
 
 pytestmark = pytest.mark.ours
 PATIENCE = 30.0
@@ -435,6 +445,249 @@ def test_a_client_that_is_silent_is_closed_where_it_has_moved_to() -> None:
     assert client.wait_closed().code == 1000
     old.close(0)
     new.close(0)
+
+
+# -- what happens while a session is frozen
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Let the others run until a condition holds."""
+    with gevent.Timeout(PATIENCE):
+        while not condition():
+            gevent.sleep(0.001)
+
+
+def is_frozen(server: Server, sid: str) -> bool:
+    """Whether a session is about to move, so that its requests have to wait."""
+    assert server._worker.gate is not None
+    return sid in server._worker.gate._closed
+
+
+class Held:
+    """A middleware that holds requests with a mark in their query until ``go_on`` is set."""
+
+    def __init__(self) -> None:
+        self.begun, self.go_on = Event(), Event()
+
+    def __call__(self, application: Any) -> Any:
+        """Wrap the engine."""
+        def hold(environ: Any, start_response: Any) -> Any:
+            if "held=1" in environ["QUERY_STRING"]:
+                self.begun.set()
+                assert self.go_on.wait(PATIENCE)
+            return application(environ, start_response)
+
+        return hold
+
+
+class Slow:
+    """A listener that does not return before ``may_return`` is set if the message is "slow". ``seen`` has all messages."""
+
+    def __init__(self) -> None:
+        self.seen: list[str | bytes] = []
+        self.begun, self.may_return = Event(), Event()
+
+    def __call__(self, socket: Any) -> None:
+        """Register it."""
+        socket.on("message", self.on_message)
+        socket.on("close", lambda reason, description: self.seen.append(f"closed: {reason}"))
+
+    def on_message(self, data: str | bytes) -> None:
+        """The listener."""
+        self.seen.append(data)
+        if data == "slow":
+            self.begun.set()
+            assert self.may_return.wait(PATIENCE)
+
+
+@pytest.fixture
+def slow_servers() -> Iterator[tuple[Server, Server, Slow]]:
+    """Two equal servers that listen, with one slow listener."""
+    slow = Slow()
+    old, new = equal_servers(slow, ping_interval=300)
+    for server in (old, new):
+        server.listen(("127.0.0.1", 0))
+    yield old, new, slow
+    for server in (old, new):
+        server.close(0)
+
+
+def polling_sid(http: HttpConnection) -> str:
+    """The id of a new session that polls."""
+    return str(json.loads(http.get("/engine.io/?EIO=4&transport=polling").text[1:])["sid"])
+
+
+def test_a_poll_that_comes_through_a_middleware_meanwhile_is_answered_with_a_noop(servers: tuple[Server, Server]) -> None:
+    old, new = servers
+    held = Held()
+    old.use(held)
+    http = HttpConnection(old.address)
+    sid = polling_sid(http)
+    http.start("GET", f"/engine.io/?EIO=4&transport=polling&sid={sid}&held=1")
+    assert held.begun.wait(PATIENCE)
+    moving = gevent.spawn(hand_over, old, new, timeout=3600)
+    until(lambda: is_frozen(old, sid))
+    held.go_on.set()
+    assert moving.get(timeout=PATIENCE) == {}
+    assert http.response().text == "6"
+
+
+def test_messages_of_an_upgrade_that_is_completed_meanwhile_move_along(slow_servers: tuple[Server, Server, Slow]) -> None:
+    old, new, slow = slow_servers
+    held = Held()
+    old.use(held)
+    http = HttpConnection(old.address)
+    sid = polling_sid(http)
+    http.post(f"/engine.io/?EIO=4&transport=polling&sid={sid}", b"4slow\x1e4by polling")
+    assert slow.begun.wait(PATIENCE)
+    opening = gevent.spawn(WebSocketClient.open, HttpConnection(old.address),
+                           f"/engine.io/?EIO=4&transport=websocket&sid={sid}&held=1")
+    assert held.begun.wait(PATIENCE)
+    moving = gevent.spawn(hand_over, old, new)
+    until(lambda: is_frozen(old, sid))
+    held.go_on.set()
+    candidate = opening.get(timeout=PATIENCE)
+    candidate.send("2probe")
+    assert candidate.recv() == "3probe"
+    for packet in ("5", "4over", "4websocket"):
+        candidate.send(packet)
+    until(lambda: old.clients[sid].upgraded)
+    slow.may_return.set()
+    assert moving.get(timeout=PATIENCE) == {}
+    candidate.send("4newer")
+    until(lambda: len(slow.seen) == 5)
+    assert slow.seen == ["slow", "by polling", "over", "websocket", "newer"]
+
+
+def test_a_client_whose_packets_are_not_read_meanwhile_is_not_taken_for_dead() -> None:
+    slow = Slow()
+    old, new = equal_servers(slow, ping_interval=0.2, ping_timeout=0.2)
+    for server in (old, new):
+        server.listen(("127.0.0.1", 0))
+    client = websocket_of(old)
+    (sid,) = old.clients
+    client.send("4slow")
+    assert slow.begun.wait(PATIENCE)
+    moving = gevent.spawn(hand_over, old, new, timeout=3600)
+    until(lambda: is_frozen(old, sid))
+    # after one that is not answered in time, others come
+    for _ in range(4):
+        assert client.recv() == "2"
+        client.send("3")
+    slow.may_return.set()
+    assert moving.get(timeout=PATIENCE) == {}
+    assert not slow.seen[1:]
+    for server in (old, new):
+        server.close(0)
+
+
+def test_messages_of_a_session_that_ends_meanwhile_are_seen_before_its_close(
+        slow_servers: tuple[Server, Server, Slow], monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new, slow = slow_servers
+    monkeypatch.setattr(session_module, "CLOSE_GRACE", 3600.0)
+    client = websocket_of(old)
+    (sid,) = old.clients
+    for packet in ("4slow", "4queued"):
+        client.send(packet)
+    assert slow.begun.wait(PATIENCE)
+    until(lambda: old.clients[sid]._session.inbox.messages)
+    moving = gevent.spawn(hand_over, old, new)
+    until(lambda: is_frozen(old, sid))
+    old.clients[sid].close()
+    slow.may_return.set()
+    assert moving.get(timeout=PATIENCE) == {}
+    until(lambda: len(slow.seen) == 3)
+    assert slow.seen == ["slow", "queued", "closed: forced close"]
+
+
+def test_a_session_that_is_closed_meanwhile_takes_no_more_messages(slow_servers: tuple[Server, Server, Slow]) -> None:
+    old, new, slow = slow_servers
+    http = HttpConnection(old.address)
+    sid = polling_sid(http)
+    http.post(f"/engine.io/?EIO=4&transport=polling&sid={sid}", b"4slow")
+    assert slow.begun.wait(PATIENCE)
+    moving = gevent.spawn(hand_over, old, new)
+    until(lambda: is_frozen(old, sid))
+    socket = old.clients[sid]
+    socket.send("last words")
+    socket.close()
+    slow.may_return.set()
+    assert moving.get(timeout=PATIENCE) == {sid: "it is closing"}
+    with pytest.raises(SocketClosed):
+        socket.send("too late")
+    target = f"/engine.io/?EIO=4&transport=polling&sid={sid}"
+    assert http.get(target).text == "4last words\x1e1"
+
+
+def test_what_other_threads_send_moves_along_or_is_refused(servers: tuple[Server, Server]) -> None:
+    old, new = servers
+    clients = [websocket_of(old) for _ in range(4)]
+    sockets = list(old.clients.values())
+    has_begun = threading.Event()
+
+    def send(socket: Any) -> int:
+        """Send numbers until the session has moved. Returns how many were sent."""
+        for number in itertools.count():
+            try:
+                socket.send(str(number))
+            except SocketClosed:
+                return number
+            has_begun.set()
+        raise AssertionError
+
+    pool = ThreadPool(len(sockets))
+    sending = [pool.spawn(send, socket) for socket in sockets]
+    until(has_begun.is_set)
+    assert hand_over(old, new) == {}
+    for socket, task in zip(sockets, sending, strict=True):
+        sent = task.get(timeout=PATIENCE)
+        new.clients[socket.id].send("end")
+        client = clients[sockets.index(socket)]
+        heard = []
+        while (packet := client.recv()) != "4end":
+            heard.append(packet)
+        assert heard == [f"4{number}" for number in range(sent)]
+    pool.kill()
+
+
+def test_sessions_that_do_not_move_in_time_are_named() -> None:
+    old, new = equal_servers()
+    with client_of(old) as client:
+        assert hand_over(old, new, timeout=-1) == {client.sid: "there was no time left"}
+        client.send("goes on")
+        assert client.receive() == "goes on"
+
+
+# -- sessions that are not valid
+
+
+SNAPSHOT = SessionSnapshot("abcd1234", 4, None, False, 0.0, HeartbeatSnapshot(0.0, 0.0, 1.0), (), (), (), {}, "{}",
+                           PollingSnapshot(False, True), None)
+
+
+@pytest.mark.parametrize("changes", [
+    {"entries": (EntrySnapshot(99, ("",), False, True, None),)}, {"heartbeat": HeartbeatSnapshot(0.0, 0.0, inf)},
+    {"expires_at": nan},
+], ids=["packet", "time", "expiry"])
+def test_a_snapshot_that_is_not_valid_is_refused_before_anything_is_touched(changes: dict[str, Any]) -> None:
+    server, _ = equal_servers()
+    server._worker.prepare(SNAPSHOT, None)
+    with pytest.raises(ValueError, match=r"99|no number"):
+        server._worker.prepare(SNAPSHOT._replace(**changes), None)
+
+
+def test_a_session_that_cannot_be_resumed_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    server, _ = equal_servers()
+    prepared = server._worker.prepare(SNAPSHOT, None)
+
+    def fail(*args: object) -> None:
+        raise ValueError("not valid")
+
+    monkeypatch.setattr(Session, "resume", fail)
+    with pytest.raises(ValueError, match="not valid"):
+        prepared.resume()
+    assert server._registry.heartbeat_timer._timer is None
+    assert not server.clients
 
 
 # -- expiry

@@ -168,6 +168,23 @@ def test_the_chart_is_an_image():
     assert "2.00 ×" in picture
 
 
+@pytest.mark.parametrize("transport", ["webtransport", "websocket"])
+def test_the_echoes_of_both_transports_are_measured(monkeypatch: pytest.MonkeyPatch, transport: str) -> None:
+    monkeypatch.setitem(sys.modules, "run", runner)
+    bench = load("webtransport")
+    with bench.running() as (pid, port):
+        figures = bench.measure(pid, port, transport, (2, 3, 100), 0.05)
+    assert set(figures) == set(bench.FIGURES)
+    assert min(figures.values()) > 0
+
+
+def test_a_wrong_echo_over_webtransport_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "run", runner)
+    bench = load("webtransport")
+    with pytest.raises(SystemExit, match="a wrong echo: '5' instead of '40 xx"):
+        bench.echo(lambda message: None, lambda: "5", 1, 10, bench.monotonic() + 60, [])
+
+
 # -- what clients notice of a deploy
 
 @pytest.fixture

@@ -41,6 +41,13 @@ def test_the_workflow_has_the_pythons_of_tox() -> None:
     assert {f"Programming Language :: Python :: 3.{name[3:]}" for name in wanted} <= set(METADATA["classifiers"].splitlines())
 
 
+def test_the_classifiers_name_the_frameworks() -> None:
+    """Those that have an integration; the package is for synchronous Python."""
+    frameworks = {line for line in METADATA["classifiers"].splitlines() if line.startswith("Framework :: ")}
+    assert frameworks == {f"Framework :: {path.name.removesuffix('.py').title()}"
+                          for path in (ROOT / "engineio_wsgi" / "contrib").iterdir() if path.name in ("flask.py", "django")}
+
+
 def test_the_workflow_installs_what_the_tests_start() -> None:
     """What tests/prepare.sh would install as root."""
     needed = set(re.findall(r"missing\+=\((\S+)\)", (ROOT / "tests/prepare.sh").read_text())) - {"chromium"}

@@ -12,6 +12,7 @@ import gevent
 
 from engineio_wsgi.cluster.handover.worker_names import WorkerNames
 from engineio_wsgi.cluster.local.names import FORMER
+from engineio_wsgi.cluster.messages import Refusal
 from engineio_wsgi.engine.registry import WORKER_ID_SIZE
 from engineio_wsgi.errors import OwnerGone, SessionMoves
 from engineio_wsgi.runtime.deadline import Deadline
@@ -22,11 +23,12 @@ T = TypeVar("T")
 
 #: seconds for which a request is sent again
 TIMEOUT = 5.0
-#: seconds until it is sent again
-PERIOD = 0.002
+#: seconds until it is sent again, at first and at most
+FIRST_PERIOD, LAST_PERIOD = 0.002, 0.05
 
 
-def follow(sid: str, names: WorkerNames, sessions: Container[str], forward: Callable[[str], T]) -> T | None:
+def follow(sid: str, names: WorkerNames, sessions: Container[str], forward: Callable[[str], T],
+           whereabouts: Callable[[str], Refusal]) -> T | None:
     """Forward a request to the worker of its session; if the session is moving, follow the session. Blocks.
 
     Args:
@@ -34,6 +36,7 @@ def follow(sid: str, names: WorkerNames, sessions: Container[str], forward: Call
         names: of this process.
         sessions: of this process.
         forward: sends the request to the worker with a name.
+        whereabouts: says where a session is that this process does not have, although it has its worker's name.
 
     Returns:
         What ``forward`` has returned; ``None`` if the session has arrived here meanwhile.
@@ -44,6 +47,7 @@ def follow(sid: str, names: WorkerNames, sessions: Container[str], forward: Call
     owner = sid[:WORKER_ID_SIZE]
     deadline = Deadline(TIMEOUT)
     is_at_former = names.is_own(owner)
+    period = FIRST_PERIOD
     while True:
         try:
             return forward(owner + FORMER if is_at_former else owner)
@@ -59,12 +63,13 @@ def follow(sid: str, names: WorkerNames, sessions: Container[str], forward: Call
         if sid in sessions:
             return None
         if names.is_own(owner):
-            _check_expected(owner, names)
+            _check_expected(sid, whereabouts)
             is_at_former = True
-        gevent.sleep(PERIOD)
+        gevent.sleep(period)
+        period = min(2 * period, LAST_PERIOD)
 
 
-def _check_expected(owner: str, names: WorkerNames) -> None:
-    """Raise `OwnerGone` if no sessions of a worker of this name will arrive any more."""
-    if not names.expects(owner):
+def _check_expected(sid: str, whereabouts: Callable[[str], Refusal]) -> None:
+    """Raise `OwnerGone` if the session cannot be with the process that had the name of its worker before."""
+    if whereabouts(sid) is not Refusal.FORMER:
         raise OwnerGone("the process that had the session is gone")

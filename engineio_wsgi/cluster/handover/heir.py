@@ -25,15 +25,28 @@ from engineio_wsgi.cluster.messages import Call, Kind, Message, MovedConnection,
 from engineio_wsgi.engine.resumption import PreparedSession
 from engineio_wsgi.engine.worker import Worker
 from engineio_wsgi.errors import BadMessage
+from engineio_wsgi.log import Throttle
+from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.connection import Connection, detach
 from engineio_wsgi.runtime.forks import serve
 from engineio_wsgi.runtime.loop import Stream
 
-__all__ = ["Heir", "Neighbourhood"]
+__all__ = ["Heir", "Neighbourhood", "candidate"]
 
 logger = logging.getLogger("engine.cluster")
 
 TAKEN = Message(Kind.TAKEN)
+
+
+def candidate(worker: Worker, fingerprint: str, claims: int = 0) -> Candidate:
+    """What a worker that leaves has to know of this one, whether or not it can be an heir.
+
+    Args:
+        worker: this process as a worker.
+        fingerprint: the configuration that workers must share.
+        claims: how often it has been claimed.
+    """
+    return Candidate(os.getpid(), process.generation, process.ready, process.leaving, worker.resumes, claims, FORMAT, fingerprint)
 
 
 class Neighbourhood(Protocol):
@@ -73,6 +86,8 @@ class Heir:
         self._caller = caller
         self._neighbourhood = neighbourhood
         self._claims = 0
+        #: of the log: what one session lacks, all may lack
+        self._throttle = Throttle()
         #: the broadcasts since a name has come, which its sessions have missed that arrive later
         self._missed: dict[str, list[tuple[Call, bytes]]] = {}
         #: names whose former process keeps sessions
@@ -82,8 +97,7 @@ class Heir:
 
     def candidate(self) -> Candidate:
         """What a worker that leaves has to know of this one."""
-        return Candidate(os.getpid(), process.generation, process.ready, process.leaving, self._worker.resumes, self._claims,
-                         FORMAT, self._neighbourhood.fingerprint)
+        return candidate(self._worker, self._neighbourhood.fingerprint, self._claims)
 
     def answer(self, channel: Channel, message: Message) -> None:
         """Serve a worker that leaves. Blocks until it has nothing more to say.
@@ -95,8 +109,8 @@ class Heir:
         if message.kind is Kind.SEARCH:
             channel.send(self.candidate().message())
             return
-        claim, candidate = Claim.of(message), self.candidate()
-        if not process.takes_sessions or claim != Claim.on(candidate, list(claim.names)) or not candidate.resumes:
+        claim, own = Claim.of(message), self.candidate()
+        if not process.takes_sessions or claim != Claim.on(own, list(claim.names)) or not own.resumes:
             channel.send(Refusal.NOT_TAKEN.message())
             return
         self._claims += 1
@@ -112,6 +126,7 @@ class Heir:
     def _on_end(self, name: str, is_complete: bool) -> None:
         """The worker that leaves has nothing more to give. ``is_complete``: it has no sessions any more."""
         missed = self._missed.pop(name, [])
+        self._names.end_arrival([name])
         if is_complete:
             self._names.expect_no_more([name])
             return
@@ -154,7 +169,8 @@ class Heir:
             name, kind = message.fields
             prepared = self._prepare(channel, message, has_connection=bool(kind))
         except (BadMessage, ValueError, OSError) as error:
-            logger.warning("a session of another worker cannot go on here: %s", error)
+            if self._throttle.passes(str(error), monotonic()):
+                logger.warning("sessions of another worker cannot go on here: %s", error)
             channel.send(Refusal.NOT_TAKEN.message())
             return
         try:

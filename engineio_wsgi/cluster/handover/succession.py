@@ -26,8 +26,9 @@ from engineio_wsgi.cluster.listeners import Listeners
 from engineio_wsgi.cluster.local.calls import LocalCaller
 from engineio_wsgi.cluster.local.channel import PATIENCE, Channel, connect
 from engineio_wsgi.cluster.local.listener import UnixListener
-from engineio_wsgi.cluster.local.names import FORMER, Names
+from engineio_wsgi.cluster.local.names import FORMER, Names, is_listening
 from engineio_wsgi.cluster.messages import Action, Call, Kind, Message, MovedConnection, Refusal
+from engineio_wsgi.engine.registry import WORKER_ID_SIZE
 from engineio_wsgi.engine.worker import Worker
 from engineio_wsgi.errors import BadMessage, OwnerGone
 from engineio_wsgi.runtime.clock import monotonic
@@ -59,16 +60,20 @@ class Plan(NamedTuple):
     Attributes:
         heirs: decides which workers may be claimed.
         workers: if so many answer that can take no sessions, the search ends.
-        search_deadline: returns the time of the monotonic clock until which to search, given the time at which that began.
+        searches_on: whether to search on, given the time of the monotonic clock at which that began, and whether there are
+            workers that can take the sessions, or have not said yet whether they can.
         deadline: of the monotonic clock, for everything.
         close: called when an heir is there: accept no more connections.
+        settle: called when the sessions have moved: blocks until no more connections are accepted. Those that were opened
+            meanwhile move then.
     """
 
     heirs: Heirs
     workers: int
-    search_deadline: Callable[[float], float]
+    searches_on: Callable[[float, bool], bool]
     deadline: float
     close: Callable[[], object]
+    settle: Callable[[], object] = int
 
 
 class Neighbourhood(Protocol):
@@ -131,8 +136,6 @@ class Succession:
     def listen_under(self, name: str, listener: _socket.socket) -> None:
         """Serve the requests of other workers that are sent to another worker's name."""
         self._listeners[name] = UnixListener(self._sockets, name, partial(self.receive, name), listener)
-        if not self._sweeper:
-            self._sweeper = gevent.spawn(self._sweep)
 
     def count_websocket(self, connection: Connection) -> None:
         """Count the WebSocket of a session that has come."""
@@ -145,19 +148,51 @@ class Succession:
     def receive(self, name: str, channel: Channel, message: Message) -> None:
         """Take what another worker has sent to a name of this process. Blocks until it is done."""
         if message.kind is Kind.SEARCH or message.kind is Kind.CLAIM:
-            self.heir.answer(channel, message)
+            try:
+                self.heir.answer(channel, message)
+            finally:
+                self._begin_to_sweep()
         else:
             self._neighbourhood.receive(channel, message, name)
 
+    # -- names of former processes
+
+    def _begin_to_sweep(self) -> None:
+        if self._has_names and not self._sweeper:
+            self._sweeper = gevent.spawn(self._sweep)
+
+    @property
+    def _has_names(self) -> bool:
+        """Whether there are names that may have to be dropped. A worker that leaves gives them away instead."""
+        return self._passage is None and (bool(self._listeners) or self._names.expects_any)
+
     def _sweep(self) -> None:
         """Drop the names that no session has any more, as long as there are any."""
-        while self._listeners and self._passage is None:
+        while self._has_names:
             gevent.sleep(DROP_PERIOD)
-            for name in self._names.drop_unused(self._worker.clients):
-                self.heir.forget(name)
-                listener = self._listeners.pop(name, None)
-                if listener is not None:
-                    listener.close()
+            if self._passage is None:
+                self._drop_names()
+
+    def _drop_names(self) -> None:
+        self._look_for_formers()
+        unused = self._names.drop_unused(self._worker.clients)
+        for listener in [self._listeners.pop(name) for name in unused if name in self._listeners]:
+            listener.close()
+
+    def _look_for_formers(self) -> None:
+        for name in self._names.left_behind:
+            self.look_for_former(name)
+
+    def look_for_former(self, name: str) -> None:
+        """Expect no sessions of a name any more if the process that had it before has ended. Does not block."""
+        if name in self._names.left_behind and not is_listening(self._sockets.address(name + FORMER)):
+            self._names.expect_no_more([name])
+            self.heir.forget(name)
+
+    def whereabouts(self, sid: str) -> Refusal:
+        """What to tell a worker that asks for a session which is not here."""
+        self.look_for_former(sid[:WORKER_ID_SIZE])
+        return self._names.whereabouts(sid)
 
     # -- calls
 
@@ -211,7 +246,7 @@ class Succession:
         return receive("" if name == self._names.first else name)
 
     def _elsewhere(self, sid: str) -> int | Refusal:
-        refusal = self._names.whereabouts(sid)
+        refusal = self.whereabouts(sid)
         return 0 if refusal is Refusal.UNKNOWN else refusal
 
     def _filter_of(self, name: str) -> Callable[[str], bool] | None:
@@ -228,18 +263,31 @@ class Succession:
 
     # -- the search
 
-    def _found(self) -> list[tuple[Candidate, str]]:
-        """The workers that can take the sessions, each with one of its names, those first that the fewest have claimed."""
+    def _found(self) -> tuple[list[tuple[Candidate, str]], bool]:
+        """The workers that can take the sessions, each with one of its names, those first that the fewest have claimed.
+
+        Also returns whether others may be able to: they do not serve yet, or do not answer at the moment.
+        """
         found: dict[int, tuple[Candidate, str]] = {}
+        undecided: set[str] = set()
 
         def ask(name: str) -> None:
-            with suppress(OSError, OwnerGone, BadMessage):
+            try:
                 candidate = self._ask(name)
-                if candidate.ready and not candidate.leaving and self._is_suitable(candidate):
+            except TimeoutError:
+                undecided.add(name)
+            except (OSError, OwnerGone, BadMessage) as error:
+                logger.debug("= the worker %s does not say whether it can take sessions: %s", name, error)
+            else:
+                if candidate.leaving:
+                    return
+                if not candidate.ready:
+                    undecided.add(name)
+                elif self._is_suitable(candidate):
                     found.setdefault(candidate.process, (candidate, name))
 
         gevent.joinall([gevent.spawn(ask, name) for name in self._caller.others()])
-        return sorted(found.values(), key=lambda each: (each[0].claims, each[0].process))
+        return sorted(found.values(), key=lambda each: (each[0].claims, each[0].process)), bool(undecided)
 
     def _ask(self, name: str) -> Candidate:
         deadline = monotonic() + SEARCH_TIMEOUT
@@ -266,15 +314,16 @@ class Succession:
 
     def _claim(self, plan: Plan) -> Channel | None:
         """Search until a worker has accepted the claim. Returns the channel to it; ``None`` if there is none in time."""
-        began = monotonic()
-        while monotonic() < plan.search_deadline(began):
-            found = self._found()
+        began, is_hopeful = monotonic(), True
+        while plan.searches_on(began, is_hopeful):
+            found, others_may = self._found()
             chosen = plan.heirs([candidate for candidate, _ in found])
             for candidate, name in found:
                 if candidate in chosen and (channel := self._claim_one(candidate, name)) is not None:
                     return channel
             if not found and len(self._unsuitable) >= plan.workers:
                 return None
+            is_hopeful = bool(found) or others_may
             gevent.sleep(SEARCH_PERIOD)
         return None
 
@@ -308,20 +357,27 @@ class Succession:
             return False
         began = monotonic()
         plan.close()
-        reasons = self._move(channel, plan.deadline)
+        reasons = self._move(channel, plan, {})
         for _ in range(MAX_HEIRS):
             if not RETRIED & set(reasons.values()) or (channel := self._claim(plan)) is None:
                 break
-            reasons = self._move(channel, plan.deadline)
+            reasons = self._move(channel, plan, reasons)
         _report(reasons, monotonic() - began)
         return True
 
-    def _move(self, channel: Channel, deadline: float) -> dict[str, str]:
+    def _move(self, channel: Channel, plan: Plan, reasons: dict[str, str]) -> dict[str, str]:
+        """Move the sessions to one heir. Returns why sessions stay; ``reasons`` is the same of an heir before."""
         passage = self._passage = Passage(self._worker, channel, self._names.name_of)
         given = self._give_names(passage)
-        reasons = self._worker.move_sessions(passage, deadline)
+        stays = {sid: reason for sid, reason in reasons.items() if reason not in RETRIED}
+        reasons = self._worker.move_sessions(passage, plan.deadline, stays=stays)
         if not passage.is_broken:
             self._give_idle(passage)
+            plan.settle()
+            # requests that were under way may have opened others
+            reasons = self._worker.move_sessions(passage, plan.deadline, stays=reasons)
+        if not passage.is_broken:
+            self._look_for_formers()
             is_complete = not self._worker.clients and not self._names.expects_any
             passage.ask(Message(Kind.END, ("complete",) if is_complete else ()))
         if passage.is_broken:
@@ -371,6 +427,8 @@ class Succession:
         """In a forked child: the sockets are the parent's."""
         for listener in [*self._listeners.values(), *self._former]:
             listener.after_fork()
+        if self._sweeper is not None:
+            self._sweeper.kill(block=False)
 
 
 def _report(reasons: dict[str, str], seconds: float) -> None:

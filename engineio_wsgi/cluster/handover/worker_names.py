@@ -6,6 +6,7 @@ several. Plain state: knows no sockets.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from engineio_wsgi.cluster.messages import Refusal
@@ -28,6 +29,8 @@ class WorkerNames:
         self._given_away: set[str] = set()
         #: names whose sessions may still be with the process that had the name before
         self._expected: set[str] = set()
+        #: how many workers give sessions with a name at the moment
+        self._arriving: Counter[str] = Counter()
 
     def __contains__(self, name: object) -> bool:
         """Whether a broadcast of this process must not be sent to this name: it leads here, or did."""
@@ -55,8 +58,14 @@ class WorkerNames:
         self._given_away.discard(name)
 
     def expect(self, names: Iterable[str]) -> None:
-        """Sessions with these names are about to arrive."""
-        self._expected.update(names)
+        """Sessions with these names arrive from now on, until :meth:`end_arrival`."""
+        for name in names:
+            self._expected.add(name)
+            self._arriving[name] += 1
+
+    def end_arrival(self, names: Iterable[str]) -> None:
+        """The worker that gave these sessions has nothing more to give. It may keep some of them until it ends."""
+        self._arriving -= Counter(names)
 
     def expect_no_more(self, names: Iterable[str]) -> None:
         """The process that had the names before has none of their sessions any more."""
@@ -70,6 +79,11 @@ class WorkerNames:
     def expects_any(self) -> bool:
         """Whether sessions may still arrive."""
         return bool(self._expected)
+
+    @property
+    def left_behind(self) -> list[str]:
+        """The names whose sessions do not arrive at the moment, but may be with the process that had the name before."""
+        return [name for name in self._expected if name not in self._arriving]
 
     def drop_unused(self, sids: Iterable[str]) -> list[str]:
         """Drop taken names that no session has any more, and none is expected to have. Returns them.

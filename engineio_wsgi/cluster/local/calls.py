@@ -32,7 +32,7 @@ RETRY_PERIOD = 0.005
 
 
 class LocalCaller:
-    """Asks the workers of this machine. Without :meth:`tell_all`, from any thread, with gevent and without it.
+    """Asks the workers of this machine. Any thread may do so, with and without gevent; to tell them something, only the hub's.
 
     Args:
         names: of their sockets.

@@ -120,7 +120,7 @@ class Channel:
 
     def _receive_record(self, deadline: float | None) -> bytes:
         while True:
-            # no answer is so fast that a try before the wait would succeed
+            # to read before the wait would be useless: no answer comes so fast
             in_time = _wait(self._sock, READ, deadline)
             try:
                 data, beside, flags, _ = self._records.recvmsg(RECORD_SIZE, _BESIDE_SIZE, CLOSE_ON_EXEC)
@@ -189,14 +189,17 @@ class Channel:
         """
         if self._cut_short:
             return None
+        self._require_socket()
+        self.confirm()
+        return self._descriptors.pop()
+
+    def _require_socket(self) -> None:
         if len(self._descriptors) != 1:
             raise BadMessage(f"expected one file descriptor, got {len(self._descriptors)}")
         if not stat.S_ISSOCK(os.fstat(self._descriptors[0]).st_mode):
             raise BadMessage("the file descriptor is not that of a socket")
-        self.confirm()
-        return self._descriptors.pop()
 
-    # -- what moves
+    # -- sessions that move
 
     def take_descriptor(self) -> int | None:
         """The file descriptor that came beside the last message; ``None`` if there was none, or this process has too many.
@@ -204,12 +207,9 @@ class Channel:
         Raises:
             BadMessage: more than one has come, or it is no socket's.
         """
-        if len(self._descriptors) != 1:
-            if self._descriptors:
-                raise BadMessage(f"{len(self._descriptors)} file descriptors came, and not one")
+        if not self._descriptors:
             return None
-        if not stat.S_ISSOCK(os.fstat(self._descriptors[0]).st_mode):
-            raise BadMessage("the file descriptor that came is no socket's")
+        self._require_socket()
         return self._descriptors.pop()
 
     def last_messages(self) -> list[Message]:

@@ -26,8 +26,8 @@ __all__ = ["UnixListener"]
 
 logger = logging.getLogger("engine.cluster")
 
-#: channels at a time; further ones wait in the kernel's queue. Each carries a request that counts in another worker, too, or is
-#: one of the few idle ones
+#: open channels; further ones wait in the kernel's queue. Few are idle. Each of the others carries one request, which another
+#: worker has accepted within its own limits
 MAX_CHANNELS = 10_000
 #: seconds until the next attempt to accept, if no file descriptor was left
 ACCEPT_PAUSE = 0.1
@@ -116,9 +116,8 @@ class UnixListener:
         """Accept no more channels; requests under way may finish. Harmless if repeated."""
         if self._closed:
             return
-        self._closed = self._released = True
-        self._greenlet.kill()
-        self._listener.close()
+        self._released = True
+        self.give_away()
         self._names.release(self._worker_id)
         for channel in self._idle:
             channel.shut_down()

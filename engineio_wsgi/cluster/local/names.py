@@ -11,20 +11,19 @@ import errno
 import os
 import re
 import socket
-import stat
 import struct
 import sys
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from tempfile import gettempdir
 from typing import Protocol
 
 from engineio_wsgi.cluster.local.records import make_socket
 from engineio_wsgi.runtime.forks import reserve_names
+from engineio_wsgi.runtime.private_folders import folder_of_user, is_private, make_private
 
-__all__ = ["FORMER", "AbstractNames", "Folder", "Names", "belongs_to_us", "choose_names", "is_worker_id", "listening_names",
-           "short_mark", "user_prefix"]
+__all__ = ["FORMER", "AbstractNames", "Folder", "Names", "belongs_to_us", "choose_names", "is_listening", "is_worker_id",
+           "listening_names", "short_mark", "user_prefix"]
 
 #: the beginning of a session id, which becomes a part of a file's name
 _WORKER_ID = re.compile(r"[0-9A-Za-z_-]{4}")
@@ -128,12 +127,9 @@ class Folder:
             FileExistsError: the id is taken.
             OSError: other users can write into the directory, or such sockets cannot be made here.
         """
-        with suppress(FileExistsError):
-            self._path.mkdir(mode=0o700)
-        if not _is_private(self._path):
-            raise PermissionError(f"{self._path} is not a directory of this user with mode 0700; remove it")
+        make_private(self._path)
         for path in self._sockets():
-            if not _is_alive(str(path)):
+            if not is_listening(str(path)):
                 path.unlink(missing_ok=True)
         # it gets its name once it listens: before that, it looks like the socket of a killed worker
         unnamed = self._path / f".{worker_id}.{os.getpid()}"
@@ -154,10 +150,10 @@ class Folder:
 
     def workers(self) -> list[str]:
         """See :class:`Names`."""
-        return sorted(path.name for path in self._sockets() if _is_alive(str(path)))
+        return sorted(path.name for path in self._sockets() if is_listening(str(path)))
 
     def _sockets(self) -> list[Path]:
-        return [path for path in self._path.iterdir() if is_worker_id(path.name)] if _is_private(self._path) else []
+        return [path for path in self._path.iterdir() if is_worker_id(path.name)] if is_private(self._path) else []
 
 
 def _listen(address: str) -> _socket.socket:
@@ -172,16 +168,8 @@ def _listen(address: str) -> _socket.socket:
     return sock
 
 
-def _is_private(path: Path) -> bool:
-    """Whether the path is a directory that only this user can enter."""
-    try:
-        status = path.lstat()
-    except FileNotFoundError:
-        return False
-    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077
-
-
-def _is_alive(address: str) -> bool:
+def is_listening(address: str) -> bool:
+    """Whether a process listens on the address of a worker. Does not block."""
     sock = make_socket()
     sock.setblocking(False)
     try:
@@ -199,8 +187,7 @@ def choose_names(group: str) -> Names:
     """The names of a group's workers on this platform."""
     if sys.platform == "linux":
         return AbstractNames(group)
-    folder = os.environ.get("XDG_RUNTIME_DIR") or gettempdir()
-    return Folder(Path(folder) / f"engineio_wsgi-{os.geteuid()}-{short_mark(group)}")
+    return Folder(folder_of_user(short_mark(group)))
 
 
 def short_mark(group: str) -> str:
@@ -224,6 +211,6 @@ def belongs_to_us(sock: _socket.socket) -> bool:
     option = getattr(socket, "SO_PEERCRED", None)
     if option is None:
         # no other user can enter the directory of the socket
-        return _is_private(Path(sock.getpeername() or sock.getsockname()).parent)
+        return is_private(Path(sock.getpeername() or sock.getsockname()).parent)
     _, user, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size))
     return bool(user == os.geteuid())

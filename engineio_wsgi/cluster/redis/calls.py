@@ -1,4 +1,4 @@
-"""Calls to the workers of all machines over Redis: the channels of a group, and what those who call have in common.
+"""Calls to the workers of all machines over Redis: the channels of a group, and the base class of the callers.
 
 Owns the names of the channels. Knows Redis only as publish and subscribe.
 """

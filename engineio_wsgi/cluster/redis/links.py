@@ -18,7 +18,7 @@ from engineio_wsgi.cluster.messages import Action, Call, Kind, Message, read_res
 from engineio_wsgi.cluster.redis.calls import RedisCaller
 from engineio_wsgi.cluster.redis.envelope import NO_LINK, Envelope
 from engineio_wsgi.cluster.redis.login import RedisConnector
-from engineio_wsgi.cluster.redis.pubsub import Outgoing, PubSub
+from engineio_wsgi.cluster.redis.pubsub import Publication, PubSub
 from engineio_wsgi.cluster.redis.reliable_link import Conversation, ReliableLink
 from engineio_wsgi.cluster.rpc import CALL_TIMEOUT, Answers
 from engineio_wsgi.errors import BadMessage, ConfigurationError, OwnerGone, Unreachable
@@ -97,7 +97,7 @@ class RedisLinks(RedisCaller):
         self._connector = RedisConnector(location, self._channels.slot_key)
         #: of the monotonic clock: when the loop last ran, as far as it is known, and until when new conversations wait
         self._awake_at = self._held_until = monotonic()
-        # without a message, it has no effect
+        # an envelope without a message has no effect
         probe = Envelope(name).pack(b"")
         self._pubsub = PubSub(self._connector, [self._channels.of(name), self._channels.all], probe, self._receive,
                               self._on_reconnected, lambda lost: announce("cluster_lost", lost))
@@ -163,7 +163,7 @@ class RedisLinks(RedisCaller):
             elif (link := self._links.get(receiver)) is not None:
                 link.note_present()
 
-        return self._pubsub.publish(Outgoing(self._channels.of(receiver), data, False, heard))
+        return self._pubsub.publish(Publication(self._channels.of(receiver), data, False, heard))
 
     def _note_absent(self, name: str, now: float) -> None:
         """No connection listened to a worker's channel: the worker is gone, or has only lost its connection to Redis.
@@ -261,7 +261,7 @@ class RedisLinks(RedisCaller):
     def _post_call(self, channel: bytes, number: int, message: Message, heard: Callable[[int], object] | None = None) -> bool:
         envelope = Envelope(self.name, conversation=number)
         # a caller that waits for an answer gets an error, so the call must not be carried out later
-        return self._pubsub.publish(Outgoing(channel, envelope.pack(message.encode()), number == 0 and heard is None, heard))
+        return self._pubsub.publish(Publication(channel, envelope.pack(message.encode()), number == 0 and heard is None, heard))
 
     def _ask(self, channel: bytes, message: Message) -> dict[str, int]:
         """See :class:`RedisCaller`. No results while Redis is away."""
@@ -299,7 +299,6 @@ class RedisLinks(RedisCaller):
 
     def close(self, timeout: float) -> None:
         """Send queued messages, for ``timeout`` seconds at most, and unsubscribe."""
-        self._timer.stop()
         self._timer.close()
         self._pubsub.close(timeout)
         for name in list(self._links):

@@ -46,25 +46,23 @@ _COMMAND = re.compile(r"the '([a-z|]+)' command")
 TIMEOUT = 5.0
 
 
-class _GeventConnection(GeventConnection):
+class _Held:
+    """The base class of connections whose sockets have no use in a forked child."""
+
+    def on_socket(self, sock: GeventSocket) -> None:
+        hold(sock)
+
+
+class _GeventConnection(_Held, GeventConnection):
     """redis-py's connection over a gevent socket, which blocks the calling greenlet only."""
 
-    def on_socket(self, sock: GeventSocket) -> None:
-        hold(sock)
 
-
-class _GeventSSLConnection(GeventSSLConnection):
+class _GeventSSLConnection(_Held, GeventSSLConnection):
     """The same with TLS."""
 
-    def on_socket(self, sock: GeventSocket) -> None:
-        hold(sock)
 
-
-class _GeventUnixConnection(GeventUnixConnection):
+class _GeventUnixConnection(_Held, GeventUnixConnection):
     """The same over a Unix socket."""
-
-    def on_socket(self, sock: GeventSocket) -> None:
-        hold(sock)
 
 
 class RedisConnector:
@@ -80,8 +78,8 @@ class RedisConnector:
         self.location = location
         self._in_hub = in_hub
         self._slot_key = slot_key
-        #: in a Redis Cluster, a channel belongs to a node; elsewhere there is only one
-        self.sharded = location.finder == "cluster"
+        #: the commands for channels. In a Redis Cluster, a channel belongs to a node; elsewhere there is only one
+        self.publish, self.subscribe = ("SPUBLISH", "SSUBSCRIBE") if location.finder == "cluster" else ("PUBLISH", "SUBSCRIBE")
 
     def connect(self) -> RedisPyConnection:
         """A connection of redis-py to the server of the channels. Blocks, as its methods do, for :data:`TIMEOUT` at most.

@@ -47,20 +47,19 @@ class OneShotClient(RedisCaller):
         """
         name = CLIENT_MARK + secrets.token_urlsafe(NAME_BYTES)
         data = Envelope(name, conversation=1).pack(message.encode())
-        verbs = ("SSUBSCRIBE", "SPUBLISH") if self._connector.sharded else ("SUBSCRIBE", "PUBLISH")
+        connector = self._connector
         connections: list[RedisPyConnection] = []
         try:
-            connections.append(self._connector.connect())
-            listener = connections[0]
-            listener.send_command(verbs[0], self._channels.of(name))
+            connections.append(listener := connector.connect())
+            listener.send_command(connector.subscribe, self._channels.of(name))
             listener.read_response()
-            connections.append(self._connector.connect())
-            connections[1].send_command(verbs[1], channel, data)
-            return _collect(listener, connections[1].read_response())
+            connections.append(sender := connector.connect())
+            sender.send_command(connector.publish, channel, data)
+            return _collect(listener, sender.read_response())
         except Unreachable as error:
             raise ConnectionError(str(error)) from error
         except NoPermissionError as error:
-            raise ConnectionError(self._connector.refused(error)) from error
+            raise ConnectionError(connector.refused(error)) from error
         except LOST as error:
             raise ConnectionError(f"the connection to Redis was lost, and the call may have been carried out: {error}") from error
         finally:

@@ -1,8 +1,8 @@
 """Publishing and subscribing on a Redis that workers of several machines share, over one connection.
 
-Owns the connection, its reconnection, and the messages that wait for it. All messages that are published until the event loop
-has nothing else to do go out as one pipeline, and the publisher learns how many subscribers have received each. Knows nothing of
-their content.
+Owns the connection, its reconnection, and the messages that wait for it. Messages that are published until the event loop has
+nothing else to do go out as one pipeline of limited length, and the publisher learns how many subscribers have received each.
+Knows nothing of their content.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from engineio_wsgi.runtime.clock import monotonic
 from engineio_wsgi.runtime.deadline import Deadline
 from engineio_wsgi.runtime.loop import IoLoop, Watcher
 
-__all__ = ["Outgoing", "PubSub"]
+__all__ = ["PubSub", "Publication"]
 
 logger = logging.getLogger("engine.cluster")
 
@@ -34,6 +34,9 @@ MAX_WAITING = 16_000_000
 FIRST_RETRY, LAST_RETRY = 0.05, 1.0
 #: seconds for which a message is kept at most, to send others with it
 MAX_DELAY = 0.001
+#: messages that are sent at once. With more in one batch, the requests of many clients go round all workers together, and only
+#: one process at a time has something to do
+MAX_BATCH = 16
 #: seconds between two checks whether all messages have been received
 FLUSH_PAUSE = 0.005
 #: switches to RESP3, where one connection may publish and subscribe (Redis 6)
@@ -42,7 +45,7 @@ CONFIRMATIONS = (b"subscribe", b"ssubscribe")
 MESSAGES = (b"message", b"smessage")
 
 
-class Outgoing(NamedTuple):
+class Publication(NamedTuple):
     """A message to publish.
 
     Attributes:
@@ -78,24 +81,23 @@ class PubSub:
         self._receive = receive
         self._on_up = on_up
         self._on_down = on_down
-        self._queue: deque[Outgoing] = deque()
-        self._sent: deque[Outgoing] = deque()
+        self._queue: deque[Publication] = deque()
+        self._sent: deque[Publication] = deque()
         self._waiting = 0
         self._loop: IoLoop = gevent.get_hub().loop
         #: fires when the loop has nothing else to do
         self._idle = self._loop.idle()
-        #: fires if it always has; ``None`` if nothing is about to be sent
+        #: fires if the loop stays busy; ``None`` if nothing is about to be sent
         self._late: Watcher | None = None
         #: set once all subscriptions are confirmed, or the connection is lost
         self._settled = Event()
         self._unconfirmed = 0
         self._lost: AsyncResult = AsyncResult()
         self._connection: RedisConnection | None = None
-        #: whether Redis is there
+        #: whether Redis is connected
         self.connected = False
-        #: of the monotonic clock: since when
+        #: since when, on the monotonic clock
         self.connected_since = 0.0
-        self._publish, self._subscribe = ("SPUBLISH", "SSUBSCRIBE") if connector.sharded else ("PUBLISH", "SUBSCRIBE")
         self._throttle = Throttle()
         self._greenlet = gevent.Greenlet(self._keep_connected)
 
@@ -112,7 +114,8 @@ class PubSub:
         self._greenlet.start()
 
     def _connect(self, first: bool = False) -> None:
-        connection, (_, listeners) = self._connector.open(("PING",), (self._publish, self._channels[0], self._probe))
+        connector = self._connector
+        connection, (_, listeners) = connector.open(("PING",), (connector.publish, self._channels[0], self._probe))
         self._lost = AsyncResult()
         self._unconfirmed = len(self._channels)
         self._settled.clear()
@@ -121,11 +124,11 @@ class PubSub:
             if first and listeners:
                 raise FileExistsError(f"another connection has subscribed to {self._channels[0].decode()} already")
             # each subscription by itself: in a Redis Cluster, too, all have the same slot
-            self._connection.send(HELLO + b"".join([pack_command(self._subscribe, each) for each in self._channels]))
+            self._connection.send(HELLO + b"".join([pack_command(connector.subscribe, each) for each in self._channels]))
             Deadline(TIMEOUT).wait(self._settled)
             if self._unconfirmed:
                 late = TimeoutError(f"it has not confirmed a subscription for {TIMEOUT:g} s")
-                raise Unreachable(self._connector.refused(self._lost.value or late))
+                raise Unreachable(connector.refused(self._lost.value or late))
         except BaseException:
             self._disconnect()
             raise
@@ -198,18 +201,21 @@ class PubSub:
 
     # -- publishing
 
-    def publish(self, outgoing: Outgoing) -> bool:
+    def publish(self, publication: Publication) -> bool:
         """Publish a message. Does not block.
 
         Returns:
             Whether it will be published. ``False`` if too much is waiting, or Redis is away and the message does not wait for it.
         """
-        if not (self.connected or outgoing.lasting) or self._waiting > MAX_WAITING:
+        if not (self.connected or publication.lasting) or self._waiting > MAX_WAITING:
             return False
-        self._queue.append(outgoing)
-        self._waiting += len(outgoing.data)
+        self._queue.append(publication)
+        self._waiting += len(publication.data)
         if self.connected:
-            self._flush_soon()
+            if len(self._queue) >= MAX_BATCH:
+                self._flush()
+            else:
+                self._flush_soon()
         return True
 
     def _flush_soon(self) -> None:
@@ -232,7 +238,7 @@ class PubSub:
             return
         self._queue = deque()
         self._sent.extend(batch)
-        self._connection.send(b"".join([pack_command(self._publish, each.channel, each.data) for each in batch]))
+        self._connection.send(b"".join([pack_command(self._connector.publish, each.channel, each.data) for each in batch]))
 
     def flush(self, timeout: float) -> None:
         """Block until Redis has all published messages, for ``timeout`` seconds at most."""

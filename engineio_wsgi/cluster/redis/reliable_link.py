@@ -1,4 +1,4 @@
-"""A reliable link between two workers over channels that may lose messages: in order and once, or the link fails.
+"""A reliable link between two workers over channels that may lose messages. Messages arrive once and in order, or the link fails.
 
 Owns the sequence numbers, the unacknowledged messages, and the conversations on the link. Knows nothing of Redis, and nothing of
 the messages' content. As in TCP, messages that were lost are sent again, and duplicates are dropped. A link that either side has
@@ -31,7 +31,7 @@ ACK_DELAY = 0.05
 MAX_UNACKED = 16_000_000
 #: received bytes that are acknowledged at once
 ACK_SIZE = 262_144
-#: in the head of the end of a conversation: the message that began it is withdrawn
+#: the field of an END message that withdraws the first message of the conversation
 WITHDRAWN = "withdrawn"
 
 
@@ -197,7 +197,8 @@ class ReliableLink:
         self._link = secrets.randbits(32) or 1
         self._sent = 0
         self._unacked: deque[tuple[int, int, bytes]] = deque()
-        self._unacked_size = 0
+        #: bytes of the messages that are not acknowledged
+        self.unacked_size = 0
         #: the other side's mark; 0 until something has arrived
         self._other_link = NO_LINK
         self._arrived = 0
@@ -221,11 +222,6 @@ class ReliableLink:
     def listens(self) -> bool:
         """Whether the other worker listens, as far as it is known."""
         return not self._absent_since
-
-    @property
-    def unacked_size(self) -> int:
-        """Bytes of the messages that are not acknowledged."""
-        return self._unacked_size
 
     @property
     def idle(self) -> bool:
@@ -289,11 +285,11 @@ class ReliableLink:
         Raises:
             OwnerGone: too much waits for the other worker already.
         """
-        if self._unacked_size > MAX_UNACKED and not beyond_limit:
-            raise OwnerGone(f"{self._unacked_size} bytes wait for it")
+        if self.unacked_size > MAX_UNACKED and not beyond_limit:
+            raise OwnerGone(f"{self.unacked_size} bytes wait for it")
         self._sent += 1
         self._unacked.append((self._sent, conversation, message))
-        self._unacked_size += len(message)
+        self.unacked_size += len(message)
         self._post(self._sent, conversation, message)
         return self._sent
 
@@ -306,7 +302,7 @@ class ReliableLink:
         for position, (each, conversation, message) in enumerate(self._unacked):
             if each == number:
                 self._unacked[position] = (number, conversation, b"")
-                self._unacked_size -= len(message)
+                self.unacked_size -= len(message)
 
     def repeat_all(self) -> None:
         """Repeat all unacknowledged messages."""
@@ -373,7 +369,7 @@ class ReliableLink:
             self._deliver(conversation, message)
 
     def _reset(self, envelope: Envelope) -> None:
-        """The other side has forgotten the link."""
+        """The other side has begun the link anew."""
         if self._other_link != NO_LINK:
             self.fail()
         self._other_link = envelope.link
@@ -382,7 +378,7 @@ class ReliableLink:
     def _take_ack(self, arrived: int) -> None:
         unacked = self._unacked
         while unacked and unacked[0][0] <= arrived:
-            self._unacked_size -= len(unacked.popleft()[2])
+            self.unacked_size -= len(unacked.popleft()[2])
         if self._repeated and arrived >= self._repeated:
             self._repeated = 0
             self.repeat_all()
@@ -405,7 +401,6 @@ class ReliableLink:
 
     def _stop_timer(self) -> None:
         if self._ack_timer is not None:
-            self._ack_timer.stop()
             self._ack_timer.close()
             self._ack_timer = None
 
@@ -429,7 +424,7 @@ class ReliableLink:
         conversations = list(self._conversations.values())
         self._conversations.clear()
         self._unacked.clear()
-        self._unacked_size = 0
+        self.unacked_size = 0
         for conversation in conversations:
             conversation.finish()
 

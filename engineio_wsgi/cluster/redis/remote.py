@@ -118,7 +118,7 @@ class RedisExchange:
         return {ENDED: self._conversation.ended}
 
     def confirm(self) -> None:
-        """The link has acknowledged the request."""
+        """Nothing to do: the link acknowledges the request."""
 
     def take_connection(self) -> int | None:
         """The connection itself stays on its machine: this worker gets one end of a socket pair, which carries its bytes."""
@@ -131,7 +131,7 @@ class RedisExchange:
         return int(far.detach())
 
     def finish(self, message: Message) -> None:
-        """The other worker expects nothing more."""
+        """Send the last message. The other worker need not be told that the conversation ends."""
         self._conversation.send(message)
         self._conversation.end(tell=False)
 

@@ -102,6 +102,5 @@ class RedisConnection:
     def close(self) -> None:
         """Close it; no callback is called any more. Harmless if repeated."""
         self._on_lost = self._on_reply = lambda _: None
-        self._timer.stop()
         self._timer.close()
         self._connection.close()

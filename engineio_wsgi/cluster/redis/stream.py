@@ -48,8 +48,7 @@ class Stream:
         elif message.kind is Kind.ROOM:
             self._make_room(read_number("".join(message.fields)))
             return
-        if self._on_readable is not None:
-            self._on_readable()
+        self._fire()
 
     def _make_room(self, size: int) -> None:
         if size > self.unsent:

@@ -3,8 +3,7 @@
 
    batches.py and runtime/sends.py say what the functions do, and are the reference: what is not the plain case is left to
    Python. */
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "../../c_module.h"
 #include <errno.h>
 #include <stdint.h>
 #include <string.h>
@@ -482,19 +481,6 @@ static PyMethodDef functions[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static PyModuleDef_Slot slots[] = {
-#ifdef Py_GIL_DISABLED
-    {Py_mod_gil, Py_MOD_GIL_USED},
-#endif
-    {0, NULL},
-};
+static PyModuleDef_Slot slots[] = {LAST_SLOTS};
 
-static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "engineio_wsgi.protocol.websocket.c_batches", NULL, 0, functions, slots, NULL, NULL, NULL,
-};
-
-PyMODINIT_FUNC
-PyInit_c_batches(void)
-{
-    return PyModuleDef_Init(&definition);
-}
+MODULE(c_batches, "engineio_wsgi.protocol.websocket.c_batches", functions, slots)

@@ -12,7 +12,8 @@ from websockets.frames import EXTERNAL_CLOSE_CODES, CloseCode
 
 from engineio_wsgi.errors import FrameError
 
-__all__ = ["MAX_CONTROL", "Close", "Item", "Opcode", "Ping", "Pong", "Violation", "is_sendable", "parse_close", "wrong"]
+__all__ = ["CONTROL", "MAX_CONTROL", "Close", "Item", "Opcode", "Ping", "Pong", "Violation", "is_sendable", "parse_close",
+           "wrong"]
 
 #: bytes of a control frame's payload
 MAX_CONTROL = 125
@@ -61,6 +62,8 @@ class Violation:
 
 #: the output of a decoder; ``str`` and ``bytes`` are text and binary messages
 Item = str | bytes | Ping | Pong | Close | Violation
+#: frames that an honest client sends now and then
+CONTROL = (Ping, Pong)
 
 
 def is_sendable(code: int) -> bool:

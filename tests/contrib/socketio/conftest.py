@@ -12,14 +12,13 @@ import pytest
 import socketio
 from gevent.pywsgi import WSGIServer
 from support.factories import stopped_afterwards
-from support.node import Driver, find_chromium, node_modules
+from support.node import Browser, Driver, node_modules
 from support.serving import EventLog
 
 import engineio_wsgi
 from engineio_wsgi.contrib.socketio import Server
 
 HERE = Path(__file__).parent
-BROWSER = HERE.parents[1] / "interop" / "drivers" / "browser.js"
 #: what a browser loads, from each site
 FILES = {"/page.html": str(HERE / "page.html"), "/client_core.js": str(HERE / "client_core.js"),
          "/socket.io.min.js": str(node_modules() / "socket.io-client" / "dist" / "socket.io.min.js")}
@@ -115,7 +114,7 @@ def site() -> Iterator[Callable[..., Site]]:
     yield from stopped_afterwards(Site)
 
 
-class Page(Driver):
+class Page:
     """The official client in a page of Chromium, driven as `node_client.js`.
 
     Args:
@@ -124,31 +123,30 @@ class Page(Driver):
     """
 
     def __init__(self, url: str, options: str) -> None:
-        super().__init__(str(BROWSER), find_chromium())
-        self.events.wait("ready")
-        super().tell("goto", url=f"{url}/page.html")
-        self.events.wait("loaded")
-        super().tell("run", script=f"start({options})")
+        self._browser = Browser()
+        self.events = self._browser.events
+        self._browser.goto(f"{url}/page.html")
+        self._browser.tell("run", script=f"start({options})")
 
     def tell(self, op: str, **fields: Any) -> None:
         """Send one command."""
-        super().tell("run", script=f"client.{op}({json.dumps(fields)})")
+        self._browser.tell("run", script=f"client.{op}({json.dumps(fields)})")
 
     def stop(self) -> None:
         """End the browser; the page must have nothing to complain about."""
-        super().stop()
+        self._browser.stop()
         assert self.events.of("page_error") == []
 
 
 @pytest.fixture
-def drive() -> Iterator[Callable[..., Driver]]:
+def drive() -> Iterator[Callable[..., Driver | Page]]:
     """A factory of clients in processes of their own: ``drive("socket.io-client", url, options)``.
 
     In place of the package of npm: ``"python"``, ``"chromium"``.
     """
-    running: list[Driver] = []
+    running: list[Driver | Page] = []
 
-    def start(client: str, *arguments: str) -> Driver:
+    def start(client: str, *arguments: str) -> Driver | Page:
         if client == "chromium":
             running.append(Page(*arguments))
             return running[-1]

@@ -13,12 +13,11 @@ from typing import Any
 
 import pytest
 from support.deployment import Program, free_port, is_reachable
-from support.node import Driver, find_chromium, node_modules
+from support.node import Browser, node_modules
 
 pytestmark = pytest.mark.ours
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
-BROWSER = Path(__file__).parents[2] / "interop" / "drivers" / "browser.js"
 CLIENT = "https://cdn.socket.io/4.8.1/socket.io.min.js"
 
 
@@ -111,24 +110,18 @@ def test_an_example_in_one_process(name: str, tmp_path: Path, drive: Any) -> Non
 
 def test_the_chat_in_a_browser(example: Any, tmp_path: Path) -> None:
     site = example("socketio_flask")
-    browser = Driver(str(BROWSER), find_chromium())
+    browser = Browser()
     try:
-        browser.events.wait("ready")
         bundle = node_modules() / "socket.io-client" / "dist" / "socket.io.min.js"
         browser.tell("route", url=CLIENT, path=str(bundle))
         name, _, value = site.cookie("POST", "/login", "user=tobi").partition("=")
         browser.tell("cookies", cookies=[{"name": name, "value": value, "url": site.url}])
-        browser.tell("goto", url=f"{site.url}/?room=kitchen")
-        browser.events.wait("loaded")
-        wait = ("new Promise((done) => { const look = () => (%s) ? done(document.body.innerText) : setTimeout(look, 10); "
-                "look(); })")
-        browser.tell("run", script=wait % "document.querySelector('#state').textContent == 'in the room kitchen'")
-        assert "You are tobi" in browser.events.wait("result")["value"]
-        browser.tell("run", script="document.querySelector('#text').value = 'hello';"
-                                   "document.querySelector('#say').requestSubmit()")
-        browser.events.wait("result", 2)
-        browser.tell("run", script=wait % "document.querySelectorAll('li').length == 2")
-        assert "tobi: hello" in browser.events.wait("result", 3)["value"]
+        browser.goto(f"{site.url}/?room=kitchen")
+        browser.until("document.querySelector('#state').textContent == 'in the room kitchen'")
+        assert "You are tobi" in browser.text("body")
+        browser.evaluate("document.querySelector('#text').value = 'hello'; document.querySelector('#say').requestSubmit()")
+        browser.until("document.querySelectorAll('li').length == 2")
+        assert "tobi: hello" in browser.text("body")
         assert browser.events.of("page_error") == []
     finally:
         browser.stop()

@@ -1,4 +1,4 @@
-// Headless Chromium, driven over JSON lines: node browser.js CHROMIUM
+// Headless Chromium, driven over JSON lines: node browser.js CHROMIUM [trusting]; a trusting one loads pages with any certificate.
 // Commands: {"op": "goto", "url": …}, {"op": "run", "script": …}. {"op": "route", "url": …, "path": …} answers a
 // request with a file, {"op": "cookies", "cookies": …} sets cookies, {"op": "login", …} answers a site that asks for a
 // password. A page tells what happens with report(event, fields).
@@ -9,7 +9,7 @@ const args = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--dis
 
 const main = async () => {
   const browser = await chromium.launch({ executablePath: process.argv[2], headless: true, args });
-  const page = await browser.newPage();
+  const page = await browser.newPage({ ignoreHTTPSErrors: process.argv[3] === "trusting" });
   page.on("pageerror", (error) => report("page_error", { message: String(error) }));
   page.on("console", (entry) => report("console", { level: entry.type(), text: entry.text(), url: entry.location().url }));
   await page.exposeFunction("report", report);

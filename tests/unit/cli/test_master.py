@@ -65,11 +65,16 @@ class Stage:
     def __init__(self, count: int) -> None:
         self.workers: list[FakeWorker] = []
         self.served = 0
+        #: how many more workers the system can start
+        self.room = 100
         self.master = Master(self._spawn, count, 10.0, self._serving)
         self.result = gevent.spawn(self.master.run)
         gevent.sleep(0)
 
     def _spawn(self, generation: int) -> FakeWorker:
+        if not self.room:
+            raise OSError(12, "Cannot allocate memory")
+        self.room -= 1
         self.workers.append(FakeWorker(generation))
         return self.workers[-1]
 
@@ -206,6 +211,67 @@ def test_workers_that_end_after_a_while_are_not_given_up(stage: Start) -> None:
         gevent.sleep(0.001)
         here.ready(1)
         assert len(here.workers) == number + 2
+
+
+# -- processes that the system cannot start
+
+NO_MEMORY = "a worker process could not be started: [Errno 12] Cannot allocate memory"
+
+
+def test_a_system_that_cannot_start_all_workers_ends_the_command(stage: Start, capsys: Any) -> None:
+    here = stage(3)
+    here.room = 1
+    here.workers[0].tell(ready=True)
+    assert [set(worker.told) for worker in here.workers] == [{Stop.QUICK}] * 2
+    for worker in here.workers:
+        worker.end()
+    assert here.result.get() == 1
+    assert capsys.readouterr().err == f"engineio-wsgi: {NO_MEMORY}\n"
+
+
+@pytest.mark.parametrize("room_left", [0, 1])
+def test_a_generation_that_the_system_cannot_start_leaves_the_old_one_alone(stage: Start, capsys: Any, room_left: int) -> None:
+    here = stage(2)
+    here.ready(1)
+    here.room = room_left
+    here.signal(SIGHUP)
+    here.ready(2)
+    assert here.told(1) == [[], []]
+    assert here.told(2) == [[Stop.QUICK]] * room_left
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        f"engineio-wsgi: the old workers go on, new ones cannot start: {NO_MEMORY}"]
+    here.room = 100
+    here.signal(SIGHUP)
+    here.ready(3)
+    assert here.told(1) == [[Stop.REPLACED]] * 2
+
+
+def test_a_missing_worker_is_started_when_the_system_can(stage: Start, capsys: Any) -> None:
+    here = stage(3)
+    here.ready(1)
+    here.room = 0
+    for worker in here.of(1)[:2]:
+        worker.settled = True
+        worker.end()
+    gevent.sleep(0.001)
+    lines = capsys.readouterr().err.splitlines()
+    # one line for each loss, and then one for each attempt
+    assert lines[:2] == ["engineio-wsgi: worker of 1 failed; another worker is started in 0 s"] * 2
+    assert set(lines[2:]) == {f"engineio-wsgi: {NO_MEMORY}; another worker is started in 0 s"}
+    here.room = 100
+    gevent.sleep(0.001)
+    assert len(here.workers) == 5
+    here.ready(1)
+    assert not here.result.ready()
+
+
+def test_without_any_worker_it_does_not_try_for_ever(stage: Start, capsys: Any) -> None:
+    here = stage(1)
+    here.ready(1)
+    here.room = 0
+    here.workers[0].end()
+    assert here.result.get() == 1
+    assert capsys.readouterr().err.endswith(f"{NO_MEMORY}: no worker can be kept running\n")
 
 
 @pytest.mark.parametrize(("number", "how"), [(SIGTERM, Stop.GRACEFUL), (SIGINT, Stop.QUICK)])

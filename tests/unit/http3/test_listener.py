@@ -1,10 +1,9 @@
-"""http3/listener.py and connection.py: what clients that break the rules cost, and that nobody else notices."""
+"""http3/listener.py: who may connect, what garbage costs, and several processes on one port."""
 
 from __future__ import annotations
 
 import os
 import random
-import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,109 +11,19 @@ from typing import Any
 import gevent
 import gevent.socket
 import pytest
-from aioquic.buffer import encode_uint_var
-from aioquic.h3.connection import Setting
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet import QuicPacketType, encode_quic_version_negotiation
+from support.quic import Echo, check_served, first_datagram, udp
 from support.webtransport import Client, make_certificate
 
-from engineio_wsgi.http.response import Response
-from engineio_wsgi.http3.connection import CONNECTION_WINDOW, MAX_STREAMS
-from engineio_wsgi.http3.listener import Http3Listener, Limits, configuration_of
-from engineio_wsgi.http3.ports import PacketStream, WebTransportSession
-from engineio_wsgi.http3.session import Session
+from engineio_wsgi.errors import ConfigurationError
+from engineio_wsgi.http3 import certificates
+from engineio_wsgi.http3.certificates import CertificateFiles
+from engineio_wsgi.http3.listener import Http3Listener, Limits
 from engineio_wsgi.runtime.clock import monotonic
+from engineio_wsgi.runtime.private_folders import folder_of_user
 from engineio_wsgi.vendors.aioquic_connections import header_of
-
-OK = Response("200 OK", [], b"")
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A certificate and its key."""
-    return make_certificate(tmp_path_factory.mktemp("http3"))
-
-
-class Echo:
-    """An application that admits every session, and sends back what it reads."""
-
-    def __init__(self) -> None:
-        self.sessions: list[WebTransportSession] = []
-        self.streams: list[PacketStream] = []
-        #: whether streams are read
-        self.reads = True
-
-    def answer(self, session: Session) -> None:
-        """Admit a session."""
-        session.environ["engineio.webtransport"].admit(self.serve)
-        session.answer(OK)
-
-    def serve(self, session: WebTransportSession) -> None:
-        """The session is open."""
-        self.sessions.append(session)
-        session.on_stream(self.on_stream)
-
-    def on_stream(self, stream: PacketStream) -> None:
-        """The session has a stream."""
-        self.streams.append(stream)
-        if self.reads:
-            stream.watch(lambda: self.read(stream))
-
-    @staticmethod
-    def read(stream: PacketStream) -> None:
-        """Send back what there is."""
-        try:
-            data = stream.recv(65536)
-        except OSError:
-            stream.unwatch()
-            return
-        if data:
-            stream.write(data)
-        else:
-            stream.unwatch()
-            stream.finish(0, "")
-
-
-@pytest.fixture
-def listen(certificate: dict[str, str]) -> Iterator[Callable[..., Any]]:
-    """A factory of listeners with an `Echo`: ``listen(**limits)``."""
-    running: list[Http3Listener] = []
-
-    def start(shared: bool = False, **limits: Any) -> Any:
-        echo = Echo()
-        configuration = configuration_of(certificate["certfile"], certificate["keyfile"])
-        listener = Http3Listener(("127.0.0.1", 0), configuration, Limits(**{"connections": 1000, **limits}), echo.answer, shared)
-        listener.listen()
-        running.append(listener)
-        return listener, echo
-
-    yield start
-    for listener in running:
-        listener.close_connections()
-
-
-def check_served(listener: Http3Listener) -> None:
-    """Another client is served."""
-    client = Client(listener.address)
-    stream = client.open("/").send("4hello")
-    assert stream.packet() == "4hello"
-    client.close()
-
-
-def first_datagram(**configured: Any) -> bytes:
-    """What a client begins with."""
-    configuration = QuicConfiguration(is_client=True, alpn_protocols=["h3"], server_name="127.0.0.1", **configured)
-    quic = QuicConnection(configuration=configuration)
-    quic.connect(("127.0.0.1", 1), monotonic())
-    return quic.datagrams_to_send(monotonic())[0][0]
-
-
-def udp() -> Any:
-    """A socket of a client."""
-    sock = gevent.socket.socket(gevent.socket.AF_INET, gevent.socket.SOCK_DGRAM)
-    sock.settimeout(60)
-    return sock
 
 
 def settle(listener: Http3Listener) -> None:
@@ -203,196 +112,27 @@ def test_another_version(listen: Any) -> None:
     assert listener.handshakes == 0
 
 
-def test_a_connection_without_a_session_is_closed(listen: Any) -> None:
-    listener, _ = listen(timeout=0.05)
-    client = Client(listener.address)
-    client.wait(lambda: client.terminated)
-    with udp() as sock:
-        sock.sendto(first_datagram(), listener.address)
-        while listener.connections:
-            gevent.sleep(0.01)
+def served_certificate(client: Client) -> object:
+    """The serial number of the certificate that a client was given."""
+    return client.quic.tls._peer_certificate.serial_number
 
 
-def test_a_connection_with_a_session_stays(listen: Any) -> None:
-    listener, _ = listen(timeout=0.05)
-    client = Client(listener.address, connect=False)
-    client.wait(lambda: client.http is not None or client.terminated)
-    if client.terminated:
-        return  # this machine took longer for the handshake
-    stream = client.open("/").send("4hello")
-    assert stream.packet() == "4hello"
-    gevent.sleep(0.1)
-    assert stream.send("4again").packet() == "4again"
-    client.close()
-
-
-def test_a_client_that_opens_too_many_streams(listen: Any) -> None:
-    listener, echo = listen()
-    client = Client(listener.address)
-    session = client.open("/")
-    session.send("4hello").packet()
-    others = [type(session)(client, session.session).send("4other") for _ in range(10)]
-    client.wait(lambda: all(other.number in client.resets for other in others))
-    assert len(echo.streams) == 1
-    assert session.send("4again").packet() == "4again"
-    client.close()
-
-
-def test_a_client_that_ignores_the_limit_on_streams(listen: Any) -> None:
-    listener, _ = listen()
-    client = Client(listener.address)
-    client.wait(lambda: client.quic._remote_max_streams_bidi)
-    client.quic._remote_max_streams_bidi = 1000
-    client.quic.send_stream_data(4 * MAX_STREAMS, b"hello")
-    client.send()
-    client.wait(lambda: client.terminated)
-    assert client.terminated is not None
-    assert client.terminated.reason_phrase == "Too many streams open"
-    check_served(listener)
-
-
-def test_datagrams_and_unidirectional_streams_are_refused(listen: Any) -> None:
-    listener, _ = listen()
-    client = Client(listener.address)
-    session = client.open("/")
-    assert client.http is not None
-    for _ in range(100):
-        client.http.send_datagram(session.session, bytes(1000))
-    number = client.http.create_webtransport_stream(session.session, is_unidirectional=True)
-    client.quic.send_stream_data(number, b"hello")
-    client.send()
-    client.wait(lambda: number in client.resets)
-    assert session.send("4hello").packet() == "4hello"
-    client.close()
-
-
-def test_a_session_too_many(listen: Any) -> None:
-    listener, _ = listen()
-    client = Client(listener.address)
-    streams = [client.open("/") for _ in range(4)]
-    assert client.response(client.request("/"))[":status"] == "429"
-    assert [stream.send("4hello").packet() for stream in streams] == ["4hello"] * 4
-    client.close()
-
-
-def test_clients_may_fill_no_table_of_header_fields(listen: Any) -> None:
-    listener, _ = listen()
-    client = Client(listener.address)
-    client.open("/")
-    client.wait(lambda: client.http.received_settings is not None)
-    assert client.http.received_settings[Setting.QPACK_MAX_TABLE_CAPACITY] == 0
-    client.close()
-
-
-def test_header_fields_that_are_too_large_together(listen: Any) -> None:
-    listener, _ = listen()
-    client = Client(listener.address)
-    # compressed they are smaller: a zero has five bits
-    assert client.response(client.request("/" + "0" * 10_000, origin="https://" + "0" * 12_000))[":status"] == "431"
-    assert client.open("/").send("4hello").packet() == "4hello"
-    client.close()
-
-
-def test_an_unfinished_request_is_not_kept(listen: Any) -> None:
-    listener, _ = listen()
-    client = Client(listener.address)
-    number = client.quic.get_next_available_stream_id()
-    # the head of a HEADERS frame of 1 GB
-    client.quic.send_stream_data(number, b"\x01" + encode_uint_var(1 << 30) + bytes(20_000))
-    client.send()
-    client.wait(lambda: client.terminated)
-    assert client.terminated is not None
-    assert client.terminated.error_code == 0x107
-    check_served(listener)
-
-
-def test_what_is_kept_of_a_client_that_nobody_reads(listen: Any) -> None:
-    listener, echo = listen()
-    echo.reads = False
-    client = Client(listener.address)
-    streams = [client.open("/") for _ in range(4)]
-    for stream in streams:
-        stream.write(bytes(1_000_000))
-    client.wait(lambda: all(map(client.is_blocked, streams)) or client.quic._remote_max_data_used >= client.quic._remote_max_data)
-    assert sum(map(client.sent, streams)) <= CONNECTION_WINDOW
-    # what is read makes room
-    echo.reads = True
-    received = 0
-    for stream in echo.streams:
-        stream.watch(lambda stream=stream: echo.read(stream))
-    for stream in streams:
-        client.wait(lambda stream=stream: len(client.received[stream.number]) == 1_000_000)
-        received += len(client.received[stream.number])
-    assert received == 4_000_000
-    client.close()
-
-
-def test_a_client_that_leaves_gaps(listen: Any) -> None:
-    """It sends the last byte of its window, and nothing before it: what is in between takes memory, but the window stays."""
-    listener, _ = listen()
-    client = Client(listener.address)
-    session = client.open("/")
-    session.send("4hello").packet()
-    quic = client.quic
-    sender = quic._streams[session.number].sender
-    before = quic._streams[session.number].max_stream_data_remote
-    tracemalloc.start()
-    for _ in range(20):
-        limit = quic._streams[session.number].max_stream_data_remote
-        gap = limit - 1 - sender._buffer_stop
-        sender._buffer_start = sender._buffer_stop = sender._buffer_stop + gap
-        sender._buffer.clear()
-        quic.send_stream_data(session.number, b"x")
-        client.send()
-        check_served(listener)
-        if gap <= 0:
-            break
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert quic._streams[session.number].max_stream_data_remote == before
-    assert peak < 8_000_000
-    client.stop()
-
-
-def test_sessions_of_a_connection_that_is_lost_end(listen: Any) -> None:
-    listener, echo = listen()
-    client = Client(listener.address)
-    client.open("/").send("4hello").packet()
-    lost: list[object] = []
-    echo.streams[0].watch(lambda: lost.append(_error_of(echo.streams[0])))
-    client.quic.close(0x101, reason_phrase="because")
-    client.send()
-    while not lost:
-        gevent.sleep(0)
-    assert "because" in str(lost[0])
-    client.stop()
-
-
-def _error_of(stream: PacketStream) -> OSError | None:
-    stream.unwatch()
-    try:
-        stream.recv(100)
-    except OSError as error:
-        return error
-    return None
-
-
-def test_a_client_whose_address_changes(listen: Any) -> None:
-    listener, _ = listen()
+def test_a_renewed_certificate_is_for_new_connections(listen: Any, certificate: dict[str, str], tmp_path: Path,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    files = make_certificate(tmp_path)
+    listener, _ = listen(certificate=files)
     client = Client(listener.address)
     stream = client.open("/")
-    assert stream.send("4hello").packet() == "4hello"
-    client.move()
-    assert stream.send("4from elsewhere").packet() == "4from elsewhere"
+    first = served_certificate(client)
+    for name, path in certificate.items():
+        Path(files[name]).write_bytes(Path(path).read_bytes())
+    monkeypatch.setattr(certificates, "LOOK_PERIOD", 0.0)
+    other = Client(listener.address)
+    assert served_certificate(other) != first
+    assert other.open("/").send("4hello").packet() == "4hello"
+    assert stream.send("4still here").packet() == "4still here"
     client.close()
-
-
-def test_a_file_with_the_certificate_and_the_key(certificate: dict[str, str], tmp_path: Path) -> None:
-    both = tmp_path / "both.pem"
-    both.write_text(Path(certificate["certfile"]).read_text() + Path(certificate["keyfile"]).read_text())
-    assert configuration_of(str(both), None).private_key is not None
-    with pytest.raises(ValueError, match="no private key"):
-        configuration_of(certificate["certfile"], None)
+    other.close()
 
 
 # -- several processes on one port
@@ -405,8 +145,8 @@ def listen_beside(listen: Any, certificate: dict[str, str]) -> Iterator[Callable
 
     def start(beside: Http3Listener) -> Any:
         echo = Echo()
-        configuration = configuration_of(certificate["certfile"], certificate["keyfile"])
-        running.append(Http3Listener(beside.address, configuration, Limits(1000), echo.answer, shared=True))
+        files = CertificateFiles(**certificate)
+        running.append(Http3Listener(beside.address, files, Limits(1000), echo.answer, shared=True))
         running[-1].listen()
         return running[-1], echo
 
@@ -447,6 +187,22 @@ def test_a_client_keeps_its_process_when_others_begin_and_end(listen: Any, liste
     assert first.connections == 8
     for client in clients:
         client.close()
+
+
+def test_a_port_whose_processes_cannot_reach_each_other_is_not_kept(certificate: dict[str, str], tmp_path: Path,
+                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    with udp() as sock:
+        sock.bind(("127.0.0.1", 0))
+        address = sock.getsockname()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    folder = folder_of_user(f"udp-{address[1]}")
+    folder.mkdir()
+    folder.chmod(0o777)
+    listener = Http3Listener(address, CertificateFiles(**certificate), Limits(1000), Echo().answer, shared=True)
+    with pytest.raises(ConfigurationError, match="cannot reach each other"):
+        listener.listen()
+    with udp() as sock:
+        sock.bind(address)
 
 
 def test_two_servers_that_do_not_share_a_port(listen: Any, listen_beside: Any) -> None:

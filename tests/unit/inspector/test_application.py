@@ -18,7 +18,7 @@ from werkzeug.wrappers import Request, Response
 
 from engineio_wsgi import Bundle, Forbidden, Server
 from engineio_wsgi.errors import ConfigurationError, UsageError
-from engineio_wsgi.inspector import Inspector, Password, recorder, worker_view
+from engineio_wsgi.inspector import Inspector, Password, recorder, watches, worker_view
 from engineio_wsgi.inspector.pages import FILES
 from engineio_wsgi.inspector.worker_view import CLOSED_BY_INSPECTOR
 from engineio_wsgi.metrics import observe
@@ -511,6 +511,43 @@ def test_what_was_too_fast_is_counted(site: Site, viewer: Viewer) -> None:
             client.receive()
         seen = viewer.look(watched=handle)["watched"]
         assert (seen["missed"], len(seen["packets"])) == (500, 300)
+
+
+def wait_unwatched(client: Client) -> None:
+    """Return when the last watch of a session has ended."""
+    while client.socket._session.inbox.has("flush"):  # type: ignore[union-attr]
+        gevent.sleep(0.01)
+
+
+def test_a_page_that_was_away_gets_the_packets_of_the_next_watch(
+        site: Site, viewer: Viewer, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Client(site.app, transport="websocket") as client:
+        handle = viewer.sessions()[0]["handle"]
+        monkeypatch.setattr(watches, "PATIENCE", 0.02)
+        viewer.look(watched=handle)
+        for _ in range(2):
+            client.send("hello")
+            client.receive()
+        wait_unwatched(client)
+        # as long as the watch lasts, the page has the first two pairs
+        assert viewer.look(watched=handle, packet=4)["watched"]["missed"] == 0
+        monkeypatch.undo()
+        viewer.look(watched=handle, packet=4)
+        client.send("hello")
+        client.receive()
+        seen = viewer.look(watched=handle, packet=4)["watched"]
+        assert (seen["missed"], [size for *_, size, _ in seen["packets"]]) == (0, [5, 5])
+
+
+def test_a_session_that_nobody_watches_any_more_is_written_to_as_before(
+        site: Site, viewer: Viewer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watches, "PATIENCE", 0.02)
+    with Client(site.app, transport="websocket") as client:
+        viewer.look(watched=viewer.sessions()[0]["handle"])
+        wait_unwatched(client)
+        client.send("hello")
+        client.receive()
+        assert not client.socket._session.outbox.watched  # type: ignore[union-attr]
 
 
 def test_a_session_is_closed(site: Site, viewer: Viewer) -> None:

@@ -48,8 +48,8 @@ REFERENCE = {
     "allowRequest": "did you mean allow_request?", "allowUpgrades": "did you mean allow_upgrades?",
     "perMessageDeflate": "did you mean per_message_deflate?", "httpCompression": "did you mean http_compression?",
     "allowEIO3": "did you mean allow_eio3?", "initialPacket": "did you mean initial_packet?",
-    "addTrailingSlash": "did you mean add_trailing_slash?", "destroyUpgradeTimeout": "an upgrade outside the engine's path",
-    "destroyUpgrade": "an upgrade outside the engine's path",
+    "addTrailingSlash": "did you mean add_trailing_slash?", "destroyUpgrade": "did you mean destroy_upgrade?",
+    "destroyUpgradeTimeout": "did you mean destroy_upgrade_timeout?",
     "wsEngine": "gevent carries the WebSockets; leave it out", "serveClient": "it is Socket.IO's",
     "origins": "did you mean cors?", "adapter": "did you mean cluster?",
 }

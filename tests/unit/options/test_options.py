@@ -19,6 +19,8 @@ DEFAULTS = {
     "ping_interval": 25.0,
     "ping_timeout": 20.0,
     "upgrade_timeout": 10.0,
+    "destroy_upgrade": True,
+    "destroy_upgrade_timeout": 10.0,
     "max_http_buffer_size": 1_000_000,
     "allow_upgrades": True,
     "allow_request": None,

@@ -207,6 +207,20 @@ def test_linger_does_not_wait_for_ever(pair):
     assert closed.wait(60)
 
 
+def test_linger_drops_no_more_than_some(pair, monkeypatch):
+    """Whatever a peer has to say after the end, it does not cost the process much."""
+    monkeypatch.setattr("engineio_wsgi.runtime.connection.MAX_DROPPED", 100_000)
+    connection, far = pair
+    closed = Event()
+    connection.on_closed(closed.set)
+    connection.linger(60)
+    far.sendall(bytes(100_000))
+    gevent.sleep(0.01)
+    assert not connection.closed
+    far.sendall(b"x")
+    assert closed.wait(60)
+
+
 def test_linger_is_patient_when_the_loop_was_late(pair):
     """The peer reads the rest although the loop was blocked for longer than the connection lingers."""
     connection, far = pair

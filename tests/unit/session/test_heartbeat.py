@@ -510,3 +510,30 @@ def play(made: Beats, steps: list[tuple[int, str]], protocol: int) -> FakeSessio
             session.heartbeat.on_beat()
     made.loop.advance(10 * (INTERVAL + TIMEOUT))
     return session
+
+
+# -- a client from which nothing is read
+
+
+def test_a_client_from_which_nothing_is_read_is_pinged_and_not_taken_for_dead(beats: Beats) -> None:
+    session = beats.session()
+    session.heartbeat.hold()
+    session.stalled_since = session.last_seen
+    beats.loop.advance(INTERVAL + 3 * TIMEOUT)
+    assert session.pings == [INTERVAL + number * TIMEOUT for number in range(4)]
+    assert (session.ended, session.heartbeat.overdue()) == (None, False)
+    session.heartbeat.release()
+    session.stalled_since = 0.0
+    beats.loop.advance(TIMEOUT)
+    assert session.ended is not None
+
+
+def test_a_client_of_revision_3_from_which_nothing_is_read_is_not_taken_for_dead(beats: Beats) -> None:
+    session = beats.session(3)
+    session.heartbeat.hold()
+    beats.loop.advance(10 * (INTERVAL + TIMEOUT))
+    assert (session.ended, session.heartbeat.overdue()) == (None, False)
+    session.heartbeat.release()
+    assert session.heartbeat.overdue()
+    beats.loop.advance(TIMEOUT)
+    assert session.ended is not None

@@ -103,6 +103,23 @@ def test_flush_and_drain_listeners_and_callbacks_are_called() -> None:
     assert (flush, [packet.data for packet in packets], drain, called) == ("flush", ["a", "b"], ("drain",), ["b"])
 
 
+def test_the_buffer_is_watched_as_long_as_somebody_asks() -> None:
+    session, transport = opened_session()
+    log = recorded(session, "flush")
+    session.append("a", 1)
+    transport.take()
+    assert session.outbox.watched
+    session.inbox.off("flush")
+    session.append(TrackedPacket(Packet(PacketType.MESSAGE, "b"), lambda: log.append("b")), 1)
+    # the kernel takes it, and then the next one
+    session.on_stalled(session.outbox.take())
+    session.append("c", 1)
+    session.on_written([])
+    assert session.outbox.watched
+    transport.take()
+    assert not session.outbox.watched
+
+
 def test_listeners_of_the_server_are_called_with_the_socket() -> None:
     host: Any = FakeHost()
     log: list[Any] = []

@@ -89,6 +89,14 @@ def test_a_poll_of_an_upgraded_session_is_answered_with_a_noop() -> None:
     assert len(sink.outbox.entries) == 1
 
 
+def test_a_poll_of_an_upgraded_session_that_has_ended_or_moved_is_answered_with_a_noop() -> None:
+    transport, sink = polling()
+    waiting = started(transport.poll, GET)
+    transport.discard()
+    sink.closed = True
+    assert outcome(waiting).body == b"6"
+
+
 def test_a_second_poll_ends_the_session() -> None:
     transport, sink = polling()
     waiting = started(transport.poll, GET)

@@ -9,9 +9,10 @@ import pytest
 from aioquic.h3.connection import H3Connection
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
+from aioquic.quic.stream import QuicStream
 from support.webtransport import make_certificate
 
-from engineio_wsgi.http3.listener import configuration_of
+from engineio_wsgi.http3.certificates import CertificateFiles
 from engineio_wsgi.vendors.aioquic_connections import PacedConnection, header_of, undecoded
 
 CLIENT, SERVER = ("127.0.0.1", 1), ("127.0.0.1", 2)
@@ -28,7 +29,7 @@ class Pair:
         self.client.connect(SERVER, self.now)
         first = self.client.datagrams_to_send(self.now)
         header = header_of(first[0][0], 8)
-        self.server = PacedConnection(configuration_of(**certificate), header.destination_cid, None, 5)
+        self.server = PacedConnection(CertificateFiles(**certificate).configuration, header.destination_cid, None, 5)
         for data, _ in first:
             self.server.receive_datagram(data, CLIENT, self.now)
         self.run()
@@ -65,6 +66,8 @@ def test_the_names(pair: Pair) -> None:
         assert f"self.{name}" in source
     assert "self._write_stream_limits(builder=builder, space=space, stream=stream)" in source
     assert "self._write_connection_limits(builder=builder, space=space)" in source
+    sender = QuicStream(0).sender
+    assert (sender._buffer, sender._buffer_fin, sender._reset_error_code) == (b"", None, None)
 
 
 def test_the_number_of_streams(pair: Pair) -> None:
@@ -103,10 +106,14 @@ def test_what_is_not_acknowledged(pair: Pair) -> None:
     pair.server.send_stream_data(0, bytes(1000), True)
     assert pair.server.unacknowledged(0) == 1000
     assert not pair.server.is_delivered(0)
+    # it has an end, but may still be given up
+    assert not pair.server.can_send(0)
+    assert pair.server.can_reset(0)
     pair.run()
     assert pair.server.unacknowledged(0) == 0
     assert pair.server.is_delivered(0)
     assert not pair.server.can_send(0)
+    assert not pair.server.can_reset(0)
     assert pair.server.unacknowledged(400) == 0
 
 

@@ -34,6 +34,16 @@ def test_a_session_that_has_not_arrived_is_with_the_former_process(names: Worker
     assert names.whereabouts("bbbb1") is Refusal.UNKNOWN
 
 
+def test_a_name_is_left_behind_when_no_worker_gives_its_sessions_any_more(names: WorkerNames) -> None:
+    names.expect(["bbbb", "cccc"])
+    names.end_arrival(["bbbb", "cccc"])
+    assert names.left_behind == ["cccc"], "another worker still gives sessions with the name bbbb"
+    names.end_arrival(["bbbb"])
+    assert sorted(names.left_behind) == ["bbbb", "cccc"]
+    names.expect_no_more(["cccc"])
+    assert (names.left_behind, names.expects_any) == (["bbbb"], True)
+
+
 def test_a_name_that_was_given_away_is_no_receiver_of_own_broadcasts(names: WorkerNames) -> None:
     names.give_away("aaaa")
     assert (names.own, "aaaa" in names, names.is_own("aaaa")) == (["bbbb"], True, False)

@@ -9,7 +9,7 @@ import gevent
 import pytest
 from gevent import socket
 
-from engineio_wsgi.cluster.redis.pubsub import Outgoing, PubSub
+from engineio_wsgi.cluster.redis.pubsub import Publication, PubSub
 from engineio_wsgi.runtime.connection import Connection, detach
 
 CHANNEL = b"channel"
@@ -32,7 +32,7 @@ class CountingConnection(Connection):
 class Connector:
     """Returns a connection that has logged in."""
 
-    sharded = False
+    publish, subscribe = "PUBLISH", "SUBSCRIBE"
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -56,7 +56,7 @@ class Scene:
 
     def publish(self, data: bytes) -> None:
         """Publish a message."""
-        assert self.pubsub.publish(Outgoing(CHANNEL, data, False))
+        assert self.pubsub.publish(Publication(CHANNEL, data, False))
 
     def close(self) -> None:
         """Close both ends."""
