@@ -212,6 +212,7 @@ CHECKS: dict[str, Check] = {
     "python bench/metrics_cost.py": exists("bench/metrics_cost.py", MINUTES),
     "python tests/hostile/run.py": exists("tests/hostile/run.py", MINUTES),
     HOSTILE: exists("tests/hostile/run.py", MINUTES),
+    "python tests/soak/reloads.py": exists("tests/soak/reloads.py", MINUTES),
     "python tests/fuzz/seeds.py": exists("tests/fuzz/seeds.py", "it writes into the corpus"),
     WORKER + "app:app": covered_by(PERIODIC + "test_a_process_of_its_own", "run there"),
     "python ticker.py": covered_by(PERIODIC + "test_a_process_of_its_own", "run there"),
