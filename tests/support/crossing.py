@@ -40,7 +40,8 @@ class CrossingServer(LocalServer):
         if options.get("server") is None:
             options["cluster"] = cluster
         with _on_a_machine_of_its_own() if outposts.apart else nullcontext():
-            super().__init__(app, "ours", tls=tls, **options)
+            # connections are passed on by what handles them in greenlets
+            super().__init__(app, "ours", tls=tls, takes_first=False, **options)
             self.engine._worker.join_cluster()
         outposts.begin({"cluster": cluster, **options})
         self.served = _Crossed(self.served, outposts)
