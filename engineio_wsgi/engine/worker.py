@@ -305,7 +305,7 @@ class Worker:
             front = _fronts.get(id(self._hooks.unwrap(http_server.application)))
             if (front is not None and front.server is self._registry.server and self._has_first_lane
                     and getattr(front, "first_lane", False)):
-                http_server.note_engine(self._engine.lane, self._registry.greenlets.spawn)
+                http_server.note_engine(self._engine.lane)
 
     def _enter(self, environ: WSGIEnvironment) -> None:
         """The first request: enter the hub, or start one in a thread of its own if the HTTP server has only plain threads."""

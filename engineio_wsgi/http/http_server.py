@@ -56,8 +56,6 @@ class HttpServer(WSGIServer):  # type: ignore[misc]
         self._has_own_spawn = "spawn" in options
         #: whether new connections need no greenlet as long as their requests go over the lane
         self._begins_in_hub = False
-        #: starts the greenlets of connections that need one
-        self._start_greenlet: Callable[..., object] = gevent.spawn
         #: an engine, and the application through which its requests have reached it without passing anything else
         self._reached: tuple[WSGIApplication, LaneEngine] | None = None
         super().__init__(("", listener) if isinstance(listener, int) else listener, application, **options)
@@ -75,18 +73,13 @@ class HttpServer(WSGIServer):  # type: ignore[misc]
         except OSError as error:
             raise CannotListen(error, self._given_address) from None
 
-    def note_engine(self, engine: LaneEngine, start_greenlet: Callable[..., object]) -> None:
-        """A request has reached ``engine`` and passed nothing else: the first ones of other connections may go over the lane.
-
-        Args:
-            engine: the engine.
-            start_greenlet: starts the greenlets of connections that need one, as ``gevent.spawn`` does.
-        """
+    def note_engine(self, engine: LaneEngine) -> None:
+        """A request has reached ``engine`` and passed nothing else: the first ones of other connections may go over the lane."""
         self._reached = self.application, engine
-        self._start_greenlet = start_greenlet
         # nothing may have to know the greenlet of each connection
         self._begins_in_hub = (not self._has_own_spawn and not self.ssl_enabled and "handle" not in vars(self)
-                               and self.socket.family in INET and begins_in_hub(self.handler_class, self.log))
+                               and not self.closed and self.socket.family in INET
+                               and begins_in_hub(self.handler_class, self.log))
 
     @property
     def lane_engine(self) -> LaneEngine | None:
@@ -111,8 +104,9 @@ class HttpServer(WSGIServer):  # type: ignore[misc]
         if isinstance(sock, GeventSocket):
             super().do_handle(sock, address)
             return
-        handler: WebSocketHandler = self.handler_class(None, address, self)
-        handler.begin_in_hub(sock, self._start_greenlet)
+        handler: WebSocketHandler = self.handler_class(sock, address, self)
+        # the application gets the greenlets that it would have got
+        handler.begin_in_hub(self._spawn or gevent.spawn)
 
     def start_accepting(self) -> None:
         """Called by gevent when the server starts."""

@@ -49,7 +49,7 @@ def keeps_lane(kind: type, base: type, hooks: frozenset[str], mark: str = "lane"
     Args:
         mark: another attribute by which it says so.
     """
-    return bool(getattr(kind, "lane", True)) and _overrides_none(kind, base, hooks, mark)
+    return bool(getattr(kind, "lane", True) and getattr(kind, mark, True)) and _overrides_none(kind, base, hooks, mark)
 
 
 @lru_cache(maxsize=64)

@@ -33,6 +33,8 @@ SESSION = b"sid="
 INHERITS = sys.platform == "linux"
 #: methods that end with the connection, if a subclass overrides them
 LIFE = frozenset(("_end_connection", "handle"))
+#: methods that expect the gevent socket of a connection, if a subclass overrides them
+BEGINNING = frozenset(("__init__",))
 #: attributes of a handler that only a request needs; without them, one whose connection waits takes 2.5 KB less
 OF_REQUEST = frozenset((
     "_detached", "_head", "_head_read", "_lent", "_orig_status", "_parser", "_request", "application", "close_connection", "code",
@@ -43,7 +45,7 @@ OF_REQUEST = frozenset((
 
 def begins_in_hub(kind: type, log: object) -> bool:
     """Whether the connections of a server with handlers of a class, and a log, can begin without a greenlet."""
-    return keeps_lane(kind, LaneResponder, HOOKS | LIFE, "first_lane") and is_silent(log)
+    return keeps_lane(kind, LaneResponder, HOOKS | LIFE | BEGINNING, "first_lane") and is_silent(log)
 
 
 class LaneResponder(Responder):

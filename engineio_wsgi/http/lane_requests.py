@@ -234,7 +234,9 @@ def read_plain_in_python(data: bytes) -> tuple[str, str, bool, bytes, int, int, 
     if host is None or connection not in (None, b"keep-alive", b"Keep-Alive"):
         return None
     # a POST has a body and a session, and a GET has no body
-    if (length is not None) is not is_post or not PLAIN_LENGTH.fullmatch(length or b"1") or (is_post and not sid):
+    if (length is not None) is not is_post or (is_post and not sid):
+        return None
+    if length is not None and not PLAIN_LENGTH.fullmatch(length):
         return None
     rest = [None if value is None else value.decode() for value in (origin, content_type, accept_encoding)]
     return path.decode(), sid.decode(), is_post, data[:at + 2], line.end() - 2, count, int(length or 0), host.decode(), *rest

@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import gevent
 import pytest
+from gevent.socket import socket as GeventSocket
 from support.rawhttp import HttpConnection
 from support.rawwebsocket import WebSocketClient
-from support.serving import LocalServer
+from support.serving import LocalServer, Served
 
-from engineio_wsgi import Cors, Forbidden, HttpCompression, Server, handshake_only
+from engineio_wsgi import Cors, Forbidden, HttpCompression, Middleware, Server, WebSocketHandler, handshake_only
+from engineio_wsgi.http.http_server import HttpServer
 from engineio_wsgi.http.lane import Lane
 
 pytestmark = pytest.mark.ours
@@ -221,3 +224,88 @@ def test_a_body_that_arrives_later() -> None:
         server.served.settle()
         connection.send(b"4a")
         assert connection.response().text == "ok"
+
+
+@contextmanager
+def serving(application: Any, **options: Any) -> Iterator[Served]:
+    """An HTTP server of ours that has served one engine request, until the end of the block."""
+    http = HttpServer(("127.0.0.1", 0), application, **options)
+    http.start()
+    served = Served(http.address, None, handler="ours", server=None, path="/engine.io/")
+    served.connect().get(TARGETS["usual"])
+    yield served
+    HttpConnection.close_all()
+    http.stop()
+
+
+class ClosedHandler(WebSocketHandler):
+    first_lane = False
+
+
+class ClosedSeeingHandler(WebSocketHandler):
+    lane, first_lane = True, False
+
+    def get_environ(self) -> Any:
+        """It changes the environ."""
+        return super().get_environ()
+
+
+class ClosedServer(Server):
+    first_lane = False
+
+
+class ClosedMiddleware(Middleware):
+    first_lane = False
+
+
+CLOSED: dict[str, Callable[[], tuple[Any, dict[str, Any]]]] = {
+    "handler": lambda: (Server().wrap(page), {"handler_class": ClosedHandler}),
+    "seeing-handler": lambda: (Server().wrap(page), {"handler_class": ClosedSeeingHandler}),
+    "server": lambda: (ClosedServer().wrap(page), {}),
+    "middleware": lambda: (ClosedMiddleware(page, Server()), {}),
+}
+
+
+def page(environ: dict[str, Any], start_response: Any) -> Any:
+    """An application that says in which kind of greenlet it runs."""
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [type(gevent.getcurrent()).__name__.encode()]
+
+
+@pytest.mark.parametrize("closed", CLOSED)
+def test_a_subclass_may_refuse_first_requests(over_the_lane: list[bool], closed: str) -> None:
+    application, options = CLOSED[closed]()
+    with serving(application, **options) as served:
+        assert served.connect().get(TARGETS["usual"]).status == 200
+    assert True not in over_the_lane
+
+
+def test_the_greenlets_of_the_application_are_those_of_its_server() -> None:
+    with serving(Server().wrap(page)) as served:
+        assert served.connect().get("/page").text == "Greenlet"
+
+
+def test_a_handler_that_looks_at_its_socket_gets_that_of_gevent() -> None:
+    kinds = []
+
+    class Looking(WebSocketHandler):
+        def __init__(self, sock: Any, address: object, server: Any) -> None:
+            kinds.append(type(sock))
+            super().__init__(sock, address, server)
+
+    with serving(Server().wrap(page), handler_class=Looking) as served:
+        assert served.connect().get(TARGETS["usual"]).status == 200
+    assert kinds == [GeventSocket] * 2
+
+
+def test_a_poll_is_answered_after_its_http_server_was_closed() -> None:
+    with running("ours", takes_first=False) as server:
+        other = HttpServer(("127.0.0.1", 0), server.http.application)
+        other.start()
+        sid = server.served.connect().get(TARGETS["usual"]).body[9:33].decode()
+        connection = HttpConnection(other.address)
+        connection.send(f"GET {TARGETS['usual']}&sid={sid} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+        server.served.settle()
+        other.close()
+        server.engine.send(sid, "hello")
+        assert connection.response().text == "4hello"

@@ -178,6 +178,7 @@ def test_a_plain_post() -> None:
     get().replace(b"/engine.io/", b"engine.io/"),
     get().replace(b"HTTP/1.1", b"HTTP/1.0"), get().replace(b"\r\n", b"\n"), b"\r\n" + get(), get().replace(b"GET", b"PUT"),
     get(fields="Host: h\r\nConnection: close\r\n"), get(fields="Host: h\r\nContent-Length: 1\r\n"),
+    get(fields="Host: h\r\nContent-Length:\r\n").replace(b"GET", b"POST"),
     get(fields="Host: h\r\nContent-Length: 0\r\n"), get(fields="Host: h\r\nX_A: b\r\n"), get(fields="Host: h\r\nX: \x7f\r\n"),
     get(fields="Host: h\r\nX: a\r\n b\r\n"), get(fields="Host : h\r\n"), get(fields="Host: h\r\nX: \tb\r\n"),
     get(fields="Host: \xe4\r\n"),
