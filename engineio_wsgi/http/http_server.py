@@ -104,9 +104,9 @@ class HttpServer(WSGIServer):  # type: ignore[misc]
         if isinstance(sock, GeventSocket):
             super().do_handle(sock, address)
             return
-        handler: WebSocketHandler = self.handler_class(sock, address, self)
+        handler: WebSocketHandler = self.handler_class(None, address, self)
         # the application gets the greenlets that it would have got
-        handler.begin_in_hub(self._spawn or gevent.spawn)
+        handler.begin_in_hub(sock, self._spawn or gevent.spawn)
 
     def start_accepting(self) -> None:
         """Called by gevent when the server starts."""
