@@ -18,8 +18,8 @@ from engineio_wsgi.runtime.loop import IoLoop
 
 __all__ = ["Arrivals", "arrivals_of"]
 
-#: seconds of a turn for connections that are no session's, and how many of them it is for at most. A handshake takes 0.1 to 0.3 ms;
-#: what has begun is completed
+#: seconds of a turn for connections that are no session's, and how many of them it is for at most. A handshake takes 0.1 to
+#: 0.3 ms; what has begun is completed
 SLICE, SLICE_SIZE = 0.002, 16
 #: connections that may wait for a slice before a server leaves others with the kernel
 MAX_WAITING = SLICE_SIZE

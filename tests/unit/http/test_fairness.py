@@ -21,7 +21,7 @@ from engineio_wsgi.http.http_server import HttpServer, StoppableServer
 
 #: fewer than the smallest backlog of a listener that systems allow
 HANDSHAKES = 100
-#: handshakes that may be answered before the message: those of the turn in which it is sent, and of some more until it has arrived
+#: handshakes that may be answered before the message: those of the turn in which it is sent, and of some until it has arrived
 MOST = 80
 REQUEST = b"GET /engine.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: a\r\n\r\n"
 
