@@ -215,17 +215,17 @@ class Cluster:
 
     def _foreign_sid(self, environ: WSGIEnvironment) -> str | None:
         """The session id of a request, if it may be another worker's; empty if another worker has to open a session."""
-        query = environ.get("QUERY_STRING", "")
-        if self._is_leaving and "sid=" not in query and environ["REQUEST_METHOD"] == "GET":
-            return ""
-        is_own = self._own_mark in query and not self._is_leaving
-        if is_own or "sid=" not in query or environ["REQUEST_METHOD"] not in ("GET", "POST"):
+        query, method = environ.get("QUERY_STRING", ""), environ["REQUEST_METHOD"]
+        if "sid=" not in query:
+            return "" if self._is_leaving and method == "GET" else None
+        if (self._own_mark in query and not self._is_leaving) or method not in ("GET", "POST"):
             return None
         sid = parse_query(query).get("sid", "")
-        owner = sid[:WORKER_ID_SIZE]
-        if sid in self._worker.clients or (self._own.is_own(owner) and not self._own.expects(owner)):
-            return None
-        return sid if is_worker_id(owner) else None
+        return None if sid in self._worker.clients or not self._may_be_elsewhere(sid[:WORKER_ID_SIZE]) else sid
+
+    def _may_be_elsewhere(self, owner: str) -> bool:
+        """Whether sessions of a worker may be in another process than this one."""
+        return is_worker_id(owner) and not (self._own.is_own(owner) and not self._own.expects(owner))
 
     def _forward(self, owner: str, request: RequestCopy, start_response: StartResponse | None,
                  handler: WebSocketHandler | None, listener: Listener | None) -> Iterable[bytes]:

@@ -443,11 +443,7 @@ class Registry:
         return len(receivers)
 
     def check_not_forked(self) -> None:
-        """Refuse to send from a forked child to sessions of its parent: the message would be lost without a notice.
-
-        Raises:
-            UsageError: this process was forked from the one that has the sessions.
-        """
+        """Raise `UsageError` in a forked child, from which a message to sessions of its parent would be lost without a notice."""
         if self.forked:
             raise UsageError("the sessions are those of the process that this one was forked from: reach them with the option "
                              "cluster, or by engineio_wsgi.Emitter")
@@ -494,10 +490,7 @@ class Registry:
 
 
 def _await_close_listeners(sessions: list[Session]) -> None:
-    """Block until the ``close`` listeners of sessions have returned, for 2 seconds at most.
-
-    They save what has to be saved, and may have to wait for a listener that does not return.
-    """
+    """Block until the ``close`` listeners of sessions have returned, for 2 seconds at most: another listener may not return."""
     deadline = Deadline(CLOSE_LISTENERS_TIMEOUT)
     while sessions and not deadline.has_passed():
         sessions = [session for session in sessions if not session.state.over]

@@ -161,23 +161,32 @@ class Lane:
             self._is_declined = False
             return False
         handler, data = self._handler, self._connection.buffer
-        is_get = data[:1] == b"G"
-        known = self._gets if is_get else self._posts
         if handler.server.application is not self._application:
             return False
+        is_get = data[:1] == b"G"
+        known = self._gets if is_get else self._posts
         if isinstance(known, Accepted):
             known = self._learn(known, is_get)
         request = None if known is None else known.recognise(data, handler)
         if known is None or request is None:
-            return self._takes_first and self._serve_first(data)
+            served = self._takes_first and self._serve_first(data)
+        else:
+            served = self._serve_known(request, is_get, known.binary)
+        self._finish_sending()
+        return served
+
+    def _serve_known(self, request: tuple[str, int, int, int], is_get: bool, binary: bool) -> bool:
+        """As :meth:`serve`, for a request that was recognised."""
         sid, revision, head_size, body_size = request
         transport = self._engine.find(sid, revision)
         if transport is None:
             return False
-        served = self._get(head_size, transport) if is_get else self._post(head_size, body_size, transport, known.binary)
+        return self._get(head_size, transport) if is_get else self._post(head_size, body_size, transport, binary)
+
+    def _finish_sending(self) -> None:
+        """In a greenlet: send what the kernel has not taken of an answer. Blocks."""
         if self._unsent is not None and not self.is_released:
             self._send_rest()
-        return served
 
     def _serve_first(self, data: bytes) -> bool:
         """As :meth:`serve`, for a request like which none has been accepted before."""
@@ -196,8 +205,6 @@ class Lane:
         else:
             self._gets = accepted
             served = self._get(len(request.head), transport)
-        if self._unsent is not None and not self.is_released:
-            self._send_rest()
         return served
 
     def _find_or_open(self, request: FirstRequest) -> LaneTransport | None:

@@ -214,12 +214,29 @@ def read_plain_in_python(data: bytes) -> tuple[str, str, bool, bytes, int, int, 
     printable ASCII, and its framing is ``Content-Length`` and ``keep-alive`` at most: nobody could read it differently.
     """
     line = PLAIN_LINE.match(data)
-    end = -1 if line is None else data.find(b"\r\n\r\n", line.end() - 2)
-    if line is None or end < 0:
+    if line is None:
         return None
+    # without an end, it has no field
+    end = data.find(b"\r\n\r\n", line.end() - 2)
+    read = _read_plain_fields(data, line.end(), end + 2)
+    if read is None:
+        return None
+    fields, count = read
+    host, origin, content_type, accept_encoding, length, connection = map(fields.get, LOOKED_AT)
+    method, path, sid = line.groups(b"")
+    is_post = method == b"POST"
+    if host is None or connection not in (None, b"keep-alive", b"Keep-Alive") or not _is_plain_length(length, is_post, sid):
+        return None
+    at = end + 2
+    rest = [None if value is None else value.decode() for value in (origin, content_type, accept_encoding)]
+    return path.decode(), sid.decode(), is_post, data[:at + 2], line.end() - 2, count, int(length or 0), host.decode(), *rest
+
+
+def _read_plain_fields(data: bytes, at: int, end: int) -> tuple[dict[bytes, bytes], int] | None:
+    """The header fields that are looked at, and the number of all; ``None`` if one of them is not plain."""
     fields: dict[bytes, bytes] = {}
-    at, count = line.end(), 0
-    while at < end + 2:
+    count = 0
+    while at < end:
         field = PLAIN_FIELD.match(data, at)
         if field is None:
             return None
@@ -228,18 +245,14 @@ def read_plain_in_python(data: bytes) -> tuple[str, str, bool, bytes, int, int, 
             return None
         if name in LOOKED_AT:
             fields[name] = field[2]
-    host, origin, content_type, accept_encoding, length, connection = map(fields.get, LOOKED_AT)
-    method, path, sid = line.groups(b"")
-    is_post = method == b"POST"
-    if host is None or connection not in (None, b"keep-alive", b"Keep-Alive"):
-        return None
-    # a POST has a body and a session, and a GET has no body
-    if (length is not None) is not is_post or (is_post and not sid):
-        return None
-    if length is not None and not PLAIN_LENGTH.fullmatch(length):
-        return None
-    rest = [None if value is None else value.decode() for value in (origin, content_type, accept_encoding)]
-    return path.decode(), sid.decode(), is_post, data[:at + 2], line.end() - 2, count, int(length or 0), host.decode(), *rest
+    return fields, count
+
+
+def _is_plain_length(length: bytes | None, is_post: bool, sid: bytes) -> bool:
+    """Whether a POST has a body and a session, and a GET has no body."""
+    if length is None:
+        return not is_post
+    return is_post and bool(sid) and PLAIN_LENGTH.fullmatch(length) is not None
 
 
 def read_first(data: bytes, limits: HeadLimits) -> FirstRequest | None:

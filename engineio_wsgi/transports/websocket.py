@@ -174,9 +174,7 @@ class WebSocketTransport(MovableWebSocket):
             return
         for item in items:
             self._take_one(item)
-        control = [item for item in items if type(item) in CONTROL]
-        if control and self.inbox.count_control(len(control)):
-            self._answer_pings([item for item in control if type(item) is Ping])
+        self._take_control([item for item in items if type(item) in CONTROL])
 
     def _take_one(self, item: Item) -> None:
         if type(item) is str and item[:1] == "4":
@@ -185,6 +183,11 @@ class WebSocketTransport(MovableWebSocket):
             self.inbox.enqueue((item,))
         else:
             self._on_other(item)
+
+    def _take_control(self, frames: list[Item]) -> None:
+        """Answer pings, unless the client has sent more control frames than it may."""
+        if frames and self.inbox.count_control(len(frames)):
+            self._answer_pings([frame for frame in frames if type(frame) is Ping])
 
     def _answer_pings(self, pings: list[Ping]) -> None:
         if pings and self.wire.unsent < MAX_UNSENT_PONGS and not self.wire.closed:

@@ -50,6 +50,10 @@ class FakeSink:
         """Something was received."""
         self.log.append("heard")
 
+    def count_control(self, number: int) -> bool:
+        """There is no limit."""
+        return True
+
     def deliver(self, data: str | bytes, now: float) -> None:
         """A message."""
         self.log.append(("deliver", data))
