@@ -118,6 +118,10 @@ class FakeSession:
         """The session stays where it is."""
         self.abandoned += 1
 
+    def count_control(self, number: int) -> bool:
+        """There is no limit."""
+        return True
+
     def enqueue(self, messages: Sequence[str | bytes]) -> None:
         """Messages of the session."""
         self.received.extend(messages)
