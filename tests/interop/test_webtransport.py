@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,42 @@ from engineio_wsgi import WebTransportServer
 pytestmark = pytest.mark.ours
 
 TRANSPORTS = ("polling", "websocket", "webtransport")
+
+#: sessions that are upgraded; ``TEST_WEBTRANSPORT_UPGRADES=1000`` has so many
+COUNT = int(os.environ.get("TEST_WEBTRANSPORT_UPGRADES", "60"))
+#: upgrades many sessions, four at a time, each with numbered messages before, during and after it, and pauses of random length. The
+#: value is what went wrong, and how many were upgraded
+UPGRADES = """(async () => {
+  const wrong = [];
+  let upgraded = 0;
+  const pause = () => new Promise((done) => setTimeout(done, Math.random() < 0.5 ? 0 : Math.random() * 20));
+  const talk = async (number) => {
+    const socket = eio(location.origin.replace("http", "ws"), OPTIONS);
+    const sent = [], heard = [], before = Math.floor(Math.random() * 12), after = Math.floor(Math.random() * 8);
+    const ended = new Promise((done) => socket.on("close", done));
+    const hasUpgraded = new Promise((done) => socket.on("upgrade", () => done(upgraded++)));
+    socket.on("message", (data) => heard.push(data));
+    const say = async (count) => {
+      for (let i = 0; i < count; i++) {
+        sent.push(`${number}: ${sent.length}`.padEnd(Math.random() < 0.1 ? 70000 : 20));
+        socket.send(sent.at(-1));
+        if (Math.random() < 0.7) await pause();
+      }
+    };
+    await new Promise((done) => socket.on("open", done));
+    await say(before);
+    await Promise.race([hasUpgraded, ended]);
+    await say(after + 1);
+    while (heard.length < sent.length && socket.readyState === "open") await pause();
+    if (heard.join() !== sent.join()) wrong.push(`${number}: ${heard.length} of ${sent.length}, ${socket.readyState}`);
+    socket.close();
+    await ended;
+  };
+  let next = 0;
+  const talkOn = async () => { while (next < COUNT) await talk(next++); };
+  await Promise.all([1, 2, 3, 4].map(talkOn));
+  return { wrong, upgraded };
+})()"""
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +77,18 @@ def serve_both(serve: Any, short_lived: dict[str, str]) -> Iterator[Any]:
         server.stop(timeout=0)
 
 
+def options_of(certificate: dict[str, str], *transports: str) -> str:
+    """The options of the official client, which accepts the certificate: JavaScript."""
+    known = f"Uint8Array.from({list(bytes.fromhex(digest(certificate['certfile'])))}).buffer"
+    return (f"{{transports: {json.dumps(transports)}, transportOptions: {{webtransport: {{serverCertificateHashes: "
+            f"[{{algorithm: 'sha-256', value: {known}}}]}}}}}}")  # fmt: skip
+
+
 def connect(browser: Any, served: Any, certificate: dict[str, str], *transports: str) -> None:
     """Load the page, and connect with the official client."""
     browser.tell("goto", url=f"{served.origin}/page.html")
     browser.events.wait("loaded")
-    options = {"transports": transports}
-    known = f"Uint8Array.from({list(bytes.fromhex(digest(certificate['certfile'])))}).buffer"
-    script = (f"connect({{...{json.dumps(options)}, transportOptions: {{webtransport: {{serverCertificateHashes: "
-              f"[{{algorithm: 'sha-256', value: {known}}}]}}}}}})")  # fmt: skip
-    browser.tell("run", script=script)
+    browser.tell("run", script=f"connect({options_of(certificate, *transports)})")
 
 
 def check_echo(browser: Any, messages: list[str | bytes]) -> None:
@@ -87,3 +127,12 @@ def test_leaving_the_page_ends_the_session(serve_both: Any, browser: Any, short_
     browser.events.wait("open")
     browser.tell("goto", url="about:blank")
     assert served.events.wait("close")["reason"] == "transport close"
+
+
+@pytest.mark.deadline(1800)
+def test_many_upgrades(serve_both: Any, browser: Any, short_lived: dict[str, str]) -> None:
+    served = serve_both()
+    assert browser.goto(f"{served.origin}/page.html") == 200
+    options = options_of(short_lived, "polling", "webtransport")
+    result = browser.evaluate(UPGRADES.replace("OPTIONS", options).replace("COUNT", str(COUNT)))
+    assert result == {"wrong": [], "upgraded": COUNT}
