@@ -64,6 +64,8 @@ def clients():
 
 def requests():
     from gunicorn.workers.base import Worker
+    # what was frozen at the start is in no generation
+    gc.unfreeze()
     return sum(one.nr for one in gc.get_objects() if isinstance(one, Worker))
 
 def page(environ, start_response):
