@@ -198,7 +198,8 @@ class Lane:
         if headers is None or transport is None:
             return False
         accepted = request.accepted(headers)
-        self._connection.prefer(request.sid != "")
+        # also after a handshake: what follows over the connection is the session's
+        self._connection.prefer(True)
         if request.is_post:
             self._posts = accepted
             served = self._post(len(request.head), request.size, transport, accepted.is_binary)
