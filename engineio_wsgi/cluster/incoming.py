@@ -191,7 +191,7 @@ class Receiver:
             return True
         if connection.handshake is not None:
             # also of a server that accepts nothing more: the session is still here
-            return listener is None or not (listener.counts_websockets and listener.crowded)
+            return listener is None or (listener.serves and not (listener.counts_websockets and listener.crowded))
         return listener is not None and listener.moves and not listener.full
 
     def _serve(self, number: int, connection: MovedConnection, read_ahead: bytes) -> None:

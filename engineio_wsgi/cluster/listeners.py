@@ -102,6 +102,11 @@ class Listener:
         return self.server.closed or self.crowded
 
     @property
+    def serves(self) -> bool:
+        """Whether it can serve connections of other workers. A server of another kind needs its listener for that."""
+        return not self.server.closed
+
+    @property
     def over(self) -> bool:
         """Whether the server has stopped, and none of its connections is left."""
         return bool(self.server.closed)
@@ -131,6 +136,11 @@ class OwnListener(Listener):
     def crowded(self) -> bool:
         """Whether it has as many connections as it may have."""
         return self.adopter.full
+
+    @property
+    def serves(self) -> bool:
+        """Whether it can serve connections of other workers: also when it accepts none any more."""
+        return True
 
     @property
     def over(self) -> bool:

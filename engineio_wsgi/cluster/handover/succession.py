@@ -377,8 +377,6 @@ class Succession:
             # requests that were under way may have opened others
             reasons = self._worker.move_sessions(passage, plan.deadline, stays=reasons)
         if not passage.is_broken:
-            # those on which requests were under way before
-            self._give_idle(passage)
             self._look_for_formers()
             is_complete = not self._worker.clients and not self._names.expects_any
             passage.ask(Message(Kind.END, ("complete",) if is_complete else ()))
