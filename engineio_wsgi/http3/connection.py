@@ -151,9 +151,17 @@ class Http3Connection:
         elif self._attended:
             for stream in list(self._attended):
                 stream.on_progress()
+        self._send_datagrams(now)
+        self._set_timer(now)
+
+    def _send_datagrams(self, now: float) -> None:
         for data, address in self._quic.datagrams_to_send(now):
             self._owner.send_to(data, address)
-        self._set_timer(now)
+
+    def flush(self) -> None:
+        """Send what there is to send now: the process may end before the loop runs again."""
+        if not self.ended:
+            self._send_datagrams(monotonic())
 
     def _set_timer(self, now: float) -> None:
         due = self._quic.get_timer()

@@ -37,6 +37,10 @@ class SessionOwner(Protocol):
         """Send a part of the response's body, in which capsules are."""
         ...
 
+    def flush(self) -> None:
+        """Send what there is to send now: the process may end before the loop runs again."""
+        ...
+
     def refuse_stream(self, stream_id: int) -> None:
         """Take nothing of a stream, and send nothing on it."""
         ...
@@ -165,6 +169,7 @@ class Session:
             return
         if self._is_open:
             self._owner.send_data(self.number, encode_close(code, reason), True)
+            self._owner.flush()
         self._end()
         if self.stream is not None:
             self.stream.on_lost(BrokenPipeError("the session is closed"))

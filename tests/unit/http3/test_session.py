@@ -42,6 +42,9 @@ class Owner:
         """Take nothing of a stream."""
         self.refused.append(stream_id)
 
+    def flush(self) -> None:
+        """Everything is sent at once."""
+
     def on_session_closed(self, session: Session) -> None:
         """The session has ended."""
         self.closed.append(session)
