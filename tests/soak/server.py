@@ -34,7 +34,7 @@ def stats(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         "files": len(os.listdir("/proc/self/fd")),
         "greenlets": sum(isinstance(thing, greenlet) for thing in objects),
         "timers": sum(type(thing).__name__ == "timer" for thing in objects),
-        "objects": len(objects),
+        "objects": len(objects) + gc.get_freeze_count(),
         "sessions": server.clients_count,
         "quic_connections": sum(each._listener.connections for each in webtransports),
     }).encode()
