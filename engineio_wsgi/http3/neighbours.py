@@ -23,7 +23,7 @@ import gevent
 from engineio_wsgi.errors import ConfigurationError
 from engineio_wsgi.runtime.forks import hold
 from engineio_wsgi.runtime.loop import READ, IoLoop
-from engineio_wsgi.runtime.private_folders import folder_of_user, make_private
+from engineio_wsgi.runtime.private_folders import folder_of_user, is_bound, make_private
 
 if TYPE_CHECKING:
     from aioquic.quic.connection import NetworkAddress
@@ -138,14 +138,4 @@ class Neighbours:
 
 def _is_alive(path: Path) -> bool:
     """Whether a process has the socket at a path."""
-    sock = _socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    sock.setblocking(False)
-    try:
-        sock.connect(str(path))
-    except (ConnectionRefusedError, FileNotFoundError):
-        return False
-    except OSError:
-        return True
-    finally:
-        sock.close()
-    return True
+    return is_bound(_socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM), str(path))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import _socket
 import os
 import stat
 from contextlib import suppress
 from pathlib import Path
 from tempfile import gettempdir
 
-__all__ = ["folder_of_user", "is_private", "make_private"]
+__all__ = ["folder_of_user", "is_bound", "is_private", "make_private"]
 
 
 def folder_of_user(name: str) -> Path:
@@ -48,3 +49,22 @@ def is_private(path: Path) -> bool:
     except FileNotFoundError:
         return False
     return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077
+
+
+def is_bound(sock: _socket.socket, address: str) -> bool:
+    """Whether a process has the Unix socket at an address. Does not block.
+
+    Args:
+        sock: a new socket of the same type, which is closed.
+        address: a path, or an abstract name.
+    """
+    sock.setblocking(False)
+    try:
+        sock.connect(address)
+    except (ConnectionRefusedError, FileNotFoundError):
+        return False
+    except OSError:
+        return True
+    finally:
+        sock.close()
+    return True

@@ -20,7 +20,7 @@ from typing import Protocol
 
 from engineio_wsgi.cluster.local.records import make_socket
 from engineio_wsgi.runtime.forks import reserve_names
-from engineio_wsgi.runtime.private_folders import folder_of_user, is_private, make_private
+from engineio_wsgi.runtime.private_folders import folder_of_user, is_bound, is_private, make_private
 
 __all__ = ["FORMER", "AbstractNames", "Folder", "Names", "belongs_to_us", "choose_names", "is_listening", "is_worker_id",
            "listening_names", "short_mark", "user_prefix"]
@@ -170,17 +170,7 @@ def _listen(address: str) -> _socket.socket:
 
 def is_listening(address: str) -> bool:
     """Whether a process listens on the address of a worker. Does not block."""
-    sock = make_socket()
-    sock.setblocking(False)
-    try:
-        sock.connect(address)
-    except (ConnectionRefusedError, FileNotFoundError):
-        return False
-    except OSError:
-        return True
-    finally:
-        sock.close()
-    return True
+    return is_bound(make_socket(), address)
 
 
 def choose_names(group: str) -> Names:
